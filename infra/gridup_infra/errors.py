@@ -1,0 +1,123 @@
+"""Every error a person can meet, in one tree.
+
+    GridupError              exit 1   anything that has no class of its own
+    ├── UsageError                2   a wrong option or argument
+    │   └── NameError_            2   a name that can't become a deployment
+    ├── CredentialsError          3   missing, expired or refused credentials
+    │   └── PassphraseError       3   the passphrase doesn't open this state
+    ├── ResourceError             4   a resource could not be made, changed or deleted
+    │   └── FirstBootError        4   the machine came up, its first boot failed
+    ├── NotFoundError             6   no such deployment
+    ├── DeclinedError             8   the person said no, or could not be asked
+    ├── DeadlineError             9   a wait ran out
+    ├── UnhealthyError           10   the node answers, but not as it should
+    ├── InterruptedError_       130   Ctrl-C
+    ├── PreflightError            1   something is in the way; nothing was created
+    ├── SetupError                1   the tools could not be made ready
+    ├── BusyError                 1   another update holds this deployment
+    └── StateError                1   the state can't be read or written
+
+Each carries `message` (what happened, to which thing), `suggestion` (what to do next)
+and `exit_code` (the table above is the documented one; a test compares the two).
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class GridupError(Exception):
+    """Something a person can act on.
+
+    Args:
+        message: what happened and to which thing, in one line.
+        suggestion: what to do next, in one line; empty where there is nothing to say.
+        details: further lines, such as the end of a log.
+    """
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, message: str, suggestion: str = "", details: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.message = message
+        self.suggestion = suggestion
+        self.details = details
+
+    def __reduce__(self) -> tuple[type[GridupError], tuple[str, str, tuple[str, ...]]]:
+        return type(self), (self.message, self.suggestion, self.details)
+
+
+class UsageError(GridupError):
+    """A wrong option or argument."""
+
+    exit_code = 2
+
+
+class NameError_(UsageError):
+    """A name that can't become a deployment."""
+
+
+class CredentialsError(GridupError):
+    """Credentials are missing, expired or refused."""
+
+    exit_code = 3
+
+
+class PassphraseError(CredentialsError):
+    """The passphrase doesn't open this state."""
+
+
+class ResourceError(GridupError):
+    """A resource could not be made, changed or deleted."""
+
+    exit_code = 4
+
+
+class FirstBootError(ResourceError):
+    """The machine came up, but its first boot failed."""
+
+
+class NotFoundError(GridupError):
+    """No such deployment."""
+
+    exit_code = 6
+
+
+class DeclinedError(GridupError):
+    """The person said no, or could not be asked."""
+
+    exit_code = 8
+
+
+class DeadlineError(GridupError):
+    """A wait ran out."""
+
+    exit_code = 9
+
+
+class UnhealthyError(GridupError):
+    """The node does not answer as it should."""
+
+    exit_code = 10
+
+
+class InterruptedError_(GridupError):
+    """Ctrl-C."""
+
+    exit_code = 130
+
+
+class PreflightError(GridupError):
+    """Something is in the way; nothing was created."""
+
+
+class SetupError(GridupError):
+    """The tools Gridup needs could not be made ready."""
+
+
+class BusyError(GridupError):
+    """Another update holds this deployment."""
+
+
+class StateError(GridupError):
+    """The state can't be read or written."""

@@ -1,0 +1,56 @@
+"""A person's name for a node -> its stack's name (and, on clouds, its resources' names)."""
+
+from __future__ import annotations
+
+import hashlib
+import unicodedata
+
+from gridup_infra.errors import NameError_
+
+NAME_MAX = 200
+"""Characters of a name as typed: enough for any institution, and it still fits one line."""
+
+STACK_MAX = 40
+"""Characters of a stack's name. Pulumi allows 100; the strictest name we derive from it
+(an Azure resource group of 90 with our prefixes and suffixes, a DNS label of 63) leaves
+this much."""
+
+RULE = (
+    f"a name has at least one letter or digit, at most {NAME_MAX} characters, "
+    "and no control characters"
+)
+
+
+def check_name(name: str) -> str:
+    """The name itself, when it is one.
+
+    Raises:
+        NameError_: it is empty, has no letter or digit, is too long, or holds control characters.
+    """
+    if not any(c.isalnum() for c in name):
+        raise NameError_(f"{name!r} can't be a node's name: {RULE}.", 'For example --name "Inst".')
+    if len(name) > NAME_MAX:
+        raise NameError_(f"A name of {len(name)} characters is too long: {RULE}.")
+    if any(unicodedata.category(c) in ("Cc", "Cs") for c in name):
+        raise NameError_(f"{name!r} can't be a node's name: {RULE}.")
+    return name
+
+
+def stack_name(name: str) -> str:
+    """The Pulumi stack of the node called `name`: lower-case ASCII letters, digits and hyphens.
+
+    `Inst` -> `inst`, `My Lab_2` -> `my-lab-2`; letters of other scripts are transliterated.
+    Only a name that had to be shortened gets a suffix, made from a hash of the whole name.
+
+    Raises:
+        NameError_: as `check_name`.
+    """
+    from slugify import slugify
+
+    check_name(name)
+    slug: str = slugify(name)
+    if slug and len(slug) <= STACK_MAX:
+        return slug
+    digest = hashlib.sha256(name.encode()).hexdigest()[:8]
+    head = slug[: STACK_MAX - len(digest) - 1].rstrip("-") or "node"
+    return f"{head}-{digest}"

@@ -1,0 +1,215 @@
+"""The one module that runs processes: argv lists only, never a shell, every wait with a deadline."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+TAIL_LINES = 40
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a process ended.
+
+    Attributes:
+        argv: what was run.
+        code: its exit code; negative for a signal, as in `subprocess`.
+        stdout, stderr: what it wrote (for `stream`, the last lines of both, in `stdout`).
+    """
+
+    argv: tuple[str, ...]
+    code: int
+    stdout: str
+    stderr: str
+
+    @property
+    def ok(self) -> bool:
+        return self.code == 0
+
+    def tail(self, lines: int = 5) -> tuple[str, ...]:
+        """The last lines with something on them, of stderr or else of stdout."""
+        text = self.stderr if self.stderr.strip() else self.stdout
+        return tuple(line.rstrip() for line in text.splitlines() if line.strip())[-lines:]
+
+
+def which(name: str, path: str | None = None) -> str | None:
+    """The program's path, looked for on PATH and in the folders of system daemons."""
+    search = path if path is not None else os.environ.get("PATH", os.defpath)
+    return shutil.which(name, path=os.pathsep.join([search, "/usr/local/sbin", "/usr/sbin", "/sbin"]))
+
+
+def run(
+    argv: Sequence[str | Path],
+    *,
+    timeout: float,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    input: bytes | None = None,
+) -> Result:
+    """Run to the end and collect what it wrote.
+
+    Args:
+        timeout: seconds until its whole process group is killed.
+        env: the whole environment; the caller's own when not given.
+
+    Raises:
+        FileNotFoundError: there is no such program.
+        TimeoutError: it ran longer than `timeout`.
+    """
+    words = tuple(str(word) for word in argv)
+    process = subprocess.Popen(
+        words,
+        cwd=cwd,
+        env=dict(env) if env is not None else None,
+        stdin=subprocess.DEVNULL if input is None else subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+    try:
+        out, err = process.communicate(input, timeout=timeout)
+    except subprocess.TimeoutExpired:
+        kill_group(process)
+        raise TimeoutError(f"{words[0]} did not end within {timeout:g} s") from None
+    except BaseException:
+        kill_group(process)
+        raise
+    return Result(words, process.returncode, out.decode(errors="replace"), err.decode(errors="replace"))
+
+
+def stream(
+    argv: Sequence[str | Path],
+    on_line: Callable[[str], None],
+    *,
+    timeout: float,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+) -> Result:
+    """Run to the end, handing over each line of output (stdout and stderr together) as it comes.
+
+    Raises:
+        FileNotFoundError: there is no such program.
+        TimeoutError: it ran longer than `timeout` seconds.
+    """
+    words = tuple(str(word) for word in argv)
+    process = subprocess.Popen(
+        words,
+        cwd=cwd,
+        env=dict(env) if env is not None else None,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+    expired = threading.Event()
+
+    def expire() -> None:
+        expired.set()
+        kill_group(process)
+
+    timer = threading.Timer(timeout, expire)
+    timer.daemon = True
+    timer.start()
+    last: list[str] = []
+    try:
+        assert process.stdout is not None
+        for line in _lines(process.stdout):
+            last.append(line)
+            del last[:-TAIL_LINES]
+            on_line(line)
+        process.wait()
+    except BaseException:
+        kill_group(process)
+        raise
+    finally:
+        timer.cancel()
+    if expired.is_set():
+        raise TimeoutError(f"{words[0]} did not end within {timeout:g} s")
+    return Result(words, process.returncode, "\n".join(last), "")
+
+
+def _lines(file: IO[bytes]) -> Iterator[str]:
+    for raw in file:
+        yield raw.decode(errors="replace").rstrip("\r\n")
+
+
+def start_detached(
+    argv: Sequence[str | Path],
+    *,
+    env: Mapping[str, str],
+    cwd: Path,
+    log: Path,
+) -> int:
+    """Start a program in a session of its own, without our terminal, that outlives us. Returns its pid."""
+    fd = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    try:
+        process = subprocess.Popen(
+            [str(word) for word in argv],
+            cwd=cwd,
+            env=dict(env),
+            stdin=subprocess.DEVNULL,
+            stdout=fd,
+            stderr=fd,
+            start_new_session=True,
+            close_fds=True,
+        )
+    finally:
+        os.close(fd)
+    # The child is init's once we end; until then a thread of no consequence reaps it.
+    threading.Thread(target=process.wait, daemon=True).start()
+    return process.pid
+
+
+def attach(argv: Sequence[str | Path], env: Mapping[str, str] | None = None) -> int:
+    """Run a program on our own terminal (such as ssh) and return its exit code.
+
+    Ctrl-C is the program's while it runs.
+    """
+    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        process = subprocess.Popen(
+            [str(word) for word in argv],
+            env=dict(env) if env is not None else None,
+            # The child must not inherit that Ctrl-C is ignored.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )
+        code = process.wait()
+    finally:
+        signal.signal(signal.SIGINT, previous)
+    return 128 - code if code < 0 else code
+
+
+def kill_group(process: subprocess.Popen[bytes]) -> None:
+    """Kill a process started in a session of its own, with its children, and reap it."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(timeout=5)
+
+
+def wait_until(
+    condition: Callable[[], bool],
+    *,
+    timeout: float,
+    every: float = 0.05,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> bool:
+    """Whether `condition` came true within `timeout` seconds."""
+    end = clock() + timeout
+    while True:
+        if condition():
+            return True
+        if clock() >= end:
+            return False
+        sleep(every)

@@ -1,0 +1,177 @@
+"""THE service table: every service of a node, its port, path, command and proof.
+
+Firewall rules, outputs, probes, the compose file, the Docker containers and the local
+supervisor all come from here. A port written anywhere else is a bug.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+
+
+class Audience(Enum):
+    """Who may reach a port."""
+
+    WEB = "web"
+    """Everybody who uses the node: `--web-cidr`, by default the world on a cloud."""
+    STAFF = "staff"
+    """The data owner's own people: `--allow-cidr`."""
+    NODE = "node"
+    """The node's own processes; never leaves its loopback or private network."""
+
+
+class Proof(Enum):
+    """What shows that the right thing answers, so that a decoy that says 200 to everything fails."""
+
+    ANY = "any"
+    """The host is there: at least one of its services is proven."""
+    SYFT_METADATA = "syft-metadata"
+    """JSON with the node's name, its server type and syft's version."""
+    LOGIN_PAGE = "login-page"
+    """Our portal's login page: HTML that carries `PORTAL_MARK`."""
+    JUPYTER_API = "jupyter-api"
+    """Jupyter's version API: JSON with a `version` of digits and dots."""
+    SSH_BANNER = "ssh-banner"
+    """A line that begins with `SSH-2.0-` (RFC 4253, section 4.2)."""
+
+
+PORTAL_MARK = '<meta name="generator" content="Gridup portal">'
+"""Stands in every page of the portal; proves that a page is ours."""
+
+
+@dataclass(frozen=True)
+class Service:
+    """One thing a node offers, or one program it needs for that.
+
+    Attributes:
+        name: the key, as in `gridup logs INST NAME`.
+        title: what tables call it.
+        port: the port it listens on when none is asked for.
+        audience: who may reach that port.
+        command: the program's argv, with the placeholders of `Context`; empty when another
+            service's program serves this one (`served_by`).
+        served_by: the service whose program answers for this one.
+        front_path: its path behind the front door; empty when it has a port of its own that
+            people connect to, or none.
+        proof, proof_path: how it is probed, and at which path.
+        environment: variables of its program, with the same placeholders. Never a secret.
+        files: names of the rendered configuration files it reads: it restarts when one changes.
+        extra_ports: further ports its program opens for itself, by purpose.
+        needs: a program that must be on the machine; where it is not, the service is "not offered".
+        stop_seconds: how long it may take to stop before it is killed.
+    """
+
+    name: str
+    title: str
+    port: int = 0
+    audience: Audience = Audience.NODE
+    command: tuple[str, ...] = ()
+    served_by: str = ""
+    front_path: str = ""
+    proof: Proof | None = None
+    proof_path: str = ""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    files: tuple[str, ...] = ()
+    extra_ports: Mapping[str, int] = field(default_factory=dict)
+    needs: str = ""
+    stop_seconds: int = 10
+
+
+FRONT = "proxy"
+"""The service people's browsers and clients connect to; it passes on to those with a `front_path`."""
+
+SERVICES: tuple[Service, ...] = (
+    Service(
+        name=FRONT,
+        title="host",
+        port=8080,
+        audience=Audience.WEB,
+        command=("{bin}/caddy", "run", "--config", "{config}/Caddyfile", "--adapter", "caddyfile"),
+        proof=Proof.ANY,
+        environment={"XDG_DATA_HOME": "{home}/proxy", "XDG_CONFIG_HOME": "{home}/proxy"},
+        files=("Caddyfile",),
+        stop_seconds=5,
+    ),
+    Service(
+        name="ui",
+        title="UI",
+        served_by="api",
+        front_path="/login",
+        proof=Proof.LOGIN_PAGE,
+        proof_path="/login",
+    ),
+    Service(
+        name="api",
+        title="api",
+        port=18080,
+        audience=Audience.NODE,
+        command=("{bin}/python", "-m", "gridup_node.serve"),
+        front_path="/api/v2",
+        proof=Proof.SYFT_METADATA,
+        proof_path="/api/v2/metadata",
+        extra_ports={"queue": 18090},
+        files=("node.json",),
+        stop_seconds=20,
+    ),
+    Service(
+        name="ssh",
+        title="ssh",
+        port=2222,
+        audience=Audience.STAFF,
+        command=("{sshd}", "-D", "-e", "-f", "{config}/sshd_config"),
+        proof=Proof.SSH_BANNER,
+        files=("sshd_config",),
+        needs="sshd",
+        stop_seconds=5,
+    ),
+    Service(
+        name="jupyter",
+        title="jupyter",
+        port=8888,
+        audience=Audience.STAFF,
+        command=("{bin}/python", "-m", "jupyterlab", "--config={config}/jupyter_server_config.py"),
+        proof=Proof.JUPYTER_API,
+        proof_path="/api",
+        environment={
+            "JUPYTER_CONFIG_DIR": "{home}/jupyter",
+            "JUPYTER_DATA_DIR": "{home}/jupyter",
+            "JUPYTER_RUNTIME_DIR": "{home}/jupyter/runtime",
+        },
+        files=("jupyter_server_config.py",),
+    ),
+)
+
+
+def service(name: str, table: Sequence[Service] = SERVICES) -> Service:
+    """The service called `name`.
+
+    Raises:
+        KeyError: the table has none of that name.
+    """
+    for row in table:
+        if row.name == name:
+            return row
+    raise KeyError(name)
+
+
+def programs(table: Sequence[Service] = SERVICES) -> tuple[Service, ...]:
+    """The services that are a program of their own."""
+    return tuple(row for row in table if row.command)
+
+
+def probed(table: Sequence[Service] = SERVICES) -> tuple[Service, ...]:
+    """The services a check proves, in the order of its table."""
+    return tuple(row for row in table if row.proof)
+
+
+def ports(table: Sequence[Service] = SERVICES) -> dict[str, int]:
+    """Every port a node needs, by key: a service's name, or `service.purpose` for its extra ones."""
+    wanted: dict[str, int] = {}
+    for row in table:
+        if row.port:
+            wanted[row.name] = row.port
+        for purpose, port in row.extra_ports.items():
+            wanted[f"{row.name}.{purpose}"] = port
+    return wanted
