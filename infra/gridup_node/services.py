@@ -78,6 +78,11 @@ class Service:
     needs: str = ""
     stop_seconds: int = 10
 
+    @property
+    def speaks_http(self) -> bool:
+        """Whether a browser can open it."""
+        return self.proof in (Proof.LOGIN_PAGE, Proof.SYFT_METADATA, Proof.JUPYTER_API)
+
 
 FRONT = "proxy"
 """The service people's browsers and clients connect to; it passes on to those with a `front_path`."""

@@ -1,0 +1,114 @@
+"""What a stack exports: where its node is and how to reach it. Never a secret."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from gridup_infra.errors import StateError
+from gridup_infra.spec import DeploySpec
+from gridup_node.services import FRONT, SERVICES, Service
+
+EXPORT = "node"
+"""The export that carries the whole of `NodeOutputs`; the others are conveniences for plain Pulumi."""
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Where one service is reached.
+
+    Attributes:
+        service: its key in the service table.
+        host, port: what to connect to.
+        url: for people; for a service that is not http, `host:port`.
+        reason: why it is not offered here; empty when it is.
+    """
+
+    service: str
+    host: str
+    port: int
+    url: str
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class NodeOutputs:
+    """A deployed node.
+
+    Attributes:
+        spec: what was asked for, so that every command needs only the name.
+        address: the address people connect to.
+        ports: as chosen, by service (and `service.purpose` for inner ones).
+        tls: whether the front door speaks https.
+        ssh_user: who to log in as.
+        not_offered: services that this node does not have, with the reason.
+        facts: what its own target wants to find again, such as a folder or an instance id.
+    """
+
+    spec: DeploySpec
+    address: str
+    ports: Mapping[str, int]
+    tls: bool = False
+    ssh_user: str = ""
+    not_offered: Mapping[str, str] = field(default_factory=dict)
+    facts: Mapping[str, str] = field(default_factory=dict)
+
+    def endpoint(self, row: Service) -> Endpoint:
+        """Where `row` is reached on this node."""
+        reason = self.not_offered.get(row.name, "")
+        port = self.ports[FRONT if row.front_path else row.name]
+        host = url_host(self.address)
+        if row.name == FRONT:
+            url = self.address
+        elif row.front_path:
+            url = f"{self._scheme}://{host}{self._suffix(port)}{row.front_path}"
+        elif row.speaks_http:
+            url = f"{self._scheme}://{host}:{port}"
+        else:
+            url = f"{host}:{port}"
+        return Endpoint(row.name, self.address, port, url, reason)
+
+    def endpoints(self, table: Sequence[Service] = SERVICES) -> dict[str, Endpoint]:
+        """Every service that is probed, in the table's order."""
+        return {row.name: self.endpoint(row) for row in table if row.proof}
+
+    @property
+    def _scheme(self) -> str:
+        return "https" if self.tls else "http"
+
+    def _suffix(self, port: int) -> str:
+        return "" if port == (443 if self.tls else 80) else f":{port}"
+
+    def exports(self) -> dict[str, Any]:
+        """As the stack exports it: one whole value, and flat ones for `pulumi stack output`."""
+        whole = {**asdict(self), "spec": self.spec.to_config()}
+        flat = {
+            f"{name}_url" if "://" in endpoint.url else f"{name}_address": endpoint.url
+            for name, endpoint in self.endpoints().items()
+            if not endpoint.reason
+        }
+        return {EXPORT: json.dumps(whole, sort_keys=True), "name": self.spec.name, **flat}
+
+    @classmethod
+    def from_exports(cls, exports: Mapping[str, Any]) -> NodeOutputs | None:
+        """Read it back from a stack's outputs; None when the stack has not got so far.
+
+        Raises:
+            StateError: it is there, but not in this form.
+        """
+        text = exports.get(EXPORT)
+        if text is None:
+            return None
+        try:
+            whole = json.loads(text)
+            whole["spec"] = DeploySpec.from_config(whole["spec"])
+            return cls(**whole)
+        except (ValueError, TypeError, KeyError) as error:
+            raise StateError(f"The stack's output {EXPORT!r} can't be read: {error}.") from error
+
+
+def url_host(address: str) -> str:
+    """An address as it stands in a URL: IPv6 in brackets (RFC 3986, section 3.2.2)."""
+    return f"[{address}]" if ":" in address else address

@@ -1,0 +1,162 @@
+"""What one node should be: a frozen, validated description, to and from a stack's configuration.
+
+No I/O happens here. A field's text form is its form in Pulumi's stack configuration
+(`gridup:port: "8080"`), so `pulumi config` shows and sets what `gridup deploy` does.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from gridup_infra.errors import UsageError
+from gridup_infra.naming import check_name, stack_name
+
+PROJECT = "gridup"
+"""Pulumi's project name, and the namespace of the configuration's keys."""
+
+NODE_TYPES = ("domain", "network")
+DEFAULT_ADMIN_EMAIL = "admin@example.org"
+LATEST = "latest"
+
+_EMAIL = re.compile(r"[^@\s,;<>\"']+@[^@\s,;<>\"']+\.[^@\s,;<>\"'.]+")
+
+
+@dataclass(frozen=True)
+class DeploySpec:
+    """One node, as asked for. Empty text, 0 and () mean "not asked for: the target decides".
+
+    Attributes:
+        name: as typed.
+        target: the registry's name of where it runs.
+        stack_id: the random mark that every resource of this stack bears.
+        node_type: `domain` or `network`.
+        port: of the front door; 0 = the default or the next free one.
+        bind: the address that services listen on where the target has a choice.
+        admin_email: the syft root account.
+        tag: the syft version, or `latest`.
+        keep_data: `destroy` keeps the node's data.
+        allow_cidr, web_cidr: who may reach ssh and jupyter; who may reach api and UI.
+        ssh_keys: further public keys, a line each.
+        disk_size: of the data disk, in GB.
+    """
+
+    name: str
+    target: str = "local"
+    stack_id: str = ""
+    node_type: str = "domain"
+    port: int = 0
+    bind: str = ""
+    admin_email: str = DEFAULT_ADMIN_EMAIL
+    tag: str = LATEST
+    keep_data: bool = False
+    region: str = ""
+    size: str = ""
+    disk_size: int = 0
+    domain_name: str = ""
+    allow_cidr: tuple[str, ...] = ()
+    web_cidr: tuple[str, ...] = ()
+    ssh_keys: tuple[str, ...] = ()
+    no_node: bool = False
+
+    def __post_init__(self) -> None:
+        check_name(self.name)
+        if self.node_type not in NODE_TYPES:
+            raise UsageError(f"--type {self.node_type}: a node is a {' or a '.join(NODE_TYPES)}.")
+        if not 0 <= self.port <= 65535:
+            raise UsageError(f"--port {self.port}: a port is a number from 1 to 65535.")
+        if not _EMAIL.fullmatch(self.admin_email):
+            raise UsageError(f"--admin-email {self.admin_email!r} is not an e-mail address.")
+        if self.bind:
+            try:
+                ipaddress.ip_address(self.bind)
+            except ValueError:
+                raise UsageError(
+                    f"--bind {self.bind!r} is not an IP address.",
+                    "127.0.0.1 is this machine alone, 0.0.0.0 every IPv4 address it has.",
+                ) from None
+        for flag, cidrs in (("--allow-cidr", self.allow_cidr), ("--web-cidr", self.web_cidr)):
+            for cidr in cidrs:
+                try:
+                    ipaddress.ip_network(cidr)
+                except ValueError as error:
+                    raise UsageError(f"{flag} {cidr!r} is not a network: {error}.") from None
+        if self.disk_size < 0:
+            raise UsageError(f"--disk-size {self.disk_size}: a size is a positive number of GB.")
+
+    @property
+    def stack(self) -> str:
+        """The name of its Pulumi stack."""
+        return stack_name(self.name)
+
+    def with_new_id(self) -> DeploySpec:
+        """The same with a fresh stack id, made before anything is created."""
+        return replace(self, stack_id=secrets.token_hex(8))
+
+    def to_config(self) -> dict[str, str]:
+        """Its form in a stack's configuration: only what differs from the defaults, and the identity."""
+        config: dict[str, str] = {}
+        for spec_field in fields(self):
+            value = getattr(self, spec_field.name)
+            if spec_field.name in ("name", "target", "stack_id") or value != spec_field.default:
+                config[_key(spec_field.name)] = _to_text(value)
+        return config
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, str]) -> DeploySpec:
+        """Read it back.
+
+        Args:
+            config: with or without the `gridup:` namespace on its keys; unknown keys are refused,
+                so that a mistyped `pulumi config set` is noticed.
+
+        Raises:
+            UsageError: a key is unknown or missing, or a value is not valid.
+        """
+        known = {_key(spec_field.name): spec_field for spec_field in fields(cls)}
+        values: dict[str, Any] = {}
+        for raw_key, text in config.items():
+            key = raw_key.removeprefix(f"{PROJECT}:")
+            if key not in known:
+                raise UsageError(
+                    f"The stack's configuration has an unknown key {PROJECT}:{key}.",
+                    f"Known are: {', '.join(sorted(known))}.",
+                )
+            spec_field = known[key]
+            values[spec_field.name] = _from_text(key, text, spec_field.default)
+        if "name" not in values:
+            raise UsageError(
+                f"The stack's configuration has no {PROJECT}:name.",
+                f"For example: pulumi config set {PROJECT}:name Inst",
+            )
+        return cls(**values)
+
+
+def _key(name: str) -> str:
+    return name.replace("_", "-")
+
+
+def _to_text(value: object) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, tuple):
+        return "\n".join(value)
+    return str(value)
+
+
+def _from_text(key: str, text: str, like: object) -> object:
+    if isinstance(like, bool):
+        if text not in ("true", "false"):
+            raise UsageError(f"{PROJECT}:{key} is {text!r}; it must be true or false.")
+        return text == "true"
+    if isinstance(like, int):
+        if not text.isdecimal():
+            raise UsageError(f"{PROJECT}:{key} is {text!r}; it must be a whole number.")
+        return int(text)
+    if isinstance(like, tuple):
+        return tuple(line for line in text.splitlines() if line)
+    return text

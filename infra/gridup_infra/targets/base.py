@@ -1,0 +1,187 @@
+"""The seam between the product and a place where a node runs.
+
+Everything outside `targets/` asks a target for a capability, never for its name.
+A target's module must import quickly: pulumi and cloud SDKs are imported where they are used.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from gridup_infra.outputs import NodeOutputs
+from gridup_infra.processes import Result
+from gridup_infra.spec import DeploySpec
+
+if TYPE_CHECKING:
+    import pulumi
+
+
+class Capability(Enum):
+    """What a target can do beyond the life of a stack."""
+
+    POWER = "power"
+    """`start` and `stop`."""
+    BIND = "bind"
+    """`--bind`: the person chooses the address that services listen on."""
+    PORT = "port"
+    """`--port`."""
+    KEEP_DATA = "keep-data"
+    """`--keep-data`."""
+    REGION = "region"
+    """`--region`, `--size`, `--disk-size`: a cloud's choices."""
+    FIREWALL = "firewall"
+    """`--allow-cidr` and `--web-cidr`."""
+    DOMAIN_NAME = "domain-name"
+    """`--domain-name`: HTTPS by ACME."""
+    SSH_KEYS = "ssh-keys"
+    """`--ssh-key`."""
+    HOST_ONLY = "host-only"
+    """`--no-node`: stops at the container host."""
+
+
+class Power(Enum):
+    """Whether a node runs, as seen just now."""
+
+    RUNNING = "running"
+    STARTING = "starting"
+    STOPPED = "stopped"
+    """On purpose, by `gridup stop`."""
+    BROKEN = "broken"
+    """It should run, and does not, or not as it was laid down."""
+    GONE = "gone"
+    """What the state knows is not there any more."""
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """A cheap look at what is really there.
+
+    Attributes:
+        power: see `Power`.
+        problems: what differs from what was laid down, a line each; empty when all is right.
+        dead: services that have given up, each with how it ended and the end of its log.
+    """
+
+    power: Power
+    problems: tuple[str, ...] = ()
+    dead: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What is known of a stack even when its making was broken off: enough to find its leftovers."""
+
+    stack: str
+    stack_id: str
+    name: str
+    target: str
+    facts: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class SshAccess:
+    """How `gridup ssh` enters: as the argv of OpenSSH's client would have it."""
+
+    user: str
+    host: str
+    port: int
+    key: Path
+    known_hosts: Path
+
+
+class WayIn(ABC):
+    """Commands on the node itself: secrets, logs and upgrades go through it."""
+
+    @abstractmethod
+    def run(self, argv: Sequence[str], *, timeout: float, input: bytes | None = None) -> Result:
+        """Run a command where the node's data lives, in the node's own environment.
+
+        Raises:
+            TimeoutError: it took longer than `timeout` seconds.
+            ResourceError: the node can't be entered.
+        """
+
+    @abstractmethod
+    def logs(self, services: Sequence[str], *, lines: int, follow: bool) -> Iterator[tuple[str, str]]:
+        """The last lines of each service's log as (service, line), and with `follow` those to come."""
+
+    @abstractmethod
+    def ssh(self) -> SshAccess:
+        """How to log in.
+
+        Raises:
+            ResourceError: the node has no ssh.
+        """
+
+
+class Target(ABC):
+    """A place where a node runs."""
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    capabilities: ClassVar[frozenset[Capability]]
+
+    @abstractmethod
+    def resolve(self, spec: DeploySpec, previous: DeploySpec | None) -> DeploySpec:
+        """The spec with this target's own defaults filled in.
+
+        Raises:
+            UsageError: it asks for what this target does not have.
+        """
+
+    @abstractmethod
+    def preflight(self, spec: DeploySpec, current: NodeOutputs | None) -> None:
+        """Look for what would make the deploy fail, before anything is created.
+
+        Args:
+            current: the node as it is deployed, None for a new one.
+
+        Raises:
+            PreflightError: something is in the way: a port, a missing tool, a full disk.
+            CredentialsError: the cloud would not let us.
+        """
+
+    @abstractmethod
+    def build(self, spec: DeploySpec) -> pulumi.Output[NodeOutputs]:
+        """Declare the resources. Runs inside a Pulumi program."""
+
+    @abstractmethod
+    def summary(self, spec: DeploySpec) -> tuple[str, ...]:
+        """What will exist, a line each, for the confirmation and for `destroy`."""
+
+    @abstractmethod
+    def kept(self, spec: DeploySpec) -> tuple[str, ...]:
+        """What `destroy` leaves, a line each; empty when nothing."""
+
+    @abstractmethod
+    def inspect(self, outputs: NodeOutputs) -> Inspection:
+        """Look at what is really there, without the engine. Cheap: `status` asks it of every node."""
+
+    @abstractmethod
+    def leftovers(self, identity: Identity) -> tuple[str, ...]:
+        """What still bears this stack's marks, whatever the state says."""
+
+    @abstractmethod
+    def sweep(self, identity: Identity) -> None:
+        """Remove all that bears this stack's marks, kept data apart.
+
+        Raises:
+            ResourceError: something could not be removed.
+        """
+
+    @abstractmethod
+    def way_in(self, outputs: NodeOutputs) -> WayIn:
+        """How to run commands on the node."""
+
+    def start(self, outputs: NodeOutputs) -> None:
+        """Start a stopped node; one that runs is left alone."""
+        raise NotImplementedError
+
+    def stop(self, outputs: NodeOutputs) -> None:
+        """Stop a node and keep its data; a stopped one is left alone."""
+        raise NotImplementedError
