@@ -58,8 +58,11 @@ class Service:
         proof, proof_path: how it is probed, and at which path.
         environment: variables of its program, with the same placeholders. Never a secret.
         files: names of the rendered configuration files it reads: it restarts when one changes.
+        start_facts: keys of node.json that it reads once, at its start: it restarts when one changes.
         extra_ports: further ports its program opens for itself, by purpose.
         needs: a program that must be on the machine; where it is not, the service is "not offered".
+        start_seconds: how long it must run before it counts as started: ending sooner is a failed
+            start, and after some of those the supervisor gives up.
         stop_seconds: how long it may take to stop before it is killed.
     """
 
@@ -74,8 +77,10 @@ class Service:
     proof_path: str = ""
     environment: Mapping[str, str] = field(default_factory=dict)
     files: tuple[str, ...] = ()
+    start_facts: tuple[str, ...] = ()
     extra_ports: Mapping[str, int] = field(default_factory=dict)
     needs: str = ""
+    start_seconds: int = 1
     stop_seconds: int = 10
 
     @property
@@ -117,7 +122,8 @@ SERVICES: tuple[Service, ...] = (
         proof=Proof.SYFT_METADATA,
         proof_path="/api/v2/metadata",
         extra_ports={"queue": 18090},
-        files=("node.json",),
+        start_facts=("name", "node_type", "admin_email", "bundle"),
+        start_seconds=10,
         stop_seconds=20,
     ),
     Service(
@@ -145,6 +151,7 @@ SERVICES: tuple[Service, ...] = (
             "JUPYTER_RUNTIME_DIR": "{home}/jupyter/runtime",
         },
         files=("jupyter_server_config.py",),
+        start_seconds=4,
     ),
 )
 

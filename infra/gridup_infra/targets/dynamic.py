@@ -1,0 +1,100 @@
+"""What all of our dynamic providers share: errors in one line, comparable inputs, a watch on the engine.
+
+Pulumi pickles a provider into the state by reference: the module path of each class is a promise
+to every stack that is deployed. A provider holds nothing, least of all a credential.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import psutil
+from pulumi.dynamic import DiffResult, ResourceProvider
+
+from gridup_infra.errors import GridupError
+
+Properties = dict[str, Any]
+Made = TypeVar("Made")
+
+DRIFT = "drift"
+"""The output in which `read` says what is not as it was laid down; `diff` makes an update of it."""
+
+ENGINE_POLL = 0.2
+"""Seconds between two looks at whether the engine still lives."""
+
+
+class FailedError(Exception):
+    """What the engine is told: one line, the suggestion with it."""
+
+
+class Provider(ResourceProvider):
+    """A provider whose inputs stand in its outputs as they were when last applied."""
+
+    # Nothing in it is secret, and an encrypted one would differ at every run.
+    serialize_as_secret_always = False
+
+    def diff(self, _id: str, olds: Properties, news: Properties) -> DiffResult:
+        return DiffResult(changes=bool(changed_inputs(olds, news) or olds.get(DRIFT)))
+
+
+def changed_inputs(olds: Mapping[str, Any], news: Mapping[str, Any]) -> list[str]:
+    """The inputs that differ from those last applied."""
+    return sorted(key for key in news if not key.startswith("__") and plain(news[key]) != plain(olds.get(key)))
+
+
+def plain(value: Any) -> Any:
+    """Pulumi's wire has one kind of number: 8080.0 and 8080 are the same."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, Mapping):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    return value
+
+
+def guarded(work: Callable[[], Made]) -> Made:
+    """Do a provider's work: watched for the engine's end, with our errors in one line.
+
+    Raises:
+        FailedError: the work failed for a reason that a person can act on.
+    """
+    _watch_engine()
+    try:
+        return work()
+    except GridupError as error:
+        text = " ".join(part for part in (error.message, error.suggestion) if part)
+        # `from None`: the engine prints the whole chain.
+        raise FailedError("\n".join([text, *error.details]) if error.details else text) from None
+
+
+_watching = threading.Lock()
+
+
+def _watch_engine() -> None:
+    """End this process when its engine has ended.
+
+    A provider outlives a killed engine and would go on making things that no state knows of,
+    behind the back of a `destroy` that runs meanwhile.
+    """
+    if not _watching.acquire(blocking=False):
+        return
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(ENGINE_POLL)
+        with contextlib.suppress(psutil.Error):
+            for child in psutil.Process().children(recursive=True):
+                # A node's own processes have left our session; what is in it is work in progress.
+                with contextlib.suppress(psutil.Error, OSError):
+                    if child.environ().get("GRIDUP_STACK_ID") is None:
+                        child.kill()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True, name="engine-watch").start()

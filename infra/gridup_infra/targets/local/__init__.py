@@ -1,0 +1,217 @@
+"""The target `local`: a whole node on this machine, with nothing but Python."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from gridup_infra.errors import PreflightError, ResourceError, UsageError
+from gridup_infra.outputs import NodeOutputs
+from gridup_infra.paths import Home
+from gridup_infra.processes import Result
+from gridup_infra.spec import DeploySpec
+from gridup_infra.targets.base import (
+    Capability,
+    Identity,
+    Inspection,
+    Power,
+    SshAccess,
+    Target,
+    WayIn,
+)
+from gridup_node import catalog
+from gridup_node.services import FRONT, Service, programs
+
+if TYPE_CHECKING:
+    import pulumi
+
+    from gridup_infra.targets.local.node import Plan
+    from gridup_infra.targets.local.supervisor import Supervisor
+
+MINIMUM_FREE = 300_000_000
+"""Bytes that a node's folder needs to begin with: its database, blobs and logs."""
+
+
+class LocalTarget(Target):
+    """This machine."""
+
+    name: ClassVar[str] = "local"
+    title: ClassVar[str] = "this machine"
+    capabilities: ClassVar[frozenset[Capability]] = frozenset(
+        {
+            Capability.POWER,
+            Capability.BIND,
+            Capability.PORT,
+            Capability.KEEP_DATA,
+            Capability.SSH_KEYS,
+        }
+    )
+
+    def resolve(self, spec: DeploySpec, previous: DeploySpec | None) -> DeploySpec:
+        try:
+            catalog.resolve(spec.tag)
+        except ValueError as error:
+            raise UsageError(f"--tag {spec.tag}: {error}.") from None
+        return replace(spec, bind=spec.bind or "127.0.0.1")
+
+    def preflight(self, spec: DeploySpec, current: NodeOutputs | None) -> None:
+        from gridup_infra.targets.local import ports
+
+        had = current.ports.get(FRONT) if current else None
+        bind = spec.bind or "127.0.0.1"
+        moved = current is not None and current.spec.bind != spec.bind
+        if spec.port and (spec.port != had or moved) and not ports.free(bind, spec.port):
+            raise PreflightError(
+                f"Port {spec.port} is in use by {ports.holder(spec.port)}.",
+                "Give another --port, or none: the next free one is taken.",
+            )
+        kept = ports.kept_by_others(Home.default().nodes, self.folder(spec.stack))
+        if spec.port and spec.port in kept:
+            raise PreflightError(
+                f"Port {spec.port} is kept by another node of this machine.",
+                "Give another --port, or none: the next free one is taken.",
+            )
+        existing = next(path for path in (Home.default().root, *Home.default().root.parents) if path.exists())
+        free = shutil.disk_usage(existing).free
+        if free < MINIMUM_FREE:
+            raise PreflightError(
+                f"{existing} has only {free / 1e6:.0f} MB free; a node needs {MINIMUM_FREE / 1e6:.0f} MB.",
+                "Free some space, or set GRIDUP_HOME to a folder on another disk.",
+            )
+
+    def build(self, spec: DeploySpec) -> pulumi.Output[NodeOutputs]:
+        from gridup_infra.targets.local import resources
+
+        return resources.build(spec, self.folder(spec.stack), Home.default().runtimes)
+
+    def summary(self, spec: DeploySpec) -> tuple[str, ...]:
+        return (
+            f"the node's processes on this machine, bound to {spec.bind or '127.0.0.1'}",
+            f"its folder {self.folder(spec.stack)}: data, secrets, keys, logs",
+        )
+
+    def kept(self, spec: DeploySpec) -> tuple[str, ...]:
+        runtime = "the shared Python environment (`gridup prune` removes unused ones)"
+        if spec.keep_data:
+            return (f"{self.folder(spec.stack)}: data, secrets and keys (--keep-data)", runtime)
+        return (runtime,)
+
+    def inspect(self, outputs: NodeOutputs) -> Inspection:
+        from gridup_infra.targets.local import node, runtime
+        from gridup_infra.targets.local.supervisor import running_problems
+
+        plan = self._plan(outputs)
+        if not plan.folder.exists():
+            return Inspection(Power.GONE, (f"{plan.folder} is gone",))
+        problems = node.drift(plan, outputs.ports)
+        if runtime.load(Path(plan.bin).parent) is None:
+            problems.append(f"the Python environment {Path(plan.bin).parent} is missing or damaged")
+        supervisor = self._supervisor(outputs)
+        if supervisor.stopped_on_purpose:
+            return Inspection(Power.STOPPED, tuple(problems))
+        states = supervisor.states()
+        wanted = [row.name for row in _offered(outputs)]
+        running = running_problems(states, wanted)
+        dead = tuple(
+            f"{state.name} ended with exit code {state.exit_code} and was given up"
+            for state in (states or {}).values()
+            if state.state == "FATAL"
+        )
+        problems += running
+        if problems:
+            power = Power.BROKEN
+        elif any(state.state != "RUNNING" for state in (states or {}).values()):
+            power = Power.STARTING
+        else:
+            power = Power.RUNNING
+        return Inspection(power, tuple(problems), dead)
+
+    def leftovers(self, identity: Identity) -> tuple[str, ...]:
+        from gridup_infra.targets.local import sweeping
+
+        return tuple(sweeping.leftovers(identity.stack_id, self._folder_of(identity)))
+
+    def sweep(self, identity: Identity) -> None:
+        from gridup_infra.targets.local import sweeping
+
+        sweeping.sweep(identity.stack_id, self._folder_of(identity), keep_data=False)
+
+    def way_in(self, outputs: NodeOutputs) -> WayIn:
+        return LocalWayIn(outputs, self._supervisor(outputs))
+
+    def start(self, outputs: NodeOutputs) -> None:
+        self._supervisor(outputs).start()
+
+    def stop(self, outputs: NodeOutputs) -> None:
+        self._supervisor(outputs).stop(on_purpose=True)
+
+    @staticmethod
+    def folder(stack: str) -> Path:
+        """Where that stack's node lies on this machine."""
+        return Home.default().node(stack)
+
+    def _folder_of(self, identity: Identity) -> Path:
+        folder = identity.facts.get("folder")
+        return Path(folder) if folder else self.folder(identity.stack)
+
+    @staticmethod
+    def _supervisor(outputs: NodeOutputs) -> Supervisor:
+        from gridup_infra.targets.local.supervisor import Supervisor
+
+        facts = outputs.facts
+        return Supervisor(Path(facts["folder"]), outputs.spec.stack_id, Path(facts["bin"]))
+
+    @staticmethod
+    def _plan(outputs: NodeOutputs) -> Plan:
+        from gridup_infra.processes import which
+        from gridup_infra.targets.local.node import Plan
+
+        tools = {row.needs: which(row.needs) or "" for row in _offered(outputs) if row.needs}
+        return Plan(
+            folder=Path(outputs.facts["folder"]),
+            spec=outputs.spec,
+            bin=outputs.facts["bin"],
+            bundle=outputs.facts["bundle"],
+            tools=tools,
+            user=outputs.ssh_user,
+            syft_version=catalog.resolve(outputs.spec.tag),
+        )
+
+
+def _offered(outputs: NodeOutputs) -> list[Service]:
+    return [row for row in programs() if row.name not in outputs.not_offered]
+
+
+class LocalWayIn(WayIn):
+    """Files and processes of this machine."""
+
+    def __init__(self, outputs: NodeOutputs, supervisor: Supervisor) -> None:
+        self._outputs = outputs
+        self._supervisor = supervisor
+        self._folder = supervisor.folder
+
+    def run(self, argv: Sequence[str], *, timeout: float, input: bytes | None = None) -> Result:
+        from gridup_infra.processes import run
+
+        if not self._folder.exists():
+            raise ResourceError(f"The node's folder {self._folder} is gone.", "`gridup deploy` lays it again.")
+        return run(argv, timeout=timeout, input=input, cwd=self._folder, env=self._supervisor.environment())
+
+    def logs(self, services: Sequence[str], *, lines: int, follow: bool) -> Iterator[tuple[str, str]]:
+        from gridup_infra.targets.local.tail import tail
+
+        yield from tail({name: self._folder / "logs" / f"{name}.log" for name in services}, lines, follow)
+
+    def ssh(self) -> SshAccess:
+        if reason := self._outputs.not_offered.get("ssh"):
+            raise ResourceError(f"This node has no ssh: {reason}.", "Install OpenSSH's server and deploy again.")
+        return SshAccess(
+            user=self._outputs.ssh_user,
+            host=self._outputs.address,
+            port=self._outputs.ports["ssh"],
+            key=self._folder / "keys" / "client_ed25519",
+            known_hosts=self._folder / "keys" / "known_hosts",
+        )

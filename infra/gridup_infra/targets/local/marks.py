@@ -1,0 +1,60 @@
+"""Which processes of this machine belong to a node: those that bear its marks."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+import psutil
+
+STACK_ID = "GRIDUP_STACK_ID"
+"""The environment variable that every process of a node inherits."""
+
+
+def find(stack_id: str, folder: Path) -> list[psutil.Process]:
+    """The live processes of one node, with all their descendants.
+
+    OpenSSH writes its title over its environment, so it is known by its configuration file.
+    """
+    found: dict[int, psutil.Process] = {}
+    for process in psutil.process_iter():
+        if process.pid != os.getpid() and _marked(process, stack_id, folder):
+            found[process.pid] = process
+            with contextlib.suppress(psutil.Error):
+                found.update({child.pid: child for child in process.children(recursive=True)})
+    return [process for process in found.values() if process.pid != os.getpid() and _alive(process)]
+
+
+def end(processes: Iterable[psutil.Process], *, grace: float) -> list[psutil.Process]:
+    """Ask them to end, kill those that have not after `grace` seconds. Returns those that still live."""
+    waiting = list(processes)
+    for process in waiting:
+        with contextlib.suppress(psutil.Error):
+            process.terminate()
+    _, alive = psutil.wait_procs(waiting, timeout=grace)
+    for process in alive:
+        with contextlib.suppress(psutil.Error):
+            process.kill()
+    _, alive = psutil.wait_procs(alive, timeout=5)
+    return [process for process in alive if _alive(process)]
+
+
+def _marked(process: psutil.Process, stack_id: str, folder: Path) -> bool:
+    try:
+        with process.oneshot():
+            if process.uids().real != os.getuid():
+                return False
+            if process.name() == "sshd":
+                return str(folder / "config" / "sshd_config") in " ".join(process.cmdline())
+            return process.environ().get(STACK_ID) == stack_id
+    except (psutil.Error, OSError):
+        return False
+
+
+def _alive(process: psutil.Process) -> bool:
+    try:
+        return bool(process.is_running()) and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False

@@ -1,0 +1,315 @@
+"""The folder of a local node: its keys, configuration, secrets and data.
+
+    config/   what `gridup_node.render` makes; anything changed by hand is put right
+    secrets/  made by the node itself, 0600
+    keys/     the ssh host key, the key to enter with, who may enter
+    data/     the database, blobs and notebooks: kept by --keep-data, with secrets/ and keys/
+    logs/     a file a service
+    app/      gridup_node as it was when the node was laid down
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib.resources
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gridup_infra import __version__
+from gridup_infra.errors import ResourceError
+from gridup_infra.locking import locked
+from gridup_infra.outputs import NodeOutputs
+from gridup_infra.paths import ensure_private, write_private
+from gridup_infra.processes import run
+from gridup_infra.spec import DeploySpec
+from gridup_infra.targets.local import ports as port_choice
+from gridup_node import secrets as node_secrets
+from gridup_node.render import Context, fingerprints, render
+from gridup_node.services import FRONT, SERVICES, Service, ports, programs
+
+FOLDERS = ("config", "secrets", "keys", "data", "data/notebooks", "logs", "app", "proxy", "jupyter")
+KEPT = ("data", "secrets", "keys")
+"""What --keep-data keeps."""
+
+KEPT_NOTE = "kept.json"
+"""Stands in a folder that outlived its stack, so that the next stack of that name may take it over."""
+
+PORTS_WAIT = 30
+"""Seconds to wait for another node that is choosing its ports."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a node's folder should hold.
+
+    Attributes:
+        folder: where.
+        spec: what was asked for.
+        bin: the programs of the node's environment.
+        bundle: the digest of the `gridup_node` to be run.
+        tools: paths of the machine's programs that services need.
+        user: who runs the services.
+        syft_version: of the environment.
+    """
+
+    folder: Path
+    spec: DeploySpec
+    bin: str
+    bundle: str
+    tools: Mapping[str, str]
+    user: str
+    syft_version: str
+
+    @property
+    def bind(self) -> str:
+        return self.spec.bind or "127.0.0.1"
+
+
+def bundle_source() -> Path:
+    """The `gridup_node` package that this deployer carries."""
+    return Path(str(importlib.resources.files("gridup_node")))
+
+
+def bundle_files(source: Path) -> list[Path]:
+    return sorted(
+        path
+        for path in source.rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts and path.suffix != ".pyc"
+    )
+
+
+def bundle_digest(source: Path) -> str:
+    """A hash over every file's name and bytes."""
+    digest = hashlib.sha256()
+    for path in bundle_files(source):
+        digest.update(str(path.relative_to(source)).encode() + b"\0")
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()[:16]
+
+
+def lay(plan: Plan, current_ports: Mapping[str, int], table: Sequence[Service] = SERVICES) -> dict[str, Any]:
+    """Make the folder what it should be; every step may be repeated. Returns the resource's outputs.
+
+    Raises:
+        ResourceError: a port is in use, or the folder belongs to another stack.
+    """
+    _claim(plan)
+    for name in FOLDERS:
+        ensure_private(plan.folder / name)
+    _ensure_keys(plan)
+    for path in node_secrets.ensure(plan.folder).values():
+        path.chmod(0o600)
+    _copy_bundle(plan)
+    with locked(
+        plan.folder.parent / ".ports.lock", "choosing ports", wait=PORTS_WAIT, busy="The ports are being chosen"
+    ):
+        chosen = _choose_ports(plan, current_ports, table)
+        context = make_context(plan, chosen)
+        stale = _write_config(plan, render(context, table))
+    return {
+        "ports": chosen,
+        "fingerprints": fingerprints(context, table),
+        "repaired": _stamps(stale, table),
+        "not_offered": not_offered(plan.tools, table),
+        "drift": [],
+    }
+
+
+def make_context(plan: Plan, chosen: Mapping[str, int]) -> Context:
+    """What the service table's placeholders mean on this node."""
+    outputs = node_outputs(plan, chosen)
+    facts = {
+        "name": plan.spec.name,
+        "stack": plan.spec.stack,
+        "stack_id": plan.spec.stack_id,
+        "node_type": plan.spec.node_type,
+        "bind": plan.bind,
+        "ports": dict(chosen),
+        "endpoints": {
+            name: f"gridup ssh {plan.spec.stack}" if name == "ssh" else endpoint.url
+            for name, endpoint in outputs.endpoints().items()
+            if name != FRONT and not endpoint.reason
+        },
+        "admin_email": plan.spec.admin_email,
+        "gridup_version": __version__,
+        "syft_version": plan.syft_version,
+        "bundle": plan.bundle,
+    }
+    return Context(
+        home=str(plan.folder),
+        bin=plan.bin,
+        bind=plan.bind,
+        ports=chosen,
+        user=plan.user,
+        tools=plan.tools,
+        facts=facts,
+    )
+
+
+def node_outputs(plan: Plan, chosen: Mapping[str, int], table: Sequence[Service] = SERVICES) -> NodeOutputs:
+    """What the stack exports of this node."""
+    return NodeOutputs(
+        spec=plan.spec,
+        address=reachable(plan.bind),
+        ports=dict(chosen),
+        ssh_user=plan.user,
+        not_offered=not_offered(plan.tools, table),
+        facts={"folder": str(plan.folder), "bin": plan.bin, "bundle": plan.bundle},
+    )
+
+
+def reachable(bind: str) -> str:
+    """The address to connect to when a service listens on `bind`: a wildcard is reached by loopback."""
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(bind, bind)  # noqa: S104
+
+
+def not_offered(tools: Mapping[str, str], table: Sequence[Service] = SERVICES) -> dict[str, str]:
+    """The services whose program this machine lacks, with the reason."""
+    return {
+        row.name: f"no {row.needs} on this machine"
+        for row in programs(table)
+        if row.needs and row.needs not in tools
+    }
+
+
+def drift(plan: Plan, chosen: Mapping[str, int], table: Sequence[Service] = SERVICES) -> list[str]:
+    """What is not as it was laid down, a line each. Reads files and changes nothing."""
+    problems = []
+    for name, text in render(make_context(plan, chosen), table).items():
+        path = plan.folder / "config" / name
+        try:
+            if path.read_text() != text:
+                problems.append(f"config/{name} was changed")
+        except OSError:
+            problems.append(f"config/{name} is missing")
+    problems += node_secrets.problems(plan.folder)
+    for path in _private_keys(plan.folder):
+        if path.exists() and path.stat().st_mode & 0o077:
+            problems.append(f"keys/{path.name} can be read by others")
+        elif not path.exists() and "sshd" in plan.tools:
+            problems.append(f"keys/{path.name} is missing")
+    if not (plan.folder / "app" / "gridup_node").is_dir() or (
+        bundle_digest(plan.folder / "app" / "gridup_node") != plan.bundle
+    ):
+        problems.append("app/ was changed")
+    return problems
+
+
+def remove(folder: Path, *, keep_data: bool) -> None:
+    """Take the folder away, or with `keep_data` all of it but what that keeps.
+
+    Raises:
+        ResourceError: something could not be removed.
+    """
+    if not folder.exists():
+        return
+    try:
+        if not keep_data or not (folder / "data").exists():
+            shutil.rmtree(folder)
+            return
+        for path in folder.iterdir():
+            if path.name in KEPT:
+                continue
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+        write_private(folder / KEPT_NOTE, json.dumps({"kept": list(KEPT)}).encode())
+    except OSError as error:
+        raise ResourceError(f"{folder} could not be removed: {error.strerror}.", "Remove it by hand.") from error
+
+
+def owner_of(folder: Path) -> str | None:
+    """The stack id in a folder's configuration; None when nothing was laid there yet."""
+    try:
+        return str(json.loads((folder / "config" / "node.json").read_text())["stack_id"])
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def _claim(plan: Plan) -> None:
+    owner = owner_of(plan.folder)
+    if owner not in (None, plan.spec.stack_id):
+        raise ResourceError(
+            f"{plan.folder} belongs to another stack.",
+            "Destroy that node first, or deploy under another name.",
+        )
+    ensure_private(plan.folder)
+    with contextlib.suppress(FileNotFoundError):
+        (plan.folder / KEPT_NOTE).unlink()
+
+
+def _choose_ports(plan: Plan, current: Mapping[str, int], table: Sequence[Service]) -> dict[str, int]:
+    # A create that was broken off has chosen already: what it wrote is this node's.
+    known = dict(current)
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        known = known or json.loads((plan.folder / "config" / "node.json").read_text())["ports"]
+    asked = {FRONT: plan.spec.port} if plan.spec.port else {}
+    taken = port_choice.kept_by_others(plan.folder.parent, plan.folder)
+    return port_choice.choose(ports(table), asked, known, plan.bind, taken)
+
+
+def _write_config(plan: Plan, files: Mapping[str, str]) -> list[str]:
+    """Write what differs; returns those that stood there changed or were missing."""
+    stale = []
+    for name, text in files.items():
+        path = plan.folder / "config" / name
+        with contextlib.suppress(OSError):
+            if path.read_text() == text and not path.stat().st_mode & 0o077:
+                continue
+        write_private(path, text.encode())
+        stale.append(name)
+    for path in (plan.folder / "config").iterdir():
+        if path.name not in files:
+            path.unlink()
+    return stale
+
+
+def _stamps(stale: Sequence[str], table: Sequence[Service]) -> dict[str, str]:
+    """For each service whose own file was just rewritten a fresh mark, so that it restarts."""
+    return {
+        row.name: os.urandom(4).hex() for row in programs(table) if any(name in stale for name in row.files)
+    }
+
+
+def _copy_bundle(plan: Plan) -> None:
+    target = plan.folder / "app" / "gridup_node"
+    if target.is_dir() and bundle_digest(target) == plan.bundle:
+        return
+    source = bundle_source()
+    fresh = plan.folder / "app" / ".new"
+    shutil.rmtree(fresh, ignore_errors=True)
+    for path in bundle_files(source):
+        copy = fresh / path.relative_to(source)
+        copy.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        write_private(copy, path.read_bytes())
+    shutil.rmtree(target, ignore_errors=True)
+    fresh.rename(target)
+
+
+def _private_keys(folder: Path) -> tuple[Path, Path]:
+    return folder / "keys" / "host_ed25519", folder / "keys" / "client_ed25519"
+
+
+def _ensure_keys(plan: Plan) -> None:
+    """The host's key and the key to enter with; an existing one is never overwritten."""
+    if "sshd" not in plan.tools:
+        return
+    for path in _private_keys(plan.folder):
+        if not path.exists():
+            made = run(
+                ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", f"gridup {plan.spec.stack}", "-f", path],
+                timeout=30,
+            )
+            if not made.ok:
+                raise ResourceError(f"ssh-keygen could not make {path.name}: {' '.join(made.tail(1))}")
+        path.chmod(0o600)
+    host, client = _private_keys(plan.folder)
+    keys = [client.with_suffix(".pub").read_text().strip(), *plan.spec.ssh_keys]
+    write_private(plan.folder / "keys" / "authorized_keys", ("\n".join(keys) + "\n").encode())
+    # Any address and port: the file serves this one node, whose port may change.
+    known = f"* {host.with_suffix('.pub').read_text().strip()}\n"
+    write_private(plan.folder / "keys" / "known_hosts", known.encode())

@@ -1,0 +1,259 @@
+"""The local target's resources: Owner, Runtime, Node and Services, with their providers.
+
+Owner is first and deleted last: its delete removes whatever still bears the stack's marks, so
+that a broken-off create leaves nothing behind, not even under plain `pulumi destroy`.
+"""
+
+from __future__ import annotations
+
+import getpass
+from pathlib import Path
+from typing import Any
+
+import pulumi
+from pulumi.dynamic import CheckResult, CreateResult, ReadResult, Resource, UpdateResult
+
+from gridup_infra.processes import which
+from gridup_infra.progress import tell
+from gridup_infra.spec import DeploySpec
+from gridup_infra.targets.dynamic import DRIFT, Properties, Provider, guarded, plain
+from gridup_infra.targets.local import node, runtime, sweeping
+from gridup_infra.targets.local.supervisor import Supervisor, running_problems
+from gridup_node import catalog
+from gridup_node.services import programs
+
+
+class OwnerProvider(Provider):
+    """The stack's mark on this machine; see the module's first lines."""
+
+    def create(self, props: Properties) -> CreateResult:
+        return CreateResult(props["stack_id"], plain(props))
+
+    def update(self, _id: str, _olds: Properties, news: Properties) -> UpdateResult:
+        return UpdateResult(plain(news))
+
+    def delete(self, _id: str, props: Properties) -> None:
+        guarded(
+            lambda: sweeping.sweep(props["stack_id"], Path(props["folder"]), keep_data=bool(props["keep_data"]))
+        )
+
+
+class RuntimeProvider(Provider):
+    """The shared environment. Its delete does nothing: other nodes may use it, `gridup prune` asks."""
+
+    def create(self, props: Properties) -> CreateResult:
+        made = guarded(lambda: self._ensure(props))
+        return CreateResult(made["path"], made)
+
+    def update(self, _id: str, _olds: Properties, news: Properties) -> UpdateResult:
+        return UpdateResult(guarded(lambda: self._ensure(news)))
+
+    def read(self, id_: str, props: Properties) -> ReadResult:
+        found = runtime.load(Path(props["path"]))
+        if found is None:
+            return ReadResult(id_, {**props, DRIFT: [f"{props['path']} is missing or damaged"]})
+        return ReadResult(id_, {**props, "stamp": found.stamp, DRIFT: []})
+
+    def delete(self, _id: str, _props: Properties) -> None:
+        pass
+
+    def _ensure(self, props: Properties) -> Properties:
+        lock = catalog.lock_for(props["syft_version"])
+        made = runtime.ensure(Path(props["runtimes"]), lock, lambda text: tell("runtime", text))
+        return {**plain(props), "path": str(made.path), "stamp": made.stamp, "python": made.python, DRIFT: []}
+
+
+class NodeProvider(Provider):
+    """The node's folder."""
+
+    def check(self, _olds: Properties, news: Properties) -> CheckResult:
+        # Facts of the machine that the program can't know: they change the node when they change.
+        found = {row.needs: which(row.needs) for row in programs() if row.needs}
+        tools = {name: path for name, path in found.items() if path}
+        return CheckResult({**news, "tools": tools, "user": getpass.getuser()}, [])
+
+    def create(self, props: Properties) -> CreateResult:
+        made = guarded(lambda: node.lay(_plan(props), {}))
+        return CreateResult(props["folder"], {**plain(props), **made})
+
+    def update(self, _id: str, olds: Properties, news: Properties) -> UpdateResult:
+        made = guarded(lambda: node.lay(_plan(news), plain(olds["ports"])))
+        # A repair must restart its service even when it is the second one.
+        made["repaired"] = {**olds.get("repaired", {}), **made["repaired"]}
+        return UpdateResult({**plain(news), **made})
+
+    def read(self, id_: str, props: Properties) -> ReadResult:
+        if node.owner_of(Path(props["folder"])) is None and not (Path(props["folder"]) / "data").exists():
+            return ReadResult("", {})
+        found = guarded(lambda: node.drift(_plan(props), plain(props["ports"])))
+        return ReadResult(id_, {**props, DRIFT: found})
+
+    def delete(self, _id: str, _props: Properties) -> None:
+        # The folder goes last, with its owner: until then it is what marks the processes as ours.
+        pass
+
+
+class ServicesProvider(Provider):
+    """The node's running services."""
+
+    def create(self, props: Properties) -> CreateResult:
+        guarded(lambda: self._start(props, restart=True))
+        return CreateResult(props["stack_id"], {**plain(props), DRIFT: []})
+
+    def update(self, _id: str, olds: Properties, news: Properties) -> UpdateResult:
+        guarded(lambda: self._converge(plain(olds), plain(news)))
+        return UpdateResult({**plain(news), DRIFT: []})
+
+    def read(self, id_: str, props: Properties) -> ReadResult:
+        folder = Path(props["folder"])
+        if not folder.exists():
+            return ReadResult("", {})
+        supervisor = _supervisor(props)
+        if supervisor.stopped_on_purpose:
+            return ReadResult(id_, {**props, DRIFT: ["stopped by `gridup stop`"]})
+        found = running_problems(supervisor.states(), props["fingerprints"])
+        return ReadResult(id_, {**props, DRIFT: found})
+
+    def delete(self, _id: str, props: Properties) -> None:
+        if Path(props["folder"]).exists():
+            guarded(_supervisor(props).stop)
+
+    def _start(self, props: Properties, *, restart: bool) -> None:
+        tell("services", "starting")
+        supervisor = _supervisor(props)
+        if restart:
+            # Whatever a broken-off create started may run on an older configuration.
+            supervisor.stop()
+        supervisor.start()
+
+    def _converge(self, olds: Properties, news: Properties) -> None:
+        supervisor = _supervisor(news)
+        whole = olds.get("stamp") != news["stamp"] or olds.get("bin") != news["bin"]
+        if whole or supervisor.states() is None:
+            self._start(news, restart=whole)
+            return
+        before, after = _marks_of(olds), _marks_of(news)
+        changed = {name for name in after if before.get(name) != after[name]}
+        if olds.get(DRIFT):
+            states = supervisor.states() or {}
+            changed |= {name for name in after if running_problems(states, [name])}
+        supervisor.apply(sorted(changed), sorted(set(before) - set(after)))
+
+
+def _marks_of(props: Properties) -> dict[str, tuple[str, str]]:
+    repaired = props.get("repaired", {})
+    return {name: (mark, repaired.get(name, "")) for name, mark in props["fingerprints"].items()}
+
+
+def _supervisor(props: Properties) -> Supervisor:
+    return Supervisor(Path(props["folder"]), props["stack_id"], Path(props["bin"]))
+
+
+def _plan(props: Properties) -> node.Plan:
+    return node.Plan(
+        folder=Path(props["folder"]),
+        spec=DeploySpec.from_config(props["spec"]),
+        bin=props["bin"],
+        bundle=props["bundle"],
+        tools=props["tools"],
+        user=props["user"],
+        syft_version=props["syft_version"],
+    )
+
+
+class Owner(Resource, module="gridup-local", name="Owner"):
+    """Marks the stack on this machine."""
+
+    def __init__(self, name: str, props: Properties, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__(OwnerProvider(), name, props, opts)
+
+
+class Runtime(Resource, module="gridup-local", name="Runtime"):
+    """The node's Python environment."""
+
+    path: pulumi.Output[str]
+    stamp: pulumi.Output[str]
+
+    def __init__(self, name: str, props: Properties, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__(RuntimeProvider(), name, {**props, "path": None, "stamp": None}, opts)
+
+
+class Node(Resource, module="gridup-local", name="Node"):
+    """The node's folder."""
+
+    ports: pulumi.Output[dict[str, Any]]
+    fingerprints: pulumi.Output[dict[str, str]]
+    repaired: pulumi.Output[dict[str, str]]
+    tools: pulumi.Output[dict[str, str]]
+    user: pulumi.Output[str]
+
+    def __init__(self, name: str, props: Properties, opts: pulumi.ResourceOptions | None = None) -> None:
+        known = ("ports", "fingerprints", "repaired", "tools", "user")
+        super().__init__(NodeProvider(), name, {**props, **dict.fromkeys(known)}, opts)
+
+
+class Services(Resource, module="gridup-local", name="Services"):
+    """The node's processes."""
+
+    def __init__(self, name: str, props: Properties, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__(ServicesProvider(), name, props, opts)
+
+
+def build(spec: DeploySpec, folder: Path, runtimes: Path) -> pulumi.Output[Any]:
+    """Declare a local node's resources; the result is its `NodeOutputs`."""
+    syft_version = catalog.resolve(spec.tag)
+    owner = Owner(
+        "owner",
+        {
+            "stack_id": spec.stack_id,
+            "name": spec.name,
+            "target": spec.target,
+            "folder": str(folder),
+            "keep_data": spec.keep_data,
+        },
+    )
+    after = pulumi.ResourceOptions(depends_on=[owner])
+    environment = Runtime(
+        "runtime",
+        {
+            "runtimes": str(runtimes),
+            "syft_version": syft_version,
+            "lock": runtime.lock_digest(catalog.lock_for(syft_version)),
+        },
+        after,
+    )
+    bin_folder = environment.path.apply(lambda path: str(Path(path) / "bin"))
+    bundle = node.bundle_digest(node.bundle_source())
+    laid = Node(
+        "node",
+        {
+            "folder": str(folder),
+            "spec": spec.to_config(),
+            "bin": bin_folder,
+            "bundle": bundle,
+            "syft_version": syft_version,
+        },
+        after,
+    )
+    running = Services(
+        "services",
+        {
+            "folder": str(folder),
+            "stack_id": spec.stack_id,
+            "bin": bin_folder,
+            "stamp": environment.stamp,
+            "fingerprints": laid.fingerprints,
+            "repaired": laid.repaired,
+        },
+        pulumi.ResourceOptions(depends_on=[owner, environment, laid]),
+    )
+
+    def outputs(values: dict[str, Any]) -> Any:
+        plan = node.Plan(
+            folder, spec, values["bin"], bundle, values["tools"], values["user"], syft_version
+        )
+        return node.node_outputs(plan, plain(values["ports"]))
+
+    return pulumi.Output.all(
+        bin=bin_folder, ports=laid.ports, tools=laid.tools, user=laid.user, running=running.id
+    ).apply(outputs)

@@ -1,0 +1,241 @@
+"""One node's supervisor: start it, ask it, restart its services, stop it.
+
+Supervisor (from the node's environment) is asked over its own XML-RPC on a socket that only the
+node's owner may open.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import http.client
+import os
+import socket
+import tempfile
+import xmlrpc.client
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gridup_infra.errors import ResourceError
+from gridup_infra.paths import ensure_private
+from gridup_infra.processes import start_detached, wait_until
+from gridup_infra.targets.local import marks
+
+START_SECONDS = 20
+"""Until Supervisor itself answers; it needs 0.3 s on an idle machine."""
+
+STOP_SECONDS = 45
+"""Until all services have ended; syft's server may take its `stop_seconds`."""
+
+CALL_SECONDS = 10
+SOCKET_PATH_MAX = 100
+"""Bytes of a Unix socket's path: Linux allows 107, macOS 103."""
+
+RUNNING = "RUNNING"
+STARTING = ("STARTING", "BACKOFF")
+
+
+@dataclass(frozen=True)
+class ServiceState:
+    """What Supervisor says of one service: its state's name, process id and last exit code."""
+
+    name: str
+    state: str
+    pid: int
+    exit_code: int
+    error: str
+
+
+def socket_path(folder: Path, stack_id: str) -> Path:
+    """Where Supervisor listens: in the node's folder, or a short private one when that path is too long."""
+    path = folder / "supervisor.sock"
+    if len(os.fsencode(path)) <= SOCKET_PATH_MAX:
+        return path
+    key = hashlib.sha256(os.fsencode(folder)).hexdigest()[:8]
+    return Path(tempfile.gettempdir()) / f"gridup-{os.getuid()}-{stack_id}-{key}" / "s"
+
+
+class Supervisor:
+    """The supervisor of the node in `folder`.
+
+    Args:
+        folder: the node's folder.
+        stack_id: the mark of its processes.
+        bin: the programs of the node's environment; needed only to start.
+    """
+
+    def __init__(self, folder: Path, stack_id: str, bin: Path | None = None) -> None:
+        self.folder = folder
+        self.stack_id = stack_id
+        self.bin = bin
+        self.socket = socket_path(folder, stack_id)
+
+    @property
+    def stopped_on_purpose(self) -> bool:
+        return self._stop_note.exists()
+
+    @property
+    def _stop_note(self) -> Path:
+        return self.folder / "stopped"
+
+    def states(self) -> dict[str, ServiceState] | None:
+        """The state of each service; None when no supervisor answers."""
+        try:
+            infos: Any = self._call("getAllProcessInfo")
+        except (OSError, xmlrpc.client.Error, http.client.HTTPException):
+            return None
+        return {
+            info["name"]: ServiceState(
+                info["name"], info["statename"], info["pid"], info["exitstatus"], info["spawnerr"]
+            )
+            for info in infos
+        }
+
+    def start(self) -> None:
+        """Start it, and with it every service; one that answers is left alone.
+
+        Raises:
+            ResourceError: it did not answer in time.
+        """
+        with contextlib.suppress(FileNotFoundError):
+            self._stop_note.unlink()
+        if self.states() is not None:
+            return
+        assert self.bin is not None
+        # What an older, killed supervisor left running would hold the ports.
+        self.reap()
+        if self.socket.parent != self.folder:
+            ensure_private(self.socket.parent)
+        log = self.folder / "logs" / "supervisor-start.log"
+        start_detached(
+            [
+                self.bin / "python",
+                "-m",
+                "supervisor.supervisord",
+                "-n",
+                "-c",
+                self.folder / "config" / "supervisord.conf",
+            ],
+            env=self.environment(),
+            cwd=self.folder,
+            log=log,
+        )
+        if not wait_until(lambda: self.states() is not None, timeout=START_SECONDS):
+            tail = log.read_text(errors="replace").splitlines()[-5:]
+            raise ResourceError(
+                f"The node's supervisor did not start within {START_SECONDS} s.", f"See {log}.", tuple(tail)
+            )
+
+    def environment(self) -> dict[str, str]:
+        """What every process of the node inherits: nothing of ours but its folder and mark."""
+        passed = ("HOME", "LANG", "LC_ALL", "TZ", "USER", "LOGNAME", "SHELL", "TMPDIR")
+        proxies = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE")
+        mirrors = ("PIP_INDEX_URL", "UV_INDEX_URL")
+        names = (*passed, *proxies, *(name.lower() for name in proxies), *mirrors)
+        assert self.bin is not None
+        return {
+            **{name: os.environ[name] for name in names if name in os.environ},
+            "PATH": os.pathsep.join([str(self.bin), os.environ.get("PATH", os.defpath)]),
+            "PYTHONPATH": str(self.folder / "app"),
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "GRIDUP_NODE_HOME": str(self.folder),
+            "GRIDUP_SOCKET": str(self.socket),
+            marks.STACK_ID: self.stack_id,
+        }
+
+    def apply(self, changed: Iterable[str], removed: Iterable[str]) -> None:
+        """Take a new configuration: restart the services whose own part changed, and no other.
+
+        Raises:
+            ResourceError: Supervisor would not.
+        """
+        try:
+            self._call("reloadConfig")
+            for name in removed:
+                self._stop_group(name)
+            for name in changed:
+                self._stop_group(name)
+                self._call("addProcessGroup", name)
+        except (OSError, xmlrpc.client.Error, http.client.HTTPException) as error:
+            raise ResourceError(
+                f"The node's supervisor did not take its new configuration: {error}."
+            ) from error
+
+    def _stop_group(self, name: str) -> None:
+        # Faults: there is no such group, or it is stopped already.
+        for method, words in (("stopProcessGroup", (name, True)), ("removeProcessGroup", (name,))):
+            with contextlib.suppress(xmlrpc.client.Fault):
+                self._call(method, *words, timeout=STOP_SECONDS)
+
+    def stop(self, *, on_purpose: bool = False) -> None:
+        """Stop every service and the supervisor; nothing of the node runs when this returns.
+
+        Raises:
+            ResourceError: something would not end.
+        """
+        if on_purpose:
+            self._stop_note.touch(mode=0o600)
+        with contextlib.suppress(OSError, xmlrpc.client.Error, http.client.HTTPException):
+            self._call("shutdown")
+            wait_until(lambda: self.states() is None, timeout=STOP_SECONDS)
+        self.reap()
+
+    def reap(self) -> None:
+        """End every process that bears this node's marks, and take its socket away.
+
+        Raises:
+            ResourceError: something would not end.
+        """
+        alive = marks.end(marks.find(self.stack_id, self.folder), grace=10)
+        if alive:
+            which = ", ".join(str(process.pid) for process in alive)
+            raise ResourceError(f"Processes of this node would not end: {which}.")
+        for left in (self.socket, self.folder / "supervisord.pid"):
+            with contextlib.suppress(OSError):
+                left.unlink()
+        if self.socket.parent != self.folder:
+            with contextlib.suppress(OSError):
+                self.socket.parent.rmdir()
+
+    def _call(self, method: str, *words: object, timeout: float = CALL_SECONDS) -> object:
+        with xmlrpc.client.ServerProxy("http://node/RPC2", transport=_Transport(self.socket, timeout)) as proxy:
+            return getattr(proxy.supervisor, method)(*words)
+
+
+class _Transport(xmlrpc.client.Transport):
+    """XML-RPC over a Unix socket."""
+
+    def __init__(self, path: Path, timeout: float) -> None:
+        super().__init__()
+        self._path = path
+        self._timeout = timeout
+
+    def make_connection(self, host: Any) -> http.client.HTTPConnection:
+        return _Connection(self._path, self._timeout)
+
+
+class _Connection(http.client.HTTPConnection):
+    def __init__(self, path: Path, timeout: float) -> None:
+        super().__init__("node", timeout=timeout)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(str(self._path))
+
+
+def running_problems(states: Mapping[str, ServiceState] | None, wanted: Iterable[str]) -> list[str]:
+    """Which of the `wanted` services do not run, a line each."""
+    if states is None:
+        return ["the supervisor does not run"]
+    problems = []
+    for name in wanted:
+        state = states.get(name)
+        if state is None:
+            problems.append(f"{name} is not known to the supervisor")
+        elif state.state != RUNNING and state.state not in STARTING:
+            problems.append(f"{name} is {state.state.lower()} (exit code {state.exit_code})")
+    return problems

@@ -1,0 +1,35 @@
+"""All that bears a local stack's marks: found, and removed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from gridup_infra.targets.local import marks, node
+from gridup_infra.targets.local.supervisor import Supervisor
+
+
+def leftovers(stack_id: str, folder: Path) -> list[str]:
+    """What is there of the stack, a line each: processes, and its folder when it is this stack's."""
+    found = [f"process {process.pid} ({process.name()})" for process in marks.find(stack_id, folder)]
+    if is_ours(stack_id, folder):
+        found.append(f"folder {folder}")
+    return found
+
+
+def sweep(stack_id: str, folder: Path, *, keep_data: bool) -> None:
+    """End the stack's processes and remove its folder, or all of it but the data.
+
+    Raises:
+        ResourceError: something could not be ended or removed.
+    """
+    Supervisor(folder, stack_id).stop()
+    if is_ours(stack_id, folder):
+        node.remove(folder, keep_data=keep_data)
+
+
+def is_ours(stack_id: str, folder: Path) -> bool:
+    """Whether the folder is this stack's, or one that nobody has finished laying.
+
+    A folder without its configuration is a broken-off create: its stack is the one named like it.
+    """
+    return folder.exists() and node.owner_of(folder) in (stack_id, None) and not (folder / node.KEPT_NOTE).exists()

@@ -1,0 +1,214 @@
+"""The service table -> the configuration files of one node. Pure: text in, text out.
+
+Standard library only: the deployer renders for every target, and the node itself (through
+`gridup_node.launch`) reads what was rendered.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from gridup_node.services import FRONT, SERVICES, Service, programs
+
+
+@dataclass(frozen=True)
+class Context:
+    """What the placeholders of the service table stand for on one node.
+
+    Attributes:
+        home: the node's folder, as the node itself sees it.
+        bin: the folder of the node's Python environment that holds `python` and `caddy`.
+        bind: the address of the services that people reach.
+        ports: by service, and `service.purpose` for inner ones.
+        user: who runs the services, and the only one to log in by ssh.
+        tools: paths of programs of the machine, by the name in `Service.needs`.
+        facts: what the node may tell about itself; goes to node.json. Never a secret.
+    """
+
+    home: str
+    bin: str
+    bind: str
+    ports: Mapping[str, int]
+    user: str = ""
+    tools: Mapping[str, str] = field(default_factory=dict)
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    def fill(self, template: str) -> str:
+        """A template of the service table with this node's paths in it."""
+        return template.format(home=self.home, bin=self.bin, config=f"{self.home}/config", **self.tools)
+
+    def listen(self, row: Service) -> str:
+        """The address that `row` listens on: only what people connect to leaves the loopback."""
+        return "127.0.0.1" if row.front_path else self.bind
+
+
+def offered(context: Context, table: Sequence[Service] = SERVICES) -> tuple[Service, ...]:
+    """The programs that this node can run: those whose tools the machine has."""
+    return tuple(row for row in programs(table) if not row.needs or row.needs in context.tools)
+
+
+def render(context: Context, table: Sequence[Service] = SERVICES) -> dict[str, str]:
+    """Every configuration file of the node, by its name in `config/`."""
+    makers = {
+        "Caddyfile": caddyfile,
+        "sshd_config": sshd_config,
+        "jupyter_server_config.py": jupyter_config,
+    }
+    rows = offered(context, table)
+    files = {name: makers[name](context, table) for row in rows for name in row.files}
+    files["node.json"] = node_json(context)
+    files["programs.json"] = programs_json(context, table)
+    files["supervisord.conf"] = supervisord_conf(context, table)
+    return files
+
+
+def fingerprints(context: Context, table: Sequence[Service] = SERVICES) -> dict[str, str]:
+    """For each program a hash of all that it runs with: where it changes, the program must restart."""
+    files = render(context, table)
+    made = {}
+    for row in offered(context, table):
+        own = {key: port for key, port in context.ports.items() if key.partition(".")[0] == row.name}
+        facts = {key: context.facts.get(key) for key in row.start_facts}
+        parts = [json.dumps([_program(context, row), own, facts], sort_keys=True)]
+        parts += [files[name] for name in row.files]
+        made[row.name] = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+    return made
+
+
+def caddyfile(context: Context, table: Sequence[Service]) -> str:
+    """The front door: plain http on one port, passing each path on to the program that serves it."""
+    routes = []
+    for row in table:
+        if not row.front_path:
+            continue
+        upstream = context.ports[row.served_by or row.name]
+        paths = "*" if row.served_by else f"{row.front_path}/*"
+        routes.append(
+            f"\thandle {paths} {{\n\t\treverse_proxy 127.0.0.1:{upstream} {{\n"
+            # A node that is starting answers 502 at once; the probes wait, not the proxy.
+            "\t\t\tlb_try_duration 0s\n\t\t}\n\t}\n"
+        )
+    # The most specific path first; `*` takes what is left.
+    routes.sort(key=lambda text: text.startswith("\thandle * "))
+    bind = context.bind if ":" not in context.bind else f"[{context.bind}]"
+    return (
+        "# Written by Gridup; changes are seen by `gridup status` and put right by `gridup deploy`.\n"
+        "{\n\tadmin off\n\tauto_https off\n\tpersist_config off\n\tlog {\n\t\tlevel WARN\n\t}\n}\n\n"
+        f"http://:{context.ports[FRONT]} {{\n\tbind {bind}\n\theader -Server\n{''.join(routes)}}}\n"
+    )
+
+
+def node_json(context: Context) -> str:
+    """What the node knows of itself. The portal reads it at each request, so no program restarts for it."""
+    return json.dumps(dict(context.facts), indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+def sshd_config(context: Context, _table: Sequence[Service]) -> str:
+    """OpenSSH for one user, with the node's own host key and only the node's keys."""
+    lines = [
+        f"Port {context.ports['ssh']}",
+        f"ListenAddress {context.bind}",
+        f"HostKey {_quoted(context.home + '/keys/host_ed25519')}",
+        f"AuthorizedKeysFile {_quoted(context.home + '/keys/authorized_keys')}",
+        f"AllowUsers {context.user}",
+        "AuthenticationMethods publickey",
+        "PasswordAuthentication no",
+        "KbdInteractiveAuthentication no",
+        "PermitRootLogin prohibit-password",
+        "UsePAM no",
+        "PidFile none",
+        # The folder is 0700 from the first moment; the check would refuse any home below /tmp.
+        "StrictModes no",
+        "AllowAgentForwarding no",
+        "X11Forwarding no",
+        "PermitTunnel no",
+        "PermitUserEnvironment no",
+        "PrintMotd no",
+        "LogLevel INFO",
+        "Subsystem sftp internal-sftp",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def jupyter_config(context: Context, table: Sequence[Service]) -> str:
+    """JupyterLab: the token comes from the secret's file, so it is in no argv and no environment."""
+    row = next(row for row in table if row.name == "jupyter")
+    return (
+        "from pathlib import Path\n\n"
+        f"home = Path({context.home!r})\n"
+        'c = get_config()  # type: ignore[name-defined]  # noqa: F821\n'
+        f"c.ServerApp.ip = {context.listen(row)!r}\n"
+        f"c.ServerApp.port = {context.ports[row.name]}\n"
+        "c.ServerApp.port_retries = 0\n"
+        "c.ServerApp.open_browser = False\n"
+        "c.ServerApp.allow_root = True\n"
+        "c.ServerApp.quit_button = False\n"
+        'c.ServerApp.root_dir = str(home / "data" / "notebooks")\n'
+        'c.IdentityProvider.token = (home / "secrets" / "jupyter_token").read_text().strip()\n'
+        # A node talks to nobody on its own.
+        "c.LabApp.news_url = None\n"
+        'c.LabApp.check_for_updates_class = "jupyterlab.NeverCheckForUpdate"\n'
+        'c.LabApp.extension_manager = "readonly"\n'
+    )
+
+
+def programs_json(context: Context, table: Sequence[Service]) -> str:
+    """What `gridup_node.launch` runs, by service."""
+    made = {row.name: _program(context, row) for row in offered(context, table)}
+    return json.dumps(made, indent=2, sort_keys=True) + "\n"
+
+
+def supervisord_conf(context: Context, table: Sequence[Service]) -> str:
+    """Supervisor's own file. No path stands in it: its parser takes ` #` and `%` in one for its own."""
+    sections = [
+        "; Written by Gridup.\n"
+        "[supervisord]\n"
+        "nodaemon=true\n"
+        "silent=true\n"
+        "logfile=%(ENV_GRIDUP_NODE_HOME)s/logs/supervisord.log\n"
+        "logfile_maxbytes=5MB\n"
+        "logfile_backups=2\n"
+        "pidfile=%(ENV_GRIDUP_NODE_HOME)s/supervisord.pid\n"
+        "minfds=1024\n"
+        "umask=077\n\n"
+        "[unix_http_server]\n"
+        "file=%(ENV_GRIDUP_SOCKET)s\n"
+        "chmod=0600\n\n"
+        "[rpcinterface:supervisor]\n"
+        "supervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface\n"
+    ]
+    for order, row in enumerate(offered(context, table)):
+        sections.append(
+            f"[program:{row.name}]\n"
+            f"command=python -m gridup_node.launch {row.name}\n"
+            "directory=%(ENV_GRIDUP_NODE_HOME)s\n"
+            f"priority={order}\n"
+            "autostart=true\n"
+            "autorestart=true\n"
+            f"startsecs={row.start_seconds}\n"
+            "startretries=3\n"
+            f"stopwaitsecs={row.stop_seconds}\n"
+            "stopasgroup=true\n"
+            "killasgroup=true\n"
+            "redirect_stderr=true\n"
+            f"stdout_logfile=%(ENV_GRIDUP_NODE_HOME)s/logs/{row.name}.log\n"
+            "stdout_logfile_maxbytes=10MB\n"
+            "stdout_logfile_backups=3\n"
+        )
+    return "\n".join(sections)
+
+
+def _program(context: Context, row: Service) -> dict[str, Any]:
+    return {
+        "argv": [context.fill(word) for word in row.command],
+        "environment": {name: context.fill(value) for name, value in row.environment.items()},
+    }
+
+
+def _quoted(path: str) -> str:
+    """As sshd_config wants a path that may hold spaces."""
+    return '"' + path.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%") + '"'
