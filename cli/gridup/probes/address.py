@@ -1,0 +1,202 @@
+"""From what a person typed, or a stack exports, to the endpoints to probe."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from gridup.probes.model import Endpoint
+from gridup_infra.errors import UsageError
+from gridup_node.services import FRONT, SERVICES, Proof, Service, probed
+
+if TYPE_CHECKING:
+    from gridup_infra.outputs import NodeOutputs
+
+HTTP_PORT = 80
+HTTPS_PORT = 443
+SSH_PORT = 22
+
+_HOST = re.compile(r"[^\s\x00-\x20/?#@:\[\]<>\"\\^`{|}%]+")
+_HOW = "Give HOST, HOST:PORT, [IPV6]:PORT or the node's URL, such as 20.31.143.254 or localhost:8080."
+
+
+@dataclass(frozen=True)
+class Address:
+    """A host as typed, without brackets; `port` and `scheme` are None where none was given."""
+
+    host: str
+    port: int | None = None
+    scheme: str | None = None
+
+
+def parse_address(text: str) -> Address:
+    """Read `host`, `host:port`, `[ipv6]:port`, a bare IPv6 address, or a URL (its path is let go).
+
+    Raises:
+        UsageError: it is none of these.
+    """
+    rest = text.strip()
+    scheme: str | None = None
+    if "://" in rest:
+        given, _, rest = rest.partition("://")
+        scheme = given.lower()
+        if scheme not in ("http", "https"):
+            raise UsageError(f"{text!r} can't be checked: {given}:// is neither http:// nor https://.", _HOW)
+    rest = re.split(r"[/?#]", rest, maxsplit=1)[0]
+    if "@" in rest:
+        raise UsageError(f"{text!r} can't be checked: it names a user.", _HOW)
+    host, port = _split_port(rest, text)
+    return Address(_checked_host(host, text), port, scheme)
+
+
+def _split_port(rest: str, text: str) -> tuple[str, int | None]:
+    if rest.startswith("["):
+        inner, closed, after = rest[1:].partition("]")
+        if not closed or not is_ip(inner, version=6) or (after and not after.startswith(":")):
+            raise UsageError(f"{text!r} is not an address: [ ] hold an IPv6 address.", _HOW)
+        return inner, _port(after[1:], text) if after else None
+    if rest.count(":") > 1 and is_ip(rest, version=6):
+        return rest, None
+    host, colon, port = rest.partition(":")
+    return host, _port(port, text) if colon else None
+
+
+def _port(digits: str, text: str) -> int:
+    if digits.isascii() and digits.isdigit() and len(digits) <= 5 and 1 <= int(digits) <= 65535:
+        return int(digits)
+    raise UsageError(f"{text!r} is not an address: {digits!r} is no port (1 to 65535).", _HOW)
+
+
+def _checked_host(host: str, text: str) -> str:
+    if is_ip(host):
+        return host
+    if not _HOST.fullmatch(host):
+        raise UsageError(f"{text!r} is not an address.", _HOW)
+    if re.fullmatch(r"[0-9.]+", host):
+        raise UsageError(f"{text!r} is not an address: {host} is no IPv4 address.", _HOW)
+    try:
+        # Before the system's resolver would see it: an empty or an overlong label.
+        host.encode("idna")
+    except UnicodeError:
+        raise UsageError(f"{text!r} is not an address: {host} is no host name.", _HOW) from None
+    return host
+
+
+def is_ip(host: str, version: int | None = None) -> bool:
+    """Whether it is an IP address (of that version), not a name."""
+    try:
+        return version in (None, ipaddress.ip_address(host).version)
+    except ValueError:
+        return False
+
+
+def is_loopback(host: str) -> bool:
+    """Whether it means this machine: a loopback address, `localhost`, or a name below it (RFC 6761)."""
+    name = host.rstrip(".").lower()
+    if name == "localhost" or name.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def endpoints_for_host(text: str, table: Sequence[Service] = SERVICES) -> list[Endpoint]:
+    """Where the services of a node that Gridup never deployed would be.
+
+    With no port given: on this machine's own addresses the ports of the service table, where a
+    local node listens (8080, 2222, 8888); anywhere else those of the tutorial's VM, 80 for the front
+    door and 22 for ssh (port 80 leads on to https where a node has it). A given port is the front
+    door's; `https://` or port 443 means https. The other services keep the ports just named.
+
+    Raises:
+        UsageError: `text` is not an address.
+    """
+    address = parse_address(text)
+    tls = address.scheme == "https" or (address.scheme is None and address.port == HTTPS_PORT)
+    local = is_loopback(address.host)
+    front = address.port or _default_front(address, local, table)
+    endpoints = []
+    for row in probed(table):
+        port = front if row.name == FRONT or row.front_path else row.port
+        if row.proof is Proof.SSH_BANNER and not local:
+            port = SSH_PORT
+        # Only the front door's scheme is known; jupyter's own port redirects where it speaks https.
+        row_tls = tls and bool(row.front_path)
+        endpoints.append(_endpoint(row, address.host, port, row_tls))
+    return endpoints
+
+
+def _default_front(address: Address, local: bool, table: Sequence[Service]) -> int:
+    if address.scheme == "https":
+        return HTTPS_PORT
+    if local and address.scheme is None:
+        return next(row.port for row in table if row.name == FRONT)
+    return HTTP_PORT
+
+
+def _endpoint(row: Service, host: str, port: int, tls: bool) -> Endpoint:
+    scheme, default = ("https", HTTPS_PORT) if tls else ("http", HTTP_PORT)
+    shown = f"[{host}]" if ":" in host else host
+    if row.name == FRONT:
+        url = host
+    elif row.speaks_http:
+        suffix = "" if port == default else f":{port}"
+        url = f"{scheme}://{shown}{suffix}{row.front_path}"
+    else:
+        url = f"{shown}:{port}"
+    return Endpoint(
+        service=row.name,
+        title=row.title,
+        url=url,
+        proof=row.proof or Proof.ANY,
+        host=host,
+        port=port,
+        path=row.proof_path or "/",
+        tls=tls,
+    )
+
+
+def endpoints_for_node(
+    outputs: NodeOutputs,
+    *,
+    ca_file: Path | None = None,
+    restricted: Mapping[str, str] | None = None,
+    table: Sequence[Service] = SERVICES,
+) -> list[Endpoint]:
+    """Where the services of a node that Gridup deployed are.
+
+    Args:
+        ca_file: the node's own CA, where its certificate comes from one.
+        restricted: by service, to whom its port is open, when we may not be among them.
+    """
+    hints = restricted or {}
+    endpoints = []
+    where = outputs.endpoints(table)
+    for row in probed(table):
+        known = where[row.name]
+        tls = outputs.tls if row.name == FRONT else urlsplit(known.url).scheme == "https"
+        endpoints.append(
+            Endpoint(
+                service=row.name,
+                title=row.title,
+                url=known.url,
+                proof=row.proof or Proof.ANY,
+                host=known.host,
+                port=known.port,
+                path=row.proof_path or "/",
+                tls=tls,
+                expected={"name": outputs.spec.name} if row.proof is Proof.SYFT_METADATA else None,
+                ca_file=ca_file,
+                offered=not known.reason,
+                reason=known.reason,
+                restricted=hints.get(row.name, ""),
+                node=outputs.spec.name,
+            )
+        )
+    return endpoints

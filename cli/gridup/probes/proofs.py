@@ -1,0 +1,150 @@
+"""Whether what answers is the service itself: a decoy that says 200 to everything proves nothing."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import socket
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from gridup.probes.model import Endpoint, ProbeState
+from gridup.probes.web import MAX_BODY, Location, Page, Route, fetch
+from gridup.probes.wire import Budget, DeadlineReader, connect
+from gridup_node.services import PORTAL_MARK, Proof
+
+_NOT_YET = {404, 502, 503, 504}
+_BANNER = b"SSH-2.0-"
+_SHUT_OUT = (b"Not allowed at this time", b"Exceeded MaxStartups")
+"""What OpenSSH says instead of its banner to an address that came too often, or when it is too busy."""
+_BANNER_LINES = 50
+_BANNER_LINE = 1024
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one attempt found. `reached`: something took the connection."""
+
+    state: ProbeState
+    detail: str = ""
+    note: str = ""
+    facts: Mapping[str, str] = field(default_factory=dict)
+    reached: bool = True
+
+
+def prove(endpoint: Endpoint, route: Route, budget: Budget) -> Finding:
+    """One attempt, by way of one address.
+
+    Raises:
+        Failure, TimeoutError, OSError, http.client.HTTPException: see `web.fetch`.
+    """
+    if endpoint.proof is Proof.SSH_BANNER:
+        return _ssh(endpoint, route, budget)
+    enough, judge = _WEB[endpoint.proof]
+    location = Location(endpoint.tls, endpoint.host, endpoint.port, endpoint.path)
+    page = fetch(location, route, budget, enough)
+    if page.status != 200:
+        return _unproven(endpoint, page)
+    return judge(endpoint, page)
+
+
+def _unproven(endpoint: Endpoint, page: Page) -> Finding:
+    if page.status == 403 and endpoint.restricted:
+        return Finding(ProbeState.RESTRICTED, endpoint.restricted, page.note)
+    if page.status not in _NOT_YET:
+        return Finding(ProbeState.DOWN, f"answers {page.status}", page.note)
+    if page.status == 404:
+        return Finding(ProbeState.NOT_READY, f"404: the {endpoint.title} is not there (yet)", page.note)
+    who = "" if page.status == 503 else " from the proxy"
+    detail = f"{page.status}{who}: the {endpoint.title} is still starting"
+    return Finding(ProbeState.NOT_READY, detail, page.note)
+
+
+def _login_page(_: Endpoint, page: Page) -> Finding:
+    html = page.content_type.partition(";")[0].strip().lower() == "text/html"
+    if html and PORTAL_MARK.encode() in page.body:
+        return Finding(ProbeState.UP, note=page.note)
+    return Finding(ProbeState.DOWN, "answered, but this is not a Gridup login page", page.note)
+
+
+def _syft_metadata(endpoint: Endpoint, page: Page) -> Finding:
+    wanted = ("name", "server_type", "syft_version")
+    data = _json(page)
+    facts = {key: value for key in wanted if isinstance(value := data.get(key), str)}
+    if not all(facts.get(key) for key in wanted) or not re.match(r"\d+\.\d", facts["syft_version"]):
+        return Finding(ProbeState.DOWN, "answered, but not with syft's metadata", page.note)
+    for key, value in (endpoint.expected or {}).items():
+        said = str(data.get(key, ""))
+        if said != value:
+            what = "it is" if key == "name" else f"its {key} is"
+            detail = f"the {endpoint.title} says {what} '{said[:80]}', not '{value}'"
+            return Finding(ProbeState.DOWN, detail, page.note, facts)
+    return Finding(ProbeState.UP, note=page.note, facts=facts)
+
+
+def _jupyter_api(_: Endpoint, page: Page) -> Finding:
+    data = _json(page)
+    version = data.get("version")
+    # Jupyter says no more than its version to who has no token; whoever says more is something else.
+    if set(data) == {"version"} and isinstance(version, str) and re.fullmatch(r"\d+(\.\d+)+", version, re.A):
+        return Finding(ProbeState.UP, note=page.note, facts={"jupyter_version": version})
+    return Finding(ProbeState.DOWN, "answered, but not as Jupyter does", page.note)
+
+
+def _json(page: Page) -> Mapping[str, object]:
+    if len(page.body) >= MAX_BODY or "json" not in page.content_type.lower():
+        return {}
+    try:
+        data = json.loads(page.body)
+    except (ValueError, RecursionError):
+        return {}
+    return data if isinstance(data, dict) else {}
+
+
+def _ssh(endpoint: Endpoint, route: Route, budget: Budget) -> Finding:
+    """Read up to the server's identification; lines of other text may come before it (RFC 4253, 4.2)."""
+    with (
+        connect(route.target, endpoint.port, budget) as sock,
+        DeadlineReader(sock, budget) as raw,
+        io.BufferedReader(raw) as lines,
+    ):
+        line = b""
+        for number in range(_BANNER_LINES):
+            line = lines.readline(_BANNER_LINE)
+            if line.startswith(_BANNER) and line.endswith(b"\n"):
+                banner = line.decode(errors="replace").strip()
+                return Finding(ProbeState.UP, facts={"banner": banner})
+            if line.startswith(_SHUT_OUT):
+                return Finding(ProbeState.NOT_READY, f"sshd says: {line.decode(errors='replace').strip()}")
+            if not line.endswith(b"\n"):
+                if number == 0 and not line:
+                    raise ConnectionResetError
+                break
+    return Finding(ProbeState.DOWN, "answered, but not as an ssh server does")
+
+
+def _whole(_: bytes) -> bool:
+    return False
+
+
+def _has_mark(body: bytes) -> bool:
+    return PORTAL_MARK.encode() in body
+
+
+_WEB: Mapping[Proof, tuple[Callable[[bytes], bool], Callable[[Endpoint, Page], Finding]]] = {
+    Proof.LOGIN_PAGE: (_has_mark, _login_page),
+    Proof.SYFT_METADATA: (_whole, _syft_metadata),
+    Proof.JUPYTER_API: (_whole, _jupyter_api),
+}
+"""For each proof over http: when enough of the body has been read, and what it shows."""
+
+
+def socket_error(error: OSError) -> str:
+    """A socket's error in a few words."""
+    if isinstance(error, ConnectionRefusedError):
+        return "connection refused"
+    if isinstance(error, socket.gaierror):
+        temporary = error.errno == socket.EAI_AGAIN
+        return "the name can't be looked up just now" if temporary else "there is no host of this name"
+    return (error.strerror or str(error) or type(error).__name__).lower()
