@@ -16,6 +16,9 @@ from typing import IO
 
 TAIL_LINES = 40
 
+DETACHED = "GRIDUP_DETACHED"
+"""Set for programs that were started to outlive us: whoever cleans up after a broken-off run spares them."""
+
 
 @dataclass(frozen=True)
 class Result:
@@ -156,7 +159,7 @@ def start_detached(
         process = subprocess.Popen(
             [str(word) for word in argv],
             cwd=cwd,
-            env=dict(env),
+            env={**env, DETACHED: "1"},
             stdin=subprocess.DEVNULL,
             stdout=fd,
             stderr=fd,
@@ -213,3 +216,87 @@ def wait_until(
         if clock() >= end:
             return False
         sleep(every)
+
+
+class EngineProcess:
+    """A long-running tool with helpers of its own (Pulumi and its providers), stoppable in order.
+
+    It runs in a session of its own: a terminal's Ctrl-C comes to us first.
+    """
+
+    def __init__(self, argv: Sequence[str | Path], *, cwd: Path, env: Mapping[str, str]) -> None:
+        self._process = subprocess.Popen(
+            [str(word) for word in argv],
+            cwd=cwd,
+            env=dict(env),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
+        self._texts: dict[str, list[bytes]] = {"out": [], "err": []}
+        self._readers = [
+            threading.Thread(target=self._read, args=(file, self._texts[name]), daemon=True)
+            for name, file in (("out", self._process.stdout), ("err", self._process.stderr))
+        ]
+        for reader in self._readers:
+            reader.start()
+
+    @staticmethod
+    def _read(file: IO[bytes] | None, into: list[bytes]) -> None:
+        if file is not None:
+            into.extend(iter(file.readline, b""))
+
+    def wait(self) -> tuple[int, str, str]:
+        """Its exit code, output and errors, once it has ended."""
+        code = self._process.wait()
+        for reader in self._readers:
+            # A detached grandchild that kept our pipe must not keep us.
+            reader.join(timeout=2)
+        out, err = (b"".join(self._texts[name]).decode(errors="replace") for name in ("out", "err"))
+        return code, out, err
+
+    def stop(self, *, grace: float) -> None:
+        """End it: ask; after `grace` seconds end its helpers, so that it can end in order; then kill.
+
+        A second Ctrl-C skips the grace. What was started to outlive us is spared.
+        """
+        for wait, step in ((grace, self._ask), (15.0, self._end_helpers), (5.0, self._kill)):
+            step()
+            try:
+                self._process.wait(timeout=wait)
+            except subprocess.TimeoutExpired:
+                continue
+            except KeyboardInterrupt:
+                continue
+            break
+        self._end_helpers()
+
+    def _ask(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            self._process.send_signal(signal.SIGINT)
+
+    def _end_helpers(self) -> None:
+        end_descendants(self._process.pid)
+
+    def _kill(self) -> None:
+        end_descendants(self._process.pid)
+        with contextlib.suppress(ProcessLookupError):
+            self._process.kill()
+
+
+def end_descendants(pid: int) -> None:
+    """Kill every process below `pid` that was not started to outlive us."""
+    import psutil
+
+    try:
+        below = psutil.Process(pid).children(recursive=True)
+    except psutil.Error:
+        return
+    spared: set[int] = set()
+    for process in below:
+        with contextlib.suppress(psutil.Error, OSError):
+            if DETACHED in process.environ() or process.ppid() in spared:
+                spared.add(process.pid)
+                continue
+            process.kill()

@@ -6,17 +6,16 @@ to every stack that is deployed. A provider holds nothing, least of all a creden
 
 from __future__ import annotations
 
-import contextlib
 import os
 import threading
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-import psutil
 from pulumi.dynamic import DiffResult, ResourceProvider
 
 from gridup_infra.errors import GridupError
+from gridup_infra.processes import end_descendants
 
 Properties = dict[str, Any]
 Made = TypeVar("Made")
@@ -89,12 +88,7 @@ def _watch_engine() -> None:
     def watch() -> None:
         while os.getppid() == parent:
             time.sleep(ENGINE_POLL)
-        with contextlib.suppress(psutil.Error):
-            for child in psutil.Process().children(recursive=True):
-                # A node's own processes have left our session; what is in it is work in progress.
-                with contextlib.suppress(psutil.Error, OSError):
-                    if child.environ().get("GRIDUP_STACK_ID") is None:
-                        child.kill()
+        end_descendants(os.getpid())
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True, name="engine-watch").start()

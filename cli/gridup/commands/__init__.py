@@ -1,0 +1,1 @@
+"""One module a command: parse, ask, call, show. Registered in `gridup.app`."""

@@ -1,0 +1,152 @@
+"""gridup check: prove each endpoint of nodes, deployed by Gridup or not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import typer
+
+from gridup import health, probes
+from gridup.commands.options import Json, NameOption, complete_names
+from gridup.session import Session
+from gridup.ui import Ui
+from gridup_infra import targets
+from gridup_infra.errors import DeadlineError, GridupError, NotFoundError, UnhealthyError, UsageError
+from gridup_infra.outputs import NodeOutputs
+
+EPILOG = """\b
+Examples:
+  gridup check                     every node
+  gridup check Inst --wait         wait until it is up
+  gridup check 10.0.0.7:8080       a node that others deployed
+  gridup check --wait --silent     as in HAGrid's tutorial
+
+Exit code 0: all is proven; 10: not; 9: not within --timeout of a --wait."""
+
+
+@dataclass(frozen=True)
+class Checked:
+    """One thing to check: a deployed node, or a mere address."""
+
+    title: str
+    endpoints: list[probes.Endpoint]
+    outputs: NodeOutputs | None = None
+
+
+def main(
+    context: typer.Context,
+    arguments: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[NAME|HOST[:PORT]]...",
+            help="Nodes, or addresses.  [default: all nodes]",
+            autocompletion=complete_names,
+        ),
+    ] = None,
+    name: NameOption = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait until all is up.")] = False,
+    silent: Annotated[bool, typer.Option("--silent", help="No progress, only the report.")] = False,
+    timeout: Annotated[
+        float | None,
+        typer.Option(
+            "--timeout",
+            metavar="SECONDS",
+            min=0.1,
+            help="For the check, or for the whole --wait.  [default: 5, or 300 with --wait]",
+        ),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Prove each endpoint of a node, or of any HOST[:PORT]."""
+    session = Session.of(context, json=json)
+    session.ui.quiet = session.ui.quiet or silent
+    wanted = [*(arguments or ()), *([name] if name is not None else [])]
+    checked = [_named(session, text, explicit=text == name) for text in wanted] or _all(session)
+    endpoints = [endpoint for item in checked for endpoint in item.endpoints]
+    if wait:
+        with session.ui.progress() as reporter:
+            reporter.step(f"Waiting for {', '.join(item.title for item in checked)}")
+            deadline = 300.0 if timeout is None else timeout
+            results = probes.wait_for(
+                endpoints, deadline, min(health.PROBE_SECONDS, deadline), stop_early=lambda: _dead(checked)
+            )
+    else:
+        deadline = health.PROBE_SECONDS if timeout is None else timeout
+        results = probes.probe_all(endpoints, deadline)
+    report(session.ui, checked, results)
+    if not probes.all_up(results):
+        raise _verdict(checked, wait, deadline)
+
+
+def report(ui: Ui, checked: list[Checked], results: list[probes.ProbeResult]) -> None:
+    """A table for each node or address."""
+    parts: list[tuple[Checked, list[probes.ProbeResult]]] = []
+    at = 0
+    for item in checked:
+        parts.append((item, results[at : at + len(item.endpoints)]))
+        at += len(item.endpoints)
+    data: list[dict[str, Any]] = [
+        {"name": item.title, "up": probes.all_up(found), "endpoints": probes.to_json(found)}
+        for item, found in parts
+    ]
+
+    def human() -> None:
+        for item, found in parts:
+            health.show(ui, found, item.title)
+
+    ui.result(data, human)
+
+
+def _verdict(checked: list[Checked], wait: bool, deadline: float) -> GridupError:
+    names = ", ".join(item.title for item in checked)
+    for item in checked:
+        if item.outputs and (dead := _dead([item])):
+            way_in = targets.target(item.outputs.spec.target).way_in(item.outputs)
+            return UnhealthyError(f"{item.title}: {dead}.", "", health.log_tail(way_in, dead.split()[0]))
+    if wait:
+        return DeadlineError(f"{names}: not all is up after {deadline:g} s.")
+    return UnhealthyError(f"{names}: not all is up.", "`gridup check --wait` waits for it.")
+
+
+def _dead(checked: list[Checked]) -> str | None:
+    for item in checked:
+        if item.outputs:
+            dead = targets.target(item.outputs.spec.target).inspect(item.outputs).dead
+            if dead:
+                return dead[0]
+    return None
+
+
+def _named(session: Session, text: str, *, explicit: bool) -> Checked:
+    """A deployed node of that name, else an address; `--name` and words that are no address are names."""
+    try:
+        record = session.state.find(text)
+    except NotFoundError:
+        if explicit or not _is_address(text):
+            raise
+        return Checked(text, list(probes.endpoints_for_host(text)))
+    _, outputs, _ = session.deployed(record.name)
+    return Checked(record.name, health.endpoints(outputs), outputs)
+
+
+def _is_address(text: str) -> bool:
+    """Whether it can only be meant as an address: it has a dot or a colon, or is localhost."""
+    if text != "localhost" and "." not in text and ":" not in text:
+        return False
+    try:
+        probes.parse_address(text)
+    except UsageError:
+        return ":" in text and " " not in text  # as an address, with its own error
+    return True
+
+
+def _all(session: Session) -> list[Checked]:
+    records = [record for record in session.state.records() if record.outputs]
+    if not records:
+        raise NotFoundError("There are no deployments to check.", "Name an address: gridup check HOST[:PORT]")
+    return [
+        Checked(record.name, health.endpoints(record.outputs), record.outputs)
+        for record in records
+        if record.outputs
+    ]

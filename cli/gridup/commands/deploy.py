@@ -1,0 +1,308 @@
+"""gridup deploy: make a node, or bring one to what is asked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from gridup import health
+from gridup.commands.options import Json, NameArgument, NameOption, WaitLock, Yes, one_name
+from gridup.engine_api import Report
+from gridup.reporter import Reporter
+from gridup.session import Session, require
+from gridup.state import Record
+from gridup.ui import Ui, plural
+from gridup_infra import targets
+from gridup_infra.errors import NameError_, UsageError
+from gridup_infra.naming import check_name, stack_name
+from gridup_infra.outputs import NodeOutputs
+from gridup_infra.spec import DEFAULT_ADMIN_EMAIL, NODE_TYPES, DeploySpec
+from gridup_infra.targets.base import Capability, Target
+
+EPILOG = """\b
+Examples:
+  gridup deploy --name "Inst"
+  gridup deploy --name "Inst" --port 9000 --admin-email it@inst.example
+  gridup deploy --name "Hub" --type network
+  gridup deploy --name "Inst" --keep-data --json
+
+Same name again: brings the node to what is asked; an option that is not given
+keeps its value. Nothing to change says so and exits 0."""
+
+NEEDS: dict[str, Capability] = {
+    "port": Capability.PORT,
+    "bind": Capability.BIND,
+    "keep_data": Capability.KEEP_DATA,
+    "region": Capability.REGION,
+    "size": Capability.REGION,
+    "disk_size": Capability.REGION,
+    "allow_cidr": Capability.FIREWALL,
+    "web_cidr": Capability.FIREWALL,
+    "domain_name": Capability.DOMAIN_NAME,
+    "ssh_keys": Capability.SSH_KEYS,
+    "no_node": Capability.HOST_ONLY,
+}
+"""Which capability each part of a spec asks of its target."""
+
+FLAGS = {"ssh_keys": "--ssh-key", "target": "--cloud", "node_type": "--type"}
+"""Where a flag is not simply the field's name."""
+
+
+def complete_clouds(incomplete: str) -> list[str]:
+    """The targets there are, for the shell's completion."""
+    return [name for name in targets.names() if name.startswith(incomplete)]
+
+
+def main(
+    context: typer.Context,
+    argument: NameArgument = None,
+    name: NameOption = None,
+    cloud: Annotated[
+        str | None,
+        typer.Option(
+            "--cloud",
+            envvar="GRIDUP_CLOUD",
+            help=f"Where it runs: {', '.join(targets.names())}.  [default: {targets.DEFAULT}]",
+            autocompletion=complete_clouds,
+        ),
+    ] = None,
+    node_type: Annotated[
+        str | None, typer.Option("--type", help=f"{' or '.join(NODE_TYPES)}.  [default: domain]")
+    ] = None,
+    port: Annotated[
+        int | None, typer.Option("--port", help="Of the front door.  [default: 8080 or the next free one]")
+    ] = None,
+    bind: Annotated[
+        str | None, typer.Option("--bind", help="Address that services listen on.  [default: 127.0.0.1]")
+    ] = None,
+    admin_email: Annotated[
+        str | None,
+        typer.Option("--admin-email", help=f"The root account.  [default: {DEFAULT_ADMIN_EMAIL}]"),
+    ] = None,
+    admin_password_file: Annotated[
+        Path | None,
+        typer.Option("--admin-password-file", help="File with its password.  [default: the node makes one]"),
+    ] = None,
+    tag: Annotated[str | None, typer.Option("--tag", help="syft version.  [default: latest]")] = None,
+    keep_data: Annotated[
+        bool | None, typer.Option("--keep-data/--no-keep-data", help="Whether destroy keeps the node's data.")
+    ] = None,
+    region: Annotated[str | None, typer.Option("--region", help="Of the cloud.")] = None,
+    size: Annotated[str | None, typer.Option("--size", help="Of the VM.")] = None,
+    disk_size: Annotated[int | None, typer.Option("--disk-size", help="Of the data disk, in GB.")] = None,
+    domain_name: Annotated[str | None, typer.Option("--domain-name", help="The node's DNS name.")] = None,
+    allow_cidr: Annotated[
+        list[str] | None, typer.Option("--allow-cidr", help="Who may reach ssh and jupyter; repeatable.")
+    ] = None,
+    web_cidr: Annotated[
+        list[str] | None, typer.Option("--web-cidr", help="Who may reach api and UI; repeatable.")
+    ] = None,
+    ssh_key: Annotated[
+        list[Path] | None, typer.Option("--ssh-key", help="Public key file to let in; repeatable.")
+    ] = None,
+    no_node: Annotated[bool | None, typer.Option("--no-node", help="Stop at the container host.")] = None,
+    timeout: Annotated[
+        float, typer.Option("--timeout", metavar="SECONDS", min=1, help="For the endpoints to answer.")
+    ] = 300,
+    wait_lock: WaitLock = 0,
+    no_wait: Annotated[bool, typer.Option("--no-wait", help="Do not wait for the endpoints.")] = False,
+    no_preflight: Annotated[bool, typer.Option("--no-preflight", help="Skip the checks before.")] = False,
+    yes: Yes = False,  # noqa: ARG001 - nothing here asks yet; scripts may always give it
+    json: Json = False,
+) -> None:
+    """Make a node, or bring one to what is asked; safe to repeat."""
+    asked = {
+        "target": cloud,
+        "node_type": node_type,
+        "port": port,
+        "bind": bind,
+        "admin_email": admin_email,
+        "tag": tag,
+        "keep_data": keep_data,
+        "region": region,
+        "size": size,
+        "disk_size": disk_size,
+        "domain_name": domain_name,
+        "allow_cidr": tuple(allow_cidr) if allow_cidr else None,
+        "web_cidr": tuple(web_cidr) if web_cidr else None,
+        "ssh_keys": tuple(read_key(path) for path in ssh_key) if ssh_key else None,
+        "no_node": no_node,
+    }
+    session = Session.of(context, json=json)
+    given = one_name(argument, name)
+    how = How(
+        timeout=timeout,
+        wait_lock=wait_lock,
+        wait=not no_wait,
+        preflight=not no_preflight,
+        password=read_password(admin_password_file) if admin_password_file else None,
+    )
+    deploy(session, given if given is not None else session.ui.ask("Name of the node", "--name"), asked, how)
+
+
+@dataclass(frozen=True)
+class How:
+    """How a deploy is done, as against what is deployed.
+
+    Attributes:
+        timeout: seconds for the endpoints to answer.
+        wait_lock: seconds to wait for another update of the node.
+        wait: whether to wait for the endpoints at all.
+        preflight: whether to look first for what is in the way.
+        password: of the admin, to be set on the node; never kept by us.
+    """
+
+    timeout: float = 300
+    wait_lock: float = 0
+    wait: bool = True
+    preflight: bool = True
+    password: str | None = None
+
+
+def deploy(session: Session, name: str, asked: dict[str, Any], how: How) -> None:
+    """Deploy one node and show it.
+
+    Args:
+        asked: fields of a `DeploySpec`; None keeps what the stack has, or the default.
+    """
+    # Whatever is impossible is refused before anything is fetched or made.
+    resolve(asked, check_name(name), None)
+    with session.ui.progress() as reporter:
+        engine = session.engine(reporter)
+        with engine.lock(stack_name(name), name, "a deploy", how.wait_lock):
+            record = session.state.read(stack_name(name))
+            spec, target = resolve(asked, name, record)
+            if how.preflight:
+                target.preflight(spec, record.outputs if record else None)
+            reporter.step(f'Deploying "{name}" on {target.title}')
+            report = engine.up(spec, reporter)
+            outputs = outputs_of(session, spec.stack)
+            results = None
+            if how.wait or how.password is not None:
+                results = health.wait_healthy(target, outputs, reporter, how.timeout)
+            if how.password is not None:
+                set_password(target, outputs, reporter, how.password)
+    show(session.ui, outputs, report, results)
+
+
+def resolve(asked: dict[str, Any], name: str, record: Record | None) -> tuple[DeploySpec, Target]:
+    """What the node should be: the flags given, over what the stack has, over the defaults.
+
+    Raises:
+        NameError_: the stack belongs to a node of another name.
+        UsageError: the target does not have what is asked, or can't be changed.
+    """
+    previous = known_spec(record)
+    if previous and previous.name != name:
+        raise NameError_(
+            f'"{name}" and the deployed "{previous.name}" would share the stack {previous.stack}.',
+            "Choose a name that differs in its letters and digits.",
+        )
+    given = {key: value for key, value in asked.items() if value is not None}
+    base = previous or DeploySpec(name=name, target=targets.DEFAULT).with_new_id()
+    wanted = given.get("target", base.target)
+    if previous and wanted != previous.target:
+        raise UsageError(
+            f'"{name}" is deployed on {previous.target}; it can\'t be moved to {wanted}.',
+            "Deploy it there under another name, or destroy it first.",
+        )
+    target = targets.target(wanted)
+    for key in given.keys() & NEEDS.keys():
+        if given[key]:
+            require(target, NEEDS[key], FLAGS.get(key, f"--{key.replace('_', '-')}"))
+    return target.resolve(replace(base, **given), previous), target
+
+
+def known_spec(record: Record | None) -> DeploySpec | None:
+    """What is known of a stack's spec: all of it, or its identity when its first deploy was broken off."""
+    if record is None:
+        return None
+    if record.outputs:
+        return record.outputs.spec
+    if record.identity is None:
+        return None
+    found = record.identity
+    return DeploySpec(name=found.name, target=found.target, stack_id=found.stack_id)
+
+
+def outputs_of(session: Session, stack: str) -> NodeOutputs:
+    """The outputs of a stack that was just deployed."""
+    record = session.state.read(stack)
+    assert record is not None and record.outputs is not None
+    return record.outputs
+
+
+def read_key(path: Path) -> str:
+    """A public key file's one line.
+
+    Raises:
+        UsageError: it can't be read, or holds no public key.
+    """
+    try:
+        text = path.expanduser().read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"--ssh-key {path} can't be read: {error}.") from None
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    if len(lines) != 1 or "PRIVATE KEY" in text or not lines[0].startswith(("ssh-", "ecdsa-", "sk-")):
+        what = "a private key" if "PRIVATE KEY" in text else "not one public key"
+        raise UsageError(f"--ssh-key {path} holds {what}.", "Give the .pub file.")
+    return lines[0]
+
+
+def read_password(path: Path) -> str:
+    """The admin's password from a file; a line's end after it does not count.
+
+    Raises:
+        UsageError: the file can't be read, or the password does not fit the rule.
+    """
+    from gridup_node.secrets import check_password
+
+    try:
+        text = path.expanduser().read_text(encoding="utf-8").removesuffix("\n").removesuffix("\r")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"--admin-password-file {path} can't be read: {error}.") from None
+    try:
+        check_password(text)
+    except ValueError as error:
+        raise UsageError(f"The password in {path} is refused: {error}.") from None
+    return text
+
+
+def set_password(target: Target, outputs: NodeOutputs, reporter: Reporter, password: str) -> None:
+    """Have the node change its root account's password; the way is its own, so no state or argv sees it."""
+    from gridup.secrets import change_password
+
+    reporter.step("Setting the admin's password")
+    change_password(target.way_in(outputs), password)
+
+
+def show(ui: Ui, outputs: NodeOutputs, report: Report, results: Any) -> None:
+    """The end of a deploy: the table, and what to do next."""
+    from gridup import probes
+
+    name = outputs.spec.name
+    data = {
+        "name": name,
+        "stack": outputs.spec.stack,
+        "target": outputs.spec.target,
+        "address": outputs.address,
+        "changes": [{"resource": c.name, "operation": c.operation} for c in report.changes],
+        "endpoints": probes.to_json(results) if results else None,
+    }
+
+    def human() -> None:
+        if results:
+            health.show(ui, results, name)
+        if report.unchanged:
+            ui.say("Nothing changed: the node is as asked.")
+        else:
+            ui.say(f"Done: {plural(len({c.name for c in report.changes}), 'resource')} made or changed.")
+        ui.say(f'Log in as {outputs.spec.admin_email}; the password: gridup outputs "{name}" --show-secrets')
+
+    ui.result(data, human)
+
+
+

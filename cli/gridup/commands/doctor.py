@@ -1,0 +1,114 @@
+"""gridup doctor: what this machine has for running Gridup."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import typer
+
+from gridup.commands.options import Json
+from gridup.session import Session
+from gridup.settings import Settings
+from gridup_infra.errors import GridupError
+from gridup_infra.processes import which
+
+EPILOG = """\b
+Examples:
+  gridup doctor
+
+Exit code 1 when something that is needed is missing."""
+
+FREE_BYTES = 3_000_000_000
+"""What a first deploy may take: the engine and the node's environment."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing looked at.
+
+    Attributes:
+        what: the thing.
+        ok: whether it is as needed; None for something that is only nice to have and missing.
+        detail: what was found, and what to do.
+    """
+
+    what: str
+    ok: bool | None
+    detail: str
+
+
+def main(context: typer.Context, json: Json = False) -> None:
+    """Check what this machine has for running Gridup."""
+    session = Session.of(context, json=json)
+    findings = [look(session.settings) for look in LOOKS]
+    marks = {True: "✅", False: "❌", None: "➖"}
+
+    def human() -> None:
+        session.ui.table(["", "What", "Found"], [[marks[f.ok], f.what, f.detail] for f in findings])
+
+    session.ui.result([{"what": f.what, "ok": f.ok, "detail": f.detail} for f in findings], human)
+    bad = [f.what for f in findings if f.ok is False]
+    if bad:
+        raise GridupError(f"Not ready: {', '.join(bad)}.")
+
+
+def _system(_settings: Settings) -> Finding:
+    known = sys.platform in ("linux", "darwin")
+    return Finding("system", known, platform.platform() if known else "use Linux, macOS or WSL")
+
+
+def _home(settings: Settings) -> Finding:
+    try:
+        settings.ensure_state()
+    except GridupError as error:
+        return Finding("GRIDUP_HOME", False, error.message)
+    return Finding("GRIDUP_HOME", True, str(settings.home.root))
+
+
+def _disk(settings: Settings) -> Finding:
+    existing = next(p for p in (settings.home.root, *settings.home.root.parents) if p.exists())
+    free = shutil.disk_usage(existing).free
+    text = f"{free / 1e9:.1f} GB free in {existing}"
+    return Finding("disk", free >= FREE_BYTES, text if free >= FREE_BYTES else f"{text}; 3 GB are needed")
+
+
+def _engine(settings: Settings) -> Finding:
+    from gridup.setup.engine import ENGINE_VERSION, find_engine
+
+    found = find_engine(settings.home)
+    if found:
+        return Finding("Pulumi engine", True, f"{found.version} in {found.root} ({found.source})")
+    return Finding("Pulumi engine", None, f"none yet; the first deploy gets {ENGINE_VERSION}")
+
+
+def _node_python(_settings: Settings) -> Finding:
+    from gridup_infra.targets.local.runtime import find_python
+
+    try:
+        path, version = find_python()
+    except GridupError as error:
+        return Finding("Python for nodes", False, f"{error.message} {error.suggestion}")
+    return Finding("Python for nodes", True, f"{version} at {path}")
+
+
+def _tool(name: str, role: str) -> Callable[[Settings], Finding]:
+    def look(_settings: Settings) -> Finding:
+        path = which(name)
+        return Finding(role, True if path else None, path or f"no {name}: the node will have no ssh")
+
+    return look
+
+
+LOOKS: tuple[Callable[[Settings], Finding], ...] = (
+    _system,
+    _home,
+    _disk,
+    _engine,
+    _node_python,
+    _tool("ssh", "ssh client"),
+    _tool("sshd", "ssh server"),
+)

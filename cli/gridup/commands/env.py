@@ -1,0 +1,48 @@
+"""gridup env: what plain `pulumi` needs to work on a node."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from pathlib import Path
+
+import typer
+
+from gridup.commands.options import Json, NameArgument, NameOption, one_name
+from gridup.session import Session
+
+EPILOG = """\b
+Examples:
+  eval "$(gridup env Inst)"; pulumi destroy -s inst --yes
+  gridup env Inst --json
+
+Run `pulumi` in a folder with a Pulumi.yaml of project gridup, such as a clone of this
+repository. No secret is printed: the passphrase stays in its file."""
+
+
+def main(
+    context: typer.Context,
+    argument: NameArgument = None,
+    name: NameOption = None,
+    json: Json = False,
+) -> None:
+    """Print what plain `pulumi` needs to work on a node."""
+    session = Session.of(context, json=json)
+    record = session.find(one_name(argument, name))
+    with session.ui.progress() as reporter:
+        engine = session.engine(reporter)
+        if engine.unlock(record.stack):
+            reporter.note(f"The lock of a killed run on {record.name} was taken away.")
+        binary = session.binary(reporter)
+    settings = session.settings
+    made = settings.pulumi_environment()
+    made["PULUMI_OPTION_CONFIG_FILE"] = str(settings.home.stack(record.stack) / f"Pulumi.{record.stack}.yaml")
+    leading = [str(Path(sys.executable).parent), str(Path(binary.root) / "bin")]
+    made["PATH"] = os.pathsep.join([*leading, settings.environment.get("PATH", os.defpath)])
+
+    def human() -> None:
+        for key, value in made.items():
+            session.ui.line(f"export {key}={shlex.quote(value)}")
+
+    session.ui.result(made, human)

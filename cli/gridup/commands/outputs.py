@@ -1,0 +1,58 @@
+"""gridup outputs: where a node is and, if asked, its secrets."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from gridup.commands.options import Json, NameArgument, NameOption, one_name
+from gridup.session import Session
+
+EPILOG = """\b
+Examples:
+  gridup outputs Inst
+  gridup outputs Inst --json
+  gridup outputs Inst --show-secrets"""
+
+MASKED = "[secret]"
+
+
+def main(
+    context: typer.Context,
+    argument: NameArgument = None,
+    name: NameOption = None,
+    show_secrets: Annotated[
+        bool, typer.Option("--show-secrets", help="Read the node's secrets and show them.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Show where a node is and, if asked, its secrets."""
+    session = Session.of(context, json=json)
+    _, outputs, target = session.deployed(one_name(argument, name))
+    data: dict[str, Any] = {
+        "name": outputs.spec.name,
+        "stack": outputs.spec.stack,
+        "target": outputs.spec.target,
+        "type": outputs.spec.node_type,
+        "address": outputs.address,
+        **{f"{row}_url": endpoint.url for row, endpoint in outputs.endpoints().items() if not endpoint.reason},
+        "admin_email": outputs.spec.admin_email,
+        "admin_password": MASKED,
+        "jupyter_token": MASKED,
+        **{f"{row}_not_offered": reason for row, reason in outputs.not_offered.items()},
+    }
+    data.pop("proxy_url", None)
+    if show_secrets:
+        from gridup.secrets import read_secrets
+
+        found = read_secrets(target.way_in(outputs))
+        data["admin_password"] = found.admin_password
+        data["jupyter_token"] = found.jupyter_token
+
+    def human() -> None:
+        width = max(map(len, data))
+        for key, value in data.items():
+            session.ui.line(f"{key:<{width}}  {value}")
+
+    session.ui.result(data, human)

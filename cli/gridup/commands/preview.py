@@ -1,0 +1,81 @@
+"""gridup preview: what deploy would do."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from gridup.commands.deploy import complete_clouds, resolve
+from gridup.commands.options import Json, NameArgument, NameOption, WaitLock, one_name
+from gridup.session import Session
+from gridup_infra import targets
+from gridup_infra.naming import check_name, stack_name
+
+EPILOG = """\b
+Examples:
+  gridup preview --name "Inst"
+  gridup preview --name "Inst" --port 9000"""
+
+
+def main(
+    context: typer.Context,
+    argument: NameArgument = None,
+    name: NameOption = None,
+    cloud: Annotated[
+        str | None,
+        typer.Option(
+            "--cloud",
+            envvar="GRIDUP_CLOUD",
+            help=f"Where it runs: {', '.join(targets.names())}.",
+            autocompletion=complete_clouds,
+        ),
+    ] = None,
+    node_type: Annotated[str | None, typer.Option("--type", help="domain or network.")] = None,
+    port: Annotated[int | None, typer.Option("--port", help="Of the front door.")] = None,
+    bind: Annotated[str | None, typer.Option("--bind", help="Address that services listen on.")] = None,
+    tag: Annotated[str | None, typer.Option("--tag", help="syft version.")] = None,
+    keep_data: Annotated[
+        bool | None, typer.Option("--keep-data/--no-keep-data", help="Whether destroy keeps the node's data.")
+    ] = None,
+    wait_lock: WaitLock = 0,
+    json: Json = False,
+) -> None:
+    """Show what deploy would do, and do nothing."""
+    session = Session.of(context, json=json)
+    given = one_name(argument, name)
+    wanted = check_name(given if given is not None else session.ui.ask("Name of the node", "--name"))
+    asked = {
+        "target": cloud,
+        "node_type": node_type,
+        "port": port,
+        "bind": bind,
+        "tag": tag,
+        "keep_data": keep_data,
+    }
+    record = session.state.read(stack_name(wanted))
+    spec, target = resolve(asked, wanted, record)
+    with session.ui.progress() as reporter:
+        engine = session.engine(reporter)
+        with engine.lock(spec.stack, wanted, "a preview", wait_lock):
+            reporter.step(f'Looking at what a deploy of "{wanted}" would change')
+            report = engine.preview(spec, reporter, new=record is None)
+    data = {
+        "name": wanted,
+        "stack": spec.stack,
+        "target": spec.target,
+        "changes": [
+            {"resource": c.name, "operation": c.operation, "changed": list(c.changed)} for c in report.changes
+        ],
+    }
+
+    def human() -> None:
+        if report.unchanged:
+            session.ui.line("No change.")
+            return
+        rows = [[c.operation, c.name, ", ".join(c.changed)] for c in report.changes]
+        session.ui.table(["Would", "Resource", "Because of"], rows)
+        for line in target.summary(spec) if record is None else ():
+            session.ui.line(f"  • {line}")
+
+    session.ui.result(data, human)

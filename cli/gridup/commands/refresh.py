@@ -1,0 +1,54 @@
+"""gridup refresh: take what is really there into the state."""
+
+from __future__ import annotations
+
+import typer
+
+from gridup.commands.options import Json, NameArgument, NameOption, WaitLock, one_name
+from gridup.session import Session
+from gridup_infra import targets
+
+EPILOG = """\b
+Examples:
+  gridup refresh Inst
+
+It repairs nothing: `gridup deploy` does."""
+
+
+def main(
+    context: typer.Context,
+    argument: NameArgument = None,
+    name: NameOption = None,
+    wait_lock: WaitLock = 0,
+    json: Json = False,
+) -> None:
+    """Look at what is really there and take it into the state."""
+    session = Session.of(context, json=json)
+    record = session.find(one_name(argument, name))
+    with session.ui.progress() as reporter:
+        engine = session.engine(reporter)
+        with engine.lock(record.stack, record.name, "a refresh", wait_lock):
+            reporter.step(f"Looking at {record.name}")
+            report = engine.refresh(record.stack, reporter)
+    problems: tuple[str, ...] = ()
+    if record.outputs:
+        problems = targets.target(record.outputs.spec.target).inspect(record.outputs).problems
+    data = {
+        "name": record.name,
+        "changes": [
+            {"resource": c.name, "operation": c.operation, "changed": list(c.changed)} for c in report.changes
+        ],
+        "problems": list(problems),
+    }
+
+    def human() -> None:
+        for problem in problems:
+            session.ui.line(f"{record.name}: {problem}")
+        if problems:
+            session.ui.line(f'`gridup deploy --name "{record.name}"` repairs it.')
+        elif report.unchanged:
+            session.ui.line(f"{record.name}: all is as it was laid down.")
+        else:
+            session.ui.line(f"{record.name}: the state was brought up to date.")
+
+    session.ui.result(data, human)

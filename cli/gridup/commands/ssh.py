@@ -1,0 +1,84 @@
+"""gridup ssh: log in to a node, or run a command on it."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from gridup.commands.options import NameOption, complete_names, one_name
+from gridup.session import Session
+from gridup_infra.errors import SetupError
+from gridup_infra.processes import attach, which
+from gridup_infra.targets.base import SshAccess
+
+EPILOG = """\b
+Examples:
+  gridup ssh Inst
+  gridup ssh Inst -- df -h
+  gridup ssh --name Inst -- sh -c 'exit 7'     exits with 7
+
+The node's own key and host key are used; your ~/.ssh is neither read nor written."""
+
+CONTEXT = {"allow_interspersed_args": False, "ignore_unknown_options": True}
+
+
+def main(
+    context: typer.Context,
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[NAME] [-- COMMAND...]",
+            help="The node, and what to run on it.",
+            autocompletion=complete_names,
+        ),
+    ] = None,
+    name: NameOption = None,
+) -> None:
+    """Log in to a node, or run a command on it."""
+    session = Session.of(context)
+    argument, command = split(words or [], named=name is not None)
+    _, outputs, target = session.deployed(one_name(argument, name))
+    client = which("ssh")
+    if client is None:
+        raise SetupError("There is no `ssh` on this machine.", "Install OpenSSH's client.")
+    code = attach([client, *client_words(target.way_in(outputs).ssh(), command)], env=dict(os.environ))
+    raise typer.Exit(code)
+
+
+def split(words: Sequence[str], *, named: bool) -> tuple[str | None, list[str]]:
+    """The node's name, if it stands there, and the command: what follows `--` or the name."""
+    rest = list(words)
+    argument = None
+    if not named and rest and rest[0] != "--":
+        argument = rest.pop(0)
+    if rest and rest[0] == "--":
+        rest.pop(0)
+    return argument, rest
+
+
+def client_words(access: SshAccess, command: Sequence[str]) -> list[str]:
+    """OpenSSH's argv: only the node's key, only the node's host key, nothing of the person's own files.
+
+    The remote shell gets one string, so that each word is quoted to arrive whole.
+    """
+    options = {
+        "IdentityFile": str(access.key),
+        "IdentitiesOnly": "yes",
+        "UserKnownHostsFile": str(access.known_hosts),
+        "GlobalKnownHostsFile": "/dev/null",
+        "StrictHostKeyChecking": "yes",
+        "UpdateHostKeys": "no",
+        "PasswordAuthentication": "no",
+        "ConnectTimeout": "10",
+        "LogLevel": "ERROR",
+    }
+    words = ["-F", "/dev/null", "-p", str(access.port)]
+    for key, value in options.items():
+        # ssh parses the value once more: quotes keep a path with spaces whole.
+        words += ["-o", f'{key}="{value}"' if " " in value else f"{key}={value}"]
+    words += ["-l", access.user, access.host]
+    return [*words, "--", shlex.join(command)] if command else words

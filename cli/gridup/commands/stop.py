@@ -1,0 +1,24 @@
+"""gridup stop: stop a node."""
+
+from __future__ import annotations
+
+import typer
+
+from gridup.commands.options import Json, NameArgument, NameOption, WaitLock, one_name
+from gridup.power import stop
+from gridup.session import Session
+
+EPILOG = """\b
+Examples:
+  gridup stop Inst"""
+
+
+def main(
+    context: typer.Context,
+    argument: NameArgument = None,
+    name: NameOption = None,
+    wait_lock: WaitLock = 0,
+    json: Json = False,
+) -> None:
+    """Stop a node; its data stays."""
+    stop(Session.of(context, json=json), one_name(argument, name), wait_lock=wait_lock)

@@ -1,0 +1,391 @@
+"""The Pulumi engine, over the Automation API with inline programs. The only module that knows it.
+
+Its events go to a `Reporter`, its errors become ours. Every wait is bounded, and a Ctrl-C ends the
+engine and its providers in bounded time with no lock left.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import socket
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pulumi import automation as auto
+from semver import VersionInfo
+
+from gridup.engine_api import Change, Report
+from gridup.reporter import Phase, Reporter, ResourceEvent
+from gridup.settings import Settings
+from gridup.setup.engine import Engine as Binary
+from gridup.state import State, resource_name
+from gridup_infra import progress
+from gridup_infra.errors import (
+    BusyError,
+    GridupError,
+    InterruptedError_,
+    PassphraseError,
+    ResourceError,
+    StateError,
+)
+from gridup_infra.locking import locked
+from gridup_infra.paths import Home, ensure_private
+from gridup_infra.processes import EngineProcess
+from gridup_infra.spec import PROJECT, DeploySpec
+
+GRACE = 5.0
+"""Seconds that a create under way may take to end by itself after Ctrl-C."""
+
+
+class PulumiEngine:
+    """The real one.
+
+    Args:
+        binary: the engine that set-up found or made.
+    """
+
+    def __init__(self, settings: Settings, binary: Binary) -> None:
+        self._settings = settings
+        self._home: Home = settings.home
+        self._command = _Command(Path(binary.root), binary.version)
+
+    def up(self, spec: DeploySpec, reporter: Reporter) -> Report:
+        stack = self._open(spec.stack, spec)
+        with _watching(reporter) as watch:
+            # Also looks at what is really there: drift becomes a change, and so is repaired.
+            return self._do(
+                spec.stack, watch, lambda: stack.up(on_event=watch.event, refresh=True, show_secrets=False)
+            )
+
+    def preview(self, spec: DeploySpec, reporter: Reporter, *, new: bool) -> Report:
+        with contextlib.ExitStack() as cleanup:
+            if new:
+                # A stack is made by deploying, not by looking: this one lives in a folder of its own.
+                folder = Path(cleanup.enter_context(tempfile.TemporaryDirectory(prefix="gridup-preview-")))
+                stack = self._open(spec.stack, spec, elsewhere=folder)
+            else:
+                stack = self._open(spec.stack, spec)
+            watch = cleanup.enter_context(_watching(reporter))
+            return self._do(spec.stack, watch, lambda: stack.preview(on_event=watch.event, refresh=not new))
+
+    def refresh(self, stack: str, reporter: Reporter) -> Report:
+        opened = self._open(stack)
+        with _watching(reporter) as watch:
+            return self._do(
+                stack,
+                watch,
+                lambda: opened.refresh(
+                    on_event=watch.event, show_secrets=False, clear_pending_creates=True
+                ),
+            )
+
+    def destroy(self, stack: str, reporter: Reporter) -> Report:
+        opened = self._open(stack)
+        with _watching(reporter) as watch:
+            return self._do(stack, watch, lambda: opened.destroy(on_event=watch.event, show_secrets=False))
+
+    def forget(self, stack: str) -> None:
+        import shutil
+
+        with _errors({}):
+            self._workspace(self._home.stack(stack)).remove_stack(stack)
+        # The lock's file stays: another run may be waiting on it.
+        for path in self._home.stack(stack).iterdir():
+            if path.name != "lock":
+                path.unlink() if path.is_file() else shutil.rmtree(path)
+
+    def unlock(self, stack: str) -> bool:
+        found = [lock for lock in self._locks(stack) if _is_dead(lock)]
+        for lock in found:
+            lock.path.unlink(missing_ok=True)
+        return bool(found)
+
+    def lock(self, stack: str, name: str, what: str, wait: float) -> contextlib.AbstractContextManager[None]:
+        return locked(self._home.stack(stack) / "lock", what, wait=wait, busy=f"{name} is busy")
+
+    def _do(self, stack: str, watch: _Watch, work: Callable[[], object]) -> Report:
+        try:
+            with _errors(watch.failures):
+                try:
+                    work()
+                except auto.ConcurrentUpdateError:
+                    # A killed run leaves its lock; one whose holder lives is respected.
+                    if not self.unlock(stack):
+                        raise
+                    work()
+        except KeyboardInterrupt:
+            self.unlock(stack)
+            raise self._interrupted(stack) from None
+        return watch.report
+
+    def _interrupted(self, stack: str) -> InterruptedError_:
+        record = State.of(self._settings).read(stack)
+        exists = ", ".join(record.resources) if record and record.resources else "nothing"
+        return InterruptedError_(
+            f"Stopped. What exists of {stack}: {exists}.",
+            "Run the same command again to go on, or `gridup destroy` to take it away.",
+        )
+
+    def _open(self, stack: str, spec: DeploySpec | None = None, elsewhere: Path | None = None) -> auto.Stack:
+        """The stack, made when there is a spec for it; `elsewhere` in a backend that is thrown away."""
+        folder = elsewhere / "work" if elsewhere else self._home.stack(stack)
+        workspace = self._workspace(folder, elsewhere)
+        with _errors({}):
+            opened = (_Stack.create_or_select if spec else _Stack.select)(stack, workspace)
+            if spec:
+                from gridup_infra.program import main
+
+                workspace.program = main
+                known = workspace.stack_settings(stack) if self._has_settings(folder, stack) else None
+                fresh = known or auto.StackSettings()
+                fresh.config = {f"{PROJECT}:{key}": value for key, value in spec.to_config().items()}
+                workspace.save_stack_settings(stack, fresh)
+        return opened
+
+    @staticmethod
+    def _has_settings(folder: Path, stack: str) -> bool:
+        return (folder / f"Pulumi.{stack}.yaml").exists()
+
+    def _workspace(self, folder: Path, elsewhere: Path | None = None) -> auto.LocalWorkspace:
+        ensure_private(folder)
+        environment = self._settings.pulumi_environment()
+        if elsewhere:
+            backend = ensure_private(elsewhere / "state")
+            environment |= {"PULUMI_BACKEND_URL": f"file://{backend}", "PULUMI_CONFIG_PASSPHRASE": "preview"}
+        return auto.LocalWorkspace(
+            work_dir=str(folder),
+            pulumi_command=self._command,
+            env_vars=environment,
+            project_settings=auto.ProjectSettings(name=PROJECT, runtime="python"),
+        )
+
+    def _locks(self, stack: str) -> Iterator[_Lock]:
+        root = self._settings.file_backend
+        if root is None:
+            return
+        for path in (root / ".pulumi" / "locks" / "organization" / PROJECT / stack).glob("*.json"):
+            with contextlib.suppress(OSError, ValueError, KeyError):
+                content = json.loads(path.read_text())
+                yield _Lock(path, int(content["pid"]), content["hostname"])
+
+
+@dataclass(frozen=True)
+class _Lock:
+    path: Path
+    pid: int
+    hostname: str
+
+
+def _is_dead(lock: _Lock) -> bool:
+    import psutil
+
+    if lock.hostname != socket.gethostname():
+        return False
+    try:
+        return "pulumi" not in psutil.Process(lock.pid).name()
+    except psutil.NoSuchProcess:
+        return True
+    except psutil.Error:
+        return False
+
+
+class _Stack(auto.Stack):
+    """Without the three processes that ask for outputs and history after each operation.
+
+    The checkpoint and the events tell the same.
+    """
+
+    def outputs(self) -> Any:
+        return {}
+
+    def info(self, show_secrets: bool = False) -> Any:  # noqa: ARG002 - the signature is the base's
+        return _NO_SUMMARY
+
+
+_NO_SUMMARY = object()
+
+
+class _Command(auto.PulumiCommand):
+    """Runs the engine in a session of its own, so that a Ctrl-C reaches it in our order."""
+
+    def __init__(self, root: Path, version: str) -> None:
+        # The base would start a process to ask for the version that set-up knows.
+        self.command = str(root / "bin" / "pulumi")
+        self.version = VersionInfo.parse(version)
+
+    def run(
+        self,
+        args: list[str],
+        cwd: str,
+        additional_env: Mapping[str, str],
+        on_output: Callable[[str], Any] | None = None,
+        on_error: Callable[[str], Any] | None = None,
+    ) -> auto.CommandResult:
+        path = os.pathsep.join([str(Path(self.command).parent), os.environ.get("PATH", os.defpath)])
+        environment = {**os.environ, "PATH": path, **additional_env, "PULUMI_AUTOMATION_API": "true"}
+        process = EngineProcess([self.command, "--non-interactive", *args], cwd=Path(cwd), env=environment)
+        try:
+            code, out, err = process.wait()
+        except BaseException:
+            process.stop(grace=GRACE)
+            raise
+        for text, callback in ((out, on_output), (err, on_error)):
+            if callback:
+                for line in text.splitlines():
+                    callback(line)
+        result = auto.CommandResult(stdout=out, stderr=err, code=code)
+        if code != 0:
+            raise auto.errors.create_command_error(result)
+        return result
+
+
+class _Watch:
+    """Turns the engine's events into ours."""
+
+    def __init__(self, reporter: Reporter) -> None:
+        self.report = Report()
+        self.failures: dict[str, str] = self.report.failures
+        self._reporter = reporter
+        self._since: dict[str, float] = {}
+
+    def event(self, event: auto.EngineEvent) -> None:
+        if event.resource_pre_event:
+            self._began(event.resource_pre_event.metadata)
+        elif event.res_outputs_event:
+            self._ended(event.res_outputs_event.metadata, Phase.DONE)
+        elif event.res_op_failed_event:
+            self._ended(event.res_op_failed_event.metadata, Phase.FAILED)
+        elif event.diagnostic_event and event.diagnostic_event.severity == "error":
+            diagnostic = event.diagnostic_event
+            name = resource_name(diagnostic.urn) if diagnostic.urn else ""
+            reason = _reason(diagnostic.message)
+            if reason:
+                self.failures.setdefault(name, reason)
+
+    def _began(self, metadata: Any) -> None:
+        name, operation = resource_name(metadata.urn), _operation(metadata.op)
+        if _is_ours(metadata) and operation != "same":
+            self._since[name] = time.monotonic()
+            self._reporter.resource(
+                ResourceEvent(name, operation, Phase.STARTED, changed=_changed(metadata))
+            )
+
+    def _ended(self, metadata: Any, phase: Phase) -> None:
+        name, operation = resource_name(metadata.urn), _operation(metadata.op)
+        if not _is_ours(metadata) or operation == "same":
+            return
+        changed = _changed(metadata)
+        took = time.monotonic() - self._since.pop(name, time.monotonic())
+        self._reporter.resource(ResourceEvent(name, operation, phase, took, changed))
+        if phase is Phase.DONE and (operation not in ("refresh", "read") or changed):
+            self.report.changes.append(Change(name, operation, changed))
+
+
+def _is_ours(metadata: Any) -> bool:
+    return not metadata.type.startswith("pulumi:")
+
+
+def _operation(op: Any) -> str:
+    return str(getattr(op, "value", op))
+
+
+def _changed(metadata: Any) -> tuple[str, ...]:
+    return tuple(key for key in (metadata.diffs or ()) if not key.startswith("__"))
+
+
+@contextlib.contextmanager
+def _watching(reporter: Reporter) -> Iterator[_Watch]:
+    """A watch on the engine's events, and on what the providers tell meanwhile."""
+    with tempfile.NamedTemporaryFile(prefix="gridup-progress-") as file:
+        os.environ[progress.VARIABLE] = file.name
+        done = threading.Event()
+        thread = threading.Thread(target=_follow, args=(Path(file.name), reporter, done), daemon=True)
+        thread.start()
+        try:
+            yield _Watch(reporter)
+        finally:
+            done.set()
+            thread.join(timeout=2)
+            os.environ.pop(progress.VARIABLE, None)
+
+
+def _follow(path: Path, reporter: Reporter, done: threading.Event) -> None:
+    with path.open(encoding="utf-8") as file:
+        while not done.wait(0.1):
+            for line in file:
+                with contextlib.suppress(ValueError, KeyError):
+                    told = json.loads(line)
+                    reporter.detail(told["resource"], told["text"])
+
+
+_FAILED = re.compile(r"FailedError: (.*)", re.DOTALL)
+_OURS = re.compile(r"gridup_infra\.errors\.(\w+): (.*)", re.DOTALL)
+_NOISE = re.compile(r"^(update|preview|refresh|destroy|deletion) failed$|^resource .* has a problem")
+
+
+def _reason(message: str) -> str:
+    """What went wrong, out of an engine's diagnostic that may hold a provider's traceback."""
+    text = re.sub(r"<\{%[^%]*%\}>", "", message).strip()
+    for pattern, group in ((_FAILED, 1), (_OURS, 2)):
+        if found := pattern.search(text):
+            return found.group(group).strip().rstrip("\n").split("\n\n")[0].strip()
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    if not lines or _NOISE.search(lines[0]) and len(lines) == 1:
+        return ""
+    return lines[-1] if "Traceback" in text else lines[0].removeprefix("error: ")
+
+
+@contextlib.contextmanager
+def _errors(failures: Mapping[str, str]) -> Iterator[None]:
+    """Our errors in place of the Automation API's."""
+    try:
+        yield
+    except auto.ConcurrentUpdateError as error:
+        raise _busy(str(error)) from error
+    except auto.CommandError as error:
+        raise _translate(str(error), failures) from error
+
+
+def _translate(text: str, failures: Mapping[str, str]) -> GridupError:
+    if "incorrect passphrase" in text or "passphrase must be set" in text:
+        return PassphraseError(
+            "The passphrase does not open this state.",
+            "Set PULUMI_CONFIG_PASSPHRASE or PULUMI_CONFIG_PASSPHRASE_FILE to the one it was made with.",
+        )
+    named = {name: reason for name, reason in failures.items() if name and name != "gridup"}
+    reasons = named or dict(failures)
+    if reasons:
+        name, reason = next(iter(reasons.items()))
+        head, *rest = reason.splitlines()
+        others = [f"{other}: {text.splitlines()[0]}" for other, text in list(reasons.items())[1:]]
+        where = f"{name}: " if name in named else ""
+        return ResourceError(f"{where}{head}", "", tuple(rest + others))
+    lines = [line.strip() for line in text.splitlines()]
+    errors = [line.partition("error: ")[2] for line in lines if "error: " in line]
+    return StateError(f"The engine stopped: {errors[0] if errors else lines[-1]}")
+
+
+_HELD = re.compile(r"created by (\S+) \(pid (\d+)\) at (\S+)")
+
+
+def _busy(text: str) -> BusyError:
+    found = _HELD.search(text)
+    detail = f": held by {found[1]}, process {found[2]}, since {found[3]}" if found else ""
+    return BusyError(
+        f"Another update holds this deployment{detail}.",
+        "Wait for it to end, or give --wait-lock SECONDS.",
+    )
+
+
+def python_on_path() -> str:
+    """The folder that must lead PATH so that plain `pulumi` finds the providers."""
+    return str(Path(sys.executable).parent)

@@ -1,0 +1,63 @@
+"""What the commands need of an engine. No import of the SDK here: `gridup.engine` is the real one."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from gridup.reporter import Reporter
+from gridup_infra.spec import DeploySpec
+
+
+@dataclass(frozen=True)
+class Change:
+    """One resource that an operation touched, or would touch."""
+
+    name: str
+    operation: str
+    changed: tuple[str, ...] = ()
+
+
+@dataclass
+class Report:
+    """What an operation did: the resources it touched, those that only stayed the same apart."""
+
+    changes: list[Change] = field(default_factory=list)
+    failures: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def unchanged(self) -> bool:
+        return not self.changes
+
+
+class Engine(Protocol):
+    """What the commands need of an engine; one contract suite runs against each."""
+
+    def up(self, spec: DeploySpec, reporter: Reporter) -> Report:
+        """Make the stack what the spec says, looking first at what is really there."""
+        ...
+
+    def preview(self, spec: DeploySpec, reporter: Reporter, *, new: bool) -> Report:
+        """What `up` would do; with `new` for a stack that does not exist, and makes none."""
+        ...
+
+    def refresh(self, stack: str, reporter: Reporter) -> Report:
+        """Take what is really there into the state."""
+        ...
+
+    def destroy(self, stack: str, reporter: Reporter) -> Report:
+        """Delete every resource of the stack."""
+        ...
+
+    def forget(self, stack: str) -> None:
+        """Remove an empty stack, its history and its configuration."""
+        ...
+
+    def unlock(self, stack: str) -> bool:
+        """Take away a lock whose holder is dead; whether there was one."""
+        ...
+
+    def lock(self, stack: str, name: str, what: str, wait: float) -> contextlib.AbstractContextManager[None]:
+        """Keep other runs on this machine off the stack meanwhile."""
+        ...

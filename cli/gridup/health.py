@@ -1,0 +1,103 @@
+"""Proving a node's endpoints, and showing the table of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from gridup import probes
+from gridup.reporter import Reporter
+from gridup.ui import Ui
+from gridup_infra.errors import DeadlineError, ResourceError
+from gridup_infra.outputs import NodeOutputs
+from gridup_infra.targets.base import Power, Target, WayIn
+
+PROBE_SECONDS = 5.0
+"""How long one round of probes may take."""
+
+LOG_LINES = 15
+
+MARKS = {
+    probes.ProbeState.UP: "✅",
+    probes.ProbeState.NOT_OFFERED: "➖",
+    probes.ProbeState.RESTRICTED: "🔒",
+}
+BAD = "❌"
+
+
+def endpoints(outputs: NodeOutputs) -> list[probes.Endpoint]:
+    """What there is to prove of a deployed node."""
+    return probes.endpoints_for_node(outputs)
+
+
+def show(ui: Ui, results: Sequence[probes.ProbeResult], title: str) -> None:
+    """The table of the tutorial, with a word on what is not as it should be."""
+    rows = []
+    for result in results:
+        mark = MARKS.get(result.state, BAD)
+        remark = result.note if result.up else result.detail
+        rows.append([result.endpoint.title, result.endpoint.url, f"{mark} {remark}".rstrip()])
+    ui.table([title, "Info", ""], rows)
+
+
+def wait_healthy(
+    target: Target, outputs: NodeOutputs, reporter: Reporter, timeout: float
+) -> list[probes.ProbeResult]:
+    """Wait until every endpoint of a node is proven.
+
+    Raises:
+        ResourceError: a service has ended for good; its log's tail is in the details.
+        DeadlineError: not all were up within `timeout` seconds.
+    """
+    wanted = endpoints(outputs)
+    waiting: set[str] = set()
+
+    def on_round(results: Sequence[probes.ProbeResult]) -> None:
+        missing = {r.endpoint.service for r in results if not r.up and r.endpoint.offered} - {"proxy"}
+        if missing and missing != waiting:
+            reporter.step(f"Waiting for {', '.join(sorted(missing))}")
+            waiting.clear()
+            waiting.update(missing)
+
+    results = probes.wait_for(
+        wanted,
+        timeout,
+        PROBE_SECONDS,
+        on_round=on_round,
+        stop_early=lambda: _dead(target, outputs),
+    )
+    dead = _dead(target, outputs) if not probes.all_up(results) else None
+    if dead:
+        raise ResourceError(
+            dead,
+            f'The whole log: gridup logs "{outputs.spec.name}"',
+            log_tail(target.way_in(outputs), dead.split()[0]),
+        )
+    if not probes.all_up(results):
+        down = ", ".join(
+            f"{r.endpoint.title} ({r.detail})" for r in results if not r.up and r.endpoint.offered
+        )
+        raise DeadlineError(
+            f"{outputs.spec.name} was not up within {timeout:g} s: {down}.",
+            f'`gridup logs "{outputs.spec.name}"` tells more; `gridup check --wait` goes on waiting.',
+        )
+    return results
+
+
+def log_tail(way_in: WayIn, service: str) -> tuple[str, ...]:
+    """The end of a service's log; empty where there is none."""
+    return tuple(line for _, line in way_in.logs([service], lines=LOG_LINES, follow=False))
+
+
+def _dead(target: Target, outputs: NodeOutputs) -> str | None:
+    dead = target.inspect(outputs).dead
+    return dead[0] if dead else None
+
+
+POWER_WORDS: dict[Power, str] = {
+    Power.RUNNING: "✅ running",
+    Power.STARTING: "⏳ starting",
+    Power.STOPPED: "⏹ stopped",
+    Power.BROKEN: "❌ broken",
+    Power.GONE: "❌ gone",
+}
+

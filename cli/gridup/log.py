@@ -1,0 +1,37 @@
+"""The log that is always written: GRIDUP_HOME/logs/gridup.log, for its owner only. Never a secret."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+import traceback
+from pathlib import Path
+
+from gridup_infra.paths import Home, ensure_private
+
+LIMIT = 5_000_000
+"""Bytes after which the log is put aside, once."""
+
+
+def write(text: str) -> Path:
+    """Append a paragraph, with the time and the command. Never fails; returns the file's path."""
+    path = Home.default().logs / "gridup.log"
+    stamp = time.strftime("%Y-%m-%d %H:%M:%S")
+    try:
+        ensure_private(path.parent)
+        if path.exists() and path.stat().st_size > LIMIT:
+            path.replace(path.with_suffix(".old.log"))
+        fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        with os.fdopen(fd, "w", encoding="utf-8") as file:
+            command = sys.argv[1] if len(sys.argv) > 1 else ""
+            file.write(f"{stamp} [{os.getpid()}] gridup {command}\n{text.rstrip()}\n\n")
+    except OSError:
+        # A log that can't be written must not hide what it was to say.
+        pass
+    return path
+
+
+def record(error: BaseException) -> Path:
+    """Append an error's traceback. Returns the file's path."""
+    return write("".join(traceback.format_exception(error)))

@@ -1,0 +1,104 @@
+"""What a command works with: settings, state, target, engine, each made when first used."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import typer
+
+from gridup.settings import Settings
+from gridup.state import Record, State
+from gridup.ui import Ui
+from gridup_infra import targets
+from gridup_infra.errors import NotFoundError, ResourceError, UsageError
+from gridup_infra.outputs import NodeOutputs
+from gridup_infra.targets.base import Capability, Target
+
+if TYPE_CHECKING:
+    from gridup.engine_api import Engine
+    from gridup.reporter import Reporter
+    from gridup.setup.engine import Engine as Binary
+
+
+class Session:
+    """One run of a command.
+
+    Args:
+        ui: the terminal.
+    """
+
+    def __init__(self, ui: Ui, settings: Settings | None = None) -> None:
+        self.ui = ui
+        self.settings = settings or Settings.load()
+
+    @classmethod
+    def of(cls, context: typer.Context, *, json: bool = False) -> Session:
+        ui: Ui = context.obj
+        ui.json = json
+        return cls(ui)
+
+    @cached_property
+    def state(self) -> State:
+        return State.of(self.settings)
+
+    def find(self, name: str | None, flag: str = "--name") -> Record:
+        """The deployment called `name`; with None the only one there is.
+
+        Raises:
+            NotFoundError: there is none.
+            UsageError: no name was given and there are several.
+        """
+        if name is not None:
+            return self.state.find(name)
+        records = self.state.records()
+        if not records:
+            raise NotFoundError(
+                "There are no deployments yet.", "`gridup deploy --name NAME` makes one on this machine."
+            )
+        if len(records) > 1:
+            known = ", ".join(f'"{record.name}"' for record in records)
+            raise UsageError(f"Which node? There are {known}.", f"Name it: {flag} NAME")
+        return records[0]
+
+    def deployed(self, name: str | None) -> tuple[Record, NodeOutputs, Target]:
+        """As `find`, of a node whose deploy has succeeded.
+
+        Raises:
+            ResourceError: its deploy was broken off.
+        """
+        record = self.find(name)
+        if record.outputs is None:
+            raise ResourceError(
+                f"The deploy of {record.name} was not completed.",
+                f'`gridup deploy --name "{record.name}"` completes it.',
+            )
+        return record, record.outputs, targets.target(record.outputs.spec.target)
+
+    def binary(self, reporter: Reporter) -> Binary:
+        """The pinned Pulumi engine, fetched or built when it is not there.
+
+        Raises:
+            SetupError: it could not be had.
+        """
+        from gridup.setup.engine import ensure_engine
+
+        return ensure_engine(self.settings.home, reporter.step)
+
+    def engine(self, reporter: Reporter) -> Engine:
+        """The engine, with the state's folder and passphrase in place."""
+        self.settings.ensure_state()
+        binary = self.binary(reporter)
+        from gridup.engine import PulumiEngine
+
+        return PulumiEngine(self.settings, binary)
+
+
+def require(target: Target, capability: Capability, what: str) -> None:
+    """Refuse what this target can't do.
+
+    Raises:
+        UsageError: it does not have the capability.
+    """
+    if capability not in target.capabilities:
+        raise UsageError(f"A node on {target.title} has no {what}.")

@@ -1,0 +1,234 @@
+"""Reading stacks without the engine's SDK: from the file backend's checkpoints, else with `pulumi stack`.
+
+Nothing here changes a state or makes a stack by looking.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from gridup.settings import Settings
+from gridup_infra.errors import NameError_, NotFoundError, StateError
+from gridup_infra.naming import stack_name
+from gridup_infra.outputs import NodeOutputs
+from gridup_infra.spec import PROJECT, DeploySpec
+from gridup_infra.targets.base import Identity
+
+READ_SECONDS = 60
+"""How long one `pulumi stack` may take against a remote backend."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """What the state says of one stack.
+
+    Attributes:
+        stack: its name.
+        outputs: of the node; None while no deploy has succeeded.
+        identity: enough to find leftovers; None for a stack that holds nothing of ours.
+        resources: the names of what exists, as in the program.
+        pending: operations that were broken off, as "creating node".
+    """
+
+    stack: str
+    outputs: NodeOutputs | None
+    identity: Identity | None
+    resources: tuple[str, ...]
+    pending: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """As typed by the person; the stack's own name where that is not known."""
+        if self.outputs:
+            return self.outputs.spec.name
+        return self.identity.name if self.identity else self.stack
+
+    @property
+    def half_made(self) -> bool:
+        """Whether a create was broken off."""
+        return self.outputs is None or bool(self.pending)
+
+
+class Backend(Protocol):
+    """Where checkpoints are."""
+
+    def stacks(self) -> list[str]: ...
+
+    def deployment(self, stack: str) -> Mapping[str, Any] | None:
+        """The stack's latest deployment ({} when it never had one); None when there is no such stack."""
+        ...
+
+
+class FileBackend:
+    """Pulumi's file backend, read as it lies on the disk: no process, some milliseconds."""
+
+    def __init__(self, root: Path) -> None:
+        self._folder = root / ".pulumi" / "stacks" / PROJECT
+
+    def stacks(self) -> list[str]:
+        if not self._folder.is_dir():
+            return []
+        names = {path.name for path in self._folder.iterdir()}
+        return sorted({n.removesuffix(".gz").removesuffix(".json") for n in names if _is_checkpoint(n)})
+
+    def deployment(self, stack: str) -> Mapping[str, Any] | None:
+        for path in (self._folder / f"{stack}.json", self._folder / f"{stack}.json.gz"):
+            try:
+                raw = path.read_bytes()
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                raise StateError(f"The state {path} can't be read: {error.strerror}.") from error
+            try:
+                data = json.loads(gzip.decompress(raw) if path.suffix == ".gz" else raw)
+                return data["checkpoint"].get("latest") or {}
+            except (ValueError, KeyError, OSError) as error:
+                raise StateError(f"The state {path} is damaged: {error}.") from error
+        return None
+
+
+def _is_checkpoint(name: str) -> bool:
+    return name.endswith((".json", ".json.gz"))
+
+
+class EngineBackend:
+    """Any other backend, asked through `pulumi stack`."""
+
+    def __init__(self, settings: Settings, engine: Callable[[], Path]) -> None:
+        self._settings = settings
+        self._engine = engine
+
+    def stacks(self) -> list[str]:
+        found = json.loads(self._pulumi("ls", "--json", "--project", PROJECT))
+        return sorted(row["name"].rpartition("/")[2] for row in found)
+
+    def deployment(self, stack: str) -> Mapping[str, Any] | None:
+        if stack not in self.stacks():
+            return None
+        exported = json.loads(self._pulumi("export", "--stack", f"{ORGANIZATION_PREFIX}{stack}"))
+        deployment: Mapping[str, Any] = exported.get("deployment") or {}
+        return deployment
+
+    def _pulumi(self, *words: str) -> str:
+        from gridup_infra.processes import run
+
+        environment = {**self._settings.environment, **self._settings.pulumi_environment()}
+        try:
+            result = run(
+                [self._engine() / "bin" / "pulumi", "stack", *words, "--non-interactive"],
+                timeout=READ_SECONDS,
+                env=environment,
+            )
+        except TimeoutError as error:
+            raise StateError(f"The backend {self._settings.backend_url} did not answer: {error}.") from None
+        if not result.ok:
+            raise StateError(
+                f"The backend {self._settings.backend_url} can't be read: {' '.join(result.tail(1))}",
+                "Is PULUMI_BACKEND_URL right, and are you logged in?",
+            )
+        return result.stdout
+
+
+ORGANIZATION_PREFIX = f"organization/{PROJECT}/"
+
+
+class State:
+    """The stacks of one backend."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+
+    @classmethod
+    def of(cls, settings: Settings) -> State:
+        root = settings.file_backend
+        if root is not None:
+            return cls(FileBackend(root))
+
+        def engine() -> Path:
+            from gridup.setup.engine import ensure_engine
+
+            return Path(ensure_engine(settings.home, lambda _text: None).root)
+
+        return cls(EngineBackend(settings, engine))
+
+    def stacks(self) -> list[str]:
+        """The names of all stacks of our project."""
+        return self._backend.stacks()
+
+    def records(self) -> list[Record]:
+        """Every stack, in the order of the names."""
+        return [record for record in map(self.read, self.stacks()) if record]
+
+    def read(self, stack: str) -> Record | None:
+        """One stack; None when there is none of that name."""
+        deployment = self._backend.deployment(stack)
+        return None if deployment is None else _record(stack, deployment)
+
+    def find(self, text: str) -> Record:
+        """The stack of a node's name, else the stack of that very name.
+
+        Raises:
+            NotFoundError: there is none; near names are in the suggestion.
+        """
+        try:
+            record = self.read(stack_name(text))
+        except NameError_:
+            record = None
+        # Only the name as typed, or the stack's own: a name of the same slug is another node's.
+        if record and text in (record.name, record.stack):
+            return record
+        raise NotFoundError(f"There is no deployment called {text!r}.", self._near(text))
+
+    def _near(self, text: str) -> str:
+        import difflib
+
+        names = {record.name: record.stack for record in self.records()}
+        if not names:
+            return "There are no deployments yet; `gridup deploy --name NAME` makes one."
+        folded = {name.casefold(): name for name in names}
+        near = [folded[key] for key in difflib.get_close_matches(text.casefold(), folded, n=3, cutoff=0.5)]
+        if near:
+            return "Did you mean " + " or ".join(f'"{name}"' for name in near) + "?"
+        return "`gridup status` lists all deployments."
+
+
+def _record(stack: str, deployment: Mapping[str, Any]) -> Record:
+    resources: list[Mapping[str, Any]] = deployment.get("resources") or []
+    outputs = None
+    for resource in resources:
+        if resource["type"] == "pulumi:pulumi:Stack":
+            outputs = NodeOutputs.from_exports(resource.get("outputs") or {})
+    own = [resource for resource in resources if not resource["type"].startswith("pulumi:")]
+    pending = deployment.get("pending_operations") or []
+    return Record(
+        stack=stack,
+        outputs=outputs,
+        identity=_identity(stack, own, outputs),
+        resources=tuple(resource_name(resource["urn"]) for resource in own),
+        pending=tuple(f"{item['type']} {resource_name(item['resource']['urn'])}" for item in pending),
+    )
+
+
+def _identity(
+    stack: str, resources: Iterable[Mapping[str, Any]], outputs: NodeOutputs | None
+) -> Identity | None:
+    """Who the stack is: from its owner, the first resource, else from what it exports."""
+    for resource in resources:
+        inputs = resource.get("inputs") or {}
+        if {"stack_id", "name", "target"} <= inputs.keys():
+            facts = {k: v for k, v in inputs.items() if isinstance(v, str) and not k.startswith("__")}
+            return Identity(stack, inputs["stack_id"], inputs["name"], inputs["target"], facts)
+    if outputs:
+        spec: DeploySpec = outputs.spec
+        return Identity(stack, spec.stack_id, spec.name, spec.target, dict(outputs.facts))
+    return None
+
+
+def resource_name(urn: str) -> str:
+    """The last part of a URN: the resource's name in the program."""
+    return urn.rpartition("::")[2]

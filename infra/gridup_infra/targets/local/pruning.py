@@ -1,0 +1,43 @@
+"""Which of the shared environments no node uses, and their removal."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+from pathlib import Path
+
+from gridup_infra.errors import GridupError
+from gridup_infra.locking import locked
+from gridup_infra.targets.local.runtime import built
+
+
+def unused(runtimes: Path, nodes: Path) -> list[Path]:
+    """The environments that stand in no node's configuration, half-built ones among them."""
+    used = {path for folder in nodes.glob("*/config/programs.json") for path in _programs(folder)}
+    return [
+        path for path in built(runtimes) if not any(str(program).startswith(f"{path}/") for program in used)
+    ]
+
+
+def remove(path: Path) -> None:
+    """Remove one environment; one that is being built is left alone.
+
+    Raises:
+        BusyError: it is being built.
+    """
+    with locked(
+        path.with_name(f".{path.name}.lock"), "a prune", wait=0, busy=f"The environment {path.name} is in use"
+    ):
+        try:
+            shutil.rmtree(path)
+        except OSError as error:
+            raise GridupError(f"{path} could not be removed: {error.strerror}.") from error
+
+
+def _programs(path: Path) -> list[str]:
+    found: list[str] = []
+    with contextlib.suppress(OSError, ValueError, KeyError, AttributeError):
+        for program in json.loads(path.read_text()).values():
+            found.append(program["argv"][0])
+    return found
