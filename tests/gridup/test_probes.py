@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from contextlib import ExitStack
 from dataclasses import replace
@@ -324,6 +325,13 @@ def test_a_redirect_loop_is_down():
     assert (result.state, result.detail) == (DOWN, "redirect loop")
 
 
+def test_a_redirect_to_a_port_where_nothing_listens_says_where_it_led():
+    port = rig.free_port()
+    result = look(Proof.LOGIN_PAGE, rig.redirect(f"http://127.0.0.1:{port}/login"))
+    assert result.state is DOWN
+    assert result.detail == f"connection refused (redirected to http://127.0.0.1:{port})"
+
+
 def test_redirects_without_end_are_bounded():
     with rig.serve(rig.redirect(lambda path: path + "x")) as server:
         result = probe_all([endpoint(Proof.LOGIN_PAGE, server.port)], LONG)[0]
@@ -423,6 +431,16 @@ def test_no_server_outlasts_the_deadline(handler, proof):
     assert not any(r.up for r in results)
     assert results[0].state in (TIMEOUT, DOWN)
     assert results[0].state is DOWN or results[0].detail == "connected, but no whole answer in 1 s"
+
+
+def test_threads_end_by_themselves_though_the_server_goes_on():
+    for handler in (rig.trickle(b"HTTP/1.1 200 OK\r\nX: " + b"y" * 1000, 0.1), rig.silent):
+        with rig.serve(handler) as server:
+            probe_all(
+                [endpoint(Proof.LOGIN_PAGE, server.port, host=at) for at in ("127.0.0.1", "localhost")], 0.5
+            )
+            time.sleep(0.5)
+            assert not [t for t in threading.enumerate() if t.name.startswith("gridup-probe")]
 
 
 def test_tls_that_never_starts_does_not_outlast_the_deadline():
@@ -573,6 +591,6 @@ def test_a_bug_in_a_probe_is_raised_not_swallowed(monkeypatch):
 def test_importing_the_probes_loads_no_http_library():
     root = Path(__file__).parents[2]
     code = f"import sys; sys.path[:0] = {[str(root / 'cli'), str(root / 'infra')]!r}; import gridup.probes; "
-    code += "heavy = {'http.client', 'ssl', 'requests', 'asyncio', 'urllib.request'}; print(heavy & {*sys.modules})"
+    code += "print({'http.client', 'ssl', 'requests', 'asyncio', 'urllib.request'} & {*sys.modules})"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert run.stdout.strip() == "set()"

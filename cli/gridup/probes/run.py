@@ -152,7 +152,8 @@ def _race(endpoint: Endpoint, routes: Sequence[Route], budget: Budget) -> Findin
     while len(failed) < len(routes):
         if len(budgets) < len(routes):
             budgets.append(budget.fork())
-            threading.Thread(target=run, args=(len(budgets) - 1, budgets[-1]), daemon=True).start()
+            started = (len(budgets) - 1, budgets[-1])
+            threading.Thread(target=run, args=started, name="gridup-probe-address", daemon=True).start()
         # A little more than the attempts have, so that they report by themselves.
         left = max(0.0, budget.end + GRACE / 2 - budget.clock())
         try:
@@ -226,15 +227,15 @@ def _tls_failed(error: Exception) -> Finding:
 
 def _no_connection(endpoint: Endpoint, error: OSError, budget: Budget) -> Finding:
     refused = isinstance(error, ConnectionRefusedError)
-    if endpoint.restricted and not refused and budget.phase is Phase.CONNECT:
+    if endpoint.restricted and not refused and not budget.reached:
         return Finding(ProbeState.RESTRICTED, endpoint.restricted, reached=False)
-    return Finding(ProbeState.DOWN, socket_error(error), reached=budget.reached)
+    return Finding(ProbeState.DOWN, socket_error(error) + budget.where(), reached=budget.reached)
 
 
 def _timed_out(endpoint: Endpoint, budget: Budget) -> Finding:
-    if endpoint.restricted and budget.phase is Phase.CONNECT:
+    if endpoint.restricted and budget.phase is Phase.CONNECT and not budget.reached:
         return Finding(ProbeState.RESTRICTED, endpoint.restricted, reached=False)
-    detail = f"{budget.phase.value} in {budget.seconds:g} s"
+    detail = f"{budget.phase.value} in {budget.seconds:g} s{budget.where()}"
     return Finding(ProbeState.TIMEOUT, detail, reached=budget.reached)
 
 

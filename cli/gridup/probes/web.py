@@ -125,6 +125,7 @@ def fetch(location: Location, route: Route, budget: Budget, enough: Callable[[by
         notes += [page.note] if page.note and page.note not in notes else []
         if page.status in _REDIRECTS and leads_to:
             location = _follow(location, leads_to, seen)
+            budget.led_to = f"{'https' if location.tls else 'http'}://{location.netloc}"
         elif _wants_tls(location, page):
             location = replace(location, tls=True)
         else:

@@ -49,6 +49,8 @@ class Budget:
     Attributes:
         end: when it is over, by `clock`.
         seconds: how much there was at first, for messages.
+        reached: whether something took a connection.
+        led_to: where a redirect led; errors from then on are that place's.
     """
 
     end: float
@@ -56,10 +58,15 @@ class Budget:
     clock: Callable[[], float] = time.monotonic
     phase: Phase = Phase.LOOKUP
     reached: bool = False
+    led_to: str = ""
 
     def fork(self) -> Budget:
         """The same time for one more attempt."""
         return Budget(self.end, self.seconds, self.clock, self.phase)
+
+    def where(self) -> str:
+        """For the end of a message: where a redirect led, or nothing."""
+        return f" (redirected to {self.led_to})" if self.led_to else ""
 
     def left(self) -> float:
         """Seconds left.
