@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from gridup_infra.errors import StateError
 from gridup_infra.spec import DeploySpec
@@ -47,6 +47,8 @@ class NodeOutputs:
         facts: what its own target wants to find again, such as a folder or an instance id.
     """
 
+    EXPORTS: ClassVar[tuple[str, ...]] = ("name", "urls", EXPORT)
+
     spec: DeploySpec
     address: str
     ports: Mapping[str, int]
@@ -82,14 +84,10 @@ class NodeOutputs:
         return "" if port == (443 if self.tls else 80) else f":{port}"
 
     def exports(self) -> dict[str, Any]:
-        """As the stack exports it: one whole value, and flat ones for `pulumi stack output`."""
+        """As the stack exports it; the keys are `EXPORTS`."""
         whole = {**asdict(self), "spec": self.spec.to_config()}
-        flat = {
-            f"{name}_url" if "://" in endpoint.url else f"{name}_address": endpoint.url
-            for name, endpoint in self.endpoints().items()
-            if not endpoint.reason
-        }
-        return {EXPORT: json.dumps(whole, sort_keys=True), "name": self.spec.name, **flat}
+        urls = {name: end.url for name, end in self.endpoints().items() if not end.reason}
+        return {"name": self.spec.name, "urls": urls, EXPORT: json.dumps(whole, sort_keys=True)}
 
     @classmethod
     def from_exports(cls, exports: Mapping[str, Any]) -> NodeOutputs | None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import pulumi
 
 from gridup_infra import targets
-from gridup_infra.outputs import EXPORT
+from gridup_infra.outputs import NodeOutputs
 from gridup_infra.spec import PROJECT, DeploySpec
 
 
@@ -16,21 +16,17 @@ def spec_of_stack() -> DeploySpec:
     Raises:
         UsageError: it has none, or not a valid one.
     """
-    from pulumi.runtime.config import CONFIG
-
-    prefix = f"{PROJECT}:"
-    return DeploySpec.from_config({k: v for k, v in CONFIG.items() if k.startswith(prefix)})
+    config = pulumi.Config(PROJECT)
+    found = {key: config.get(key) for key in DeploySpec.keys()}
+    return DeploySpec.from_config({key: text for key, text in found.items() if text is not None})
 
 
 def build(spec: DeploySpec) -> None:
     """Declare the node's resources and export its outputs."""
     outputs = targets.target(spec.target).build(spec)
     exports = outputs.apply(lambda node: node.exports())
-    pulumi.export("name", spec.name)
-    pulumi.export(EXPORT, exports.apply(lambda values: values[EXPORT]))
-    pulumi.export(
-        "urls", exports.apply(lambda values: {k: v for k, v in values.items() if k not in (EXPORT, "name")})
-    )
+    for key in NodeOutputs.EXPORTS:
+        pulumi.export(key, exports[key])
 
 
 def main() -> None:

@@ -97,6 +97,11 @@ class DeploySpec:
         """The same with a fresh stack id, made before anything is created."""
         return replace(self, stack_id=secrets.token_hex(8))
 
+    @classmethod
+    def keys(cls) -> tuple[str, ...]:
+        """The configuration's keys, without the namespace."""
+        return tuple(_key(spec_field.name) for spec_field in fields(cls))
+
     def to_config(self) -> dict[str, str]:
         """Its form in a stack's configuration: only what differs from the defaults, and the identity."""
         config: dict[str, str] = {}

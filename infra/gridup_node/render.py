@@ -97,7 +97,7 @@ def caddyfile(context: Context, table: Sequence[Service]) -> str:
     bind = context.bind if ":" not in context.bind else f"[{context.bind}]"
     return (
         "# Written by Gridup; changes are seen by `gridup status` and put right by `gridup deploy`.\n"
-        "{\n\tadmin off\n\tauto_https off\n\tpersist_config off\n\tlog {\n\t\tlevel WARN\n\t}\n}\n\n"
+        "{\n\tadmin off\n\tauto_https off\n\tpersist_config off\n\tlog {\n\t\tlevel WARN\n\t\texclude http.log.error\n\t}\n}\n\n"
         f"http://:{context.ports[FRONT]} {{\n\tbind {bind}\n\theader -Server\n{''.join(routes)}}}\n"
     )
 

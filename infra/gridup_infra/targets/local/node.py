@@ -103,7 +103,7 @@ def lay(plan: Plan, current_ports: Mapping[str, int], table: Sequence[Service] =
     for name in FOLDERS:
         ensure_private(plan.folder / name)
     _ensure_keys(plan)
-    for path in node_secrets.ensure(plan.folder).values():
+    for path in node_secrets.ensure(plan.folder / "secrets").values():
         path.chmod(0o600)
     _copy_bundle(plan)
     with locked(
@@ -188,7 +188,7 @@ def drift(plan: Plan, chosen: Mapping[str, int], table: Sequence[Service] = SERV
                 problems.append(f"config/{name} was changed")
         except OSError:
             problems.append(f"config/{name} is missing")
-    problems += node_secrets.problems(plan.folder)
+    problems += node_secrets.problems(plan.folder / "secrets")
     for path in _private_keys(plan.folder):
         if path.exists() and path.stat().st_mode & 0o077:
             problems.append(f"keys/{path.name} can be read by others")
