@@ -25,6 +25,7 @@ from gridup.probes import (
     summary,
     to_json,
 )
+from gridup.probes.run import WORKERS
 from gridup.probes.web import MAX_REDIRECTS
 from gridup_infra.outputs import NodeOutputs
 from gridup_infra.spec import DeploySpec
@@ -488,6 +489,8 @@ def test_many_silent_endpoints_take_no_longer_than_one(count):
         results = probe_all([endpoint(Proof.LOGIN_PAGE, server.port)] * count, 2.0)
         assert time.monotonic() - start < 2.5
     assert {r.state for r in results} == {TIMEOUT}
+    untried = [r for r in results if r.detail == "too many probes: not tried in 2 s"]
+    assert len(untried) == max(0, count - WORKERS)
 
 
 def test_many_prompt_endpoints_are_all_proven_though_not_all_at_the_same_time():

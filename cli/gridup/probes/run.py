@@ -104,24 +104,26 @@ def _start(jobs: Sequence[_Job], clock: Callable[[], float]) -> queue.SimpleQueu
 
 
 def _cut_off(job: _Job) -> Finding:
-    if job.started is None:
-        return Finding(ProbeState.TIMEOUT, f"too many probes: not tried in {job.budget.seconds:g} s")
-    return _timed_out(job.endpoint, job.budget)
+    return _untried(job.budget) if job.started is None else _timed_out(job.endpoint, job.budget)
+
+
+def _untried(budget: Budget) -> Finding:
+    detail = f"too many probes: not tried in {budget.seconds:g} s"
+    return Finding(ProbeState.TIMEOUT, detail, reached=False)
 
 
 def _examine(endpoint: Endpoint, budget: Budget) -> Finding:
     """One endpoint, by each of its addresses until one proves it."""
+    if budget.clock() >= budget.end:
+        return _untried(budget)
     proxy = None
     try:
         if endpoint.proof is not Proof.SSH_BANNER:
             proxy = proxy_for(endpoint.tls, endpoint.host)
-        budget.left()
         targets = resolve(proxy.host if proxy else endpoint.host)
         routes = [Route(target, proxy, endpoint.ca_file) for target in targets]
     except Failure as failure:
         return Finding(failure.state, failure.detail, reached=False)
-    except TimeoutError:
-        return _timed_out(endpoint, budget)
     except (OSError, UnicodeError) as error:
         return Finding(ProbeState.DOWN, _lookup_error(error, proxy), reached=False)
     if len(routes) == 1:
