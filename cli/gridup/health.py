@@ -9,7 +9,7 @@ from gridup.reporter import Reporter
 from gridup.ui import Ui
 from gridup_infra.errors import DeadlineError, ResourceError
 from gridup_infra.outputs import NodeOutputs
-from gridup_infra.targets.base import Power, Target, WayIn
+from gridup_infra.targets.base import Target, WayIn
 
 PROBE_SECONDS = 5.0
 """How long one round of probes may take."""
@@ -91,13 +91,3 @@ def log_tail(way_in: WayIn, service: str) -> tuple[str, ...]:
 def _dead(target: Target, outputs: NodeOutputs) -> str | None:
     dead = target.inspect(outputs).dead
     return dead[0] if dead else None
-
-
-POWER_WORDS: dict[Power, str] = {
-    Power.RUNNING: "✅ running",
-    Power.STARTING: "⏳ starting",
-    Power.STOPPED: "⏹ stopped",
-    Power.BROKEN: "❌ broken",
-    Power.GONE: "❌ gone",
-}
-

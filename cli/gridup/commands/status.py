@@ -9,7 +9,6 @@ from typing import Annotated, Any
 import typer
 
 from gridup.commands.options import Json, NameArgument, NameOption, one_name
-from gridup.health import POWER_WORDS
 from gridup.session import Session
 from gridup.state import Record
 from gridup_infra import targets
@@ -28,6 +27,14 @@ AT_ONCE = 16
 """Nodes looked at concurrently."""
 
 PROBE_SECONDS = 3.0
+
+POWER_WORDS: dict[Power, str] = {
+    Power.RUNNING: "✅ running",
+    Power.STARTING: "⏳ starting",
+    Power.STOPPED: "⏹ stopped",
+    Power.BROKEN: "❌ broken",
+    Power.GONE: "❌ gone",
+}
 
 
 @dataclass(frozen=True)

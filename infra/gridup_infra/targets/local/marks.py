@@ -6,8 +6,10 @@ import contextlib
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import psutil
+if TYPE_CHECKING:
+    import psutil
 
 STACK_ID = "GRIDUP_STACK_ID"
 """The environment variable that every process of a node inherits."""
@@ -18,6 +20,8 @@ def find(stack_id: str, folder: Path) -> list[psutil.Process]:
 
     OpenSSH writes its title over its environment, so it is known by its configuration file.
     """
+    import psutil
+
     found: dict[int, psutil.Process] = {}
     for process in psutil.process_iter():
         if process.pid != os.getpid() and _marked(process, stack_id, folder):
@@ -29,6 +33,8 @@ def find(stack_id: str, folder: Path) -> list[psutil.Process]:
 
 def end(processes: Iterable[psutil.Process], *, grace: float) -> list[psutil.Process]:
     """Ask them to end, kill those that have not after `grace` seconds. Returns those that still live."""
+    import psutil
+
     waiting = list(processes)
     for process in waiting:
         with contextlib.suppress(psutil.Error):
@@ -42,6 +48,8 @@ def end(processes: Iterable[psutil.Process], *, grace: float) -> list[psutil.Pro
 
 
 def _marked(process: psutil.Process, stack_id: str, folder: Path) -> bool:
+    import psutil
+
     try:
         with process.oneshot():
             if process.uids().real != os.getuid():
@@ -54,6 +62,8 @@ def _marked(process: psutil.Process, stack_id: str, folder: Path) -> bool:
 
 
 def _alive(process: psutil.Process) -> bool:
+    import psutil
+
     try:
         return bool(process.is_running()) and process.status() != psutil.STATUS_ZOMBIE
     except psutil.Error:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import importlib.resources
 import json
 import os
 import shutil
@@ -73,7 +72,7 @@ class Plan:
 
 def bundle_source() -> Path:
     """The `gridup_node` package that this deployer carries."""
-    return Path(str(importlib.resources.files("gridup_node")))
+    return Path(node_secrets.__file__).parent
 
 
 def bundle_files(source: Path) -> list[Path]:

@@ -9,8 +9,6 @@ import socket
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
-import psutil
-
 from gridup_infra.errors import ResourceError
 from gridup_infra.outputs import url_host
 
@@ -36,6 +34,8 @@ def free(address: str, port: int) -> bool:
 
 def holder(port: int) -> str:
     """Who listens on `port`, for a message: "nginx (process 812)", or "another process"."""
+    import psutil
+
     with contextlib.suppress(psutil.Error, OSError):
         for connection in psutil.net_connections("inet"):
             if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port and connection.pid:
