@@ -1,0 +1,118 @@
+"""The node's folder, and what `config/node.json` in it says about the node. Standard library only."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+HOME_VARIABLE = "GRIDUP_NODE_HOME"
+
+SERVER_TYPES: Mapping[str, str] = {"domain": "datasite", "network": "gateway"}
+"""Our node types -> what syft calls them."""
+
+
+class FactsError(Exception):
+    """node.json is missing or is not what the deployer writes; the message is one line."""
+
+
+@dataclass(frozen=True)
+class Folder:
+    """The folder tree of one node. Making a path here creates nothing."""
+
+    root: Path
+
+    @classmethod
+    def of_environment(cls) -> Folder:
+        """The folder that `GRIDUP_NODE_HOME` names.
+
+        Raises:
+            FactsError: the variable is not set.
+        """
+        given = os.environ.get(HOME_VARIABLE)
+        if not given:
+            raise FactsError(f"{HOME_VARIABLE} is not set: it names the node's folder")
+        return cls(Path(given).absolute())
+
+    @property
+    def facts(self) -> Path:
+        return self.root / "config" / "node.json"
+
+    @property
+    def secrets(self) -> Path:
+        return self.root / "secrets"
+
+    @property
+    def data(self) -> Path:
+        return self.root / "data"
+
+    @property
+    def database(self) -> Path:
+        return self.data / "node.db"
+
+    @property
+    def objects(self) -> Path:
+        """What syft keeps outside its database: every object of more than a megabyte."""
+        return self.data / "objects"
+
+    @property
+    def run(self) -> Path:
+        """Sockets: they mean nothing once the node has stopped."""
+        return self.root / "run"
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the node may tell about itself. Nothing here is secret.
+
+    Attributes:
+        name: as the person typed it.
+        node_type: `domain` or `network`.
+        ports: by service, and `service.purpose` for inner ones.
+        endpoints: by service, what people open: an address or, for ssh, a command.
+        admin_email: the account of the administrator.
+        gridup_version: of the Gridup that deployed it last; empty when not told.
+    """
+
+    name: str
+    node_type: str
+    ports: Mapping[str, int]
+    endpoints: Mapping[str, str]
+    admin_email: str
+    gridup_version: str = ""
+
+    @property
+    def server_type(self) -> str:
+        """What syft calls the node's type."""
+        return SERVER_TYPES[self.node_type]
+
+
+def load(path: Path) -> Facts:
+    """Read node.json.
+
+    Raises:
+        FactsError: it is missing or something needed is not in it.
+    """
+    try:
+        raw: Any = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise FactsError(f"{path} is missing: `gridup deploy` writes it") from None
+    except ValueError as error:
+        raise FactsError(f"{path} is not JSON: {error}") from None
+    try:
+        facts = Facts(
+            name=str(raw["name"]),
+            node_type=str(raw["node_type"]),
+            ports={str(key): int(port) for key, port in raw["ports"].items()},
+            endpoints={str(key): str(value) for key, value in raw.get("endpoints", {}).items()},
+            admin_email=str(raw["admin_email"]),
+            gridup_version=str(raw.get("gridup_version", "")),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise FactsError(f"{path} lacks something or has it wrong: {error!r}") from None
+    if facts.node_type not in SERVER_TYPES:
+        raise FactsError(f"{path}: no node type {facts.node_type!r}; there is {', '.join(SERVER_TYPES)}")
+    return facts

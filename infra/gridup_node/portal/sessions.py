@@ -1,0 +1,88 @@
+"""Who is signed in, and proof that a form came from our own page. Kept in memory: a restart signs all out."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from gridup_node.portal.account import Account
+
+IDLE_SECONDS = 60 * 60
+LIFE_SECONDS = 12 * 60 * 60
+MOST_SESSIONS = 500
+
+
+@dataclass
+class Session:
+    """One browser that is signed in. Times are seconds of the sessions' own clock."""
+
+    account: Account
+    began: float
+    seen: float
+
+
+class Sessions:
+    """The sessions by the hash of their id, so that what is in memory opens none of them."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic, most: int = MOST_SESSIONS) -> None:
+        self._clock = clock
+        self._most = most
+        self._lock = threading.Lock()
+        self._sessions: dict[bytes, Session] = {}
+
+    def __len__(self) -> int:
+        return len(self._sessions)
+
+    def begin(self, account: Account) -> str:
+        """Start a session; returns its id. Where there are too many, the one unused longest ends."""
+        made = secrets.token_urlsafe(32)
+        with self._lock:
+            self._sweep()
+            while len(self._sessions) >= self._most:
+                del self._sessions[min(self._sessions, key=lambda key: self._sessions[key].seen)]
+            now = self._clock()
+            self._sessions[_digest(made)] = Session(account, began=now, seen=now)
+        return made
+
+    def find(self, identity: str) -> Session | None:
+        """The live session of this id."""
+        with self._lock:
+            self._sweep()
+            session = self._sessions.get(_digest(identity))
+            if session is not None:
+                session.seen = self._clock()
+            return session
+
+    def end(self, identity: str) -> None:
+        """End the session of this id, if there is one."""
+        with self._lock:
+            self._sessions.pop(_digest(identity), None)
+
+    def _sweep(self) -> None:
+        now = self._clock()
+        over = [
+            key
+            for key, session in self._sessions.items()
+            if now - session.seen > IDLE_SECONDS or now - session.began > LIFE_SECONDS
+        ]
+        for key in over:
+            del self._sessions[key]
+
+
+def form_token(key: bytes, cookie: str) -> str:
+    """What a form must send back: only we can make it, and only for the browser with this cookie."""
+    return hmac.new(key, b"form:" + cookie.encode(), hashlib.sha256).hexdigest()
+
+
+def is_ours(key: bytes, cookie: str, token: str) -> bool:
+    """Whether `token` is the `form_token` of a browser with this cookie."""
+    return bool(cookie) and hmac.compare_digest(form_token(key, cookie).encode(), token.encode())
+
+
+def _digest(identity: str) -> bytes:
+    return hashlib.sha256(identity.encode()).digest()

@@ -1,0 +1,276 @@
+"""The portal's pages and their routes."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import platform
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import FileResponse, HTMLResponse, RedirectResponse, Response
+from starlette.routing import Route
+
+from gridup_node import facts
+from gridup_node.portal.account import Account, Refused, sign_in
+from gridup_node.portal.sessions import LIFE_SECONDS, Sessions, form_token, is_ours
+from gridup_node.portal.throttle import Throttle
+from gridup_node.services import PORTAL_MARK, SERVICES
+
+HERE = Path(__file__).parent
+LARGEST_FORM = 16 * 1024
+"""Bytes."""
+
+HEADERS: Mapping[str, str] = {
+    "Content-Security-Policy": (
+        "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; "
+        "frame-ancestors 'none'; base-uri 'none'"
+    ),
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
+}
+
+ERRORS: Mapping[int, tuple[str, str]] = {
+    404: ("There is no such page", "The address may be mistyped, or the page has moved."),
+    405: ("That can't be done here", "The page was asked for something it does not do."),
+    413: ("Too much was sent", "The form was larger than any of ours."),
+    500: ("Something went wrong", "The node met an error it did not expect; its log says more (gridup logs, api)."),
+}
+
+log = logging.getLogger(__name__)
+
+
+def portal(server: Any, folder: facts.Folder, session_key: bytes) -> Starlette:
+    """The portal of `server`, as an ASGI app.
+
+    Args:
+        server: syft's server in this process.
+        folder: the node's; its node.json is read anew for each page, so a changed port needs no restart.
+        session_key: signs forms.
+    """
+    pages = _Portal(server, folder, session_key)
+    return Starlette(
+        routes=[
+            Route("/", pages.overview, methods=["GET"]),
+            Route("/login", pages.login_page, methods=["GET"]),
+            Route("/login", pages.login, methods=["POST"]),
+            Route("/logout", pages.logout, methods=["POST"]),
+            Route("/portal.css", _file("portal.css", "text/css"), methods=["GET"]),
+            Route("/portal.svg", _file("portal.svg", "image/svg+xml"), methods=["GET"]),
+        ],
+        middleware=[Middleware(_SecurityHeaders)],
+        exception_handlers={HTTPException: pages.error, 500: pages.error},
+    )
+
+
+class _Portal:
+    def __init__(self, server: Any, folder: facts.Folder, key: bytes) -> None:
+        self._server = server
+        self._folder = folder
+        self._key = key
+        self._sessions = Sessions()
+        self._throttle = Throttle()
+        self._last_facts = facts.load(folder.facts)
+        # Browsers share cookies between all ports of a host: each node's must have a name of its own.
+        mine = hashlib.sha256(b"cookie:" + key).hexdigest()[:8]
+        self._session_cookie = f"gridup_session_{mine}"
+        self._form_cookie = f"gridup_form_{mine}"
+        self._templates = Environment(
+            loader=FileSystemLoader(HERE / "templates"),
+            autoescape=select_autoescape(default=True),
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+
+    async def overview(self, request: Request) -> Response:
+        identity = request.cookies.get(self._session_cookie, "")
+        session = self._sessions.find(identity)
+        if session is None:
+            return RedirectResponse("/login", status_code=303)
+        try:
+            seen = await run_in_threadpool(_look, session.account)
+        except Refused:
+            # The account was deleted, or the server forbids it now.
+            self._sessions.end(identity)
+            return RedirectResponse("/login", status_code=303)
+        return self._page(
+            "overview.html",
+            **seen,
+            token=form_token(self._key, identity),
+            versions=self._versions(),
+            endpoints=self._endpoints(),
+        )
+
+    async def login_page(self, request: Request) -> Response:
+        if self._sessions.find(request.cookies.get(self._session_cookie, "")) is not None:
+            return RedirectResponse("/", status_code=303)
+        return self._login_form(request)
+
+    async def login(self, request: Request) -> Response:
+        form = await _form(request)
+        email, password = form.get("email", "").strip(), form.get("password", "")
+        if not is_ours(self._key, request.cookies.get(self._form_cookie, ""), form.get("token", "")):
+            return self._login_form(request, 403, "This form is too old. Please try again.", email)
+        caller = request.client.host if request.client else ""
+        wait = self._throttle.wait(caller, email)
+        if wait:
+            answer = self._login_form(
+                request, 429, f"Too many failed tries. Please wait {_duration(wait)} and try again.", email
+            )
+            answer.headers["Retry-After"] = str(wait)
+            return answer
+        # Counted before the check, which takes a while: many tries at once must not slip past.
+        self._throttle.failed(caller, email)
+        try:
+            account = await run_in_threadpool(sign_in, self._server, email, password)
+        except Refused as error:
+            log.info("a sign-in from %s was refused", caller)
+            return self._login_form(request, 401, str(error), email)
+        self._throttle.succeeded(caller, email)
+        self._sessions.end(request.cookies.get(self._session_cookie, ""))
+        response = RedirectResponse("/", status_code=303)
+        self._set_cookie(request, response, self._session_cookie, self._sessions.begin(account), LIFE_SECONDS)
+        response.delete_cookie(self._form_cookie)
+        return response
+
+    async def logout(self, request: Request) -> Response:
+        identity = request.cookies.get(self._session_cookie, "")
+        form = await _form(request)
+        if self._sessions.find(identity) is not None and not is_ours(self._key, identity, form.get("token", "")):
+            return self._error_page(403, "That did not come from our own page", "Nothing was done.")
+        self._sessions.end(identity)
+        response = RedirectResponse("/login", status_code=303)
+        response.delete_cookie(self._session_cookie)
+        return response
+
+    async def error(self, request: Request, error: Exception) -> Response:
+        status = error.status_code if isinstance(error, HTTPException) else 500
+        title, text = ERRORS.get(status, ERRORS[500] if status >= 500 else ("That did not work", ""))
+        return self._error_page(status, title, text)
+
+    def _login_form(self, request: Request, status: int = 200, problem: str = "", email: str = "") -> Response:
+        cookie = request.cookies.get(self._form_cookie) or secrets.token_urlsafe(32)
+        token = form_token(self._key, cookie)
+        response = self._page("login.html", status, problem=problem, email=email[:254], token=token)
+        self._set_cookie(request, response, self._form_cookie, cookie, LIFE_SECONDS)
+        return response
+
+    def _error_page(self, status: int, title: str, text: str) -> Response:
+        return self._page("error.html", status, title=title, text=text, code=status)
+
+    def _page(self, template: str, status: int = 200, **values: Any) -> Response:
+        html = self._templates.get_template(template).render(mark=PORTAL_MARK, node=self._facts(), **values)
+        # What a page says is for whoever is signed in now.
+        return HTMLResponse(html, status, headers={"Cache-Control": "no-store"})
+
+    def _facts(self) -> facts.Facts:
+        try:
+            self._last_facts = facts.load(self._folder.facts)
+        except facts.FactsError as error:
+            log.warning("%s", error)
+        return self._last_facts
+
+    def _versions(self) -> dict[str, str]:
+        import syft
+
+        return {
+            "PySyft": syft.__version__,
+            "Gridup": self._facts().gridup_version or "not told",
+            "Python": platform.python_version(),
+        }
+
+    def _endpoints(self) -> list[dict[str, Any]]:
+        told = self._facts().endpoints
+        return [
+            {"title": row.title, "name": row.name, "target": told[row.name], "link": _is_link(told[row.name])}
+            for row in SERVICES
+            if row.name in told
+        ]
+
+    def _set_cookie(self, request: Request, response: Response, name: str, value: str, seconds: int) -> None:
+        response.set_cookie(
+            name,
+            value,
+            max_age=seconds,
+            httponly=True,
+            samesite="lax",
+            # uvicorn takes the scheme from the proxy's X-Forwarded-Proto.
+            secure=request.url.scheme == "https",
+        )
+
+
+def _look(account: Account) -> dict[str, Any]:
+    """What the overview shows of syft's data; None for what this account may not count.
+
+    Raises:
+        Refused: the account can't even be asked who it is.
+    """
+    user = account.call("user.get_current_user")
+    counts: dict[str, int | None] = {}
+    for title, path in (("Users", "user.get_all"), ("Datasets", "dataset.get_all")):
+        try:
+            counts[title] = len(account.call(path))
+        except Refused:
+            counts[title] = None
+    role = getattr(user.role, "name", "guest")
+    return {"user": user, "role": role.replace("_", " ").lower(), "counts": counts}
+
+
+async def _form(request: Request) -> dict[str, str]:
+    """The fields of a form that are text.
+
+    Raises:
+        HTTPException: it is larger than any form of ours.
+    """
+    # Without a length (chunked) we can't tell before we have read it all; browsers always give one.
+    length = request.headers.get("content-length", "")
+    if not length.isdigit() or int(length) > LARGEST_FORM:
+        raise HTTPException(413)
+    form = await request.form(max_files=0)
+    return {key: value for key, value in form.items() if isinstance(value, str)}
+
+
+def _file(name: str, kind: str) -> Any:
+    async def answer(_request: Request) -> Response:
+        return FileResponse(HERE / "static" / name, media_type=kind, headers={"Cache-Control": "max-age=3600"})
+
+    return answer
+
+
+def _is_link(target: str) -> bool:
+    return target.startswith(("http://", "https://"))
+
+
+def _duration(seconds: int) -> str:
+    if seconds < 90:
+        return f"{seconds} second{'' if seconds == 1 else 's'}"
+    return f"{-(-seconds // 60)} minutes"
+
+
+class _SecurityHeaders:
+    """Adds `HEADERS` to every answer. Plain ASGI: Starlette's own base class costs a task for each request."""
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        async def send_with_headers(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message).update(HEADERS)
+            await send(message)
+
+        await self._app(scope, receive, send_with_headers)
