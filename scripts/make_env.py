@@ -1,0 +1,370 @@
+"""Makes a Python environment of this checkout: `python -IB scripts/make_env.py cli|dev`.
+
+Run by scripts/lib.sh, with any Python from 3.10 on and nothing but its standard library. The environment is
+made in a folder of its own, `.venvs/NAME-XXXXXXXX`; only when it is whole does the link `.venvs/NAME` go over
+to it. So nothing half-made is ever used, whatever is killed when, and what still runs in the former
+environment goes on undisturbed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+import secrets
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "infra"))
+
+from gridup_infra.errors import BusyError, GridupError, SetupError  # noqa: E402
+from gridup_infra.locking import locked  # noqa: E402
+from gridup_infra.processes import Result, run  # noqa: E402
+
+VENVS = ROOT / ".venvs"
+
+MINIMAL_UV = (0, 9)
+"""The oldest uv of a person's own that is used; an older one is passed over for one of ours."""
+
+SECONDS = 1800.0
+"""How long an installation may take, and how long one may wait for another's."""
+
+NO_SPACE = ("no space left", "os error 28", "disk quota exceeded")
+NO_NETWORK = re.compile(
+    r"failed to fetch|failed to download|error sending request|dns error|name resolution|"
+    r"connection (refused|reset|error|timed out)|network is unreachable|newconnectionerror|"
+    r"no matching distribution|timed out|tunnel|certificate",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """An environment to make.
+
+    Attributes:
+        name: what it is called below `.venvs`, and its lock below `requirements`.
+        sources: the folders of the checkout whose modules can be imported in it.
+        room: the bytes that its packages take.
+    """
+
+    name: str
+    sources: tuple[str, ...]
+    room: int
+
+    @property
+    def link(self) -> Path:
+        return VENVS / self.name
+
+    @property
+    def lock(self) -> Path:
+        return ROOT / "requirements" / f"{self.name}.txt"
+
+    def made(self, folder: Path) -> str:
+        """What marks `folder` as whole; `ready` in lib.sh reads the same lines."""
+        return "\n".join([str(folder), sys.executable, os.environ.get("GRIDUP_PYTHON", ""), ""])
+
+
+PLANS = {
+    "cli": Plan("cli", ("infra", "cli"), 250_000_000),
+    "dev": Plan("dev", ("infra", "cli", "tests"), 550_000_000),
+}
+
+
+def main(name: str) -> int:
+    """Make the environment. Returns the exit code."""
+    try:
+        ensure(PLANS[name])
+    except GridupError as error:
+        tell(f"Error: {error.message}", *error.details, error.suggestion)
+        return error.exit_code
+    except KeyboardInterrupt:
+        tell("Interrupted; nothing half-made will be used.")
+        return 130
+    except OSError as error:
+        problem = disk_error(error)
+        tell(f"Error: {problem.message}", problem.suggestion)
+        return problem.exit_code
+    return 0
+
+
+def tell(*lines: str) -> None:
+    sys.stderr.write("".join(f"{line}\n" for line in lines if line))
+    sys.stderr.flush()
+
+
+def ensure(plan: Plan) -> None:
+    """See that `.venvs/NAME` leads to a whole environment of today's lock and this Python.
+
+    Raises:
+        SetupError: it could not be made.
+        OSError: the disk refused.
+    """
+    VENVS.mkdir(exist_ok=True)
+    with turn(plan):
+        remove_leftovers(plan)
+        folder = find_made(plan) or build(plan)
+        point(plan.link, folder)
+        # The one before may still be running; those before it hardly.
+        others = [path for path in made_folders(plan) if path != folder]
+        for path in sorted(others, key=lambda path: (path / "made").stat().st_mtime)[:-1]:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def turn(plan: Plan) -> Iterator[None]:
+    """One at a time; who has to wait is told for what."""
+    lock, what = VENVS / ".locks" / plan.name, f"making the Python environment {plan.link}"
+    stack = contextlib.ExitStack()
+    try:
+        try:
+            stack.enter_context(locked(lock, what, wait=0, busy="Waiting for another run"))
+        except BusyError as error:
+            tell(f"{error.message.rstrip('.')} …")
+            stack.enter_context(locked(lock, what, wait=SECONDS, busy=f"{plan.link} is not free"))
+    except BusyError as error:
+        raise SetupError(error.message, "End that process, then run the same command again.") from None
+    with stack:
+        yield
+
+
+def made_folders(plan: Plan) -> list[Path]:
+    return [path for path in VENVS.glob(f"{plan.name}-*") if (path / "made").is_file()]
+
+
+def find_made(plan: Plan) -> Path | None:
+    """A whole environment of the same lock and Python, such as another branch left."""
+    lock = plan.lock.read_bytes()
+    for folder in made_folders(plan):
+        python = folder / "bin" / "python"
+        made = folder / "made"
+        if not (made.read_text() == plan.made(folder) and os.access(python, os.X_OK)):
+            continue
+        newer = Path(sys.executable).stat().st_mtime > made.stat().st_mtime
+        if not newer and (folder / "requirements.txt").read_bytes() == lock:
+            return folder
+    return None
+
+
+def remove_leftovers(plan: Plan) -> None:
+    """What a broken-off run left behind. We hold the lock, so nobody is at it."""
+    whole = set(made_folders(plan))
+    for path in [*VENVS.glob(f"{plan.name}-*"), *VENVS.glob(f".{plan.name}-*")]:
+        if path not in whole:
+            if path.is_symlink() or path.is_file():
+                path.unlink()
+            else:
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def point(link: Path, folder: Path) -> None:
+    """Let `link` lead to `folder`, in one step."""
+    if link.is_dir() and not link.is_symlink():
+        shutil.rmtree(link)
+    temporary = link.with_name(f".{link.name}-link")
+    temporary.unlink(missing_ok=True)
+    temporary.symlink_to(folder.name)
+    os.replace(temporary, link)
+
+
+def build(plan: Plan) -> Path:
+    """Make the environment in a new folder; nothing of it stays when that fails."""
+    check_room(plan.room)
+    began = time.monotonic()
+    version = ".".join(map(str, sys.version_info[:3]))
+    folder = VENVS / f"{plan.name}-{secrets.token_hex(4)}"
+    try:
+        uv = find_uv()
+        tell(f"Making the Python {version} environment of {plan.lock.relative_to(ROOT)} …")
+        install(uv, plan, folder)
+        connect_sources(plan, folder)
+        (folder / "requirements.txt").write_bytes(plan.lock.read_bytes())
+        (folder / "made").write_text(plan.made(folder))
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    tell(f"Made it in {time.monotonic() - began:.0f} s.")
+    return folder
+
+
+def check_room(needed: int) -> None:
+    free = shutil.disk_usage(VENVS).free
+    if free < needed:
+        raise SetupError(
+            f"The Python environment needs {needed / 1e6:.0f} MB in {VENVS}; {free / 1e6:.0f} MB are free.",
+            "Free some space, then run the same command again.",
+        )
+
+
+def install(uv: str, plan: Plan, folder: Path) -> None:
+    tool([uv, "venv", "--quiet", "--no-project", "--python", sys.executable, str(folder)], "uv")
+    arguments = ["--quiet", "--require-hashes", "--compile-bytecode"]
+    arguments += ["--python", str(folder / "bin" / "python"), "--requirements", str(plan.lock)]
+    tool([uv, "pip", "install", *arguments], "uv")
+
+
+def connect_sources(plan: Plan, folder: Path) -> None:
+    """Put the checkout's own sources on the environment's path: they are used as they are, not installed."""
+    packages = next(folder.glob("lib/python3.*/site-packages"))
+    paths = "".join(f"{ROOT / source}\n" for source in plan.sources)
+    (packages / "gridup-checkout.pth").write_text(paths)
+
+
+def find_uv() -> str:
+    """The person's uv where it is new enough, else one of ours from the pinned wheel."""
+    on_path = shutil.which("uv")
+    if on_path and uv_version(on_path) >= MINIMAL_UV:
+        return on_path
+    ours = VENVS / "bootstrap" / "bin" / "uv"
+    pinned = re.search(r"^uv==([0-9.]+)", (ROOT / "requirements" / "uv.txt").read_text(), re.MULTILINE)
+    wanted = tuple(map(int, pinned[1].split("."))) if pinned else MINIMAL_UV
+    if uv_version(str(ours)) != wanted:
+        bootstrap(wanted)
+    return str(ours)
+
+
+def uv_version(uv: str) -> tuple[int, ...]:
+    """Its version; () where it does not work, such as a shim without a uv behind it."""
+    try:
+        result = run([uv, "--version"], timeout=20)
+    except (OSError, TimeoutError):
+        return ()
+    found = re.match(r"uv (\d+(?:\.\d+)*)", result.stdout)
+    return tuple(map(int, found[1].split("."))) if result.ok and found else ()
+
+
+def bootstrap(version: tuple[int, ...]) -> None:
+    """Install the pinned uv with pip into `.venvs/bootstrap`."""
+    with turn(Plan("bootstrap", (), 0)):
+        plan, target = Plan("bootstrap", (), 0), VENVS / "bootstrap"
+        if uv_version(str(target / "bin" / "uv")) == version:
+            return
+        remove_leftovers(plan)
+        tell(f"Fetching uv {'.'.join(map(str, version))} with pip …")
+        folder = VENVS / f"bootstrap-{secrets.token_hex(4)}"
+        try:
+            make_venv(folder)
+            lock = str(ROOT / "requirements" / "uv.txt")
+            arguments = ["--quiet", "--disable-pip-version-check", "--no-input", "--only-binary", ":all:"]
+            python = str(folder / "bin" / "python")
+            tool([python, "-m", "pip", "install", *arguments, "--require-hashes", "-r", lock], "pip")
+            # uv is one binary that runs from anywhere, so the folder may move.
+            shutil.rmtree(target, ignore_errors=True)
+            folder.rename(target)
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+
+
+def make_venv(folder: Path) -> None:
+    try:
+        tool([sys.executable, "-m", "venv", str(folder)], "venv")
+    except SetupError as error:
+        if is_full(" ".join(error.details)) or has_modules():
+            raise
+        minor = f"{sys.version_info[0]}.{sys.version_info[1]}"
+        raise SetupError(
+            f"{sys.executable} has no venv and ensurepip modules, and there is no uv {version_text(MINIMAL_UV)} or newer.",
+            f"Install one of them: `apt install python3-venv` (or python{minor}-venv) on Debian and Ubuntu, or uv.",
+        ) from None
+
+
+def has_modules() -> bool:
+    # Debian leaves ensurepip out of python3; venv it leaves in.
+    script = "import venv, ensurepip"
+    return run([sys.executable, "-I", "-c", script], timeout=60, env=environment()).ok
+
+
+def version_text(version: tuple[int, ...]) -> str:
+    return ".".join(map(str, version))
+
+
+def tool(argv: list[str], name: str) -> None:
+    """Run one step's tool.
+
+    Raises:
+        SetupError: it failed; says why in a line.
+    """
+    try:
+        result = run(argv, timeout=SECONDS, env=environment())
+    except TimeoutError as error:
+        raise SetupError(f"{name} took too long: {error}.", "Run the same command again.") from None
+    if not result.ok:
+        raise tool_error(name, result)
+
+
+def tool_error(name: str, result: Result) -> SetupError:
+    text = f"{result.stderr}\n{result.stdout}"
+    lines = [line.strip(" │╰─▶├×") for line in text.splitlines() if line.strip()]
+    if is_full(text):
+        return full()
+    if NO_NETWORK.search(text):
+        cause = next((line for line in lines if NO_NETWORK.search(line)), "")
+        return SetupError(
+            f"{name} could not get the packages: {shorten(cause)}",
+            "Is there a network? Proxies (HTTPS_PROXY), mirrors (PIP_INDEX_URL, UV_DEFAULT_INDEX) and SSL_CERT_FILE are honoured.",
+        )
+    cause = next((line for line in lines if line.lower().startswith("error")), lines[-1] if lines else "")
+    return SetupError(f"{name} failed: {shorten(cause) or f'exit code {result.code}'}", "", tuple(lines[-4:]))
+
+
+def shorten(line: str) -> str:
+    """One line's worth of a tool's message, without its prefix and without secrets in addresses."""
+    line = re.sub(r"^(error|warning|caused by):?\s*", "", line, flags=re.IGNORECASE)
+    line = re.sub(r"://[^/@\s]+@", "://", line)
+    return line if len(line) <= 200 else f"{line[:199]}…"
+
+
+def is_full(text: str) -> bool:
+    return any(sign in text.lower() for sign in NO_SPACE)
+
+
+def full() -> SetupError:
+    return SetupError(
+        f"The disk is full: there is no room for the packages in {VENVS}, in uv's cache or in the temporary folder.",
+        "Free some space, then run the same command again.",
+    )
+
+
+def disk_error(error: OSError) -> SetupError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return full()
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return SetupError(
+            f"{error.filename or VENVS} can't be written: {error.strerror}.",
+            "Clone Gridup into a folder of your own, or run it as that folder's owner.",
+        )
+    return SetupError(f"The Python environment could not be made: {error}.")
+
+
+def environment() -> dict[str, str]:
+    """What uv and pip run with: the person's settings, understood by both alike.
+
+    uv does not read pip's settings nor pip uv's; a mirror set for one of them is meant for both.
+    """
+    drop = ("PYTHONDONTWRITEBYTECODE", "PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "CONDA_PREFIX")
+    drop += ("UV_PROJECT_ENVIRONMENT", "UV_PYTHON", "UV_SYSTEM_PYTHON")
+    values = {name: value for name, value in os.environ.items() if name not in drop}
+
+    def default(name: str, value: str | None) -> None:
+        if value:
+            values.setdefault(name, value)
+
+    if not any(name in values for name in ("UV_INDEX_URL", "UV_DEFAULT_INDEX", "UV_INDEX")):
+        default("UV_DEFAULT_INDEX", values.get("PIP_INDEX_URL"))
+        default("UV_INDEX", values.get("PIP_EXTRA_INDEX_URL"))
+    default("PIP_INDEX_URL", values.get("UV_DEFAULT_INDEX") or values.get("UV_INDEX_URL"))
+    default("UV_FIND_LINKS", ",".join(values.get("PIP_FIND_LINKS", "").split()))
+    default("SSL_CERT_FILE", values.get("PIP_CERT"))
+    default("PIP_CERT", values.get("SSL_CERT_FILE"))
+    return values
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))
