@@ -110,16 +110,22 @@ def start_server(folder: facts.Folder, node: facts.Facts) -> Any:
         background_tasks=False,
     )
     queueing.attach_workers(server)
-    settle(server, node)
+    # `gridup_node.admin` may have given the node that was just making its database another one.
+    now = secrets.read(folder.secrets, secrets.ADMIN_PASSWORD)
+    settle(server, node, password=now if now != password else "")
     return server
 
 
-def settle(server: Any, node: facts.Facts) -> None:
-    """Bring what syft keeps in its database, and reads from there, to what node.json says."""
+def settle(server: Any, node: facts.Facts, password: str = "") -> None:
+    """Bring what syft keeps in its database, and reads from there, to what node.json says.
+
+    Args:
+        password: the administrator's new one; empty to leave it.
+    """
     from syft.service.settings.settings import ServerSettingsUpdate
     from syft.service.user.user import UserUpdate
 
-    from gridup_node.portal.account import Account, Refused
+    from gridup_node.account import Account, Refused
 
     root = Account(server, server.signing_key)
     try:
@@ -129,6 +135,8 @@ def settle(server: Any, node: facts.Facts) -> None:
         me = root.call("user.get_current_user")
         if me.email != node.admin_email:
             root.call("user.update", uid=me.id, user_update=UserUpdate(email=node.admin_email))
+        if password:
+            root.call("user.update", uid=me.id, user_update=UserUpdate(password=password))
     except Refused as error:
         # The node is of use all the same; `gridup status` tells what differs.
         log.error("could not apply the node's name or administrator: %s", error)

@@ -11,6 +11,7 @@ import secrets as random
 import stat
 import string
 import tempfile
+import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -66,7 +67,9 @@ def _classes(text: str) -> int:
 MAKERS: Mapping[str, Callable[[], str]] = {
     ADMIN_PASSWORD: generate_password,
     # syft's two: with only one of them kept, the node is another one after a restart.
-    SERVER_UID: lambda: random.token_hex(16),
+    # A true UUID of version 4: syft forces those bits whenever it reads one back, and any other
+    # random id would then be another node's (a job of it fails with "arguments are not approved").
+    SERVER_UID: lambda: uuid.uuid4().hex,
     SERVER_KEY: lambda: random.token_hex(32),
     JUPYTER_TOKEN: lambda: random.token_hex(24),
     SESSION_KEY: lambda: random.token_hex(32),

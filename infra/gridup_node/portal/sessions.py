@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from gridup_node.portal.account import Account
+from gridup_node.account import Account
 
 IDLE_SECONDS = 60 * 60
 LIFE_SECONDS = 12 * 60 * 60

@@ -21,7 +21,7 @@ from starlette.responses import FileResponse, HTMLResponse, RedirectResponse, Re
 from starlette.routing import Route
 
 from gridup_node import facts
-from gridup_node.portal.account import Account, Refused, sign_in
+from gridup_node.account import Account, Refused, sign_in
 from gridup_node.portal.sessions import LIFE_SECONDS, Sessions, form_token, is_ours
 from gridup_node.portal.throttle import Throttle
 from gridup_node.services import PORTAL_MARK, SERVICES

@@ -1,0 +1,186 @@
+"""`python -m gridup_node.admin COMMAND`: what the deployer asks of a node, through its way in.
+
+    secrets         prints the administrator's account and Jupyter's token as JSON
+    set-password    reads {"password": ...} on stdin and makes it the administrator's
+
+A failure is one line on stderr and exit code 1. No secret is taken from argv or ever put in a message.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import http.client
+import json
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import IO, Any
+
+from gridup_node import facts, secrets
+
+START_SECONDS = 60.0
+"""How long a node that is starting may take until its api answers."""
+CALL_SECONDS = 30.0
+
+
+class AdminError(Exception):
+    """The command could not be carried out; the message is one line, without secrets."""
+
+
+def main(argv: list[str], stdin: IO[str], stdout: IO[str], stderr: IO[str]) -> int:
+    """Run one command. Returns the exit code."""
+    try:
+        folder = facts.Folder.of_environment()
+        node = facts.load(folder.facts)
+        if argv == ["secrets"]:
+            stdout.write(json.dumps(show(folder, node)) + "\n")
+        elif argv == ["set-password"]:
+            stderr.write(set_password(folder, node, _wanted(stdin)) + "\n")
+        else:
+            raise AdminError("the commands are: secrets, set-password")
+    except (AdminError, facts.FactsError, OSError) as error:
+        stderr.write(f"gridup_node.admin: {error}\n")
+        return 1
+    return 0
+
+
+def show(folder: facts.Folder, node: facts.Facts) -> dict[str, str]:
+    """What opens the node's doors.
+
+    Raises:
+        AdminError: the node has not made its secrets yet.
+    """
+    try:
+        return {
+            "admin_email": node.admin_email,
+            "admin_password": secrets.read(folder.secrets, secrets.ADMIN_PASSWORD),
+            "jupyter_token": secrets.read(folder.secrets, secrets.JUPYTER_TOKEN),
+        }
+    except FileNotFoundError:
+        raise AdminError("the node has no secrets yet: it makes them at its first start") from None
+
+
+def set_password(folder: facts.Folder, node: facts.Facts, password: str) -> str:
+    """Make `password` the administrator's, in syft and then in the node's secrets; returns what was done.
+
+    The file is written last, so where the two are alike nothing is left to do, and a run that was cut
+    short is put right by the next. A node that has never started takes its first password from the file.
+
+    Raises:
+        AdminError: the node does not answer, or refuses.
+    """
+    secrets.ensure(folder.secrets)
+    with _alone(folder):
+        if secrets.read(folder.secrets, secrets.ADMIN_PASSWORD) == password:
+            return "the administrator already has this password"
+        if folder.database.exists():
+            _change(folder, node, password)
+        secrets.replace(folder.secrets, secrets.ADMIN_PASSWORD, password)
+    return "the administrator's password is set"
+
+
+def _change(folder: facts.Folder, node: facts.Facts, password: str) -> None:
+    port = node.ports["api"]
+    _wait_for(port)
+    # Not before: importing syft takes seconds, and the node is told to be down in an instant.
+    from gridup_node.account import Account, Refused
+
+    server, key = _remote(folder, port)
+    # The server's own key is the administrator's: it works whatever password syft has now.
+    root = Account(server, key)
+    try:
+        from syft.service.user.user import UserUpdate
+
+        me = root.call("user.get_current_user")
+        root.call("user.update", uid=me.id, user_update=UserUpdate(password=password))
+    except Refused as error:
+        raise AdminError(f"the node refused the new password: {_one_line(str(error))}") from None
+
+
+def _wait_for(port: int) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while True:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+        try:
+            connection.request("GET", "/api/v2/metadata")
+            if connection.getresponse().status == 200:
+                return
+        except (OSError, http.client.HTTPException):
+            pass
+        finally:
+            connection.close()
+        if time.monotonic() > deadline:
+            raise AdminError(f"the node's api does not answer on 127.0.0.1:{port}: is it running?")
+        time.sleep(0.2)
+
+
+@dataclass(frozen=True)
+class _Remote:
+    """syft's server of this node in another process, as `Account` calls it."""
+
+    id: Any
+    port: int
+
+    def handle_api_call_with_unsigned_result(self, call: Any) -> Any:
+        """Send a signed call over the loopback.
+
+        Raises:
+            AdminError: there was no proper answer.
+        """
+        from syft.serde.deserialize import _deserialize
+        from syft.serde.serialize import _serialize
+
+        # Not through `requests`, which would send it through a proxy that HTTP_PROXY names.
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=CALL_SECONDS)
+        try:
+            connection.request("POST", "/api/v2/api_call", body=_serialize(call, to_bytes=True))
+            answer = connection.getresponse()
+            body = answer.read()
+        except (OSError, http.client.HTTPException) as error:
+            raise AdminError(f"the node's api broke off: {_one_line(str(error))}") from None
+        finally:
+            connection.close()
+        if answer.status != 200:
+            raise AdminError(f"the node's api answered {answer.status}")
+        return _deserialize(body, from_bytes=True).message.data
+
+
+def _remote(folder: facts.Folder, port: int) -> tuple[_Remote, Any]:
+    from syft.server.credentials import SyftSigningKey
+    from syft.types.uid import UID
+
+    uid = UID.from_string(secrets.read(folder.secrets, secrets.SERVER_UID))
+    return _Remote(uid, port), SyftSigningKey.from_string(secrets.read(folder.secrets, secrets.SERVER_KEY))
+
+
+@contextmanager
+def _alone(folder: facts.Folder) -> Iterator[None]:
+    """One change at a time: syft and the file must end with the same password."""
+    folder.run.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with (folder.run / "admin.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _wanted(stdin: IO[str]) -> str:
+    try:
+        password = json.loads(stdin.read())["password"]
+    except (ValueError, KeyError, TypeError):
+        raise AdminError('stdin must hold JSON: {"password": "…"}') from None
+    if not isinstance(password, str):
+        raise AdminError('stdin must hold JSON: {"password": "…"}')
+    try:
+        secrets.check_password(password)
+    except ValueError as error:
+        raise AdminError(str(error)) from None
+    return password
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())[:300]
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:], sys.stdin, sys.stdout, sys.stderr))

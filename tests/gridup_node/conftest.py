@@ -1,0 +1,239 @@
+"""A real node for the tests marked `node`: syft's server in an environment built from the lock we ship."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import http.client
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from gridup_infra import processes
+from gridup_node import catalog
+
+ROOT = Path(__file__).parents[2]
+SCRIPTS = Path(__file__).parent / "scripts"
+EMAIL = "admin@inst.example"
+NAME = "<b>Inst & Söhne</b>"
+
+
+def missing(reason: str) -> Any:
+    """Skip for want of a part; where all parts are demanded that is a failure."""
+    if os.environ.get("GRIDUP_REQUIRE") == "all":
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+def _uv() -> str:
+    try:
+        from uv import find_uv_bin
+
+        return str(find_uv_bin())
+    except (ImportError, FileNotFoundError):
+        return processes.which("uv") or missing("uv is not installed")
+
+
+@pytest.fixture(scope="session")
+def runtime(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The Python of a node's environment, built from our lock: once into GRIDUP_TEST_RUNTIME, where set."""
+    given = os.environ.get("GRIDUP_TEST_RUNTIME")
+    cache = Path(given) if given else tmp_path_factory.mktemp("runtime")
+    if (cache / "bin" / "python").exists():
+        return cache / "bin" / "python"
+    lock = catalog.lock_for("latest")
+    version = "{}.{}".format(*sys.version_info) if sys.version_info < (3, 13) else "3.11"
+    key = hashlib.sha256(lock.read_bytes() + version.encode()).hexdigest()[:12]
+    cache.mkdir(parents=True, exist_ok=True)
+    folder = cache / f"syft-{key}"
+    with (cache / f"{key}.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        if not (folder / "complete").exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            python = sys.executable if version != "3.11" or sys.version_info[:2] == (3, 11) else version
+            # Compiled: syft's import takes twice as long without, and each test starts several.
+            env = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+            for argv in (
+                [_uv(), "venv", "-q", "--python", python, folder],
+                [_uv(), "pip", "install", "-q", "--require-hashes", "--compile-bytecode"]
+                + ["--python", folder / "bin" / "python", "-r", lock],
+            ):
+                done = processes.run(argv, timeout=600, env=env)
+                assert done.ok, done.stderr
+            (folder / "complete").touch()
+    return folder / "bin" / "python"
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
+@dataclass
+class Node:
+    """One node's api process on a folder of its own."""
+
+    home: Path
+    python: Path
+    port: int = field(default_factory=free_port)
+    name: str = NAME
+    node_type: str = "domain"
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def temporary(self) -> Path:
+        """What the node has for /tmp, so that a test can wipe it as a reboot does."""
+        return self.home.parent / f"{self.home.name}-tmp"
+
+    @property
+    def log(self) -> Path:
+        return self.home / "logs" / "api.log"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {
+            "PATH": os.environ["PATH"],
+            "HOME": str(self.home.parent),
+            "LANG": "C.UTF-8",
+            "TMPDIR": str(self.temporary),
+            "GRIDUP_NODE_HOME": str(self.home),
+            "PYTHONPATH": str(ROOT / "infra"),
+        }
+
+    def configure(self) -> None:
+        for folder in (self.home / "config", self.home / "logs", self.temporary):
+            folder.mkdir(parents=True, exist_ok=True)
+        told = {
+            "name": self.name,
+            "stack": "inst",
+            "stack_id": "0",
+            "node_type": self.node_type,
+            "bind": "127.0.0.1",
+            "ports": {"proxy": 8080, "api": self.port, "api.queue": free_port(), "ssh": 2222, "jupyter": 8888},
+            "endpoints": {
+                "ui": "http://127.0.0.1:8080/login",
+                "api": "http://127.0.0.1:8080/api/v2",
+                "jupyter": "http://127.0.0.1:8888",
+                "ssh": "gridup ssh '<b>Inst & Söhne</b>'",
+            },
+            "admin_email": EMAIL,
+            "gridup_version": "0.1.0",
+        }
+        (self.home / "config" / "node.json").write_text(json.dumps(told))
+
+    def start(self) -> None:
+        self.configure()
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [self.python, "-m", "gridup_node.serve"],
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        assert processes.wait_until(self._answers, timeout=90, every=0.1), self.log.read_text()[-3000:]
+
+    def _answers(self) -> bool:
+        assert self.process is not None
+        assert self.process.poll() is None, self.log.read_text()[-3000:]
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
+            try:
+                connection.request("GET", "/api/v2/metadata")
+                return connection.getresponse().status == 200
+            finally:
+                connection.close()
+        return False
+
+    def stop(self) -> float:
+        """Stop it as the supervisor does; returns how many seconds it took."""
+        assert self.process is not None
+        began = time.monotonic()
+        self.process.terminate()
+        try:
+            self.process.wait(timeout=20)
+        finally:
+            self.kill()
+        return time.monotonic() - began
+
+    def kill(self) -> None:
+        if self.process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+            self.process = None
+
+    def get_json(self, path: str) -> Any:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        try:
+            connection.request("GET", path)
+            return json.loads(connection.getresponse().read())
+        finally:
+            connection.close()
+
+    def secret(self, name: str) -> str:
+        return (self.home / "secrets" / name).read_text().strip()
+
+    def admin(self, command: str, stdin: str = "") -> processes.Result:
+        argv = [self.python, "-m", "gridup_node.admin", command]
+        return processes.run(argv, timeout=180, env=self.environment, input=stdin.encode())
+
+    def client(self, script: str, **told: Any) -> Any:
+        """Run one of our scripts with the real syft client; returns the JSON of its last line."""
+        given = {
+            "url": self.url,
+            "email": EMAIL,
+            "password": self.secret("admin_password"),
+            **told,
+        }
+        done = processes.run(
+            [self.python, SCRIPTS / script],
+            timeout=240,
+            # The client keeps things in the temporary folder too.
+            env={**self.environment, "TMPDIR": tempfile.gettempdir()},
+            input=json.dumps(given).encode(),
+        )
+        assert done.ok, f"{done.stdout[-2000:]}\n{done.stderr[-4000:]}\n{self.log.read_text()[-2000:]}"
+        return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+@pytest.fixture(scope="session")
+def make_node(runtime: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Node]]:
+    """Makes nodes that are not started yet; what still runs at the end is killed."""
+    made: list[Node] = []
+
+    def make(**options: Any) -> Node:
+        # A folder's name that breaks an address, a shell and a configuration file that are careless.
+        node = Node(home=tmp_path_factory.mktemp("nodes") / "my node #1%20", python=runtime, **options)
+        made.append(node)
+        return node
+
+    yield make
+    for node in made:
+        node.kill()
+
+
+@pytest.fixture(scope="session")
+def node(make_node: Callable[..., Node]) -> Node:
+    """One running node for all tests that leave it as it was."""
+    made = make_node()
+    made.start()
+    return made

@@ -1,0 +1,15 @@
+"""With the real client: which of the passwords open the administrator's account."""
+
+import json
+import sys
+
+import syft as sy
+
+told = json.loads(sys.stdin.read())
+opened = []
+for password in told["tries"]:
+    try:
+        opened.append(sy.login(url=told["url"], email=told["email"], password=password) is not None)
+    except Exception:
+        opened.append(False)
+print(json.dumps(opened))

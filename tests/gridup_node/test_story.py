@@ -1,0 +1,67 @@
+"""A node's life with the real syft client: data goes in, the node dies, all of it is still there."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.node
+
+HER, HERS = "ada@inst.example", "Ana1ytical-Engine"
+NEW = "S3cret!x9Qz"
+
+
+def test_data_outlives_a_kill_and_a_wiped_temporary_folder(make_node: Callable[..., Any]) -> None:
+    node = make_node()
+    node.start()
+
+    seen = node.client("set_up.py", her=HER, hers=HERS)
+    assert seen["stock"] == "SyftException"
+    assert seen["guest sign-up"] == "SyftException"
+    assert (seen["mock"], seen["data"], seen["before approval"]) == (300_000.0, "refused", "refused")
+    assert seen["job"] == 600_000.0
+
+    node.kill()
+    shutil.rmtree(node.temporary)
+    node.start()
+    kept = node.client("look_again.py", her=HER, hers=HERS)
+    assert kept["datasets"] == ["Census"]
+    assert (kept["data"], kept["mock"], kept["hers"]) == (600_000.0, 300_000.0, "refused")
+    # syft alone leaves the default pool without a consumer after a restart: the job would never run.
+    assert kept["job"] == 600_000.0
+    assert kept["workers"] == ["Idle"]
+
+    assert node.stop() < 15
+    assert "Traceback" not in node.log.read_text()
+
+
+def test_the_password_is_changed_before_and_after_the_first_start(make_node: Callable[..., Any]) -> None:
+    node = make_node()
+    node.configure()
+    first = node.admin("set-password", json.dumps({"password": "First-Pass1"}))
+    assert (first.code, first.stderr) == (0, "the administrator's password is set\n")
+
+    node.start()
+    before = node.client("sign_in.py", tries=["First-Pass1", "changethis"])
+    assert before == [True, False]
+    done = node.admin("set-password", json.dumps({"password": NEW}))
+    assert done.code == 0, done.stderr
+    again = node.admin("set-password", json.dumps({"password": NEW}))
+    assert (again.code, again.stderr) == (0, "the administrator already has this password\n")
+    assert node.client("sign_in.py", tries=[NEW, "First-Pass1"]) == [True, False]
+    assert json.loads(node.admin("secrets").stdout)["admin_password"] == NEW
+
+    log = node.log.read_text()
+    for secret in ("First-Pass1", NEW, node.secret("server_key")):
+        assert secret not in log + done.stdout + done.stderr + first.stderr
+
+
+def test_a_network_node_is_syfts_gateway(make_node: Callable[..., Any]) -> None:
+    node = make_node(node_type="network", name="Net")
+    node.start()
+    metadata = node.get_json("/api/v2/metadata")
+    assert (metadata["name"], metadata["server_type"]) == ("Net", "gateway")
