@@ -10,6 +10,7 @@ from gridup.ui import Ui
 from gridup_infra.errors import DeadlineError, ResourceError
 from gridup_infra.outputs import NodeOutputs
 from gridup_infra.targets.base import Target, WayIn
+from gridup_node.services import Proof
 
 PROBE_SECONDS = 5.0
 """How long one round of probes may take."""
@@ -29,13 +30,22 @@ def endpoints(outputs: NodeOutputs) -> list[probes.Endpoint]:
     return probes.endpoints_for_node(outputs)
 
 
-def show(ui: Ui, results: Sequence[probes.ProbeResult], title: str) -> None:
-    """The table of the tutorial, with a word on what is not as it should be."""
+def show(
+    ui: Ui, results: Sequence[probes.ProbeResult], title: str, outputs: NodeOutputs | None = None
+) -> None:
+    """The table of the tutorial, with a word on what is not as it should be.
+
+    Args:
+        outputs: of a node that Gridup deployed; its ssh is entered with a command of ours.
+    """
     rows = []
     for result in results:
         mark = MARKS.get(result.state, BAD)
         remark = result.note if result.up else result.detail
-        rows.append([result.endpoint.title, result.endpoint.url, f"{mark} {remark}".rstrip()])
+        info = result.endpoint.url
+        if outputs and result.endpoint.proof is Proof.SSH_BANNER:
+            info = f"gridup ssh {outputs.spec.stack}"
+        rows.append([result.endpoint.title, info, f"{mark} {remark}".rstrip()])
     ui.table([title, "Info", ""], rows)
 
 
@@ -65,14 +75,14 @@ def wait_healthy(
         on_round=on_round,
         stop_early=lambda: _dead(target, outputs),
     )
-    dead = _dead(target, outputs) if not probes.all_up(results) else None
+    dead = _dead(target, outputs) if not probes.healthy(results) else None
     if dead:
         raise ResourceError(
             dead,
             f'The whole log: gridup logs "{outputs.spec.name}"',
             log_tail(target.way_in(outputs), dead.split()[0]),
         )
-    if not probes.all_up(results):
+    if not probes.healthy(results):
         down = ", ".join(
             f"{r.endpoint.title} ({r.detail})" for r in results if not r.up and r.endpoint.offered
         )

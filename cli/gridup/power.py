@@ -22,7 +22,7 @@ def start(session: Session, name: str | None, *, wait_lock: float, timeout: floa
             target.start(outputs)
         results = health.wait_healthy(target, outputs, reporter, timeout)
     data = {"name": record.name, "state": Power.RUNNING.value, "endpoints": probes.to_json(results)}
-    session.ui.result(data, lambda: health.show(session.ui, results, record.name))
+    session.ui.result(data, lambda: health.show(session.ui, results, record.name, outputs))
 
 
 def stop(session: Session, name: str | None, *, wait_lock: float) -> None:

@@ -49,6 +49,11 @@ class Record:
         return self.identity.name if self.identity else self.stack
 
     @property
+    def target(self) -> str:
+        """Where it runs; empty where that is not known."""
+        return self.identity.target if self.identity else ""
+
+    @property
     def half_made(self) -> bool:
         """Whether a create was broken off."""
         return self.outputs is None or bool(self.pending)
@@ -165,9 +170,10 @@ class State:
         return [record for record in map(self.read, self.stacks()) if record]
 
     def read(self, stack: str) -> Record | None:
-        """One stack; None when there is none of that name."""
+        """One stack; None when there is none of that name, or it holds nothing (any more)."""
         deployment = self._backend.deployment(stack)
-        return None if deployment is None else _record(stack, deployment)
+        record = _record(stack, deployment) if deployment else None
+        return record if record and (record.resources or record.pending) else None
 
     def find(self, text: str) -> Record:
         """The stack of a node's name, else the stack of that very name.

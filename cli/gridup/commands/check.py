@@ -75,7 +75,7 @@ def main(
         deadline = health.PROBE_SECONDS if timeout is None else timeout
         results = probes.probe_all(endpoints, deadline)
     report(session.ui, checked, results)
-    if not probes.all_up(results):
+    if not probes.healthy(results):
         raise _verdict(checked, wait, deadline)
 
 
@@ -87,13 +87,13 @@ def report(ui: Ui, checked: list[Checked], results: list[probes.ProbeResult]) ->
         parts.append((item, results[at : at + len(item.endpoints)]))
         at += len(item.endpoints)
     data: list[dict[str, Any]] = [
-        {"name": item.title, "up": probes.all_up(found), "endpoints": probes.to_json(found)}
+        {"name": item.title, "up": probes.healthy(found), "endpoints": probes.to_json(found)}
         for item, found in parts
     ]
 
     def human() -> None:
         for item, found in parts:
-            health.show(ui, found, item.title)
+            health.show(ui, found, item.title, item.outputs)
 
     ui.result(data, human)
 

@@ -295,7 +295,7 @@ def show(ui: Ui, outputs: NodeOutputs, report: Report, results: Any) -> None:
 
     def human() -> None:
         if results:
-            health.show(ui, results, name)
+            health.show(ui, results, name, outputs)
         if report.unchanged:
             ui.say("Nothing changed: the node is as asked.")
         else:

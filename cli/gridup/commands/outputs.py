@@ -8,6 +8,8 @@ import typer
 
 from gridup.commands.options import Json, NameArgument, NameOption, one_name
 from gridup.session import Session
+from gridup_infra.outputs import NodeOutputs
+from gridup_node.services import FRONT
 
 EPILOG = """\b
 Examples:
@@ -36,13 +38,12 @@ def main(
         "target": outputs.spec.target,
         "type": outputs.spec.node_type,
         "address": outputs.address,
-        **{f"{row}_url": endpoint.url for row, endpoint in outputs.endpoints().items() if not endpoint.reason},
+        **addresses(outputs),
         "admin_email": outputs.spec.admin_email,
         "admin_password": MASKED,
         "jupyter_token": MASKED,
         **{f"{row}_not_offered": reason for row, reason in outputs.not_offered.items()},
     }
-    data.pop("proxy_url", None)
     if show_secrets:
         from gridup.secrets import read_secrets
 
@@ -56,3 +57,12 @@ def main(
             session.ui.line(f"{key:<{width}}  {value}")
 
     session.ui.result(data, human)
+
+
+def addresses(outputs: NodeOutputs) -> dict[str, str]:
+    """`ui_url`, `api_url`, `ssh_address`… of every service that is offered."""
+    return {
+        f"{row}_url" if "://" in endpoint.url else f"{row}_address": endpoint.url
+        for row, endpoint in outputs.endpoints().items()
+        if row != FRONT and not endpoint.reason
+    }

@@ -73,8 +73,7 @@ def main(
         if report.unchanged:
             session.ui.line("No change.")
             return
-        rows = [[c.operation, c.name, ", ".join(c.changed)] for c in report.changes]
-        session.ui.table(["Would", "Resource", "Because of"], rows)
+        session.ui.table(["Would", "Resource"], [[c.operation, c.name] for c in report.changes])
         for line in target.summary(spec) if record is None else ():
             session.ui.line(f"  • {line}")
 

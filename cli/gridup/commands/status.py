@@ -106,8 +106,7 @@ def _cells(row: Row) -> tuple[str, str, str, str]:
     if row.inspection.power is Power.RUNNING and row.problems:
         state = "❌ not answering"
     url = outputs.endpoints()["ui"].url if outputs else ""
-    target = outputs.spec.target if outputs else row.record.identity.target if row.record.identity else ""
-    return row.record.name, target, state, url
+    return row.record.name, row.record.target, state, url
 
 
 def _json(row: Row) -> dict[str, Any]:
@@ -115,7 +114,7 @@ def _json(row: Row) -> dict[str, Any]:
     return {
         "name": row.record.name,
         "stack": row.record.stack,
-        "target": outputs.spec.target if outputs else None,
+        "target": row.record.target,
         "type": outputs.spec.node_type if outputs else None,
         "state": row.inspection.power.value,
         "right": row.inspection.power is Power.RUNNING and not row.problems,

@@ -6,13 +6,15 @@ to every stack that is deployed. A provider holds nothing, least of all a creden
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-from pulumi.dynamic import DiffResult, ResourceProvider
+import psutil
+from pulumi.dynamic import ConfigureRequest, DiffResult, ResourceProvider
 
 from gridup_infra.errors import GridupError
 from gridup_infra.processes import end_descendants
@@ -37,6 +39,10 @@ class Provider(ResourceProvider):
     # Nothing in it is secret, and an encrypted one would differ at every run.
     serialize_as_secret_always = False
 
+    def configure(self, req: ConfigureRequest) -> None:  # noqa: ARG002 - the signature is the base's
+        """Called once in each provider process, before all else."""
+        _watch_engine()
+
     def diff(self, _id: str, olds: Properties, news: Properties) -> DiffResult:
         return DiffResult(changes=bool(changed_inputs(olds, news) or olds.get(DRIFT)))
 
@@ -58,12 +64,11 @@ def plain(value: Any) -> Any:
 
 
 def guarded(work: Callable[[], Made]) -> Made:
-    """Do a provider's work: watched for the engine's end, with our errors in one line.
+    """Do a provider's work, with our errors in one line.
 
     Raises:
         FailedError: the work failed for a reason that a person can act on.
     """
-    _watch_engine()
     try:
         return work()
     except GridupError as error:
@@ -83,12 +88,19 @@ def _watch_engine() -> None:
     """
     if not _watching.acquire(blocking=False):
         return
-    parent = os.getppid()
+    engine = _engine()
 
     def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(ENGINE_POLL)
+        with contextlib.suppress(psutil.NoSuchProcess):
+            while engine.is_running() and engine.status() != psutil.STATUS_ZOMBIE:
+                time.sleep(ENGINE_POLL)
         end_descendants(os.getpid())
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True, name="engine-watch").start()
+
+
+def _engine() -> psutil.Process:
+    """The engine: our nearest ancestor of that name, for a shell may stand between; else our parent."""
+    above = psutil.Process().parents()
+    return next((process for process in above if process.name() == "pulumi"), above[0])
