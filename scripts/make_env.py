@@ -170,7 +170,7 @@ def point(link: Path, folder: Path) -> None:
     temporary = link.with_name(f".{link.name}-link")
     temporary.unlink(missing_ok=True)
     temporary.symlink_to(folder.name)
-    os.replace(temporary, link)
+    temporary.replace(link)
 
 
 def build(plan: Plan) -> Path:
@@ -270,8 +270,8 @@ def make_venv(folder: Path) -> None:
             raise
         minor = f"{sys.version_info[0]}.{sys.version_info[1]}"
         raise SetupError(
-            f"{sys.executable} has no venv and ensurepip modules, and there is no uv {version_text(MINIMAL_UV)} or newer.",
-            f"Install one of them: `apt install python3-venv` (or python{minor}-venv) on Debian and Ubuntu, or uv.",
+            f"{sys.executable} lacks the venv or ensurepip module, and there is no uv {version_text(MINIMAL_UV)}+.",
+            f"Install one of them: on Debian `apt install python3-venv` (or python{minor}-venv), or uv.",
         ) from None
 
 
@@ -308,7 +308,7 @@ def tool_error(name: str, result: Result) -> SetupError:
         cause = next((line for line in lines if NO_NETWORK.search(line)), "")
         return SetupError(
             f"{name} could not get the packages: {shorten(cause)}",
-            "Is there a network? Proxies (HTTPS_PROXY), mirrors (PIP_INDEX_URL, UV_DEFAULT_INDEX) and SSL_CERT_FILE are honoured.",
+            "Is there a network? HTTPS_PROXY, SSL_CERT_FILE and PIP_INDEX_URL or UV_DEFAULT_INDEX are honoured.",
         )
     cause = next((line for line in lines if line.lower().startswith("error")), lines[-1] if lines else "")
     return SetupError(f"{name} failed: {shorten(cause) or f'exit code {result.code}'}", "", tuple(lines[-4:]))
@@ -327,7 +327,7 @@ def is_full(text: str) -> bool:
 
 def full() -> SetupError:
     return SetupError(
-        f"The disk is full: there is no room for the packages in {VENVS}, in uv's cache or in the temporary folder.",
+        f"The disk is full: no room for the packages in {VENVS}, in uv's cache or in the temporary folder.",
         "Free some space, then run the same command again.",
     )
 
@@ -348,8 +348,8 @@ def environment() -> dict[str, str]:
 
     uv does not read pip's settings nor pip uv's; a mirror set for one of them is meant for both.
     """
-    drop = ("PYTHONDONTWRITEBYTECODE", "PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "CONDA_PREFIX")
-    drop += ("UV_PROJECT_ENVIRONMENT", "UV_PYTHON", "UV_SYSTEM_PYTHON")
+    drop = ["PYTHONDONTWRITEBYTECODE", "PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "CONDA_PREFIX"]
+    drop += ["UV_PROJECT_ENVIRONMENT", "UV_PYTHON", "UV_SYSTEM_PYTHON"]
     values = {name: value for name, value in os.environ.items() if name not in drop}
 
     def default(name: str, value: str | None) -> None:

@@ -1,0 +1,1 @@
+"""Set-up: what must be on this machine before anything can be deployed."""

@@ -1,0 +1,172 @@
+"""What an engine on disk is, and how one is put in its place so that a half-made one is never used."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from gridup_infra.errors import SetupError
+from gridup_infra.paths import ensure_private
+from gridup_infra.processes import run
+
+ENGINE_VERSION = "3.274.1"
+"""The engine that Gridup is tested with; `module/go.mod` requires the same (a test compares them)."""
+
+PROVIDER = "pulumi-resource-pulumi-python"
+"""The program that runs dynamic providers; the engine looks for it beside itself and on PATH."""
+
+MARKER = "complete.json"
+STAGING = ".making-"
+
+
+class SourceError(SetupError):
+    """One source did not give an engine; another one may. Its message is part of a sentence."""
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A Pulumi engine that can be used.
+
+    Attributes:
+        root: its folder; `root/bin/pulumi` exists (what `pulumi.automation.PulumiCommand` takes).
+        version: such as 3.274.1.
+        source: where it came from: "PATH", "download" or "build".
+    """
+
+    root: Path
+    version: str
+    source: str
+
+    @property
+    def pulumi(self) -> Path:
+        return self.root / "bin" / "pulumi"
+
+
+@dataclass(frozen=True, order=True)
+class Version:
+    """A version to compare: of two with the same numbers a pre-release is the older."""
+
+    numbers: tuple[int, int, int]
+    final: bool
+
+    @classmethod
+    def parse(cls, text: str) -> Version | None:
+        """The version in what `pulumi version` prints; None when there is none."""
+        found = re.search(r"^v?(\d+)\.(\d+)\.(\d+)(-[0-9A-Za-z.-]+)?", text.strip(), re.MULTILINE)
+        if not found:
+            return None
+        major, minor, patch = (int(found[group]) for group in (1, 2, 3))
+        return cls((major, minor, patch), found[4] is None)
+
+
+def fits(text: str) -> bool:
+    """Whether an engine of this version can serve: the same major version, and not older than ours."""
+    version, wanted = Version.parse(text), Version.parse(ENGINE_VERSION)
+    if version is None or wanted is None:
+        return False
+    return version.numbers[0] == wanted.numbers[0] and version >= wanted
+
+
+def ask_version(pulumi: Path, timeout: float = 30) -> str | None:
+    """What the engine says its version is; None when it does not run."""
+    # Without this it asks Pulumi's servers for news first.
+    env = {**os.environ, "PULUMI_SKIP_UPDATE_CHECK": "1"}
+    try:
+        result = run([pulumi, "version"], timeout=timeout, env=env)
+    except (OSError, TimeoutError):
+        return None
+    return result.stdout.strip().removeprefix("v") if result.ok else None
+
+
+def load(folder: Path) -> Engine | None:
+    """The engine in a folder of GRIDUP_HOME; None when it is missing, half-made or damaged."""
+    try:
+        marker = json.loads((folder / MARKER).read_text())
+        sizes = marker["sizes"]
+        if not all((folder / "bin" / name).stat().st_size == size for name, size in sizes.items()):
+            return None
+        if not all(
+            name in sizes and os.access(folder / "bin" / name, os.X_OK) for name in ("pulumi", PROVIDER)
+        ):
+            return None
+        return Engine(folder, str(marker["version"]), str(marker["source"]))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+@contextlib.contextmanager
+def staging(engines: Path) -> Iterator[Path]:
+    """A folder to make an engine in; it is gone afterwards unless `publish` has moved it."""
+    folder = engines / f"{STAGING}{secrets.token_hex(4)}"
+    (ensure_private(folder) / "bin").mkdir()
+    try:
+        yield folder
+    finally:
+        remove(folder)
+
+
+def publish(staged: Path, target: Path, source: str) -> Engine:
+    """Prove a staged engine, mark it as whole and move it into its place.
+
+    Raises:
+        SourceError: it does not run here or is not what it should be.
+    """
+    version = ask_version(staged / "bin" / "pulumi")
+    if version is None:
+        raise SourceError(f"the engine from the {source} does not run on this machine")
+    if Version.parse(version) != Version.parse(ENGINE_VERSION):
+        raise SourceError(f"the engine from the {source} is {version}, not {ENGINE_VERSION}")
+    if not (staged / "bin" / PROVIDER).is_file():
+        raise SourceError(f"the engine from the {source} has no {PROVIDER}")
+    sizes = {path.name: path.stat().st_size for path in (staged / "bin").iterdir()}
+    marker = {"version": version, "source": source, "sizes": sizes}
+    (staged / MARKER).write_text(json.dumps(marker))
+    remove(target)
+    staged.rename(target)
+    return Engine(target, version, source)
+
+
+def remove_leftovers(engines: Path) -> None:
+    """Remove what broken-off runs left. The caller holds the lock, so nobody is at it."""
+    for folder in engines.glob(f"{STAGING}*"):
+        remove(folder)
+
+
+def remove(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def check_room(folder: Path, needed: int, what: str) -> None:
+    """Refuse to begin what the disk has no room for.
+
+    Args:
+        needed: bytes.
+
+    Raises:
+        SetupError: there is less.
+    """
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    free = shutil.disk_usage(existing).free
+    if free < needed:
+        raise SetupError(
+            f"{what} needs {needed / 1e9:.1f} GB in {folder}; {free / 1e9:.1f} GB are free.",
+            "Free some space, or set GRIDUP_HOME to a folder on another disk.",
+        )
+
+
+def is_full(error: OSError) -> bool:
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def full(folder: Path) -> SetupError:
+    return SetupError(
+        f"The disk of {folder} is full.", "Free some space, or set GRIDUP_HOME to a folder on another disk."
+    )

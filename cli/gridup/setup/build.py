@@ -1,0 +1,205 @@
+"""The engine built with Go from the pinned module beside this file, where no release can be had."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from importlib import resources
+from pathlib import Path
+
+from gridup.setup.binary import (
+    ENGINE_VERSION,
+    PROVIDER,
+    Engine,
+    SourceError,
+    check_room,
+    full,
+    publish,
+    staging,
+)
+from gridup_infra.processes import Result, run, stream, which
+
+MODULE_FILES = ("go.mod", "go.sum", "tools.go")
+PACKAGE = "github.com/pulumi/pulumi/pkg/v3/cmd/pulumi"
+VERSION_SYMBOL = "github.com/pulumi/pulumi/sdk/v3/go/common/version.Version"
+SDK = "github.com/pulumi/pulumi/sdk/v3"
+
+BUILD_SECONDS = 3600.0
+"""7.5 minutes on two cores with nothing in Go's caches."""
+
+TOLD_EVERY = 15.0
+"""Seconds between two lines of progress."""
+
+ENGINE_BYTES = 500_000_000
+"""The binary of 120 MB, and what the linker writes for it."""
+
+CACHES_BYTES = 3_500_000_000
+"""What an empty cache of modules (1.6 GB) and of compiled packages (1.7 GB) comes to."""
+
+
+def get(target: Path, progress: Callable[[str], None]) -> Engine:
+    """Build the engine into `target`.
+
+    Raises:
+        SourceError: there is no Go, or an older one, or the build failed.
+        SetupError: there is no room for it.
+        OSError: the disk refused.
+    """
+    go = find_go()
+    settings = _settings(go)
+    check_room(target.parent, ENGINE_BYTES, "Building the Pulumi engine")
+    modules = Path(settings["GOMODCACHE"])
+    if not (modules / "github.com/pulumi/pulumi/pkg" / f"v3@v{ENGINE_VERSION}").is_dir():
+        check_room(modules, CACHES_BYTES, "Building the Pulumi engine")
+    with staging(target.parent) as folder:
+        module = folder / "module"
+        _write_module(module)
+        _compile(go, module, folder / "bin" / "pulumi", progress)
+        _copy_provider(go, module, folder / "bin" / PROVIDER)
+        shutil.rmtree(module)
+        return publish(folder, target, "build")
+
+
+def needed_go() -> str:
+    """The oldest Go that builds the engine, as its module says."""
+    text = (resources.files("gridup.setup") / "module" / "go.mod").read_text()
+    found = re.search(r"^go ([0-9.]+)", text, re.MULTILINE)
+    return found[1] if found else "0"
+
+
+def find_go() -> str:
+    """A Go that is new enough.
+
+    Raises:
+        SourceError: there is none; says what was found instead.
+    """
+    older = ""
+    for path in _candidates():
+        version = _go_version(path)
+        if version is None:
+            continue
+        if _numbers(version) >= _numbers(needed_go()):
+            return path
+        older = older or f"{path} is Go {version}; {needed_go()} is needed"
+    raise SourceError(f"no build ({older or 'there is no Go'})")
+
+
+def _candidates() -> Iterator[str]:
+    """Where a Go may be: its own installer leaves it out of PATH."""
+    seen = set()
+    root = os.environ.get("GOROOT")
+    places = [which("go"), f"{root}/bin/go" if root else None]
+    places += ["/usr/local/go/bin/go", "/opt/homebrew/bin/go", "/usr/lib/go/bin/go"]
+    for place in places:
+        if place and place not in seen and os.access(place, os.X_OK):
+            seen.add(place)
+            yield place
+
+
+def _go_version(go: str) -> str | None:
+    try:
+        result = run([go, "env", "GOVERSION"], timeout=30, env=_environment())
+    except (OSError, TimeoutError):
+        return None
+    found = re.match(r"go(\d+(?:\.\d+)*)", result.stdout)
+    return found[1] if result.ok and found else None
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(map(int, version.split(".")))
+
+
+def _settings(go: str) -> Mapping[str, str]:
+    try:
+        result = run([go, "env", "-json", "GOMODCACHE"], timeout=30, env=_environment())
+        settings: dict[str, str] = json.loads(result.stdout)
+    except (OSError, TimeoutError, ValueError):
+        raise SourceError(f"no build ({go} does not work)") from None
+    return settings
+
+
+def _environment(work: Path | None = None) -> dict[str, str]:
+    environment = {
+        name: value for name, value in os.environ.items() if name not in ("GOWORK", "GOOS", "GOARCH")
+    }
+    # As the official release is built; a half-installed C compiler is then nobody's business.
+    environment["CGO_ENABLED"] = "0"
+    # The pinned module is built as it is, by the Go that is here: nothing may be changed or fetched for it.
+    environment.update(GOFLAGS="-mod=readonly", GOTOOLCHAIN="local", GOWORK="off")
+    if work:
+        # Go's own temporary folder may be small, and would keep what a killed build leaves.
+        environment["GOTMPDIR"] = str(work)
+    return environment
+
+
+def _write_module(folder: Path) -> None:
+    (folder / "tmp").mkdir(parents=True)
+    source = resources.files("gridup.setup") / "module"
+    for name in MODULE_FILES:
+        (folder / name).write_bytes((source / name).read_bytes())
+
+
+def _compile(go: str, module: Path, output: Path, progress: Callable[[str], None]) -> None:
+    watch = _Watch(progress)
+    flags = f"-s -w -X {VERSION_SYMBOL}=v{ENGINE_VERSION}"
+    argv = [go, "build", "-v", "-trimpath", "-ldflags", flags, "-o", str(output), PACKAGE]
+    progress(f"building the Pulumi engine {ENGINE_VERSION} with Go (some minutes, once)")
+    try:
+        result = stream(argv, watch.line, timeout=BUILD_SECONDS, cwd=module, env=_environment(module / "tmp"))
+    except TimeoutError:
+        raise SourceError(f"no build (not done within {BUILD_SECONDS / 60:.0f} minutes)") from None
+    if not result.ok:
+        raise _failure(result, output)
+
+
+class _Watch:
+    """Counts what Go tells, and passes the count on now and then."""
+
+    def __init__(self, progress: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
+        self._progress, self._clock = progress, clock
+        self._began = self._told = clock()
+        self._modules = self._packages = 0
+
+    def line(self, text: str) -> None:
+        if text.startswith("go: downloading "):
+            self._modules += 1
+        elif re.fullmatch(r"[\w.~/-]+", text):
+            self._packages += 1
+        now = self._clock()
+        if now - self._told >= TOLD_EVERY:
+            self._told = now
+            done = f"{self._packages} packages" if self._packages else f"{self._modules} modules fetched"
+            minutes, seconds = divmod(int(now - self._began), 60)
+            self._progress(f"building the Pulumi engine: {done}, {minutes}:{seconds:02d} min")
+
+
+def _failure(result: Result, output: Path) -> Exception:
+    lines = [line.strip() for line in result.stdout.splitlines() if line.strip()]
+    text = "\n".join(lines)
+    if "no space left" in text or "disk quota exceeded" in text:
+        return full(output.parent)
+    if result.code < 0:
+        return SourceError(f"no build (Go was ended by signal {-result.code}; is there enough memory?)")
+    network = re.search(r"dial tcp|i/o timeout|no such host|connection refused|TLS handshake|x509", text)
+    if network:
+        return SourceError(
+            "no build (Go could not fetch the modules; GOPROXY names a mirror)", "", tuple(lines[-3:])
+        )
+    tail = next((line for line in reversed(lines) if not re.fullmatch(r"[\w.~/-]+", line)), "no reason given")
+    return SourceError(f"no build ({tail[:200]})", "", tuple(lines[-3:]))
+
+
+def _copy_provider(go: str, module: Path, output: Path) -> None:
+    """The engine's host of dynamic providers is a script that lies in its SDK's module."""
+    result = run(
+        [go, "list", "-m", "-f", "{{.Dir}}", SDK], timeout=120, cwd=module, env=_environment(module / "tmp")
+    )
+    source = Path(result.stdout.strip()) / "python" / "dist" / PROVIDER
+    if not result.ok or not source.is_file():
+        raise SourceError(f"no build ({SDK} has no {PROVIDER})", "", result.tail(3))
+    output.write_bytes(source.read_bytes())
+    output.chmod(0o755)

@@ -1,0 +1,268 @@
+"""The official release of the engine: downloaded, compared with the release's own checksums, unpacked."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import queue
+import re
+import sys
+import tarfile
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import requests
+from urllib3.exceptions import HTTPError as Urllib3Error
+
+from gridup.setup.binary import ENGINE_VERSION, Engine, SourceError, check_room, publish, staging
+
+BASE_VARIABLE = "GRIDUP_ENGINE_URL"
+"""The address of a folder with a release's archive and checksums, for networks without the official ones."""
+
+OFFICIAL = (
+    "https://get.pulumi.com/releases/sdk",
+    f"https://github.com/pulumi/pulumi/releases/download/v{ENGINE_VERSION}",
+)
+
+NEEDED_BYTES = 1_000_000_000
+"""The archive and, for a moment beside it, what is in it."""
+
+CHECKSUM_LIMIT = 1_000_000
+CHUNK = 1 << 16
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How long a download may take, in seconds.
+
+    Attributes:
+        connect: until a connection stands.
+        first: until the checksums are here, name look-up and all: a network that swallows packets shows here.
+        stall: in which at least `stall_bytes` must come.
+        total: for the archive, some 150 MB.
+        attempts: how often a broken connection is taken up again.
+    """
+
+    connect: float = 5
+    first: float = 15
+    stall: float = 30
+    stall_bytes: int = 500_000
+    total: float = 1200
+    attempts: int = 4
+
+
+LIMITS = Limits()
+
+
+class _Broken(Exception):
+    """The connection ended too early; it is worth going on from there."""
+
+
+def get(target: Path, progress: Callable[[str], None], limits: Limits = LIMITS) -> Engine:
+    """Put the release's engine in `target`.
+
+    Raises:
+        SourceError: there is no release for this machine, or none of the addresses gave it.
+        SetupError: there is no room for it.
+        OSError: the disk refused.
+    """
+    archive = f"pulumi-v{ENGINE_VERSION}-{_platform()}.tar.gz"
+    reasons = []
+    for base in bases():
+        try:
+            digest = _published_digest(f"{base}/pulumi-{ENGINE_VERSION}-checksums.txt", archive, limits)
+            check_room(target.parent, NEEDED_BYTES, "The Pulumi engine")
+            with staging(target.parent) as folder:
+                _fetch(f"{base}/{archive}", folder / archive, digest, progress, limits)
+                progress("unpacking the Pulumi engine")
+                _unpack(folder / archive, folder / "bin")
+                (folder / archive).unlink()
+                return publish(folder, target, "download")
+        except SourceError as error:
+            reasons.append(f"{_host(base)}: {error.message}")
+    raise SourceError(f"no download ({'; '.join(reasons)})")
+
+
+def bases() -> tuple[str, ...]:
+    """Where releases are looked for: the person's mirror alone where one is named."""
+    given = os.environ.get(BASE_VARIABLE, "").strip().rstrip("/")
+    return (given,) if given else OFFICIAL
+
+
+def _platform() -> str:
+    system = {"linux": "linux", "darwin": "darwin"}.get(sys.platform)
+    machine = {"x86_64": "x64", "amd64": "x64", "aarch64": "arm64", "arm64": "arm64"}.get(
+        platform.machine().lower()
+    )
+    if system is None or machine is None:
+        raise SourceError(f"there is no release for {sys.platform} on {platform.machine()}")
+    return f"{system}-{machine}"
+
+
+def _session() -> requests.Session:
+    session = requests.Session()
+    # requests knows REQUESTS_CA_BUNDLE (which wins) but not the name that everything else uses.
+    session.verify = os.environ.get("SSL_CERT_FILE") or True
+    return session
+
+
+def _published_digest(url: str, archive: str, limits: Limits) -> str:
+    text = _within(limits.first, lambda: _small(url, limits))
+    found = re.search(rf"^([0-9a-fA-F]{{64}})[ \t]+\*?{re.escape(archive)}\s*$", text, re.MULTILINE)
+    if not found:
+        raise SourceError(f"its checksums do not name {archive}")
+    return found[1].lower()
+
+
+def _small(url: str, limits: Limits) -> str:
+    try:
+        with (
+            _session() as session,
+            session.get(url, timeout=(limits.connect, limits.first), stream=True) as answer,
+        ):
+            if answer.status_code != 200:
+                raise SourceError(f"HTTP {answer.status_code}")
+            body = b""
+            for chunk in answer.iter_content(CHUNK):
+                body += chunk
+                if len(body) > CHECKSUM_LIMIT:
+                    raise SourceError("what it calls checksums is too long")
+            return body.decode(errors="replace")
+    except (requests.RequestException, Urllib3Error, OSError, ValueError) as error:
+        raise SourceError(_reason(error)) from None
+
+
+def _within(seconds: float, work: Callable[[], str]) -> str:
+    """What `work` returns, if it does so in time: looking up a name obeys no time limit of requests."""
+    results: queue.Queue[str | SourceError] = queue.Queue()
+
+    def target() -> None:
+        try:
+            results.put(work())
+        except SourceError as error:
+            results.put(error)
+
+    threading.Thread(target=target, daemon=True).start()
+    try:
+        result = results.get(timeout=seconds)
+    except queue.Empty:
+        raise SourceError(f"no answer within {seconds:g} s") from None
+    if isinstance(result, SourceError):
+        raise result
+    return result
+
+
+def _fetch(url: str, path: Path, digest: str, progress: Callable[[str], None], limits: Limits) -> None:
+    """Download to `path`, taking a broken connection up again where it broke."""
+    progress(f"downloading the Pulumi engine {ENGINE_VERSION} from {_host(url)}")
+    end = time.monotonic() + limits.total
+    with path.open("w+b") as file:
+        for attempt in range(1, limits.attempts + 1):
+            try:
+                _append(url, file, end, progress, limits)
+                break
+            except _Broken as error:
+                if attempt == limits.attempts:
+                    raise SourceError(str(error)) from None
+                progress(f"the connection broke ({error}); going on")
+                time.sleep(min(attempt * 0.5, limits.stall))
+        file.seek(0)
+        actual = hashlib.sha256()
+        for block in iter(lambda: file.read(1 << 20), b""):
+            actual.update(block)
+    if actual.hexdigest() != digest:
+        raise SourceError("what came does not match the release's checksum")
+
+
+def _append(url: str, file: BinaryIO, end: float, progress: Callable[[str], None], limits: Limits) -> None:
+    have = file.seek(0, os.SEEK_END)
+    # The archive as it is: no proxy may hand it over compressed once more.
+    headers = {"Accept-Encoding": "identity", **({"Range": f"bytes={have}-"} if have else {})}
+    try:
+        with (
+            _session() as session,
+            session.get(url, timeout=(limits.connect, limits.stall), stream=True, headers=headers) as answer,
+        ):
+            if answer.status_code not in (200, 206):
+                raise SourceError(f"HTTP {answer.status_code} for the archive")
+            if answer.status_code == 200:
+                file.seek(0)
+                file.truncate()
+                have = 0
+            size = have + int(answer.headers.get("Content-Length") or 0)
+            _copy(answer, file, size, end, progress, limits)
+            if file.tell() < size:
+                raise _Broken(f"at {file.tell() / 1e6:.0f} of {size / 1e6:.0f} MB")
+    except (requests.RequestException, Urllib3Error) as error:
+        raise _Broken(_reason(error)) from None
+
+
+def _copy(
+    answer: requests.Response,
+    file: BinaryIO,
+    size: int,
+    end: float,
+    progress: Callable[[str], None],
+    limits: Limits,
+) -> None:
+    # read1 hands over what has come, so that a trickle is seen; read would wait for a whole chunk.
+    read = getattr(answer.raw, "read1", answer.raw.read)
+    window, got, told = time.monotonic() + limits.stall, 0, time.monotonic()
+    while chunk := read(CHUNK):
+        file.write(chunk)
+        got += len(chunk)
+        now = time.monotonic()
+        if now > end:
+            raise SourceError(f"not done within {limits.total:g} s")
+        if now > window:
+            if got < limits.stall_bytes:
+                raise SourceError("too slow")
+            window, got = now + limits.stall, 0
+        if now - told > 5:
+            told = now
+            progress(f"downloading the Pulumi engine: {file.tell() / 1e6:.0f} of {size / 1e6:.0f} MB")
+
+
+def _unpack(archive: Path, folder: Path) -> None:
+    """Take the programs out: plain files `pulumi/NAME`, whatever else an archive may hold."""
+    try:
+        with tarfile.open(archive, "r:gz") as tar:
+            for member in tar:
+                parts = member.name.removeprefix("./").split("/")
+                if not member.isfile() or len(parts) != 2 or not re.fullmatch(r"pulumi[\w.-]*", parts[1]):
+                    continue
+                source = tar.extractfile(member)
+                if source is None:
+                    continue
+                with source, (folder / parts[1]).open("wb") as program:
+                    while block := source.read(1 << 20):
+                        program.write(block)
+                    os.fchmod(program.fileno(), 0o755)
+    except (tarfile.TarError, EOFError) as error:
+        raise SourceError(f"the archive is damaged ({error})") from None
+
+
+def _host(url: str) -> str:
+    """The address's host, without a name and password that may stand in it."""
+    return re.sub(r"^https?://", "", url).split("/", 1)[0].rpartition("@")[2]
+
+
+def _reason(error: Exception) -> str:
+    """A network's failure in a few words."""
+    if isinstance(error, requests.exceptions.SSLError):
+        return "its certificate is not trusted (SSL_CERT_FILE names a private CA)"
+    if isinstance(error, requests.exceptions.ProxyError):
+        return "the proxy refused"
+    if isinstance(error, requests.exceptions.Timeout):
+        return "no answer in time"
+    if isinstance(error, requests.exceptions.ConnectionError):
+        text = str(error)
+        if "resolve" in text or "getaddrinfo" in text or "Name or service" in text:
+            return "its name can't be looked up"
+        return "connection refused" if "refused" in text else "no connection"
+    return type(error).__name__

@@ -1,0 +1,98 @@
+"""Finds the pinned Pulumi engine, or gets it: from PATH, GRIDUP_HOME, the official release, a Go build.
+
+Two runs at once make it once: the second waits and then finds it. A run that is killed leaves nothing
+that could be taken for an engine, and the next one cleans up after it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from gridup.setup import binary, on_path
+from gridup.setup.binary import ENGINE_VERSION, Engine, SourceError
+from gridup_infra.errors import BusyError, SetupError
+from gridup_infra.locking import locked
+from gridup_infra.paths import Home, ensure_private
+
+__all__ = ["ENGINE_VERSION", "Engine", "ensure_engine", "find_engine"]
+
+WAIT_SECONDS = 3600.0
+"""How long to wait for another run that is getting the engine: a build on a slow machine."""
+
+INSTALL_PAGE = "https://www.pulumi.com/docs/install/"
+
+
+def find_engine(home: Home) -> Engine | None:
+    """The engine that `ensure_engine` would use now; None when it would have to get one."""
+    return on_path.find(home.engine) or binary.load(home.engine / ENGINE_VERSION)
+
+
+def ensure_engine(home: Home, progress: Callable[[str], None]) -> Engine:
+    """The engine, fetched or built where it is not there.
+
+    Args:
+        progress: is told each step in a short line.
+
+    Raises:
+        SetupError: it could not be had; says what was tried.
+    """
+    found = find_engine(home)
+    if found:
+        return found
+    try:
+        ensure_private(home.engine)
+        with _turn(home.engine, progress):
+            return find_engine(home) or _get(home.engine, progress)
+    except OSError as error:
+        raise _disk_error(error, home.engine) from None
+
+
+@contextlib.contextmanager
+def _turn(engines: Path, progress: Callable[[str], None]) -> Iterator[None]:
+    """One at a time; who has to wait is told for what."""
+    lock, what = engines / ".lock", f"getting the Pulumi engine {ENGINE_VERSION}"
+    with contextlib.ExitStack() as stack:
+        try:
+            try:
+                stack.enter_context(locked(lock, what, wait=0, busy="waiting for another run"))
+            except BusyError as error:
+                progress(error.message.rstrip("."))
+                busy = "The Pulumi engine is still not there after an hour"
+                stack.enter_context(locked(lock, what, wait=WAIT_SECONDS, busy=busy))
+        except BusyError as error:
+            raise SetupError(error.message, "End that process, then run the same command again.") from None
+        yield
+
+
+def _get(engines: Path, progress: Callable[[str], None]) -> Engine:
+    # Both are only needed once in a machine's life.
+    from gridup.setup import build, download
+
+    binary.remove_leftovers(engines)
+    target = engines / ENGINE_VERSION
+    tried: list[str] = []
+    details: tuple[str, ...] = ()
+    for get in (download.get, build.get):
+        try:
+            return get(target, progress)
+        except SourceError as error:
+            # Only this: a full disk, for one, would also be in the way of the next.
+            tried.append(error.message)
+            details = error.details or details
+    raise SetupError(
+        f"The Pulumi engine {ENGINE_VERSION} could not be had: {'; '.join(tried)}.",
+        f"Install Pulumi {ENGINE_VERSION} or newer ({INSTALL_PAGE}) or Go {build.needed_go()} or newer,"
+        f" or set {download.BASE_VARIABLE} to a mirror of Pulumi's releases.",
+        details,
+    )
+
+
+def _disk_error(error: OSError, engines: Path) -> SetupError:
+    if binary.is_full(error):
+        return binary.full(engines)
+    return SetupError(
+        f"{error.filename or engines} can't be used: {error.strerror or error}.",
+        "Make it writable, or set GRIDUP_HOME to a folder of your own.",
+    )
