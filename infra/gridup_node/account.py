@@ -51,7 +51,6 @@ def sign_in(server: Any, email: str, password: str) -> Account:
     Raises:
         Refused: it is not; the message is the same whatever was wrong.
     """
-    from pydantic import ValidationError
     from syft.server.credentials import UserLoginCredentials
     from syft.types.errors import SyftException
 
@@ -62,6 +61,6 @@ def sign_in(server: Any, email: str, password: str) -> Account:
         credentials = UserLoginCredentials(email=email, password=password)
         context = server.get_unauthed_context(credentials)
         key = server.services.user.exchange_credentials(context=context).value
-    except (SyftException, ValidationError, UnicodeError) as error:
+    except (SyftException, ValueError) as error:  # pydantic's ValidationError is a ValueError
         raise Refused(wrong) from error
     return Account(server, key.signing_key)

@@ -26,7 +26,7 @@ def confine() -> None:
 
     bind, add_consumer = ZMQProducer.bind, ZMQClient.add_consumer
 
-    def bind_here(self: Any, endpoint: str) -> None:
+    def bind_here(self: Any, _endpoint: str) -> None:
         bind(self, ADDRESS)
 
     def add_consumer_here(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -35,7 +35,7 @@ def confine() -> None:
 
     ZMQProducer.bind = bind_here
     ZMQClient.add_consumer = add_consumer_here
-    ZMQProducer.address = property(lambda self: ADDRESS)
+    ZMQProducer.address = property(lambda _self: ADDRESS)
 
 
 def attach_workers(server: Any) -> int:

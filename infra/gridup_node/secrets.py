@@ -130,7 +130,9 @@ def problems(folder: Path) -> list[str]:
         elif not _filled(path):
             found.append(f"{folder.name}/{name}: empty")
         elif stat.S_IMODE(path.stat().st_mode) & 0o077:
-            found.append(f"{folder.name}/{name}: others may read it (mode {stat.S_IMODE(path.stat().st_mode):04o})")
+            found.append(
+                f"{folder.name}/{name}: others may read it (mode {stat.S_IMODE(path.stat().st_mode):04o})"
+            )
     return found
 
 

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from gridup_infra import processes
 from gridup_node import catalog
 
@@ -67,8 +68,10 @@ def runtime(tmp_path_factory: pytest.TempPathFactory) -> Path:
             env = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
             for argv in (
                 [_uv(), "venv", "-q", "--python", python, folder],
-                [_uv(), "pip", "install", "-q", "--require-hashes", "--compile-bytecode"]
-                + ["--python", folder / "bin" / "python", "-r", lock],
+                [
+                    *(_uv(), "pip", "install", "-q", "--require-hashes", "--compile-bytecode"),
+                    *("--python", folder / "bin" / "python", "-r", lock),
+                ],
             ):
                 done = processes.run(argv, timeout=600, env=env)
                 assert done.ok, done.stderr
@@ -126,7 +129,13 @@ class Node:
             "stack_id": "0",
             "node_type": self.node_type,
             "bind": "127.0.0.1",
-            "ports": {"proxy": 8080, "api": self.port, "api.queue": free_port(), "ssh": 2222, "jupyter": 8888},
+            "ports": {
+                "proxy": 8080,
+                "api": self.port,
+                "api.queue": free_port(),
+                "ssh": 2222,
+                "jupyter": 8888,
+            },
             "endpoints": {
                 "ui": "http://127.0.0.1:8080/login",
                 "api": "http://127.0.0.1:8080/api/v2",

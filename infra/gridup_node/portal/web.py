@@ -47,7 +47,10 @@ ERRORS: Mapping[int, tuple[str, str]] = {
     404: ("There is no such page", "The address may be mistyped, or the page has moved."),
     405: ("That can't be done here", "The page was asked for something it does not do."),
     413: ("Too much was sent", "The form was larger than any of ours."),
-    500: ("Something went wrong", "The node met an error it did not expect; its log says more (gridup logs, api)."),
+    500: (
+        "Something went wrong",
+        "The node met an error it did not expect; its log says more (gridup logs, api).",
+    ),
 }
 
 log = logging.getLogger(__name__)
@@ -150,19 +153,23 @@ class _Portal:
     async def logout(self, request: Request) -> Response:
         identity = request.cookies.get(self._session_cookie, "")
         form = await _form(request)
-        if self._sessions.find(identity) is not None and not is_ours(self._key, identity, form.get("token", "")):
+        if self._sessions.find(identity) is not None and not is_ours(
+            self._key, identity, form.get("token", "")
+        ):
             return self._error_page(403, "That did not come from our own page", "Nothing was done.")
         self._sessions.end(identity)
         response = RedirectResponse("/login", status_code=303)
         response.delete_cookie(self._session_cookie)
         return response
 
-    async def error(self, request: Request, error: Exception) -> Response:
+    async def error(self, _request: Request, error: Exception) -> Response:
         status = error.status_code if isinstance(error, HTTPException) else 500
         title, text = ERRORS.get(status, ERRORS[500] if status >= 500 else ("That did not work", ""))
         return self._error_page(status, title, text)
 
-    def _login_form(self, request: Request, status: int = 200, problem: str = "", email: str = "") -> Response:
+    def _login_form(
+        self, request: Request, status: int = 200, problem: str = "", email: str = ""
+    ) -> Response:
         cookie = request.cookies.get(self._form_cookie) or secrets.token_urlsafe(32)
         token = form_token(self._key, cookie)
         response = self._page("login.html", status, problem=problem, email=email[:254], token=token)
@@ -246,7 +253,9 @@ async def _form(request: Request) -> dict[str, str]:
 
 def _file(name: str, kind: str) -> Any:
     async def answer(_request: Request) -> Response:
-        return FileResponse(HERE / "static" / name, media_type=kind, headers={"Cache-Control": "max-age=3600"})
+        return FileResponse(
+            HERE / "static" / name, media_type=kind, headers={"Cache-Control": "max-age=3600"}
+        )
 
     return answer
 
@@ -262,7 +271,7 @@ def _duration(seconds: int) -> str:
 
 
 class _SecurityHeaders:
-    """Adds `HEADERS` to every answer. Plain ASGI: Starlette's own base class costs a task for each request."""
+    """Adds `HEADERS` to every answer. Plain ASGI: Starlette's base class costs a task for each request."""
 
     def __init__(self, app: Any) -> None:
         self._app = app

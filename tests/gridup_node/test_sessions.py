@@ -1,0 +1,93 @@
+"""Sessions, form tokens and the wait of those who guess."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gridup_node.account import Account
+from gridup_node.portal.sessions import IDLE_SECONDS, LIFE_SECONDS, Sessions, form_token, is_ours
+from gridup_node.portal.throttle import FREE_TRIES, FREE_TRIES_OF_CALLER, LONGEST_WAIT, MOST_ENTRIES, Throttle
+
+ACCOUNT = Account(server=None, key=None)
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_a_session_ends_when_unused_when_old_and_when_ended() -> None:
+    clock = Clock()
+    sessions = Sessions(clock)
+    unused, used = sessions.begin(ACCOUNT), sessions.begin(ACCOUNT)
+    for _ in range(int(LIFE_SECONDS / IDLE_SECONDS * 2) - 1):
+        clock.now += IDLE_SECONDS / 2
+        assert sessions.find(used) is not None
+    assert sessions.find(unused) is None
+    clock.now += IDLE_SECONDS
+    assert sessions.find(used) is None
+    ended = sessions.begin(ACCOUNT)
+    sessions.end(ended)
+    assert sessions.find(ended) is None
+    assert sessions.find("") is None
+    assert len(sessions) == 0
+
+
+def test_the_number_of_sessions_is_bounded_and_the_one_unused_longest_goes() -> None:
+    clock = Clock()
+    sessions = Sessions(clock, most=3)
+    first, second, third = (sessions.begin(ACCOUNT) for _ in range(3))
+    clock.now += 1
+    assert sessions.find(first)
+    assert sessions.find(third)
+    sessions.begin(ACCOUNT)
+    assert len(sessions) == 3
+    assert sessions.find(second) is None
+
+
+def test_only_our_token_for_this_browser_is_accepted() -> None:
+    token = form_token(b"key", "cookie")
+    assert is_ours(b"key", "cookie", token)
+    for key, cookie, given in (
+        (b"other", "cookie", token),
+        (b"key", "other", token),
+        (b"key", "cookie", "é"),
+    ):
+        assert not is_ours(key, cookie, given)
+    assert not is_ours(b"key", "", form_token(b"key", ""))
+
+
+def _failures(throttle: Any, count: int, caller: str, account: str) -> None:
+    for _ in range(count):
+        throttle.failed(caller, account)
+
+
+def test_the_wait_doubles_is_bounded_and_is_the_callers_own() -> None:
+    clock = Clock()
+    throttle = Throttle(clock)
+    _failures(throttle, FREE_TRIES - 1, "1.2.3.4", "A@b.c")
+    assert throttle.wait("1.2.3.4", "a@b.c") == 0
+    waits = []
+    for _ in range(12):
+        throttle.failed("1.2.3.4", "a@b.c")
+        waits.append(throttle.wait("1.2.3.4", "a@B.c"))
+    assert waits == [min(2**n, LONGEST_WAIT) for n in range(12)]
+    assert throttle.wait("5.6.7.8", "a@b.c") == 0
+    clock.now += LONGEST_WAIT
+    assert throttle.wait("1.2.3.4", "a@b.c") == 0
+    throttle.succeeded("1.2.3.4", "a@b.c")
+    throttle.failed("1.2.3.4", "a@b.c")
+    assert throttle.wait("1.2.3.4", "a@b.c") == 0
+
+
+def test_many_accounts_tried_by_one_caller_are_slowed_too_and_memory_is_bounded() -> None:
+    throttle = Throttle(Clock())
+    for number in range(FREE_TRIES_OF_CALLER):
+        throttle.failed("1.2.3.4", f"{number}@b.c")
+    assert throttle.wait("1.2.3.4", "new@b.c") > 0
+    for number in range(MOST_ENTRIES * 2):
+        throttle.failed(f"caller {number}", "a@b.c")
+    assert len(throttle._tries) <= MOST_ENTRIES
