@@ -270,7 +270,7 @@ def make_venv(folder: Path) -> None:
             raise
         minor = f"{sys.version_info[0]}.{sys.version_info[1]}"
         raise SetupError(
-            f"{sys.executable} lacks the venv or ensurepip module, and there is no uv {version_text(MINIMAL_UV)}+.",
+            f"{sys.executable} has no ensurepip, and no uv {version_text(MINIMAL_UV)} or newer is on PATH.",
             f"Install one of them: on Debian `apt install python3-venv` (or python{minor}-venv), or uv.",
         ) from None
 
@@ -308,7 +308,7 @@ def tool_error(name: str, result: Result) -> SetupError:
         cause = next((line for line in lines if NO_NETWORK.search(line)), "")
         return SetupError(
             f"{name} could not get the packages: {shorten(cause)}",
-            "Is there a network? HTTPS_PROXY, SSL_CERT_FILE and PIP_INDEX_URL or UV_DEFAULT_INDEX are honoured.",
+            "Is there a network? HTTPS_PROXY, SSL_CERT_FILE, PIP_INDEX_URL, UV_DEFAULT_INDEX are honoured.",
         )
     cause = next((line for line in lines if line.lower().startswith("error")), lines[-1] if lines else "")
     return SetupError(f"{name} failed: {shorten(cause) or f'exit code {result.code}'}", "", tuple(lines[-4:]))

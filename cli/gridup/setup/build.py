@@ -31,6 +31,9 @@ SDK = "github.com/pulumi/pulumi/sdk/v3"
 BUILD_SECONDS = 3600.0
 """7.5 minutes on two cores with nothing in Go's caches."""
 
+GO_PLACES = ("/usr/local/go/bin/go", "/opt/homebrew/bin/go", "/usr/lib/go/bin/go")
+"""Where Go may be without being on PATH: its own installer leaves that to the person."""
+
 TOLD_EVERY = 15.0
 """Seconds between two lines of progress."""
 
@@ -89,14 +92,10 @@ def find_go() -> str:
 
 
 def _candidates() -> Iterator[str]:
-    """Where a Go may be: its own installer leaves it out of PATH."""
-    seen = set()
     root = os.environ.get("GOROOT")
-    places = [which("go"), f"{root}/bin/go" if root else None]
-    places += ["/usr/local/go/bin/go", "/opt/homebrew/bin/go", "/usr/lib/go/bin/go"]
+    places = dict.fromkeys([which("go"), f"{root}/bin/go" if root else None, *GO_PLACES])
     for place in places:
-        if place and place not in seen and os.access(place, os.X_OK):
-            seen.add(place)
+        if place and os.access(place, os.X_OK):
             yield place
 
 
