@@ -163,5 +163,6 @@ def _from_text(key: str, text: str, like: object) -> object:
             raise UsageError(f"{PROJECT}:{key} is {text!r}; it must be a whole number.")
         return int(text)
     if isinstance(like, tuple):
-        return tuple(line for line in text.splitlines() if line)
+        # Not splitlines: a key's comment may hold what Unicode calls a line's end.
+        return tuple(line for line in text.split("\n") if line)
     return text
