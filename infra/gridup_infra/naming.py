@@ -31,7 +31,8 @@ def check_name(name: str) -> str:
         raise NameError_(f"{name!r} can't be a node's name: {RULE}.", 'For example --name "Inst".')
     if len(name) > NAME_MAX:
         raise NameError_(f"A name of {len(name)} characters is too long: {RULE}.")
-    if any(unicodedata.category(c) in ("Cc", "Cs") for c in name):
+    # Zl and Zp, Unicode's own line and paragraph ends, would break every table and log line.
+    if any(unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") for c in name):
         raise NameError_(f"{name!r} can't be a node's name: {RULE}.")
     return name
 
