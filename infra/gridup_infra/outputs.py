@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar
 
-from gridup_infra.errors import StateError
+from gridup_infra.errors import StateError, UsageError
 from gridup_infra.spec import DeploySpec
 from gridup_node.services import FRONT, SERVICES, Service
 
@@ -102,8 +102,10 @@ class NodeOutputs:
         try:
             whole = json.loads(text)
             whole["spec"] = DeploySpec.from_config(whole["spec"])
+            dict(whole["ports"])
             return cls(**whole)
-        except (ValueError, TypeError, KeyError) as error:
+        # UsageError: a spec that we refuse here was not typed by whoever only asks for the status.
+        except (ValueError, TypeError, KeyError, AttributeError, UsageError) as error:
             raise StateError(f"The stack's output {EXPORT!r} can't be read: {error}.") from error
 
 
