@@ -109,6 +109,9 @@ def start_server(folder: facts.Folder, node: facts.Facts) -> Any:
         in_memory_workers=True,
         background_tasks=False,
     )
+    lost = queueing.end_lost_jobs(server)
+    if lost:
+        log.warning("%d jobs were running when the node ended; they are marked as interrupted", lost)
     queueing.attach_workers(server)
     # `gridup_node.admin` may have given the node that was just making its database another one.
     now = secrets.read(folder.secrets, secrets.ADMIN_PASSWORD)

@@ -51,3 +51,24 @@ def attach_workers(server: Any) -> int:
     for uid in idle:
         server.add_consumer_for_service(service_name=pool.name, syft_worker_id=uid, address=ADDRESS)
     return len(idle)
+
+
+def end_lost_jobs(server: Any) -> int:
+    """Mark the jobs that were running when the node last ended as interrupted; returns how many.
+
+    Nothing else would: whoever waits for one waits for ever. Call it before there are workers.
+    """
+    from syft.service.job.job_stash import JobStatus
+    from syft.service.queue.queue_stash import Status
+    from syft.service.response import SyftError
+
+    key = server.verify_key
+    lost = server.queue_stash.get_by_status(key, Status.PROCESSING).unwrap()
+    for item in lost:
+        item.status, item.resolved = Status.INTERRUPTED, True
+        server.queue_stash.set_result(key, item).unwrap()
+        job = server.job_stash.get_by_uid(key, item.job_id).unwrap()
+        job.status, job.resolved = JobStatus.INTERRUPTED, True
+        job.result = SyftError(message="The node was restarted while this job ran. Please run it again.")
+        server.job_stash.set_result(key, job).unwrap()
+    return len(lost)

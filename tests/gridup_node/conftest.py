@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import hashlib
 import http.client
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -23,7 +19,6 @@ from typing import Any
 import pytest
 
 from gridup_infra import processes
-from gridup_node import catalog
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = Path(__file__).parent / "scripts"
@@ -31,51 +26,12 @@ EMAIL = "admin@inst.example"
 NAME = "<b>Inst & Söhne</b>"
 
 
-def missing(reason: str) -> Any:
-    """Skip for want of a part; where all parts are demanded that is a failure."""
-    if os.environ.get("GRIDUP_REQUIRE") == "all":
-        pytest.fail(reason)
-    pytest.skip(reason)
-
-
-def _uv() -> str:
-    try:
-        from uv import find_uv_bin
-
-        return str(find_uv_bin())
-    except (ImportError, FileNotFoundError):
-        return processes.which("uv") or missing("uv is not installed")
-
-
 @pytest.fixture(scope="session")
-def runtime(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The Python of a node's environment, built from our lock: once into GRIDUP_TEST_RUNTIME, where set."""
+def node_python(request: pytest.FixtureRequest) -> Path:
+    """The Python of a node's environment: GRIDUP_TEST_RUNTIME's, where set, else the suite's own."""
     given = os.environ.get("GRIDUP_TEST_RUNTIME")
-    cache = Path(given) if given else tmp_path_factory.mktemp("runtime")
-    if (cache / "bin" / "python").exists():
-        return cache / "bin" / "python"
-    lock = catalog.lock_for("latest")
-    version = "{}.{}".format(*sys.version_info) if sys.version_info < (3, 13) else "3.11"
-    key = hashlib.sha256(lock.read_bytes() + version.encode()).hexdigest()[:12]
-    cache.mkdir(parents=True, exist_ok=True)
-    folder = cache / f"syft-{key}"
-    with (cache / f"{key}.lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        if not (folder / "complete").exists():
-            shutil.rmtree(folder, ignore_errors=True)
-            python = sys.executable if version != "3.11" or sys.version_info[:2] == (3, 11) else version
-            # Compiled: syft's import takes twice as long without, and each test starts several.
-            env = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
-            for argv in (
-                [_uv(), "venv", "-q", "--python", python, folder],
-                [
-                    *(_uv(), "pip", "install", "-q", "--require-hashes", "--compile-bytecode"),
-                    *("--python", folder / "bin" / "python", "-r", lock),
-                ],
-            ):
-                done = processes.run(argv, timeout=600, env=env)
-                assert done.ok, done.stderr
-            (folder / "complete").touch()
+    # Asked for by name: where an environment is given, none is built.
+    folder = Path(given) if given else Path(request.getfixturevalue("runtime"))
     return folder / "bin" / "python"
 
 
@@ -225,13 +181,13 @@ class Node:
 
 
 @pytest.fixture(scope="session")
-def make_node(runtime: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Node]]:
+def make_node(node_python: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Node]]:
     """Makes nodes that are not started yet; what still runs at the end is killed."""
     made: list[Node] = []
 
     def make(**options: Any) -> Node:
         # A folder's name that breaks an address, a shell and a configuration file that are careless.
-        node = Node(home=tmp_path_factory.mktemp("nodes") / "my node #1%20", python=runtime, **options)
+        node = Node(home=tmp_path_factory.mktemp("nodes") / "my node #1%20", python=node_python, **options)
         made.append(node)
         return node
 

@@ -22,23 +22,17 @@ NAME = "<b>Inst & Söhne</b>"
 SIZES = {"desktop": (1280, 800), "phone": (360, 740)}
 
 
-def _missing(reason: str) -> Any:
-    if os.environ.get("GRIDUP_REQUIRE") == "all":
-        pytest.fail(reason)
-    pytest.skip(reason)
-
-
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     try:
         from playwright.sync_api import sync_playwright
     except ImportError:
-        _missing("playwright is not installed")
+        pytest.skip("playwright is not installed")
     chromium = next(
         filter(None, map(processes.which, ("chromium", "chromium-browser", "google-chrome"))), None
     )
     if chromium is None:
-        _missing("no Chromium is installed")
+        pytest.skip("no Chromium is installed")
     with sync_playwright() as playwright:
         # Without a sandbox: root has none, in CI, and the pages are our own.
         started = playwright.chromium.launch(
@@ -50,7 +44,7 @@ def browser() -> Iterator[Any]:
 
 @pytest.mark.parametrize("size", SIZES)
 def test_sign_in_look_and_sign_out(node: Any, browser: Any, size: str, tmp_path: Path) -> None:
-    shots = Path(os.environ.get("GRIDUP_SCREENSHOTS", tmp_path))
+    shots = Path(os.environ.get("TEST_SCREENSHOTS", tmp_path))
     width, height = SIZES[size]
     page = browser.new_page(viewport={"width": width, "height": height})
     wrong: list[str] = []
@@ -87,7 +81,7 @@ def test_sign_in_look_and_sign_out(node: Any, browser: Any, size: str, tmp_path:
 
 
 def test_a_wrong_password_is_said_to_those_who_listen_too(node: Any, browser: Any, tmp_path: Path) -> None:
-    shots = Path(os.environ.get("GRIDUP_SCREENSHOTS", tmp_path))
+    shots = Path(os.environ.get("TEST_SCREENSHOTS", tmp_path))
     page = browser.new_page(color_scheme="dark", viewport={"width": 900, "height": 760})
     page.goto(f"{node.url}/login")
     page.get_by_label("E-mail address").fill("admin@inst.example")

@@ -53,6 +53,14 @@ ERRORS: Mapping[int, tuple[str, str]] = {
     ),
 }
 
+ROLES: Mapping[str, str] = {
+    "ADMIN": "an administrator",
+    "DATA_OWNER": "a data owner",
+    "DATA_SCIENTIST": "a data scientist",
+    "GUEST": "a guest",
+}
+"""syft's roles, as a sentence has them."""
+
 log = logging.getLogger(__name__)
 
 
@@ -233,8 +241,8 @@ def _look(account: Account) -> dict[str, Any]:
             counts[title] = len(account.call(path))
         except Refused:
             counts[title] = None
-    role = getattr(user.role, "name", "guest")
-    return {"user": user, "role": role.replace("_", " ").lower(), "counts": counts}
+    role = getattr(user.role, "name", "GUEST")
+    return {"user": user, "role": ROLES.get(role, role.replace("_", " ").lower()), "counts": counts}
 
 
 async def _form(request: Request) -> dict[str, str]:

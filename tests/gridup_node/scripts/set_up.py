@@ -2,6 +2,7 @@
 
 import json
 import sys
+import time
 
 import numpy as np
 import syft as sy
@@ -51,8 +52,26 @@ try:
     seen["before approval"] = "let in"
 except Exception:  # noqa: BLE001 - however the client says no
     seen["before approval"] = "refused"
-root.requests[-1].approve()
+next(one for one in root.requests if one.status.name == "PENDING").approve()
 job = her.code.total(ages=ages, blocking=False)
 seen["job"] = job.wait(timeout=60).get()
 seen["workers"] = [str(worker.consumer_state.value) for worker in root.worker_pools[0].workers]
+
+
+@sy.syft_function_single_use(ages=ages)
+def endless(ages):
+    import time
+
+    time.sleep(600)
+    return float(ages.sum())
+
+
+her.code.request_code_execution(endless)
+next(one for one in root.requests if one.status.name == "PENDING").approve()
+slow = her.code.endless(ages=ages, blocking=False)
+end = time.monotonic() + 30
+while seen.get("running") != "PROCESSING" and time.monotonic() < end:
+    time.sleep(0.5)
+    seen["running"] = next(job for job in her.jobs if job.id == slow.id).status.name
+seen["slow"] = str(slow.id)
 print(json.dumps(seen))
