@@ -96,12 +96,13 @@ class PulumiEngine:
     def forget(self, stack: str) -> None:
         import shutil
 
+        folder = self._home.stack(stack)
+        workspace = self._workspace(folder)
         with _errors({}):
-            self._workspace(self._home.stack(stack)).remove_stack(stack)
-        # The lock's file stays: another run may be waiting on it.
-        for path in self._home.stack(stack).iterdir():
-            if path.name != "lock":
-                path.unlink() if path.is_file() else shutil.rmtree(path)
+            # The Automation API has no word for the backups, which hold the whole state.
+            words = ["stack", "rm", stack, "--yes", "--remove-backups"]
+            self._command.run(words, str(folder), workspace.env_vars)
+        shutil.rmtree(folder)
 
     def unlock(self, stack: str) -> bool:
         found = [lock for lock in self._locks(stack) if _is_dead(lock)]

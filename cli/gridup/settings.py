@@ -67,6 +67,23 @@ class Settings:
             made[PASSPHRASE_FILE] = self.environment.get(PASSPHRASE_FILE) or str(self.home.passphrase)
         return made
 
+    def stored_config(self, stack: str) -> dict[str, str]:
+        """The stack's configuration as this machine last wrote it; empty when it never did."""
+        path = self.stack_file(stack)
+        if not path.exists():
+            return {}
+        import yaml
+
+        try:
+            found = (yaml.safe_load(path.read_text()) or {}).get("config") or {}
+            return {str(key): str(value) for key, value in found.items()}
+        except (OSError, yaml.YAMLError, AttributeError) as error:
+            raise StateError(f"{path} can't be read: {str(error).splitlines()[0]}.") from error
+
+    def stack_file(self, stack: str) -> Path:
+        """Pulumi's configuration file of a stack."""
+        return self.home.stack(stack) / f"Pulumi.{stack}.yaml"
+
     def ensure_state(self) -> None:
         """Make what a first use needs: the folder of the state and a passphrase of its own.
 

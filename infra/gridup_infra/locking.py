@@ -40,21 +40,44 @@ def locked(path: Path, what: str, *, wait: float, busy: str) -> Iterator[None]:
     Raises:
         BusyError: another process held it all that time.
     """
-    ensure_private(path.parent)
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    fd = _acquire(path, time.monotonic() + wait, busy)
     try:
-        end = time.monotonic() + wait
-        while not _try(fd):
-            if time.monotonic() >= end:
-                holder = _holder(fd)
-                detail = f": {holder.describe()}" if holder else ""
-                raise BusyError(f"{busy}{detail}.", "Wait for it to end, or give --wait-lock SECONDS.")
-            time.sleep(0.1)
         os.ftruncate(fd, 0)
         os.pwrite(fd, json.dumps([what, os.getpid(), time.time()]).encode(), 0)
         yield
     finally:
         os.close(fd)
+
+
+def _acquire(path: Path, end: float, busy: str) -> int:
+    while True:
+        ensure_private(path.parent)
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            _wait(fd, end, busy)
+        except BaseException:
+            os.close(fd)
+            raise
+        if _is(path, fd):
+            return fd
+        # The last holder removed the file, as a destroy does: what we hold is not what others will open.
+        os.close(fd)
+
+
+def _wait(fd: int, end: float, busy: str) -> None:
+    while not _try(fd):
+        if time.monotonic() >= end:
+            holder = _holder(fd)
+            detail = f": {holder.describe()}" if holder else ""
+            raise BusyError(f"{busy}{detail}.", "Wait for it to end, or give --wait-lock SECONDS.")
+        time.sleep(0.1)
+
+
+def _is(path: Path, fd: int) -> bool:
+    try:
+        return os.path.samestat(os.fstat(fd), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _try(fd: int) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,7 +20,7 @@ from gridup_infra import targets
 from gridup_infra.errors import NameError_, UsageError
 from gridup_infra.naming import check_name, stack_name
 from gridup_infra.outputs import NodeOutputs
-from gridup_infra.spec import DEFAULT_ADMIN_EMAIL, NODE_TYPES, DeploySpec
+from gridup_infra.spec import DEFAULT_ADMIN_EMAIL, NODE_TYPES, PROJECT, DeploySpec
 from gridup_infra.targets.base import Capability, Target
 
 EPILOG = """\b
@@ -169,12 +170,12 @@ def deploy(session: Session, name: str, asked: dict[str, Any], how: How) -> None
         asked: fields of a `DeploySpec`; None keeps what the stack has, or the default.
     """
     # Whatever is impossible is refused before anything is fetched or made.
-    resolve(asked, check_name(name), None)
+    resolve(asked, check_name(name), None, {})
     with session.ui.progress() as reporter:
         engine = session.engine(reporter)
         with engine.lock(stack_name(name), name, "a deploy", how.wait_lock):
             record = session.state.read(stack_name(name))
-            spec, target = resolve(asked, name, record)
+            spec, target = resolve(asked, name, record, session.settings.stored_config(stack_name(name)))
             if how.preflight:
                 target.preflight(spec, record.outputs if record else None)
             reporter.step(f'Deploying "{name}" on {target.title}')
@@ -188,14 +189,19 @@ def deploy(session: Session, name: str, asked: dict[str, Any], how: How) -> None
     show(session.ui, outputs, report, results)
 
 
-def resolve(asked: dict[str, Any], name: str, record: Record | None) -> tuple[DeploySpec, Target]:
+def resolve(
+    asked: dict[str, Any], name: str, record: Record | None, stored: Mapping[str, str]
+) -> tuple[DeploySpec, Target]:
     """What the node should be: the flags given, over what the stack has, over the defaults.
+
+    Args:
+        stored: the stack's configuration on this machine, for a first deploy that was broken off.
 
     Raises:
         NameError_: the stack belongs to a node of another name.
         UsageError: the target does not have what is asked, or can't be changed.
     """
-    previous = known_spec(record)
+    previous = known_spec(record, stored)
     if previous and previous.name != name:
         raise NameError_(
             f'"{name}" and the deployed "{previous.name}" would share the stack {previous.stack}.',
@@ -216,8 +222,8 @@ def resolve(asked: dict[str, Any], name: str, record: Record | None) -> tuple[De
     return target.resolve(replace(base, **given), previous), target
 
 
-def known_spec(record: Record | None) -> DeploySpec | None:
-    """What is known of a stack's spec: all of it, or its identity when its first deploy was broken off."""
+def known_spec(record: Record | None, stored: Mapping[str, str]) -> DeploySpec | None:
+    """What is known of a stack's spec: as last deployed; of a broken-off first deploy as it was asked for."""
     if record is None:
         return None
     if record.outputs:
@@ -225,6 +231,8 @@ def known_spec(record: Record | None) -> DeploySpec | None:
     if record.identity is None:
         return None
     found = record.identity
+    if stored.get(f"{PROJECT}:stack-id") == found.stack_id:
+        return DeploySpec.from_config(stored)
     return DeploySpec(name=found.name, target=found.target, stack_id=found.stack_id)
 
 

@@ -37,7 +37,7 @@ def main(
         binary = session.binary(reporter)
     settings = session.settings
     made = settings.pulumi_environment()
-    made["PULUMI_OPTION_CONFIG_FILE"] = str(settings.home.stack(record.stack) / f"Pulumi.{record.stack}.yaml")
+    made["PULUMI_OPTION_CONFIG_FILE"] = str(settings.stack_file(record.stack))
     leading = [str(Path(sys.executable).parent), str(Path(binary.root) / "bin")]
     made["PATH"] = os.pathsep.join([*leading, settings.environment.get("PATH", os.defpath)])
 

@@ -54,7 +54,7 @@ def main(
         "keep_data": keep_data,
     }
     record = session.state.read(stack_name(wanted))
-    spec, target = resolve(asked, wanted, record)
+    spec, target = resolve(asked, wanted, record, session.settings.stored_config(stack_name(wanted)))
     with session.ui.progress() as reporter:
         engine = session.engine(reporter)
         with engine.lock(spec.stack, wanted, "a preview", wait_lock):
