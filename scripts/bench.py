@@ -327,7 +327,11 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="gridup-bench-") as folder:
         bench = Bench(Path(folder), options.repeat)
-        result: dict[str, Any] = {"cpus": os.cpu_count(), "load": os.getloadavg()[0], "repeat": options.repeat}
+        result: dict[str, Any] = {
+            "cpus": os.cpu_count(),
+            "load": os.getloadavg()[0],
+            "repeat": options.repeat,
+        }
         result["help_seconds"] = bench_help(bench)
         result["help_peak_memory"] = bench_help_memory(bench)
         result["check_nothing_there_seconds"] = bench_check(bench, options.full)

@@ -39,7 +39,7 @@ NO_SPACE = ("no space left", "os error 28", "disk quota exceeded")
 NO_NETWORK = re.compile(
     r"failed to fetch|failed to download|error sending request|dns error|name resolution|"
     r"connection (refused|reset|error|timed out)|network is unreachable|newconnectionerror|"
-    r"no matching distribution|timed out|tunnel|certificate",
+    r"no matching distribution|not found in the package registry|timed out|tunnel|certificate",
     re.IGNORECASE,
 )
 
@@ -304,6 +304,14 @@ def tool_error(name: str, result: Result) -> SetupError:
     lines = [line.strip(" │╰─▶├×") for line in text.splitlines() if line.strip()]
     if is_full(text):
         return full()
+    forged = next(
+        (line for line in lines if re.search(r"hash mismatch|do not match the hashes", line, re.I)), ""
+    )
+    if forged:
+        return SetupError(
+            f"The package index gave something else than the lock names: {shorten(forged)}",
+            "Nothing of it was installed. Is a mirror in between (PIP_INDEX_URL, UV_DEFAULT_INDEX)?",
+        )
     if NO_NETWORK.search(text):
         cause = next((line for line in lines if NO_NETWORK.search(line)), "")
         return SetupError(

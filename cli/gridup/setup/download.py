@@ -168,7 +168,7 @@ def _fetch(url: str, path: Path, digest: str, progress: Callable[[str], None], l
                 break
             except _Broken as error:
                 if attempt == limits.attempts:
-                    raise SourceError(str(error)) from None
+                    raise SourceError(f"the connection broke {attempt} times ({error})") from None
                 progress(f"the connection broke ({error}); going on")
                 time.sleep(min(attempt * 0.5, limits.stall))
         file.seek(0)
@@ -265,4 +265,7 @@ def _reason(error: Exception) -> str:
         if "resolve" in text or "getaddrinfo" in text or "Name or service" in text:
             return "its name can't be looked up"
         return "connection refused" if "refused" in text else "no connection"
+    if isinstance(error, Urllib3Error):
+        # Only while an answer is being read; requests wraps it at all other times.
+        return "cut off"
     return type(error).__name__
