@@ -113,7 +113,8 @@ def sshd_config(context: Context, _table: Sequence[Service]) -> str:
         f"Port {context.ports['ssh']}",
         f"ListenAddress {context.bind}",
         f"HostKey {_quoted(context.home + '/keys/host_ed25519')}",
-        f"AuthorizedKeysFile {_quoted(context.home + '/keys/authorized_keys')}",
+        # sshd fills in `%u` and the like here, and nowhere else.
+        f"AuthorizedKeysFile {_quoted((context.home + '/keys/authorized_keys').replace('%', '%%'))}",
         f"AllowUsers {context.user}",
         "AuthenticationMethods publickey",
         "PasswordAuthentication no",
@@ -211,4 +212,4 @@ def _program(context: Context, row: Service) -> dict[str, Any]:
 
 def _quoted(path: str) -> str:
     """As sshd_config wants a path that may hold spaces."""
-    return '"' + path.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%") + '"'
+    return '"' + path.replace("\\", "\\\\").replace('"', '\\"') + '"'

@@ -12,7 +12,7 @@ from gridup_infra.errors import UsageError
 from gridup_infra.spec import PROJECT, DeploySpec
 
 POOLS: dict[str, list[Any]] = {
-    "name": ["Inst", "123", "true", " a ", "a: b # c", "'\"\\", "北京大学", "🧬 1"],
+    "name": ["Inst", "123", "true", " a ", "a: b # c", "'\"\\a", "北京大学", "🧬 1"],
     "target": ["local", "docker"],
     "stack_id": ["", "0123456789abcdef"],
     "node_type": ["domain", "network"],
