@@ -63,17 +63,15 @@ class LocalTarget(Target):
         had = current.ports.get(FRONT) if current else None
         bind = spec.bind or "127.0.0.1"
         moved = current is not None and current.spec.bind != spec.bind
-        if spec.port and (spec.port != had or moved) and not ports.free(bind, spec.port):
-            raise PreflightError(
-                f"Port {spec.port} is in use by {ports.holder(spec.port)}.",
-                "Give another --port, or none: the next free one is taken.",
-            )
         kept = ports.kept_by_others(Home.default().nodes, self.folder(spec.stack))
-        if spec.port and spec.port in kept:
-            raise PreflightError(
-                f"Port {spec.port} is kept by another node of this machine.",
-                "Give another --port, or none: the next free one is taken.",
-            )
+        try:
+            ports.free(bind, 0)
+            if spec.port:
+                ports.check_kept(spec.port, kept)
+            if spec.port and (spec.port != had or moved):
+                ports.check_free(bind, spec.port)
+        except ResourceError as error:
+            raise PreflightError(error.message, error.suggestion) from None
         existing = next(path for path in (Home.default().root, *Home.default().root.parents) if path.exists())
         free = shutil.disk_usage(existing).free
         if free < MINIMUM_FREE:
@@ -127,7 +125,7 @@ class LocalTarget(Target):
             power = Power.STARTING
         else:
             power = Power.RUNNING
-        return Inspection(power, tuple(problems), dead)
+        return Inspection(power, tuple(problems), dead, whole=True)
 
     def leftovers(self, identity: Identity) -> tuple[str, ...]:
         from gridup_infra.targets.local import sweeping

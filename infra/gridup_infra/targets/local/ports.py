@@ -6,18 +6,47 @@ import contextlib
 import errno
 import json
 import socket
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from gridup_infra.errors import ResourceError
 from gridup_infra.outputs import url_host
+
+LAST = 65535
 
 TRIES = 200
 """How far from the default to look for a free port."""
 
 
 def free(address: str, port: int) -> bool:
-    """Whether something could listen there now."""
+    """Whether we could listen there now.
+
+    Raises:
+        ResourceError: this machine has no such address.
+    """
+    return _obstacle(address, port) is None
+
+
+def check_free(address: str, port: int) -> None:
+    """Nothing, when we could listen there now.
+
+    Raises:
+        ResourceError: we could not; it says why.
+    """
+    obstacle = _obstacle(address, port)
+    if obstacle == errno.EACCES:
+        raise ResourceError(
+            f"Port {port} of {url_host(address)} needs the rights of root.", "Give a --port from 1024 on, or none."
+        )
+    if obstacle is not None:
+        raise ResourceError(
+            f"Port {port} of {url_host(address)} is in use by {holder(port)}.",
+            "Give another --port, or none: the next free one is taken.",
+        )
+
+
+def _obstacle(address: str, port: int) -> int | None:
+    """The number of the error that listening there would meet."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with contextlib.closing(socket.socket(family, socket.SOCK_STREAM)) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -28,8 +57,8 @@ def free(address: str, port: int) -> bool:
                 raise ResourceError(
                     f"This machine has no address {address}.", "Give --bind one of its own, or 127.0.0.1."
                 ) from None
-            return False
-    return True
+            return error.errno
+    return None
 
 
 def holder(port: int) -> str:
@@ -44,14 +73,28 @@ def holder(port: int) -> str:
     return "another process"
 
 
-def kept_by_others(nodes: Path, folder: Path) -> set[int]:
-    """Ports that other nodes of this machine keep, whether they run or not."""
-    kept: set[int] = set()
+def kept_by_others(nodes: Path, folder: Path) -> dict[int, str]:
+    """Ports that other nodes of this machine keep, whether they run or not, with the nodes' names."""
+    kept: dict[int, str] = {}
     for path in nodes.glob("*/config/node.json"):
         if path.parent.parent != folder:
-            with contextlib.suppress(OSError, ValueError, KeyError, AttributeError):
-                kept.update(json.loads(path.read_text())["ports"].values())
+            with contextlib.suppress(OSError, ValueError, KeyError, AttributeError, TypeError):
+                facts = json.loads(path.read_text())
+                kept.update(dict.fromkeys(facts["ports"].values(), facts["name"]))
     return kept
+
+
+def check_kept(port: int, kept: Mapping[int, str]) -> None:
+    """Nothing, when no other node keeps `port`.
+
+    Raises:
+        ResourceError: one does; it is named.
+    """
+    if port in kept:
+        raise ResourceError(
+            f'Port {port} is kept by the node "{kept[port]}" of this machine.',
+            "Give another --port, or none: the next free one is taken.",
+        )
 
 
 def choose(
@@ -59,7 +102,7 @@ def choose(
     asked: Mapping[str, int],
     current: Mapping[str, int],
     bind: str,
-    taken: Collection[int],
+    taken: Mapping[int, str],
 ) -> dict[str, int]:
     """A port for every key of `wanted`.
 
@@ -67,19 +110,22 @@ def choose(
         wanted: the defaults, from the service table.
         asked: ports that the person asked for; taken as they are, or refused.
         current: ports that this node has: kept where they are not asked to change.
-        taken: ports not to be given away.
+        taken: ports not to be given away, each with the name of the node that keeps it.
 
     Raises:
-        ResourceError: an asked port is in use, or no free one was found.
+        ResourceError: an asked port is in use or kept, or no free one was found.
     """
     chosen: dict[str, int] = {}
     fixed = {key: asked.get(key) or current.get(key, 0) for key in wanted}
     for key, default in wanted.items():
         port = fixed[key]
-        if port and port != current.get(key) and not free(bind, port):
-            raise ResourceError(
-                f"Port {port} of {url_host(bind)} is in use by {holder(port)}.", "Give another --port, or none."
-            )
+        if port and port != current.get(key):
+            # A stopped node's ports look free.
+            check_kept(port, taken)
+            own = next((other for other, at in current.items() if at == port and other != key), None)
+            if own is not None:
+                raise ResourceError(f"Port {port} is this node's own for {own}.", "Give another --port.")
+            check_free(bind, port)
         if not port:
             others = {*taken, *chosen.values(), *fixed.values()}
             port = next((p for p in _from(default) if p not in others and free(bind, p)), 0)
@@ -92,4 +138,5 @@ def choose(
 def _from(default: int) -> Iterator[int]:
     # A privileged default (80) would find only privileged ones beside it.
     yield default
-    yield from range(max(default + 1, 1024), max(default + 1, 1024) + TRIES)
+    start = max(default + 1, 1024)
+    yield from range(start, min(start + TRIES, LAST + 1))

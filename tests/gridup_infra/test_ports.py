@@ -1,0 +1,186 @@
+"""Ports of local nodes: real sockets decide what is free, and no two nodes ever share one."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from gridup_infra.errors import PreflightError, ResourceError
+from gridup_infra.spec import DeploySpec
+from gridup_infra.targets.local import LocalTarget, ports
+from gridup_infra.targets.local.ports import choose, free, kept_by_others
+
+LOOPBACK = "127.0.0.1"
+
+
+@contextmanager
+def listening(address: str = LOOPBACK, port: int = 0) -> Iterator[int]:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as server:
+        server.bind((address, port))
+        server.listen()
+        yield server.getsockname()[1]
+
+
+def lay(nodes: Path, stack: str, **chosen: int) -> Path:
+    """A node's folder, as far as the choice of ports reads it."""
+    config = nodes / stack / "config"
+    config.mkdir(parents=True)
+    (config / "node.json").write_text(json.dumps({"name": stack.title(), "ports": chosen}))
+    return nodes / stack
+
+
+def test_the_default_is_taken_where_it_is_free() -> None:
+    with listening() as port:
+        pass
+    assert choose({"proxy": port}, {}, {}, LOOPBACK, {}) == {"proxy": port}
+
+
+def test_the_next_free_one_is_taken_where_the_default_is_in_use() -> None:
+    with listening() as port:
+        chosen = choose({"proxy": port}, {}, {}, LOOPBACK, {})["proxy"]
+        assert port < chosen <= port + ports.TRIES
+        assert free(LOOPBACK, chosen)
+
+
+def test_a_wildcard_and_an_address_get_in_each_others_way() -> None:
+    with listening("0.0.0.0") as port:
+        assert not free(LOOPBACK, port)
+    with listening() as port:
+        assert not free("0.0.0.0", port)
+
+
+def test_a_port_asked_for_that_is_in_use_is_refused_naming_who_has_it() -> None:
+    with listening() as port, pytest.raises(ResourceError) as caught:
+        choose({"proxy": 8080}, {"proxy": port}, {}, LOOPBACK, {})
+    assert f"Port {port} of 127.0.0.1 is in use by" in caught.value.message
+    assert f"(process {os.getpid()})" in caught.value.message
+    assert "--port" in caught.value.suggestion
+
+
+def test_a_nodes_own_ports_stay_even_while_its_services_hold_them() -> None:
+    with listening() as port:
+        current = {"proxy": port, "jupyter": port + 1}
+        assert choose({"proxy": 8080, "jupyter": 8888}, {}, current, LOOPBACK, {}) == current
+        assert choose({"proxy": 8080}, {"proxy": port}, {"proxy": port}, LOOPBACK, {}) == {"proxy": port}
+
+
+def test_a_changed_port_leaves_the_others_where_they_are() -> None:
+    with listening() as asked:
+        pass
+    chosen = choose({"proxy": 8080, "api": 1}, {"proxy": asked}, {"proxy": 7, "api": 9}, LOOPBACK, {})
+    assert chosen == {"proxy": asked, "api": 9}
+
+
+def test_two_services_never_get_the_same_port() -> None:
+    with listening() as port:
+        pass
+    chosen = choose({"a": port, "b": port, "c": port}, {"c": port}, {}, LOOPBACK, {})
+    assert chosen["c"] == port
+    assert len(set(chosen.values())) == 3
+
+
+def test_a_port_that_another_service_of_the_node_has_is_refused_even_while_the_node_is_stopped() -> None:
+    with listening() as port:
+        pass
+    with pytest.raises(ResourceError, match=f"Port {port} is this node's own for jupyter"):
+        choose({"proxy": 8080, "jupyter": 8888}, {"proxy": port}, {"proxy": 7, "jupyter": port}, LOOPBACK, {})
+
+
+def test_what_a_stopped_node_keeps_is_given_to_nobody_else(tmp_path: Path) -> None:
+    with listening() as port:
+        pass
+    mine = lay(tmp_path, "mine", proxy=port + 9)
+    lay(tmp_path, "other", proxy=port, api=port + 1)
+    (tmp_path / "broken" / "config").mkdir(parents=True)
+    (tmp_path / "broken" / "config" / "node.json").write_text("{")
+    kept = kept_by_others(tmp_path, mine)
+    assert set(kept) == {port, port + 1}
+    assert choose({"proxy": port}, {}, {}, LOOPBACK, kept)["proxy"] not in kept
+    with pytest.raises(ResourceError, match=f'Port {port} is kept by the node "Other"'):
+        choose({"proxy": port}, {"proxy": port}, {}, LOOPBACK, kept)
+
+
+def test_many_nodes_that_choose_in_turn_share_no_port(tmp_path: Path) -> None:
+    with listening() as start:
+        pass
+    wanted = {"proxy": start, "api": start, "jupyter": start + 3}
+    seen: list[int] = []
+    for number in range(6):
+        kept = kept_by_others(tmp_path, tmp_path / "new")
+        chosen = choose(wanted, {}, {}, LOOPBACK, kept)
+        lay(tmp_path, f"n{number}", **chosen)
+        seen += chosen.values()
+    assert len(set(seen)) == 18
+
+
+def test_none_free_says_for_what() -> None:
+    with listening() as port, pytest.raises(ResourceError, match=f"No free port was found from {port} on for ui"):
+        choose({"ui": port}, {}, {}, LOOPBACK, dict.fromkeys(range(port + 1, 65536), "x"))
+
+
+def test_ports_end_at_the_last_there_is() -> None:
+    with listening(port=65535), pytest.raises(ResourceError, match="No free port was found from 65535"):
+        choose({"ui": 65535}, {}, {}, LOOPBACK, {})
+
+
+def test_ipv6_has_ports_of_its_own() -> None:
+    if not socket.has_ipv6:
+        pytest.skip("no IPv6 on this machine")
+    try:
+        with listening("::1") as port:
+            assert not free("::1", port)
+            with pytest.raises(ResourceError, match=rf"Port {port} of \[::1\] is in use"):
+                choose({"proxy": 1}, {"proxy": port}, {}, "::1", {})
+    except OSError as error:
+        pytest.skip(f"no IPv6 loopback on this machine: {error}")
+    assert free("::1", port)
+
+
+def test_an_address_that_the_machine_lacks_is_named() -> None:
+    with pytest.raises(ResourceError, match=r"This machine has no address 192\.0\.2\.77") as caught:
+        free("192.0.2.77", 8080)
+    assert "--bind" in caught.value.suggestion
+
+
+def test_a_port_for_root_alone_is_not_said_to_be_in_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_self: socket.socket, _address: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(socket.socket, "bind", refuse)
+    with pytest.raises(ResourceError, match=r"Port 80 of 127\.0\.0\.1 needs the rights of root"):
+        choose({"proxy": 8080}, {"proxy": 80}, {}, LOOPBACK, {})
+
+
+class TestPreflight:
+    """What stands in the way is said before anything is made."""
+
+    @pytest.fixture(autouse=True)
+    def _home(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("GRIDUP_HOME", str(tmp_path / "home"))
+
+    def test_a_port_in_use_names_its_holder(self) -> None:
+        with listening() as port, pytest.raises(PreflightError) as caught:
+            LocalTarget().preflight(DeploySpec(name="Inst", port=port), None)
+        assert f"(process {os.getpid()})" in caught.value.message
+
+    def test_a_port_that_a_node_keeps_names_that_node(self, tmp_path: Path) -> None:
+        with listening() as port:
+            lay(tmp_path / "home" / "nodes", "other", proxy=port)
+            with pytest.raises(PreflightError, match=f'Port {port} is kept by the node "Other"'):
+                LocalTarget().preflight(DeploySpec(name="Inst", port=port), None)
+
+    def test_an_address_that_the_machine_lacks(self) -> None:
+        with pytest.raises(PreflightError, match="no address"):
+            LocalTarget().preflight(DeploySpec(name="Inst", bind="192.0.2.77"), None)
+
+    def test_nothing_in_the_way_makes_nothing(self, tmp_path: Path) -> None:
+        LocalTarget().preflight(DeploySpec(name="Inst"), None)
+        assert not (tmp_path / "home").exists()
