@@ -9,10 +9,13 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import psutil
 
 TAIL_LINES = 40
 
@@ -87,6 +90,8 @@ def run(
     except BaseException:
         kill_group(process)
         raise
+    finally:
+        _close_pipes(process)
     return Result(words, process.returncode, out.decode(errors="replace"), err.decode(errors="replace"))
 
 
@@ -136,6 +141,7 @@ def stream(
         raise
     finally:
         timer.cancel()
+        _close_pipes(process)
     if expired.is_set():
         raise TimeoutError(f"{words[0]} did not end within {timeout:g} s")
     return Result(words, process.returncode, "\n".join(last), "")
@@ -200,6 +206,13 @@ def kill_group(process: subprocess.Popen[bytes]) -> None:
         process.wait(timeout=5)
 
 
+def _close_pipes(process: subprocess.Popen[bytes]) -> None:
+    for pipe in (process.stdin, process.stdout, process.stderr):
+        if pipe is not None:
+            with contextlib.suppress(OSError):
+                pipe.close()
+
+
 def wait_until(
     condition: Callable[[], bool],
     *,
@@ -245,7 +258,8 @@ class EngineProcess:
     @staticmethod
     def _read(file: IO[bytes] | None, into: list[bytes]) -> None:
         if file is not None:
-            into.extend(iter(file.readline, b""))
+            with file:
+                into.extend(iter(file.readline, b""))
 
     def wait(self) -> tuple[int, str, str]:
         """Its exit code, output and errors, once it has ended."""
@@ -261,6 +275,8 @@ class EngineProcess:
 
         A second Ctrl-C skips the grace. What was started to outlive us is spared.
         """
+        # Helpers are known by their parent: once it has ended they can't be found any more.
+        helpers = _descendants(self._process.pid)
         for wait, step in ((grace, self._ask), (15.0, self._end_helpers), (5.0, self._kill)):
             step()
             try:
@@ -270,7 +286,7 @@ class EngineProcess:
             except KeyboardInterrupt:
                 continue
             break
-        self._end_helpers()
+        _end(helpers)
 
     def _ask(self) -> None:
         with contextlib.suppress(ProcessLookupError):
@@ -287,16 +303,32 @@ class EngineProcess:
 
 def end_descendants(pid: int) -> None:
     """Kill every process below `pid` that was not started to outlive us."""
+    _end(_descendants(pid))
+
+
+def _descendants(pid: int) -> list[psutil.Process]:
+    """The processes below `pid`, those apart that were started to outlive us, with what is below them."""
     import psutil
 
     try:
         below = psutil.Process(pid).children(recursive=True)
     except psutil.Error:
-        return
+        return []
     spared: set[int] = set()
+    found = []
     for process in below:
         with contextlib.suppress(psutil.Error, OSError):
             if DETACHED in process.environ() or process.ppid() in spared:
                 spared.add(process.pid)
-                continue
+            else:
+                found.append(process)
+    return found
+
+
+def _end(processes: Iterable[psutil.Process]) -> None:
+    import psutil
+
+    for process in processes:
+        with contextlib.suppress(psutil.Error):
+            # psutil knows a process by its start too: a pid that was given anew is not hit.
             process.kill()
