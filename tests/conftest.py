@@ -14,7 +14,6 @@ from support.cache import engine_in, runtime_in, test_cache
 from support.cli import Cli
 
 
-
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """No setting of the developer's reaches a test."""
@@ -42,7 +41,7 @@ def runtime(cache: Path) -> Path:
 
 
 @pytest.fixture
-def home(tmp_path: Path, cache: Path, engine: Path, runtime: Path) -> Path:  # noqa: ARG001
+def home(tmp_path: Path, cache: Path, engine: Path, runtime: Path) -> Path:
     """A fresh GRIDUP_HOME that shares only the engine and the node's environment."""
     root = tmp_path / "home"
     root.mkdir(mode=0o700)
@@ -66,7 +65,9 @@ def bare_cli(tmp_path: Path) -> Cli:
 
 
 @pytest.fixture(scope="module")
-def module_cli(tmp_path_factory: pytest.TempPathFactory, cache: Path, engine: Path, runtime: Path) -> Iterator[Cli]:  # noqa: ARG001
+def module_cli(
+    tmp_path_factory: pytest.TempPathFactory, cache: Path, engine: Path, runtime: Path
+) -> Iterator[Cli]:
     """As `cli`, for the tests of one module that share a node."""
     root = tmp_path_factory.mktemp("home")
     root.chmod(0o700)

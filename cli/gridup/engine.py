@@ -58,12 +58,14 @@ class PulumiEngine:
         self._home: Home = settings.home
         self._command = _Command(Path(binary.root), binary.version)
 
-    def up(self, spec: DeploySpec, reporter: Reporter) -> Report:
+    def up(self, spec: DeploySpec, reporter: Reporter, *, refresh: bool = True) -> Report:
         stack = self._open(spec.stack, spec)
         with _watching(reporter) as watch:
-            # Also looks at what is really there: drift becomes a change, and so is repaired.
             return self._do(
-                spec.stack, watch, lambda: stack.up(on_event=watch.event, refresh=True, show_secrets=False)
+                spec.stack,
+                watch,
+                # What was found changed becomes a change of ours, and so is put right.
+                lambda: stack.up(on_event=watch.event, refresh=refresh, show_secrets=False),
             )
 
     def preview(self, spec: DeploySpec, reporter: Reporter, *, new: bool) -> Report:
@@ -83,9 +85,7 @@ class PulumiEngine:
             return self._do(
                 stack,
                 watch,
-                lambda: opened.refresh(
-                    on_event=watch.event, show_secrets=False, clear_pending_creates=True
-                ),
+                lambda: opened.refresh(on_event=watch.event, show_secrets=False, clear_pending_creates=True),
             )
 
     def destroy(self, stack: str, reporter: Reporter) -> Report:
@@ -276,9 +276,7 @@ class _Watch:
         name, operation = resource_name(metadata.urn), _operation(metadata.op)
         if _is_ours(metadata) and operation != "same":
             self._since[name] = time.monotonic()
-            self._reporter.resource(
-                ResourceEvent(name, operation, Phase.STARTED, changed=_changed(metadata))
-            )
+            self._reporter.resource(ResourceEvent(name, operation, Phase.STARTED, changed=_changed(metadata)))
 
     def _ended(self, metadata: Any, phase: Phase) -> None:
         name, operation = resource_name(metadata.urn), _operation(metadata.op)
@@ -340,7 +338,7 @@ def _reason(message: str) -> str:
         if found := pattern.search(text):
             return found.group(group).strip().rstrip("\n").split("\n\n")[0].strip()
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    if not lines or _NOISE.search(lines[0]) and len(lines) == 1:
+    if not lines or (_NOISE.search(lines[0]) and len(lines) == 1):
         return ""
     return lines[-1] if "Traceback" in text else lines[0].removeprefix("error: ")
 

@@ -34,8 +34,8 @@ class Report:
 class Engine(Protocol):
     """What the commands need of an engine; one contract suite runs against each."""
 
-    def up(self, spec: DeploySpec, reporter: Reporter) -> Report:
-        """Make the stack what the spec says, looking first at what is really there."""
+    def up(self, spec: DeploySpec, reporter: Reporter, *, refresh: bool = True) -> Report:
+        """Make the stack what the spec says; with `refresh` after looking at what is really there."""
         ...
 
     def preview(self, spec: DeploySpec, reporter: Reporter, *, new: bool) -> Report:

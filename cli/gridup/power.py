@@ -34,11 +34,11 @@ def stop(session: Session, name: str | None, *, wait_lock: float) -> None:
     """
     record, outputs, target = session.deployed(name)
     require(target, Capability.POWER, "stop")
-    with session.ui.progress() as reporter:
-        with session.engine(reporter).lock(record.stack, record.name, "a stop", wait_lock):
-            reporter.step(f"Stopping {record.name}")
-            target.stop(outputs)
+    with (
+        session.ui.progress() as reporter,
+        session.engine(reporter).lock(record.stack, record.name, "a stop", wait_lock),
+    ):
+        reporter.step(f"Stopping {record.name}")
+        target.stop(outputs)
     done = f'{record.name} is stopped; its data stays. `gridup start "{record.name}"` starts it.'
-    session.ui.result(
-        {"name": record.name, "state": Power.STOPPED.value}, lambda: session.ui.line(done)
-    )
+    session.ui.result({"name": record.name, "state": Power.STOPPED.value}, lambda: session.ui.line(done))

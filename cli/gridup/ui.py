@@ -111,7 +111,9 @@ class Ui:
         if yes:
             return
         if not self.interactive:
-            raise UsageError(f"{question.splitlines()[0]} There is no terminal to ask.", f"Give {flag} to go on.")
+            raise UsageError(
+                f"{question.splitlines()[0]} There is no terminal to ask.", f"Give {flag} to go on."
+            )
         sys.stderr.write(f"{question} [y/N] ")
         sys.stderr.flush()
         if sys.stdin.readline().strip().casefold() not in ("y", "yes"):
@@ -261,6 +263,3 @@ def describe(event: ResourceEvent) -> str:
 def plural(count: int, what: str) -> str:
     """`1 resource`, `2 resources`."""
     return f"{count} {what}{'' if count == 1 else 's'}"
-
-
-

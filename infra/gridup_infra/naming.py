@@ -15,10 +15,7 @@ STACK_MAX = 40
 (an Azure resource group of 90 with our prefixes and suffixes, a DNS label of 63) leaves
 this much."""
 
-RULE = (
-    f"a name has at least one letter or digit, at most {NAME_MAX} characters, "
-    "and no control characters"
-)
+RULE = f"a name has at least one letter or digit, at most {NAME_MAX} characters, and no control characters"
 
 
 def check_name(name: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 import pulumi
 
 from gridup_infra import targets
@@ -17,7 +16,7 @@ def spec_of_stack() -> DeploySpec:
         UsageError: it has none, or not a valid one.
     """
     config = pulumi.Config(PROJECT)
-    found = {key: config.get(key) for key in DeploySpec.keys()}
+    found = {key: config.get(key) for key in DeploySpec.config_keys()}
     return DeploySpec.from_config({key: text for key, text in found.items() if text is not None})
 
 

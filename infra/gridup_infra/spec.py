@@ -98,7 +98,7 @@ class DeploySpec:
         return replace(self, stack_id=secrets.token_hex(8))
 
     @classmethod
-    def keys(cls) -> tuple[str, ...]:
+    def config_keys(cls) -> tuple[str, ...]:
         """The configuration's keys, without the namespace."""
         return tuple(_key(spec_field.name) for spec_field in fields(cls))
 

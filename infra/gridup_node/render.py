@@ -97,7 +97,9 @@ def caddyfile(context: Context, table: Sequence[Service]) -> str:
     bind = context.bind if ":" not in context.bind else f"[{context.bind}]"
     return (
         "# Written by Gridup; changes are seen by `gridup status` and put right by `gridup deploy`.\n"
-        "{\n\tadmin off\n\tauto_https off\n\tpersist_config off\n\tlog {\n\t\tlevel WARN\n\t\texclude http.log.error\n\t}\n}\n\n"
+        "{\n\tadmin off\n\tauto_https off\n\tpersist_config off\n"
+        # While the api starts every probe is a 502; the api's own log tells more than the proxy's.
+        "\tlog {\n\t\tlevel WARN\n\t\texclude http.log.error\n\t}\n}\n\n"
         f"http://:{context.ports[FRONT]} {{\n\tbind {bind}\n\theader -Server\n{''.join(routes)}}}\n"
     )
 
@@ -141,7 +143,7 @@ def jupyter_config(context: Context, table: Sequence[Service]) -> str:
     return (
         "from pathlib import Path\n\n"
         f"home = Path({context.home!r})\n"
-        'c = get_config()  # type: ignore[name-defined]  # noqa: F821\n'
+        "c = get_config()  # type: ignore[name-defined]  # noqa: F821\n"
         f"c.ServerApp.ip = {context.listen(row)!r}\n"
         f"c.ServerApp.port = {context.ports[row.name]}\n"
         "c.ServerApp.port_retries = 0\n"

@@ -156,7 +156,9 @@ def test_a_changed_host_key_is_refused(inst: Cli) -> None:
     try:
         refused = inst("ssh", "Inst", "--", "true")
         assert refused.code == 255
-        assert "HOST IDENTIFICATION HAS CHANGED" in refused.err.upper() or "verification failed" in refused.err
+        assert (
+            "HOST IDENTIFICATION HAS CHANGED" in refused.err.upper() or "verification failed" in refused.err
+        )
     finally:
         known.write_text(right)
 

@@ -56,7 +56,11 @@ class Cli:
         return [sys.executable, "-m", "gridup"]
 
     def __call__(
-        self, *words: str, env: Mapping[str, str] | None = None, stdin: str | None = None, timeout: float = LONGEST
+        self,
+        *words: str,
+        env: Mapping[str, str] | None = None,
+        stdin: str | None = None,
+        timeout: float = LONGEST,
     ) -> Ended:
         ended = subprocess.run(
             [*self.argv, *words],

@@ -33,7 +33,10 @@ def marked(stack_id: str) -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter():
         try:
-            if process.status() != psutil.STATUS_ZOMBIE and process.environ().get("GRIDUP_STACK_ID") == stack_id:
+            if (
+                process.status() != psutil.STATUS_ZOMBIE
+                and process.environ().get("GRIDUP_STACK_ID") == stack_id
+            ):
                 found.append(process)
         except psutil.Error:
             continue

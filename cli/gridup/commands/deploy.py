@@ -179,7 +179,7 @@ def deploy(session: Session, name: str, asked: dict[str, Any], how: How) -> None
             if how.preflight:
                 target.preflight(spec, record.outputs if record else None)
             reporter.step(f'Deploying "{name}" on {target.title}')
-            report = engine.up(spec, reporter)
+            report = engine.up(spec, reporter, refresh=must_look(record, target))
             outputs = outputs_of(session, spec.stack)
             results = None
             if how.wait or how.password is not None:
@@ -220,6 +220,14 @@ def resolve(
         if given[key]:
             require(target, NEEDS[key], FLAGS.get(key, f"--{key.replace('_', '-')}"))
     return target.resolve(replace(base, **given), previous), target
+
+
+def must_look(record: Record | None, target: Target) -> bool:
+    """Whether the engine must first look at what is really there: a new stack has nothing, and a target
+    may be able to tell by itself, in milliseconds, that all is right."""
+    if record is None:
+        return False
+    return record.half_made or record.outputs is None or not target.inspect(record.outputs).right
 
 
 def known_spec(record: Record | None, stored: Mapping[str, str]) -> DeploySpec | None:
@@ -311,6 +319,3 @@ def show(ui: Ui, outputs: NodeOutputs, report: Report, results: Any) -> None:
         ui.say(f'Log in as {outputs.spec.admin_email}; the password: gridup outputs "{name}" --show-secrets')
 
     ui.result(data, human)
-
-
-

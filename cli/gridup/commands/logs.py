@@ -57,5 +57,7 @@ def choose(wanted: list[str], outputs: NodeOutputs) -> list[str]:
     known = [row.name for row in programs() if row.name not in outputs.not_offered]
     for service in wanted:
         if service not in known:
-            raise UsageError(f"{outputs.spec.name} has no service {service!r}.", f"It has: {', '.join(known)}.")
+            raise UsageError(
+                f"{outputs.spec.name} has no service {service!r}.", f"It has: {', '.join(known)}."
+            )
     return wanted or known

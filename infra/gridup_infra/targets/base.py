@@ -64,12 +64,19 @@ class Inspection:
     Attributes:
         power: see `Power`.
         problems: what differs from what was laid down, a line each; empty when all is right.
-        dead: services that have given up, each with how it ended and the end of its log.
+        dead: services that have given up, each with how it ended.
+        whole: whether `problems` holds all that a refresh would find, so that none is needed.
     """
 
     power: Power
     problems: tuple[str, ...] = ()
     dead: tuple[str, ...] = ()
+    whole: bool = False
+
+    @property
+    def right(self) -> bool:
+        """Whether it is certain, without a refresh, that all is as it was laid down."""
+        return self.whole and self.power is Power.RUNNING and not self.problems
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,9 @@ class Provider(ResourceProvider):
 
 def changed_inputs(olds: Mapping[str, Any], news: Mapping[str, Any]) -> list[str]:
     """The inputs that differ from those last applied."""
-    return sorted(key for key in news if not key.startswith("__") and plain(news[key]) != plain(olds.get(key)))
+    return sorted(
+        key for key in news if not key.startswith("__") and plain(news[key]) != plain(olds.get(key))
+    )
 
 
 def plain(value: Any) -> Any:

@@ -50,7 +50,7 @@ class LocalTarget(Target):
         }
     )
 
-    def resolve(self, spec: DeploySpec, previous: DeploySpec | None) -> DeploySpec:
+    def resolve(self, spec: DeploySpec, _previous: DeploySpec | None) -> DeploySpec:
         try:
             catalog.resolve(spec.tag)
         except ValueError as error:
@@ -195,7 +195,9 @@ class LocalWayIn(WayIn):
         from gridup_infra.processes import run
 
         if not self._folder.exists():
-            raise ResourceError(f"The node's folder {self._folder} is gone.", "`gridup deploy` lays it again.")
+            raise ResourceError(
+                f"The node's folder {self._folder} is gone.", "`gridup deploy` lays it again."
+            )
         return run(argv, timeout=timeout, input=input, cwd=self._folder, env=self._supervisor.environment())
 
     def logs(self, services: Sequence[str], *, lines: int, follow: bool) -> Iterator[tuple[str, str]]:
@@ -205,7 +207,9 @@ class LocalWayIn(WayIn):
 
     def ssh(self) -> SshAccess:
         if reason := self._outputs.not_offered.get("ssh"):
-            raise ResourceError(f"This node has no ssh: {reason}.", "Install OpenSSH's server and deploy again.")
+            raise ResourceError(
+                f"This node has no ssh: {reason}.", "Install OpenSSH's server and deploy again."
+            )
         return SshAccess(
             user=self._outputs.ssh_user,
             host=self._outputs.address,

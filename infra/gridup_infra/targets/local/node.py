@@ -1,11 +1,11 @@
 """The folder of a local node: its keys, configuration, secrets and data.
 
-    config/   what `gridup_node.render` makes; anything changed by hand is put right
-    secrets/  made by the node itself, 0600
-    keys/     the ssh host key, the key to enter with, who may enter
-    data/     the database, blobs and notebooks: kept by --keep-data, with secrets/ and keys/
-    logs/     a file a service
-    app/      gridup_node as it was when the node was laid down
+config/   what `gridup_node.render` makes; anything changed by hand is put right
+secrets/  made by the node itself, 0600
+keys/     the ssh host key, the key to enter with, who may enter
+data/     the database, blobs and notebooks: kept by --keep-data, with secrets/ and keys/
+logs/     a file a service
+app/      gridup_node as it was when the node was laid down
 """
 
 from __future__ import annotations
@@ -106,7 +106,10 @@ def lay(plan: Plan, current_ports: Mapping[str, int], table: Sequence[Service] =
         path.chmod(0o600)
     _copy_bundle(plan)
     with locked(
-        plan.folder.parent / ".ports.lock", "choosing ports", wait=PORTS_WAIT, busy="The ports are being chosen"
+        plan.folder.parent / ".ports.lock",
+        "choosing ports",
+        wait=PORTS_WAIT,
+        busy="The ports are being chosen",
     ):
         chosen = _choose_ports(plan, current_ports, table)
         context = make_context(plan, chosen)
@@ -218,7 +221,9 @@ def remove(folder: Path, *, keep_data: bool) -> None:
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
         write_private(folder / KEPT_NOTE, json.dumps({"kept": list(KEPT)}).encode())
     except OSError as error:
-        raise ResourceError(f"{folder} could not be removed: {error.strerror}.", "Remove it by hand.") from error
+        raise ResourceError(
+            f"{folder} could not be removed: {error.strerror}.", "Remove it by hand."
+        ) from error
 
 
 def owner_of(folder: Path) -> str | None:
@@ -300,7 +305,18 @@ def _ensure_keys(plan: Plan) -> None:
     for path in _private_keys(plan.folder):
         if not path.exists():
             made = run(
-                ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", f"gridup {plan.spec.stack}", "-f", path],
+                [
+                    "ssh-keygen",
+                    "-q",
+                    "-t",
+                    "ed25519",
+                    "-N",
+                    "",
+                    "-C",
+                    f"gridup {plan.spec.stack}",
+                    "-f",
+                    path,
+                ],
                 timeout=30,
             )
             if not made.ok:

@@ -36,7 +36,8 @@ def check_free(address: str, port: int) -> None:
     obstacle = _obstacle(address, port)
     if obstacle == errno.EACCES:
         raise ResourceError(
-            f"Port {port} of {url_host(address)} needs the rights of root.", "Give a --port from 1024 on, or none."
+            f"Port {port} of {url_host(address)} needs the rights of root.",
+            "Give a --port from 1024 on, or none.",
         )
     if obstacle is not None:
         raise ResourceError(

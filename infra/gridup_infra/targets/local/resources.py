@@ -34,7 +34,9 @@ class OwnerProvider(Provider):
 
     def delete(self, _id: str, props: Properties) -> None:
         guarded(
-            lambda: sweeping.sweep(props["stack_id"], Path(props["folder"]), keep_data=bool(props["keep_data"]))
+            lambda: sweeping.sweep(
+                props["stack_id"], Path(props["folder"]), keep_data=bool(props["keep_data"])
+            )
         )
 
 
@@ -249,9 +251,7 @@ def build(spec: DeploySpec, folder: Path, runtimes: Path) -> pulumi.Output[Any]:
     )
 
     def outputs(values: dict[str, Any]) -> Any:
-        plan = node.Plan(
-            folder, spec, values["bin"], bundle, values["tools"], values["user"], syft_version
-        )
+        plan = node.Plan(folder, spec, values["bin"], bundle, values["tools"], values["user"], syft_version)
         return node.node_outputs(plan, plain(values["ports"]))
 
     return pulumi.Output.all(

@@ -31,6 +31,10 @@ BUILD_SECONDS = 1800
 NEEDED_BYTES = 1_500_000_000
 """Free space for an environment of 810 MB and its compiled bytecode."""
 
+MAKE_ROOM = (
+    "Free some space (`gridup prune` removes unused environments), or set GRIDUP_HOME to another disk."
+)
+
 MARKER = "complete.json"
 
 
@@ -59,7 +63,7 @@ def lock_digest(lock: Path) -> str:
 
 
 def python_request() -> str:
-    """What to ask uv for: `GRIDUP_NODE_PYTHON`, this interpreter when a node runs on it, else any that does."""
+    """What to ask uv for: GRIDUP_NODE_PYTHON, this interpreter when a node runs on it, else any that does."""
     given = os.environ.get("GRIDUP_NODE_PYTHON")
     if given:
         return given
@@ -88,7 +92,7 @@ def find_python() -> tuple[str, str]:
     if not result.ok or not path:
         here = ".".join(map(str, sys.version_info[:2]))
         raise ResourceError(
-            f"A node needs Python {_range()}; this one is {here}, and no other was found or could be fetched.",
+            f"A node needs Python {_range()}; this one is {here}, and no other could be found or fetched.",
             f"Install Python {_newest()}, or name one: GRIDUP_NODE_PYTHON=/path/to/python{_newest()}",
         )
     asked = run(
@@ -156,8 +160,9 @@ def _build(path: Path, lock: Path, python: str, version: str, say: Callable[[str
     free = shutil.disk_usage(path.parent).free
     if free < NEEDED_BYTES:
         raise ResourceError(
-            f"The node's environment needs {NEEDED_BYTES / 1e9:.1f} GB in {path.parent}; {free / 1e9:.1f} GB are free.",
-            "Free some space (`gridup prune` removes unused environments), or set GRIDUP_HOME to another disk.",
+            f"The node's environment needs {NEEDED_BYTES / 1e9:.1f} GB; {free / 1e9:.1f} GB are free "
+            f"in {path.parent}.",
+            MAKE_ROOM,
         )
     say(f"making a Python {version} environment")
     made = run([uv(), "venv", "--no-project", "--python", python, path], timeout=120, env=_environment())
@@ -190,7 +195,7 @@ def _install_error(output: str, path: Path) -> ResourceError:
     if "No space left" in text or "os error 28" in text:
         return ResourceError(
             f"The disk of {path.parent} is full.",
-            "Free some space (`gridup prune` removes unused environments), or set GRIDUP_HOME to another disk.",
+            MAKE_ROOM,
         )
     causes = [line for line in lines if "error" in line.lower() or "failed" in line.lower()] or lines[-1:]
     return ResourceError(

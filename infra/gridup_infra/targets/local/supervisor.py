@@ -131,7 +131,14 @@ class Supervisor:
     def environment(self) -> dict[str, str]:
         """What every process of the node inherits: nothing of ours but its folder and mark."""
         passed = ("HOME", "LANG", "LC_ALL", "TZ", "USER", "LOGNAME", "SHELL", "TMPDIR")
-        proxies = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE")
+        proxies = (
+            "HTTP_PROXY",
+            "HTTPS_PROXY",
+            "NO_PROXY",
+            "SSL_CERT_FILE",
+            "SSL_CERT_DIR",
+            "REQUESTS_CA_BUNDLE",
+        )
         mirrors = ("PIP_INDEX_URL", "UV_INDEX_URL")
         names = (*passed, *proxies, *(name.lower() for name in proxies), *mirrors)
         assert self.bin is not None
@@ -200,7 +207,9 @@ class Supervisor:
                 self.socket.parent.rmdir()
 
     def _call(self, method: str, *words: object, timeout: float = CALL_SECONDS) -> object:
-        with xmlrpc.client.ServerProxy("http://node/RPC2", transport=_Transport(self.socket, timeout)) as proxy:
+        with xmlrpc.client.ServerProxy(
+            "http://node/RPC2", transport=_Transport(self.socket, timeout)
+        ) as proxy:
             return getattr(proxy.supervisor, method)(*words)
 
 
@@ -212,7 +221,7 @@ class _Transport(xmlrpc.client.Transport):
         self._path = path
         self._timeout = timeout
 
-    def make_connection(self, host: Any) -> http.client.HTTPConnection:
+    def make_connection(self, _host: Any) -> http.client.HTTPConnection:
         return _Connection(self._path, self._timeout)
 
 

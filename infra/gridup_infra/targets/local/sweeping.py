@@ -32,4 +32,8 @@ def is_ours(stack_id: str, folder: Path) -> bool:
 
     A folder without its configuration is a broken-off create: its stack is the one named like it.
     """
-    return folder.exists() and node.owner_of(folder) in (stack_id, None) and not (folder / node.KEPT_NOTE).exists()
+    return (
+        folder.exists()
+        and node.owner_of(folder) in (stack_id, None)
+        and not (folder / node.KEPT_NOTE).exists()
+    )
