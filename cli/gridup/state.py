@@ -5,8 +5,10 @@ Nothing here changes a state or makes a stack by looking.
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import json
+import zlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,6 +61,10 @@ class Record:
         return self.outputs is None or bool(self.pending)
 
 
+DAMAGE = (ValueError, KeyError, TypeError, AttributeError)
+"""What reading a thing meets that is not of the form it should have."""
+
+
 class Backend(Protocol):
     """Where checkpoints are."""
 
@@ -91,8 +97,8 @@ class FileBackend:
                 raise StateError(f"The state {path} can't be read: {error.strerror}.") from error
             try:
                 data = json.loads(gzip.decompress(raw) if path.suffix == ".gz" else raw)
-                return data["checkpoint"].get("latest") or {}
-            except (ValueError, KeyError, OSError) as error:
+                return dict(data["checkpoint"].get("latest") or {})
+            except (*DAMAGE, OSError, EOFError, zlib.error) as error:
                 raise StateError(f"The state {path} is damaged: {error}.") from error
         return None
 
@@ -172,7 +178,10 @@ class State:
     def read(self, stack: str) -> Record | None:
         """One stack; None when there is none of that name, or it holds nothing (any more)."""
         deployment = self._backend.deployment(stack)
-        record = _record(stack, deployment) if deployment else None
+        try:
+            record = _record(stack, deployment) if deployment else None
+        except DAMAGE as error:
+            raise StateError(f"The state of {stack} is damaged: {error!r}.") from error
         return record if record and (record.resources or record.pending) else None
 
     def find(self, text: str) -> Record:
@@ -193,7 +202,12 @@ class State:
     def _near(self, text: str) -> str:
         import difflib
 
-        names = {record.name: record.stack for record in self.records()}
+        names = {}
+        for stack in self.stacks():
+            # Only for a hint: another, damaged stack is not what was asked about.
+            with contextlib.suppress(StateError):
+                if record := self.read(stack):
+                    names[record.name] = record.stack
         if not names:
             return "There are no deployments yet; `gridup deploy --name NAME` makes one."
         folded = {name.casefold(): name for name in names}
