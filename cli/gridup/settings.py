@@ -92,9 +92,11 @@ class Settings:
         """
         try:
             ensure_private(self.home.root)
-            if self.file_backend:
-                ensure_private(self.file_backend)
-            if PASSPHRASE not in self.environment and PASSPHRASE_FILE not in self.environment:
+            backend = self.file_backend
+            # The person's own folder may be a team's: its mode is not ours to change.
+            if backend and not (self.environment.get(BACKEND) and backend.exists()):
+                ensure_private(backend)
+            if PASSPHRASE not in self.environment and not self.environment.get(PASSPHRASE_FILE):
                 self._ensure_passphrase()
         except OSError as error:
             raise StateError(
@@ -130,11 +132,18 @@ def file_defaults(home: Home) -> dict[str, Any]:
 
     try:
         found = yaml.safe_load(path.read_text()) or {}
-    except (OSError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UsageError(f"{path} can't be read: {str(error).splitlines()[0]}.") from error
-    if not isinstance(found, dict) or not all(isinstance(value, dict) for value in found.values()):
+    if not _is_by_command(found):
         raise UsageError(f"{path} must hold options by command.", "For example: deploy: {port: 9000}")
     return {
         command: {option.replace("-", "_"): value for option, value in options.items()}
         for command, options in found.items()
     }
+
+
+def _is_by_command(found: object) -> bool:
+    return isinstance(found, dict) and all(
+        isinstance(command, str) and isinstance(options, dict) and all(isinstance(key, str) for key in options)
+        for command, options in found.items()
+    )
