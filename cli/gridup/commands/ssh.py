@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -66,9 +67,9 @@ def client_words(access: SshAccess, command: Sequence[str]) -> list[str]:
     The remote shell gets one string, so that each word is quoted to arrive whole.
     """
     options = {
-        "IdentityFile": str(access.key),
+        "IdentityFile": _path(access.key),
         "IdentitiesOnly": "yes",
-        "UserKnownHostsFile": str(access.known_hosts),
+        "UserKnownHostsFile": _path(access.known_hosts),
         "GlobalKnownHostsFile": "/dev/null",
         "StrictHostKeyChecking": "yes",
         "UpdateHostKeys": "no",
@@ -78,7 +79,11 @@ def client_words(access: SshAccess, command: Sequence[str]) -> list[str]:
     }
     words = ["-F", "/dev/null", "-p", str(access.port)]
     for key, value in options.items():
-        # ssh parses the value once more: quotes keep a path with spaces whole.
-        words += ["-o", f'{key}="{value}"' if " " in value else f"{key}={value}"]
+        words += ["-o", f"{key}={value}"]
     words += ["-l", access.user, access.host]
     return [*words, "--", shlex.join(command)] if command else words
+
+
+def _path(path: Path) -> str:
+    """As ssh_config wants a path: quoted, for the value is parsed once more, and `%` is a token's begin."""
+    return '"' + str(path).replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%") + '"'
