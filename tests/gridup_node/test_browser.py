@@ -50,7 +50,7 @@ def test_sign_in_look_and_sign_out(node: Any, browser: Any, size: str, tmp_path:
     wrong: list[str] = []
     page.on("console", lambda message: wrong.append(message.text))
     page.on("pageerror", lambda error: wrong.append(str(error)))
-    page.on("requestfailed", lambda request: wrong.append(request.url))
+    page.on("response", lambda answer: wrong.append(answer.url) if answer.status >= 400 else None)
     outside: list[str] = []
     page.on(
         "request",
