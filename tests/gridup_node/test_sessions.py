@@ -83,6 +83,15 @@ def test_the_wait_doubles_is_bounded_and_is_the_callers_own() -> None:
     assert throttle.wait("1.2.3.4", "a@b.c") == 0
 
 
+def test_an_office_behind_one_address_may_sign_in_as_often_as_it_likes() -> None:
+    throttle = Throttle(Clock())
+    for number in range(FREE_TRIES_OF_CALLER * 3):
+        account = f"{number}@b.c"
+        assert throttle.wait("1.2.3.4", account) == 0
+        throttle.failed("1.2.3.4", account)
+        throttle.succeeded("1.2.3.4", account)
+
+
 def test_many_accounts_tried_by_one_caller_are_slowed_too_and_memory_is_bounded() -> None:
     throttle = Throttle(Clock())
     for number in range(FREE_TRIES_OF_CALLER):

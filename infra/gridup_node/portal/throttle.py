@@ -55,9 +55,15 @@ class Throttle:
                 self._tries[key] = _Tries(failed=row.failed + 1 if row else 1, last=now)
 
     def succeeded(self, caller: str, account: str) -> None:
-        """Forget this caller's failures with this account; those with others still count."""
+        """This try was counted as failed and was not: take it back, and all of this caller with this account.
+
+        The caller's failures with other accounts still count.
+        """
         with self._lock:
             self._tries.pop((caller, account.casefold()), None)
+            row = self._tries.get((caller, ""))
+            if row is not None:
+                row.failed -= 1
 
     def _left(self, key: tuple[str, str], free: int) -> float:
         row = self._tries.get(key)
