@@ -27,7 +27,7 @@ class OwnerProvider(Provider):
     """The stack's mark on this machine; see the module's first lines."""
 
     def create(self, props: Properties) -> CreateResult:
-        return CreateResult(props["stack_id"], plain(props))
+        return guarded(lambda: CreateResult(props["stack_id"], plain(props)))
 
     def update(self, _id: str, _olds: Properties, news: Properties) -> UpdateResult:
         return UpdateResult(plain(news))
