@@ -43,6 +43,8 @@ def main(
 
     def human() -> None:
         for key, value in made.items():
-            session.ui.line(f"export {key}={shlex.quote(value)}")
+            # What else the shell has on its PATH by then stays there.
+            text = "".join(f"{shlex.quote(path)}{os.pathsep}" for path in leading) + '"$PATH"'
+            session.ui.line(f"export {key}={text if key == 'PATH' else shlex.quote(value)}")
 
     session.ui.result(made, human)
