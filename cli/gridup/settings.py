@@ -44,7 +44,11 @@ class Settings:
     @property
     def backend_url(self) -> str:
         """Where Pulumi keeps its state: the person's choice, else a folder of ours."""
-        return self.environment.get(BACKEND) or f"file://{quote(str(self.home.state))}"
+        given = self.environment.get(BACKEND)
+        if not given:
+            return f"file://{quote(str(self.home.state))}"
+        # A path as typed, such as file:///tmp/my state #1: Pulumi would take the end for a fragment.
+        return given.replace(" ", "%20").replace("#", "%23") if given.startswith("file://") else given
 
     @property
     def file_backend(self) -> Path | None:
