@@ -208,6 +208,9 @@ def resolve(
             "Choose a name that differs in its letters and digits.",
         )
     given = {key: value for key, value in asked.items() if value is not None}
+    if given.get("port") == 0:
+        # In a spec 0 stands for "not asked for": a node would be moved to another port.
+        raise UsageError("--port 0: a port is a number from 1 to 65535.")
     base = previous or DeploySpec(name=name, target=targets.DEFAULT).with_new_id()
     wanted = given.get("target", base.target)
     if previous and wanted != previous.target:
