@@ -16,13 +16,17 @@ RESOURCES = ("owner", "runtime", "node", "services")
 """What a local node consists of, in the order of its making."""
 
 
+PORTS = {key: number for number, key in enumerate(ports(), 1)}
+"""A port for each service at which nothing listens, whatever else runs on this machine."""
+
+
 def outputs_for(spec: DeploySpec, folder: Path | None = None) -> NodeOutputs:
     """A node as the target `local` would export it."""
     where = folder or Path("/nowhere/nodes") / spec.stack
     return NodeOutputs(
         spec=spec,
         address="127.0.0.1",
-        ports={**ports(), "proxy": spec.port or ports()["proxy"]},
+        ports={**PORTS, "proxy": spec.port or PORTS["proxy"]},
         ssh_user="ada",
         facts={"folder": str(where), "bin": "/nowhere/runtime/bin", "bundle": "b1"},
     )

@@ -1,0 +1,65 @@
+"""The command line within the test's own process, over the fake engine."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from gridup.__main__ import run
+from gridup.session import Session
+from gridup.settings import Settings
+from gridup_infra.paths import Home
+from gridup_infra.spec import DeploySpec
+from support.checkpoints import RESOURCES, deployment, outputs_for, write_checkpoint
+from support.cli import Ended
+from support.fake_engine import FakeEngine
+
+
+@dataclass
+class Inside:
+    """`gridup` over a GRIDUP_HOME whose engine is the fake one."""
+
+    home: Home
+    engine: FakeEngine
+    capsys: pytest.CaptureFixture[str]
+
+    @property
+    def state(self) -> Path:
+        return self.home.state
+
+    def __call__(self, *words: str) -> Ended:
+        self.capsys.readouterr()
+        code = run(list(words))
+        out, err = self.capsys.readouterr()
+        return Ended(code, out, err)
+
+    def lay(self, name: str, *, half: bool = False, **fields: object) -> DeploySpec:
+        """A node that is deployed as far as the state knows (`half`: broken off); nothing of it is there."""
+        spec = DeploySpec(name=name, stack_id=f"{len(name):016x}", bind="127.0.0.1", **fields)  # type: ignore[arg-type]
+        if half:
+            latest = deployment(spec, RESOURCES[:2], pending=[("creating", "node")])
+        else:
+            exports = outputs_for(spec, self.home.node(spec.stack)).exports()
+            latest = deployment(spec, outputs=exports)
+        write_checkpoint(self.state, spec.stack, latest)
+        return spec
+
+
+@pytest.fixture
+def inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Inside:
+    """A fresh one."""
+    root = tmp_path / "a home #1"
+    monkeypatch.setenv("GRIDUP_HOME", str(root))
+    settings = Settings.load()
+    settings.ensure_state()
+    engine = FakeEngine(settings)
+    monkeypatch.setattr(Session, "engine", lambda _session, _reporter: engine)
+    monkeypatch.setattr(sys, "argv", ["gridup"])
+    # `run` takes SIGTERM for itself; the test run gets it back.
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(signal, "signal", lambda _number, _handler: before)
+    return Inside(settings.home, engine, capsys)
