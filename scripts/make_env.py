@@ -218,9 +218,11 @@ def connect_sources(plan: Plan, folder: Path) -> None:
 
 def find_uv() -> str:
     """The person's uv where it is new enough, else one of ours from the pinned wheel."""
-    on_path = shutil.which("uv")
-    if on_path and uv_version(on_path) >= MINIMAL_UV:
-        return on_path
+    # All of them: the first may be a shim without a uv behind it.
+    for place in os.environ.get("PATH", "").split(os.pathsep):
+        theirs = shutil.which("uv", path=place) if place else None
+        if theirs and uv_version(theirs) >= MINIMAL_UV:
+            return theirs
     ours = VENVS / "bootstrap" / "bin" / "uv"
     pinned = re.search(r"^uv==([0-9.]+)", (ROOT / "requirements" / "uv.txt").read_text(), re.MULTILINE)
     wanted = tuple(map(int, pinned[1].split("."))) if pinned else MINIMAL_UV
@@ -324,7 +326,7 @@ def tool_error(name: str, result: Result) -> SetupError:
 
 def shorten(line: str) -> str:
     """One line's worth of a tool's message, without its prefix and without secrets in addresses."""
-    line = re.sub(r"^(error|warning|caused by):?\s*", "", line, flags=re.IGNORECASE)
+    line = re.sub(r"^((error|warning|cause|caused by):\s*)+", "", line, flags=re.IGNORECASE)
     line = re.sub(r"://[^/@\s]+@", "://", line)
     return line if len(line) <= 200 else f"{line[:199]}…"
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from uv import find_uv_bin
 
 from gridup_infra.processes import run, wait_until
 
@@ -222,7 +223,9 @@ def test_a_shim_without_a_python_behind_it_is_passed_over(checkout: Checkout, tm
     for name in ("python3", "python3.14", "uv"):
         (shims / name).write_text("#!/bin/sh\necho 'shim: command not found' >&2; exit 127\n")
         (shims / name).chmod(0o755)
-    answer(checkout.run(PATH=f"{shims}:{checkout.tools}"))
+    result = checkout.run(PATH=f"{shims}:{checkout.tools}")
+    answer(result)
+    assert "Fetching uv" not in result.stderr
 
 
 def test_an_old_python3_is_passed_over(checkout: Checkout) -> None:
@@ -274,7 +277,9 @@ def test_without_venv_and_uv_one_error_names_the_package(checkout: Checkout, tmp
     assert checkout.environments() == []
     # One that has the modules is taken before one that does not.
     checkout.link("python3.12", base_python())
-    assert "Fetching uv" in checkout.run().stderr
+    checkout.tool("uv", f'exec {find_uv_bin()} "$@"')
+    made = Path(answer(checkout.run())["prefix"]) / "made"
+    assert made.read_text().splitlines()[1] == base_python()
 
 
 def test_without_venv_but_with_uv_it_works(checkout: Checkout, tmp_path: Path) -> None:
@@ -282,11 +287,11 @@ def test_without_venv_but_with_uv_it_works(checkout: Checkout, tmp_path: Path) -
     answer(checkout.run())
 
 
-@pytest.mark.parametrize("own", ["none", "old", "broken"])
+@pytest.mark.parametrize("own", ["none", "old"])
 def test_without_a_usable_uv_the_pinned_one_is_fetched_once(checkout: Checkout, own: str) -> None:
     (checkout.tools / "uv").unlink()
     if own != "none":
-        checkout.tool("uv", "echo uv 0.4.30" if own == "old" else "exit 127")
+        checkout.tool("uv", "echo uv 0.4.30")
     result = checkout.run()
     answer(result)
     assert "Fetching uv" in result.stderr
@@ -318,10 +323,17 @@ def index() -> Iterator[tuple[str, list[str]]]:
         server.server_close()
 
 
-@pytest.mark.parametrize("variable", ["UV_DEFAULT_INDEX", "UV_INDEX_URL", "PIP_INDEX_URL"])
-@pytest.mark.parametrize("tool", ["uv", "pip"])
+@pytest.mark.parametrize(
+    ("tool", "variable"),
+    [
+        ("uv", "UV_DEFAULT_INDEX"),
+        ("uv", "UV_INDEX_URL"),
+        ("uv", "PIP_INDEX_URL"),
+        ("pip", "UV_DEFAULT_INDEX"),
+    ],
+)
 def test_a_mirror_set_for_one_tool_is_used_by_both(
-    checkout: Checkout, tmp_path: Path, variable: str, tool: str
+    checkout: Checkout, tmp_path: Path, tool: str, variable: str
 ) -> None:
     if tool == "pip":
         (checkout.tools / "uv").unlink()

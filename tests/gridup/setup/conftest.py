@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from support import release_mirror
 
 from gridup_infra.paths import Home
 from gridup_infra.processes import run
+from support import release_mirror
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -55,7 +55,7 @@ def mirror(programs: Program, monkeypatch: pytest.MonkeyPatch) -> Iterator[relea
 
 @pytest.fixture(scope="session")
 def installed_wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The `bin` folder of a fresh environment with the built wheel in it, as a person's `pip install` leaves it."""
+    """The `bin` folder of a fresh environment with the built wheel in it, as `pip install` leaves it."""
     from uv import find_uv_bin
 
     uv, folder = find_uv_bin(), tmp_path_factory.mktemp("wheel")

@@ -5,7 +5,6 @@ import time
 from pathlib import Path
 
 import pytest
-from support.release_mirror import ARCHIVE, CHECKSUMS, Mirror, archive, engine_script
 
 from gridup.setup import download
 from gridup.setup.binary import ENGINE_VERSION, PROVIDER, SourceError
@@ -14,6 +13,7 @@ from gridup.setup.engine import ensure_engine, find_engine
 from gridup_infra.errors import SetupError
 from gridup_infra.paths import Home
 from gridup_infra.processes import run
+from support.release_mirror import ARCHIVE, CHECKSUMS, Mirror, archive, engine_script
 
 QUICK = Limits(connect=1, first=1, stall=0.5, stall_bytes=10_000, total=3, attempts=3)
 

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support.release_mirror import ARCHIVE, Mirror, archive, engine_script
 
 from gridup.setup import binary
 from gridup.setup.binary import ENGINE_VERSION, PROVIDER, fits
@@ -18,6 +17,7 @@ from gridup.setup.engine import ensure_engine, find_engine
 from gridup_infra.errors import SetupError
 from gridup_infra.paths import Home
 from gridup_infra.processes import run, wait_until
+from support.release_mirror import ARCHIVE, Mirror, archive, engine_script
 
 from .conftest import ROOT, Program
 

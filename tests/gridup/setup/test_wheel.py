@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from gridup.setup import build
@@ -11,13 +12,12 @@ import gridup, gridup_infra
 from gridup.setup import build
 folder = pathlib.Path(tempfile.mkdtemp()) / "module"
 build._write_module(folder)
-print(json.dumps({"go": build.needed_go(), "files": sorted(p.name for p in folder.iterdir()), "at": gridup.__file__}))
+files = sorted(path.name for path in folder.iterdir())
+print(json.dumps({"go": build.needed_go(), "files": files, "at": gridup.__file__}))
 """
 
 
 def test_an_installed_wheel_brings_the_engines_module(installed_wheel: Path, tmp_path: Path) -> None:
-    import json
-
     result = run([installed_wheel / "python", "-I", "-c", ASK], timeout=60, cwd=tmp_path)
     assert result.ok, result.stderr
     answer = json.loads(result.stdout)
