@@ -193,7 +193,7 @@ def supervisord_conf(context: Context, table: Sequence[Service]) -> str:
             "autostart=true\n"
             "autorestart=true\n"
             f"startsecs={row.start_seconds}\n"
-            "startretries=3\n"
+            "startretries=2\n"
             f"stopwaitsecs={row.stop_seconds}\n"
             "stopasgroup=true\n"
             "killasgroup=true\n"

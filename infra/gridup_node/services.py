@@ -123,7 +123,8 @@ SERVICES: tuple[Service, ...] = (
         proof_path="/api/v2/metadata",
         extra_ports={"queue": 18090},
         start_facts=("name", "node_type", "admin_email", "bundle"),
-        start_seconds=10,
+        # Longer than an import of syft on a busy machine: one that ends in it has not started.
+        start_seconds=30,
         stop_seconds=20,
     ),
     Service(

@@ -90,7 +90,7 @@ def test_data_outlives_stop_start_and_a_change_of_port(inst: Cli, runtime: Path)
     assert before.pop("proxy") != after.pop("proxy")
     assert before == after  # only the front door was touched
 
-    kept = client(inst, runtime, "look_again.py", her=HER, hers=HERS)
+    kept = client(inst, runtime, "look_again.py", her=HER, hers=HERS, slow=seen["slow"])
     assert (kept["datasets"], kept["data"], kept["mock"]) == (["Census"], 600_000.0, 300_000.0)
     assert (kept["hers"], kept["job"]) == ("refused", 600_000.0)
 
@@ -207,7 +207,7 @@ def test_a_taken_port_is_refused_before_anything_is_made(inst: Cli, cli: Cli) ->
     port = facts(inst)["ports"]["proxy"]
     refused = cli("deploy", "--name", "Other", "--port", str(port))
     assert refused.code == 1
-    assert f"Port {port} is in use by caddy (process {pids(inst)['proxy']})." in refused.err
+    assert f"Port {port} of 127.0.0.1 is in use by caddy (process {pids(inst)['proxy']})." in refused.err
     assert cli("status", "--json").ok().json == []
 
 
@@ -274,12 +274,12 @@ def test_destroy_leaves_nothing_and_a_new_node_has_new_keys(inst: Cli, runtime: 
 
 def test_kept_data_is_found_by_the_next_node(cli: Cli, runtime: Path) -> None:
     cli.deploy("Inst", "--keep-data")
-    client(cli, runtime, "set_up.py", her=HER, hers=HERS)
+    seen = client(cli, runtime, "set_up.py", her=HER, hers=HERS)
     gone = cli("destroy", "Inst", "--yes").ok()
     assert "keeps" in gone.err and "--keep-data" in gone.err
     assert sorted(path.name for path in cli.node().iterdir()) == ["data", "kept.json", "keys", "secrets"]
     cli.deploy("Inst")
-    kept = client(cli, runtime, "look_again.py", her=HER, hers=HERS)
+    kept = client(cli, runtime, "look_again.py", her=HER, hers=HERS, slow=seen["slow"])
     assert (kept["datasets"], kept["data"]) == (["Census"], 600_000.0)
 
 

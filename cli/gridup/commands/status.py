@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 import typer
@@ -97,6 +97,8 @@ def look(record: Record, *, probe: bool) -> Row:
     from gridup import health, probes
 
     results = probes.probe_all(health.endpoints(record.outputs), PROBE_SECONDS)
+    if inspection.power is Power.STARTING and probes.healthy(results):
+        inspection = replace(inspection, power=Power.RUNNING)
     return Row(record, inspection, probes.to_json(results))
 
 

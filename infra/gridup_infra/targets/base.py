@@ -76,7 +76,7 @@ class Inspection:
     @property
     def right(self) -> bool:
         """Whether it is certain, without a refresh, that all is as it was laid down."""
-        return self.whole and self.power is Power.RUNNING and not self.problems
+        return self.whole and self.power in (Power.RUNNING, Power.STARTING) and not self.problems
 
 
 @dataclass(frozen=True)
