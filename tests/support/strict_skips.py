@@ -15,8 +15,21 @@ import pytest
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
-    if os.environ.get("GRIDUP_REQUIRE") == "all" and report.skipped and not hasattr(report, "wasxfail"):
+    if not hasattr(report, "wasxfail"):
+        _fail_a_skip(report)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    # A whole module may skip itself while it is read.
+    report = yield
+    _fail_a_skip(report)
+    return report
+
+
+def _fail_a_skip(report: pytest.TestReport | pytest.CollectReport) -> None:
+    if os.environ.get("GRIDUP_REQUIRE") == "all" and report.skipped:
         reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
         report.outcome = "failed"
         report.longrepr = f"GRIDUP_REQUIRE=all, and this was skipped: {reason}"
-    return report

@@ -144,11 +144,15 @@ def remove(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def check_room(folder: Path, needed: int, what: str) -> None:
+ANOTHER_HOME = "set GRIDUP_HOME to a folder on another disk"
+
+
+def check_room(folder: Path, needed: int, what: str, otherwise: str = ANOTHER_HOME) -> None:
     """Refuse to begin what the disk has no room for.
 
     Args:
         needed: bytes.
+        otherwise: what a person who can't free space may do.
 
     Raises:
         SetupError: there is less.
@@ -158,7 +162,7 @@ def check_room(folder: Path, needed: int, what: str) -> None:
     if free < needed:
         raise SetupError(
             f"{what} needs {needed / 1e9:.1f} GB in {folder}; {free / 1e9:.1f} GB are free.",
-            "Free some space, or set GRIDUP_HOME to a folder on another disk.",
+            f"Free some space, or {otherwise}.",
         )
 
 
@@ -166,7 +170,5 @@ def is_full(error: OSError) -> bool:
     return error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
-def full(folder: Path) -> SetupError:
-    return SetupError(
-        f"The disk of {folder} is full.", "Free some space, or set GRIDUP_HOME to a folder on another disk."
-    )
+def full(where: str, otherwise: str = ANOTHER_HOME) -> SetupError:
+    return SetupError(f"The disk of {where} is full.", f"Free some space, or {otherwise}.")

@@ -12,6 +12,7 @@ from importlib import resources
 from pathlib import Path
 
 from gridup.setup.binary import (
+    ANOTHER_HOME,
     ENGINE_VERSION,
     PROVIDER,
     Engine,
@@ -27,6 +28,8 @@ MODULE_FILES = ("go.mod", "go.sum", "tools.go")
 PACKAGE = "github.com/pulumi/pulumi/pkg/v3/cmd/pulumi"
 VERSION_SYMBOL = "github.com/pulumi/pulumi/sdk/v3/go/common/version.Version"
 SDK = "github.com/pulumi/pulumi/sdk/v3"
+
+ANOTHER_CACHE = "set GOMODCACHE and GOCACHE to folders on another disk"
 
 BUILD_SECONDS = 3600.0
 """7.5 minutes on two cores with nothing in Go's caches."""
@@ -57,7 +60,7 @@ def get(target: Path, progress: Callable[[str], None]) -> Engine:
     check_room(target.parent, ENGINE_BYTES, "Building the Pulumi engine")
     modules = Path(settings["GOMODCACHE"])
     if not (modules / "github.com/pulumi/pulumi/pkg" / f"v3@v{ENGINE_VERSION}").is_dir():
-        check_room(modules, CACHES_BYTES, "Building the Pulumi engine")
+        check_room(modules, CACHES_BYTES, "Building the Pulumi engine", ANOTHER_CACHE)
     with staging(target.parent) as folder:
         module = folder / "module"
         _write_module(module)
@@ -180,7 +183,7 @@ def _failure(result: Result, output: Path) -> Exception:
     lines = [line.strip() for line in result.stdout.splitlines() if line.strip()]
     text = "\n".join(lines)
     if "no space left" in text or "disk quota exceeded" in text:
-        return full(output.parent)
+        return full(f"{output.parent} or of Go's caches", f"{ANOTHER_HOME} or {ANOTHER_CACHE}")
     if result.code < 0:
         return SourceError(f"no build (Go was ended by signal {-result.code}; is there enough memory?)")
     network = re.search(r"dial tcp|i/o timeout|no such host|connection refused|TLS handshake|x509", text)

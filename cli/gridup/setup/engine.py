@@ -91,7 +91,7 @@ def _get(engines: Path, progress: Callable[[str], None]) -> Engine:
 
 def _disk_error(error: OSError, engines: Path) -> SetupError:
     if binary.is_full(error):
-        return binary.full(engines)
+        return binary.full(str(engines))
     return SetupError(
         f"{error.filename or engines} can't be used: {error.strerror or error}.",
         "Make it writable, or set GRIDUP_HOME to a folder of your own.",

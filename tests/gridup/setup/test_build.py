@@ -90,6 +90,7 @@ def test_a_disk_that_fills_during_the_build(home: Home, programs: Program) -> No
     error = refusal(home)
     assert "is full" in error.message
     assert "GRIDUP_HOME" in error.suggestion
+    assert "GOCACHE" in error.suggestion
 
 
 def test_room_is_asked_for_before_the_build(
@@ -97,7 +98,9 @@ def test_room_is_asked_for_before_the_build(
 ) -> None:
     programs("go", f"{NEW_GO} exit 9;; esac")
     monkeypatch.setattr(build, "CACHES_BYTES", 10**15)
-    assert re.search(r"needs 1000000\.0 GB in /; [\d.]+ GB are free", refusal(home).message)
+    error = refusal(home)
+    assert re.search(r"needs 1000000\.0 GB in /; [\d.]+ GB are free", error.message)
+    assert "GOMODCACHE" in error.suggestion
 
 
 def test_the_build_tells_how_far_it_is() -> None:
