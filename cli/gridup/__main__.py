@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import signal
 import sys
 from types import FrameType
 
-from gridup_infra.errors import GridupError
+from gridup_infra.errors import GridupError, InterruptedError_
 
 GLOBAL_FLAGS = ("-v", "--verbose", "-q", "--quiet", "--debug")
 
@@ -22,14 +23,20 @@ def main() -> None:
 def run(argv: list[str]) -> int:
     """Run one command. Returns its exit code."""
     words = hoist(argv)
-    debug = "--debug" in words
+    debug = "--debug" in words[: _own(words)]
     signal.signal(signal.SIGTERM, _interrupt)
-    from gridup.app import build
-
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A stream that knows only ASCII gets an escape for a mark; it must not end the command.
+            stream.reconfigure(errors="backslashreplace")
     try:
-        build(words)(args=words, prog_name="gridup")
-    except SystemExit as stop:
-        return stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 1
+        code = _call(words)
+        # What is left to write must fail here, where it is known what a reader that has gone means.
+        sys.stdout.flush()
+        return code
+    except KeyboardInterrupt:
+        sys.stderr.write("Error: Stopped.\n")
+        return InterruptedError_.exit_code
     except GridupError as error:
         if debug:
             raise
@@ -49,15 +56,33 @@ def run(argv: list[str]) -> int:
         from gridup.log import record
 
         path = record(error)
-        sys.stderr.write(f"Error: an unexpected {type(error).__name__}: {error}\n")
+        first = (str(error).splitlines() or [""])[0]
+        sys.stderr.write(f"Error: an unexpected {type(error).__name__}: {first}\n")
         sys.stderr.write(f"This is a fault of Gridup; its traceback is in {path}.\n")
         return 1
+
+
+def _call(words: list[str]) -> int:
+    from gridup.app import build
+
+    try:
+        build(words)(args=words, prog_name="gridup")
+    except SystemExit as stop:
+        if isinstance(stop.__context__, BrokenPipeError):
+            # Typer would make an exit code 1 of it.
+            raise stop.__context__ from None
+        return stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 1
     return 0
+
+
+def _own(argv: list[str]) -> int:
+    """How many words are ours: what follows a `--` is a command for a node."""
+    return argv.index("--") if "--" in argv else len(argv)
 
 
 def hoist(argv: list[str]) -> list[str]:
     """The global flags first, so that they may stand anywhere before a `--`."""
-    end = argv.index("--") if "--" in argv else len(argv)
+    end = _own(argv)
     head, tail = argv[:end], argv[end:]
     flags = [word for word in head if word in GLOBAL_FLAGS]
     return [*flags, *(word for word in head if word not in GLOBAL_FLAGS), *tail]
