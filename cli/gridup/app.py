@@ -67,7 +67,9 @@ def build(argv: Sequence[str]) -> typer.Typer:
             module = importlib.import_module(f"gridup.commands.{name}")
             settings = getattr(module, "CONTEXT", None)
             epilog = getattr(module, "EPILOG", None)
-            app.command(name, epilog=epilog, context_settings=settings)(_interruptible(module.main))
+            kind = getattr(module, "Command", None)
+            register = app.command(name, cls=kind, epilog=epilog, context_settings=settings)
+            register(_interruptible(module.main))
         else:
             app.command(name, help=text)(_named)
     return app

@@ -6,9 +6,10 @@ import os
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from gridup.commands.options import NameOption, complete_names, one_name
 from gridup.session import Session
@@ -25,6 +26,18 @@ Examples:
 The node's own key and host key are used; your ~/.ssh is neither read nor written."""
 
 CONTEXT = {"allow_interspersed_args": False, "ignore_unknown_options": True}
+
+
+class Command(TyperCommand):
+    """Keeps a `--` that the parser eats where no name stands before it: what follows is then no name."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        dashes = args.count("--")
+        rest = super().parse_args(ctx, args)
+        words = list(ctx.params.get("words") or ())
+        if words.count("--") < dashes:
+            ctx.params["words"] = ["--", *words]
+        return rest
 
 
 def main(
