@@ -92,9 +92,7 @@ class Ui:
             table.add_column(title, no_wrap=True, overflow="ignore")
         for row in rows:
             table.add_row(*(Text(cell) for cell in row))
-        console = Console(
-            file=sys.stdout, width=10_000, no_color=not _colour(sys.stdout), highlight=False, emoji=False
-        )
+        console = Console(file=sys.stdout, width=10_000, highlight=False, emoji=False, **_terminal(sys.stdout))
         with console.capture() as capture:
             console.print(table)
         # The console was as wide as the longest line needs; what pads it is not the table's.
@@ -136,10 +134,10 @@ class Ui:
         """A reporter for long work: live on a terminal, plain lines elsewhere."""
         if self.quiet:
             yield _Warnings()
-        elif sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
+        elif _colour(sys.stderr) and os.environ.get("TERM") != "dumb":
             from rich.console import Console
 
-            console = Console(file=sys.stderr, no_color=not _colour(sys.stderr), highlight=False)
+            console = Console(file=sys.stderr, highlight=False, **_terminal(sys.stderr))
             with _Live(console) as live:
                 yield live
         else:
@@ -148,6 +146,14 @@ class Ui:
 
 def _colour(stream: Any) -> bool:
     return bool(stream.isatty()) and not os.environ.get("NO_COLOR")
+
+
+def _terminal(stream: Any) -> dict[str, Any]:
+    """How rich sees the stream: without colour there is no escape code at all, not even for bold.
+
+    Left to itself rich would send them into a pipe where FORCE_COLOR is set, as some CI services do.
+    """
+    return {} if _colour(stream) else {"force_terminal": False, "color_system": None}
 
 
 class _Warnings(Silent):
