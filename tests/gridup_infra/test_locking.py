@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -100,3 +101,30 @@ def test_only_its_owner_may_read_it(tmp_path: Path) -> None:
             assert (tmp_path / "stacks").stat().st_mode & 0o777 == 0o700
     finally:
         os.umask(umask)
+
+
+def test_one_who_waited_for_a_lock_that_was_removed_holds_the_new_one(tmp_path: Path) -> None:
+    path = tmp_path / "inst" / "lock"
+    with held_by_another(path, seconds=0.5):
+        path.unlink()
+        # The file is another one now; whoever comes later must meet us.
+        with (
+            locked(path, "a deploy", wait=20, busy="busy"),
+            pytest.raises(BusyError),
+            locked(path, "a stop", wait=0, busy="busy"),
+        ):
+            pass
+
+
+def test_one_who_waits_while_the_holder_removes_the_lock_takes_the_new_file(tmp_path: Path) -> None:
+    path = tmp_path / "inst" / "lock"
+    with held_by_another(path, seconds=1):
+        timer = threading.Timer(0.4, path.unlink)
+        timer.start()
+        with (
+            locked(path, "a deploy", wait=20, busy="busy"),
+            pytest.raises(BusyError),
+            locked(path, "a stop", wait=0, busy="busy"),
+        ):
+            assert path.exists()
+        timer.join()
