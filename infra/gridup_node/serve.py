@@ -11,6 +11,7 @@ import ctypes
 import logging
 import os
 import signal
+import socket
 import sys
 
 from gridup_node import facts, secrets
@@ -51,6 +52,12 @@ def main() -> int:
     except facts.FactsError as error:
         print(f"gridup_node.serve: {error}", file=sys.stderr)  # noqa: T201
         return 1
+    host, port = os.environ.get("GRIDUP_LISTEN", "127.0.0.1"), node.ports["api"]
+    try:
+        _check_free(host, port)
+    except OSError as error:
+        log.error("can't listen on %s, port %d: %s", host, port, error.strerror or error)
+        return 1
     secrets.ensure(folder.secrets)
     for path in (folder.data, folder.objects, folder.run):
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -66,12 +73,11 @@ def main() -> int:
 
     from gridup_node import app
 
-    host = os.environ.get("GRIDUP_LISTEN", "127.0.0.1")
     log.info("starting %s node %r", node.node_type, node.name)
     uvicorn.run(
         app.create(folder, node),
         host=host,
-        port=node.ports["api"],
+        port=port,
         access_log=False,
         server_header=False,
         timeout_graceful_shutdown=STOP_SECONDS,
@@ -80,6 +86,18 @@ def main() -> int:
         log_level="info",
     )
     return 0
+
+
+def _check_free(host: str, port: int) -> None:
+    """Fail now and not in some seconds, before a second server touches the first one's data.
+
+    Raises:
+        OSError: something listens there, or the host is not this machine's.
+    """
+    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    with socket.socket(family, kind, protocol) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind(address)
 
 
 def _in_job() -> None:

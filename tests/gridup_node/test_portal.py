@@ -10,6 +10,7 @@ import psutil
 import pytest
 import requests
 
+from gridup_infra import processes
 from gridup_node.services import PORTAL_MARK
 
 pytestmark = pytest.mark.node
@@ -167,3 +168,10 @@ def test_the_api_answers_any_origin_and_hides_its_docs(node: Any) -> None:
     assert requests.get(f"{node.url}/docs", timeout=20).status_code == 404
     # Only what is below the prefix is syft's.
     assert requests.get(f"{node.url}/api/v2extra", timeout=20).status_code == 404
+
+
+def test_a_second_server_ends_at_once_saying_what_is_in_the_way(node: Any) -> None:
+    second = processes.run([node.python, "-m", "gridup_node.serve"], env=node.environment, timeout=30)
+    assert second.code == 1
+    assert f"can't listen on 127.0.0.1, port {node.port}: Address already in use" in second.stderr
+    assert node.get_json("/api/v2/metadata")["name"] == NAME

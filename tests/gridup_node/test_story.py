@@ -46,7 +46,8 @@ def test_data_outlives_a_kill_and_a_wiped_temporary_folder(make_node: Callable[.
     assert "The node was restarted" in kept["lost"][1]
     # syft alone leaves the default pool without a consumer after a restart: the job would never run.
     assert kept["job"] == 600_000.0
-    assert kept["workers"] == ["Idle"]
+    # A job's process ends some seconds after its result is there.
+    assert kept["workers"] in (["Idle"], ["Consuming"])
 
     assert node.stop() < 15
 
