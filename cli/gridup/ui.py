@@ -89,7 +89,8 @@ class Ui:
 
         table = Table(box=box.HEAVY_HEAD)
         for title in head:
-            table.add_column(title, no_wrap=True, overflow="ignore")
+            # Text: a name is no markup, whatever brackets stand in it.
+            table.add_column(Text(title), no_wrap=True, overflow="ignore")
         for row in rows:
             table.add_row(*(Text(cell) for cell in row))
         console = Console(file=sys.stdout, width=10_000, highlight=False, emoji=False, **_terminal(sys.stdout))
