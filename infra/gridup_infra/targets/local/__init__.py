@@ -141,9 +141,11 @@ class LocalTarget(Target):
         return LocalWayIn(outputs, self._supervisor(outputs))
 
     def start(self, outputs: NodeOutputs) -> None:
+        _check_there(Path(outputs.facts["folder"]))
         self._supervisor(outputs).start()
 
     def stop(self, outputs: NodeOutputs) -> None:
+        _check_there(Path(outputs.facts["folder"]))
         self._supervisor(outputs).stop(on_purpose=True)
 
     @staticmethod
@@ -183,6 +185,11 @@ def _offered(outputs: NodeOutputs) -> list[Service]:
     return [row for row in programs() if row.name not in outputs.not_offered]
 
 
+def _check_there(folder: Path) -> None:
+    if not folder.exists():
+        raise ResourceError(f"The node's folder {folder} is gone.", "`gridup deploy` lays it again.")
+
+
 class LocalWayIn(WayIn):
     """Files and processes of this machine."""
 
@@ -194,10 +201,7 @@ class LocalWayIn(WayIn):
     def run(self, argv: Sequence[str], *, timeout: float, input: bytes | None = None) -> Result:
         from gridup_infra.processes import run
 
-        if not self._folder.exists():
-            raise ResourceError(
-                f"The node's folder {self._folder} is gone.", "`gridup deploy` lays it again."
-            )
+        _check_there(self._folder)
         return run(argv, timeout=timeout, input=input, cwd=self._folder, env=self._supervisor.environment())
 
     def logs(self, services: Sequence[str], *, lines: int, follow: bool) -> Iterator[tuple[str, str]]:

@@ -233,7 +233,12 @@ class _Connection(http.client.HTTPConnection):
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.settimeout(self.timeout)
-        self.sock.connect(str(self._path))
+        try:
+            self.sock.connect(str(self._path))
+        except BaseException:
+            # The caller's client has not got it yet, and would leave it open.
+            self.sock.close()
+            raise
 
 
 def running_problems(states: Mapping[str, ServiceState] | None, wanted: Iterable[str]) -> list[str]:

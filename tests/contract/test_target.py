@@ -1,0 +1,153 @@
+"""What every target promises, whatever it runs on. A new one is tested by being in the registry."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from gridup.commands.deploy import NEEDS, resolve
+from gridup_infra import targets
+from gridup_infra.errors import GridupError, NameError_, UsageError
+from gridup_infra.outputs import NodeOutputs
+from gridup_infra.spec import DeploySpec
+from gridup_infra.targets.base import Capability, Identity, Power, Target
+from gridup_node.services import SERVICES
+from support.checkpoints import outputs_for
+
+ASKED: dict[str, object] = {
+    "port": 9001,
+    "bind": "127.0.0.1",
+    "keep_data": True,
+    "region": "eu-west-1",
+    "size": "large",
+    "disk_size": 64,
+    "allow_cidr": ("10.0.0.0/8",),
+    "web_cidr": ("10.0.0.0/8",),
+    "domain_name": "node.example.org",
+    "ssh_keys": ("ssh-ed25519 AAAA a",),
+    "no_node": True,
+}
+NAME = "My Lab_2"
+
+
+@pytest.fixture(params=targets.names())
+def target(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Target]:
+    monkeypatch.setenv("GRIDUP_HOME", str(tmp_path / "a home"))
+    yield targets.target(request.param)
+
+
+@pytest.fixture
+def spec(target: Target) -> DeploySpec:
+    return target.resolve(DeploySpec(name=NAME, target=target.name).with_new_id(), None)
+
+
+@pytest.fixture
+def gone(spec: DeploySpec, tmp_path: Path) -> NodeOutputs:
+    """A node that was deployed once, and of which nothing is left."""
+    return outputs_for(spec, tmp_path / "a home" / "nodes" / spec.stack)
+
+
+def identity(spec: DeploySpec) -> Identity:
+    return Identity(spec.stack, spec.stack_id, spec.name, spec.target)
+
+
+def test_every_part_of_a_spec_that_needs_a_capability_has_a_value_to_try() -> None:
+    assert set(ASKED) == set(NEEDS)
+    assert set(NEEDS.values()) | {Capability.POWER} == set(Capability)
+
+
+def test_it_says_what_it_is_and_can(target: Target) -> None:
+    assert target.name in targets.names()
+    assert target.title.strip() == target.title != ""
+    assert target.capabilities <= set(Capability)
+
+
+def test_power_is_claimed_only_with_both_of_its_words(target: Target) -> None:
+    has = type(target).start is not Target.start and type(target).stop is not Target.stop
+    assert (Capability.POWER in target.capabilities) == has
+
+
+def test_the_defaults_are_filled_in_and_stay_as_they_are(target: Target, spec: DeploySpec) -> None:
+    assert (spec.name, spec.target, len(spec.stack_id)) == (NAME, target.name, 16)
+    assert target.resolve(spec, spec) == spec
+    if Capability.BIND in target.capabilities:
+        assert spec.bind, "where there is a choice of addresses, one is made"
+
+
+@pytest.mark.parametrize("part", NEEDS)
+def test_what_it_lacks_is_refused_by_the_flag_and_what_it_has_is_taken(target: Target, part: str) -> None:
+    asked = {"target": target.name, part: ASKED[part]}
+    if NEEDS[part] in target.capabilities:
+        made, _ = resolve(asked, NAME, None, {})
+        assert getattr(made, part) == ASKED[part]
+    else:
+        with pytest.raises(UsageError, match="has no --"):
+            resolve(asked, NAME, None, {})
+
+
+def test_a_syft_version_that_is_not_shipped_is_refused(target: Target, spec: DeploySpec) -> None:
+    with pytest.raises(UsageError, match=r"--tag 0\.0\.1"):
+        target.resolve(replace(spec, tag="0.0.1"), None)
+
+
+def test_it_tells_what_will_exist_and_what_a_destroy_keeps(target: Target, spec: DeploySpec) -> None:
+    for made in (target.summary(spec), target.kept(replace(spec, keep_data=True))):
+        assert made
+        assert all(line.strip() and "\n" not in line for line in made)
+    if Capability.KEEP_DATA in target.capabilities:
+        assert len(target.kept(replace(spec, keep_data=True))) > len(target.kept(spec))
+
+
+def test_looking_and_telling_make_nothing(target: Target, spec: DeploySpec, gone: NodeOutputs, tmp_path: Path) -> None:
+    target.summary(spec), target.kept(spec), target.inspect(gone), target.leftovers(identity(spec))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_node_of_which_nothing_is_left_is_gone(target: Target, gone: NodeOutputs) -> None:
+    seen = target.inspect(gone)
+    assert seen.power is Power.GONE
+    assert seen.problems
+    assert not seen.right
+
+
+def test_the_way_into_a_node_that_is_gone_is_an_error_that_says_so(target: Target, gone: NodeOutputs) -> None:
+    way_in = target.way_in(gone)
+    with pytest.raises(GridupError):
+        way_in.run(["true"], timeout=20)
+    assert list(way_in.logs([SERVICES[0].name], lines=10, follow=False)) == []
+
+
+def test_stopping_or_starting_a_node_that_is_gone_is_no_crash(target: Target, gone: NodeOutputs) -> None:
+    if Capability.POWER in target.capabilities:
+        for act in (target.stop, target.start):
+            with pytest.raises(GridupError):
+                act(gone)
+
+
+def test_of_nothing_there_is_nothing_left_and_sweeping_it_is_quiet(target: Target, spec: DeploySpec) -> None:
+    assert target.leftovers(identity(spec)) == ()
+    for _ in range(2):
+        target.sweep(identity(spec))
+    assert target.leftovers(identity(spec)) == ()
+
+
+def test_a_preflight_with_nothing_in_the_way_is_quiet_and_makes_nothing(
+    target: Target, spec: DeploySpec, tmp_path: Path
+) -> None:
+    try:
+        target.preflight(spec, None)
+    except GridupError as error:
+        # On a cloud nobody is logged in to here; that must be said, with what to do.
+        assert error.suggestion
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_second_name_of_the_same_stack_is_refused_naming_the_first(target: Target, spec: DeploySpec) -> None:
+    from gridup.state import Record
+
+    record = Record(spec.stack, outputs_for(spec), identity(spec), ("owner",), ())
+    with pytest.raises(NameError_, match='"my lab 2" and the deployed "My Lab_2" would share the stack my-lab-2'):
+        resolve({}, "my lab 2", record, {})
