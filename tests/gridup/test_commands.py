@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-import shlex
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -439,8 +439,11 @@ class TestShowing:
         monkeypatch.setattr("gridup.commands.env.Session.binary", lambda _s, _r: _Binary)
         inside.lay("Inst")
         out = inside("env", "Inst").ok().out
-        made = dict(shlex.split(line)[1].split("=", 1) for line in out.splitlines())
-        assert made == inside("env", "Inst", "--json").ok().json
+        shell = subprocess.run(["sh", "-c", f"{out}\nenv -0"], capture_output=True, text=True, check=True)
+        made = dict(line.split("=", 1) for line in shell.stdout.split("\0") if line)
+        told = inside("env", "Inst", "--json").ok().json
+        assert told.items() <= made.items()
+        assert made["PATH"].endswith(f"/nowhere/engine/bin{os.pathsep}{os.environ['PATH']}")
         assert made["PULUMI_BACKEND_URL"].endswith("/a%20home%20%231/state")
         assert made["PULUMI_CONFIG_PASSPHRASE_FILE"] == str(inside.home.passphrase)
         assert inside.home.passphrase.read_text() not in out
