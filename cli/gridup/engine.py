@@ -130,10 +130,12 @@ class PulumiEngine:
 
     def _interrupted(self, stack: str) -> InterruptedError_:
         record = State.of(self._settings).read(stack)
+        name = record.name if record else stack
         exists = ", ".join(record.resources) if record and record.resources else "nothing"
+        half = f"; broken off: {', '.join(record.pending)}" if record and record.pending else ""
         return InterruptedError_(
-            f"Stopped. What exists of {stack}: {exists}.",
-            "Run the same command again to go on, or `gridup destroy` to take it away.",
+            f"Stopped. What exists of {name}: {exists}{half}.",
+            f'Run the same command again to go on, or `gridup destroy "{name}"` to take it away.',
         )
 
     def _open(self, stack: str, spec: DeploySpec | None = None, elsewhere: Path | None = None) -> auto.Stack:
