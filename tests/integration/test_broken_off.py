@@ -1,0 +1,269 @@
+"""Runs that are broken off: killed, interrupted, refused. Nothing is orphaned, and the next run goes on."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from support import language_host
+from support.breaking import (
+    Held,
+    all_end,
+    below,
+    interrupt,
+    kill_run,
+    locks,
+    nothing_left,
+    processes_of,
+    providers_of,
+    services_of,
+)
+from support.cli import Cli
+from support.local_node import eventually, facts, mode, pids, problems
+from support.plain_pulumi import Plain
+
+pytestmark = [pytest.mark.engine, pytest.mark.node]
+
+ONE_OF_EACH = dict.fromkeys(("supervisor", "proxy", "api", "jupyter", "ssh"), 1)
+MOMENTS = ("OwnerProvider.create", "NodeProvider.create", "ServicesProvider.create")
+DEPLOY = ("deploy", "--name", "Inst", "--no-wait")
+
+
+@pytest.fixture
+def plain(cli: Cli, tmp_path: Path) -> Plain:
+    return Plain(cli, language_host.install(tmp_path / "language host"))
+
+
+@pytest.fixture
+def own_runtimes(cli: Cli) -> Path:
+    """Makes this home's node environments its own: there is none yet, so a deploy builds one."""
+    folder = cli.home / "runtimes"
+    folder.unlink()
+    return folder
+
+
+def killed_at(cli: Cli, moment: str, tmp_path: Path, *, providers: bool) -> None:
+    """A deploy that was killed when the work of `moment` was done and the engine had not heard of it."""
+    held = Held(moment, tmp_path)
+    run = cli.start(*DEPLOY, env=held.env)
+    held.wait(run)
+    left = kill_run(run, providers=providers)
+    # A provider that outlives its engine would go on making what no state knows of.
+    all_end(left)
+    assert locks(cli.home)
+
+
+@pytest.mark.parametrize("providers", [False, True], ids=["engine", "engine and providers"])
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_deploy_after_a_kill_makes_one_of_everything(
+    cli: Cli, tmp_path: Path, moment: str, providers: bool
+) -> None:
+    killed_at(cli, moment, tmp_path, providers=providers)
+    cli(*DEPLOY).ok()
+    one_of_everything(cli)
+    assert locks(cli.home) == []
+    assert "Nothing changed" in cli(*DEPLOY).ok().err
+    assert problems(cli) == []
+    if moment == MOMENTS[-1]:
+        cli("check", "Inst", "--wait", "--timeout", "120").ok()
+
+
+def one_of_everything(cli: Cli) -> None:
+    """One supervisor and one of each service, and so it stays."""
+    eventually(lambda: services_of(cli.home) == ONE_OF_EACH)
+    time.sleep(1)
+    assert services_of(cli.home) == ONE_OF_EACH
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_plain_destroy_after_a_kill_leaves_nothing(plain: Plain, tmp_path: Path, moment: str) -> None:
+    killed_at(plain.cli, moment, tmp_path, providers=False)
+    ports = ports_of(plain.cli)
+    plain("destroy", "-s", "inst", "--yes").ok()
+    nothing_left(plain.cli, ports)
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_destroy_after_a_kill_leaves_nothing(cli: Cli, tmp_path: Path, moment: str) -> None:
+    killed_at(cli, moment, tmp_path, providers=True)
+    ports = ports_of(cli)
+    cli("destroy", "Inst", "--yes").ok()
+    nothing_left(cli, ports)
+    cli(*DEPLOY).ok()
+
+
+def ports_of(cli: Cli) -> dict[str, int]:
+    return facts(cli)["ports"] if (cli.node() / "config" / "node.json").exists() else {}
+
+
+def test_after_a_kill_in_the_runtimes_build_plain_destroy_and_a_new_deploy_work(
+    plain: Plain, own_runtimes: Path
+) -> None:
+    run = plain.cli.start(*DEPLOY)
+    installing(run, own_runtimes)
+    all_end(kill_run(run, providers=False))
+    plain("destroy", "-s", "inst", "--yes").ok()
+    nothing_left(plain.cli)
+    run = plain.cli.start(*DEPLOY)
+    installing(run, own_runtimes)
+    all_end(kill_run(run, providers=True))
+    plain.cli(*DEPLOY).ok()
+    one_of_everything(plain.cli)
+
+
+def installing(run: subprocess.Popen[str], runtimes: Path) -> None:
+    """Wait until uv fills the new environment."""
+    eventually(lambda: any(runtimes.glob("*/lib/python3.*/site-packages/*/")) or run.poll() is not None, 60)
+    assert run.poll() is None, run.communicate()
+
+
+def test_all_providers_of_a_killed_engine_end(cli: Cli, tmp_path: Path) -> None:
+    cli(*DEPLOY).ok()
+    before, port = pids(cli), facts(cli)["ports"]["proxy"] + 1700
+    held = Held("NodeProvider.update", tmp_path)
+    run = cli.start(*DEPLOY, "--port", str(port), env=held.env)
+    held.wait(run)
+    # The refresh before the update has a provider process of its own, idle by now.
+    assert len(providers_of(run)) >= 2
+    left = kill_run(run, providers=False)
+    assert left
+    all_end(left)
+    cli("deploy", "--name", "Inst", "--port", str(port)).ok()
+    after = pids(cli)
+    assert facts(cli)["ports"]["proxy"] == port
+    assert {name for name in after if after[name] != before[name]} == {"proxy"}
+    one_of_everything(cli)
+
+
+def interrupted(run: subprocess.Popen[str]) -> str:
+    """Ctrl-C, once. Returns what the run then said."""
+    children = below(run.pid)
+    interrupt(run)
+    start = time.monotonic()
+    _, err = run.communicate(timeout=60)
+    assert time.monotonic() - start < 40
+    assert run.returncode == 130, err
+    assert "Stopped." in err
+    assert "Traceback" not in err
+    all_end(children, 2)
+    return err
+
+
+@pytest.mark.parametrize("moment", MOMENTS[1:])
+def test_one_ctrl_c_ends_a_deploy_in_order(cli: Cli, tmp_path: Path, moment: str) -> None:
+    held = Held(moment, tmp_path)
+    run = cli.start(*DEPLOY, env=held.env)
+    held.wait(run)
+    said = interrupted(run)
+    assert "What exists of Inst: owner, runtime" in said
+    assert '`gridup destroy "Inst"`' in said
+    assert locks(cli.home) == []
+    assert cli("status", "--no-probe", "--json").ok().json[0]["name"] == "Inst"
+    cli(*DEPLOY).ok()
+    one_of_everything(cli)
+    cli("destroy", "Inst", "--yes").ok()
+    nothing_left(cli)
+
+
+def test_first_use_with_an_empty_home_survives_a_ctrl_c(tmp_path: Path, engine: Path, runtime: Path) -> None:
+    person = tmp_path / "a person"
+    person.mkdir()
+    cache = subprocess.run(
+        [shutil.which("uv") or uv(), "cache", "dir"], capture_output=True, text=True, check=True
+    )
+    path = os.pathsep.join([str(engine / "bin"), os.environ["PATH"]])
+    environment = {"HOME": str(person), "PATH": path, "UV_CACHE_DIR": cache.stdout.strip()}
+    cli = EmptyHome(person / ".local" / "share" / "gridup", environment)
+    run = cli.start(*DEPLOY)
+    installing(run, cli.home / "runtimes")
+    said = interrupted(run)
+    assert "What exists of Inst: owner." in said
+    assert locks(cli.home) == []
+    assert list((cli.home / "runtimes").glob("*/complete.json")) == []
+    try:
+        cli(*DEPLOY).ok()
+        one_of_everything(cli)
+        assert (mode(cli.home), mode(cli.home / "state")) == (0o700, 0o700)
+        assert mode(cli.home / "passphrase") == 0o600
+        assert "Nothing changed" in cli(*DEPLOY).ok().err
+    finally:
+        cli("destroy", "Inst", "--yes").ok()
+    nothing_left(cli)
+
+
+class EmptyHome(Cli):
+    """A person who has set nothing at all."""
+
+    def env(self, extra: object = None) -> dict[str, str]:
+        given = super().env()
+        del given["GRIDUP_HOME"]
+        given.pop("XDG_DATA_HOME", None)
+        return given
+
+
+def uv() -> str:
+    from uv import find_uv_bin
+
+    return str(find_uv_bin())
+
+
+def test_a_second_deploy_meanwhile_is_told_who_and_since_when(cli: Cli, tmp_path: Path) -> None:
+    held = Held("NodeProvider.create", tmp_path)
+    first = cli.start(*DEPLOY, env=held.env)
+    held.wait(first)
+    start = time.monotonic()
+    for words in (DEPLOY, ("destroy", "Inst", "--yes"), ("refresh", "Inst")):
+        refused = cli(*words)
+        assert refused.code == 1, refused
+        line = next(line for line in refused.err.splitlines() if line.startswith("Error: "))
+        assert re.search(rf"Inst is busy: a deploy by process {first.pid} since \d\d:\d\d:\d\d\.", line), line
+        assert "--wait-lock" in refused.err
+        assert "Traceback" not in refused.err
+    assert time.monotonic() - start < 15
+    second = cli.start(*DEPLOY, "--wait-lock", "60")
+    time.sleep(2)
+    assert second.poll() is None
+    held.release()
+    for run in (first, second):
+        _, err = run.communicate(timeout=120)
+        assert run.returncode == 0, err
+    one_of_everything(cli)
+
+
+@pytest.mark.parametrize("end", ["raise RuntimeError('boom')", "sys.exit(3)", "sys.exit(0)"])
+def test_a_program_that_ends_early_ends_the_command(cli: Cli, tmp_path: Path, end: str) -> None:
+    folder = tmp_path / "site"
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text(
+        f"""
+import sys
+from gridup_infra.targets.local import LocalTarget
+
+def build(self, spec):
+    {end}
+
+LocalTarget.build = build
+"""
+    )
+    env = {"PYTHONPATH": os.pathsep.join([str(folder), cli.env()["PYTHONPATH"]])}
+    start = time.monotonic()
+    run = cli.start(*DEPLOY, env=env)
+    started: dict[int, psutil.Process] = {}
+    while run.poll() is None and time.monotonic() - start < 30:
+        started.update({process.pid: process for process in below(run.pid)})
+        time.sleep(0.1)
+    out, err = run.communicate(timeout=5)
+    assert run.returncode not in (0, None), out + err
+    assert "Traceback" not in err
+    assert "Error: " in err
+    all_end(list(started.values()), 2)
+    assert processes_of(cli.home) == []
+    assert locks(cli.home) == []
+    cli(*DEPLOY).ok()
