@@ -40,7 +40,7 @@ class NodeOutputs:
     Attributes:
         spec: what was asked for, so that every command needs only the name.
         address: the address people connect to.
-        ports: as chosen, by service (and `service.purpose` for inner ones).
+        ports: as chosen, by service.
         tls: whether the front door speaks https.
         ssh_user: who to log in as.
         not_offered: services that this node does not have, with the reason.

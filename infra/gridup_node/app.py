@@ -105,7 +105,7 @@ def start_server(folder: facts.Folder, node: facts.Facts) -> Any:
         create_producer=True,
         n_consumers=1,
         # syft insists on a number; `queueing` makes no use of it.
-        queue_port=node.ports.get("api.queue", 0),
+        queue_port=0,
         in_memory_workers=True,
         background_tasks=False,
     )

@@ -71,7 +71,7 @@ class Facts:
     Attributes:
         name: as the person typed it.
         node_type: `domain` or `network`.
-        ports: by service, and `service.purpose` for inner ones.
+        ports: by service.
         endpoints: by service, what people open: an address or, for ssh, a command.
         admin_email: the account of the administrator.
         gridup_version: of the Gridup that deployed it last; empty when not told.

@@ -23,7 +23,7 @@ class Context:
         home: the node's folder, as the node itself sees it.
         bin: the folder of the node's Python environment that holds `python` and `caddy`.
         bind: the address of the services that people reach.
-        ports: by service, and `service.purpose` for inner ones.
+        ports: by service.
         user: who runs the services, and the only one to log in by ssh.
         tools: paths of programs of the machine, by the name in `Service.needs`.
         facts: what the node may tell about itself; goes to node.json. Never a secret.
@@ -71,7 +71,7 @@ def fingerprints(context: Context, table: Sequence[Service] = SERVICES) -> dict[
     files = render(context, table)
     made = {}
     for row in offered(context, table):
-        own = {key: port for key, port in context.ports.items() if key.partition(".")[0] == row.name}
+        own = context.ports.get(row.name)
         facts = {key: context.facts.get(key) for key in row.start_facts}
         parts = [json.dumps([_program(context, row), own, facts], sort_keys=True)]
         parts += [files[name] for name in row.files]

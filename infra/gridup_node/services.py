@@ -59,7 +59,6 @@ class Service:
         environment: variables of its program, with the same placeholders. Never a secret.
         files: names of the rendered configuration files it reads: it restarts when one changes.
         start_facts: keys of node.json that it reads once, at its start: it restarts when one changes.
-        extra_ports: further ports its program opens for itself, by purpose.
         needs: a program that must be on the machine; where it is not, the service is "not offered".
         start_seconds: how long it must run before it counts as started: ending sooner is a failed
             start, and after some of those the supervisor gives up.
@@ -78,7 +77,6 @@ class Service:
     environment: Mapping[str, str] = field(default_factory=dict)
     files: tuple[str, ...] = ()
     start_facts: tuple[str, ...] = ()
-    extra_ports: Mapping[str, int] = field(default_factory=dict)
     needs: str = ""
     start_seconds: int = 1
     stop_seconds: int = 10
@@ -121,7 +119,6 @@ SERVICES: tuple[Service, ...] = (
         front_path="/api/v2",
         proof=Proof.SYFT_METADATA,
         proof_path="/api/v2/metadata",
-        extra_ports={"queue": 18090},
         start_facts=("name", "node_type", "admin_email", "bundle"),
         # Longer than an import of syft on a busy machine: one that ends in it has not started.
         start_seconds=30,
@@ -180,11 +177,5 @@ def probed(table: Sequence[Service] = SERVICES) -> tuple[Service, ...]:
 
 
 def ports(table: Sequence[Service] = SERVICES) -> dict[str, int]:
-    """Every port a node needs, by key: a service's name, or `service.purpose` for its extra ones."""
-    wanted: dict[str, int] = {}
-    for row in table:
-        if row.port:
-            wanted[row.name] = row.port
-        for purpose, port in row.extra_ports.items():
-            wanted[f"{row.name}.{purpose}"] = port
-    return wanted
+    """Every port a node needs, by its service's name."""
+    return {row.name: row.port for row in table if row.port}

@@ -1,4 +1,4 @@
-"""One row more in the service table is one service more everywhere; and what is rendered survives any path."""
+"""One row more in the service table is one service more everywhere; what is rendered survives any path."""
 
 from __future__ import annotations
 
@@ -31,12 +31,13 @@ CATALOG = Service(
     proof=Proof.LOGIN_PAGE,
     proof_path="/catalog/login",
     environment={"CATALOG_HOME": "{home}/catalog"},
-    extra_ports={"metrics": 7071},
 )
-METRICS = Service(name="metrics", title="metrics", port=9100, command=("{bin}/metrics",), proof=Proof.JUPYTER_API)
+METRICS = Service(
+    name="metrics", title="metrics", port=9100, command=("{bin}/metrics",), proof=Proof.JUPYTER_API
+)
 TABLE = (*SERVICES, CATALOG, METRICS)
 
-NASTY = "/srv/it's 100% \"mine\" #1; a\\b {x} $HOME"
+NASTY = '/srv/it\'s 100% "mine" #1; a\\b {x} $HOME'
 
 
 def context(home: str = "/srv/node", table: tuple[Service, ...] = SERVICES, **changes: Any) -> Context:
@@ -63,7 +64,7 @@ def supervisord(text: str, environment: Mapping[str, str]) -> configparser.RawCo
 
 
 def test_a_new_service_needs_its_ports() -> None:
-    assert {"catalog": 7070, "catalog.metrics": 7071, "metrics": 9100}.items() <= ports(TABLE).items()
+    assert {"catalog": 7070, "metrics": 9100}.items() <= ports(TABLE).items()
 
 
 def test_a_new_service_is_run_by_the_node() -> None:
@@ -127,7 +128,9 @@ def test_an_ipv6_address_is_bound_in_brackets() -> None:
     assert "\tbind [::1]\n" in render(context(bind="::1"))["Caddyfile"]
 
 
-@pytest.mark.parametrize("home", ["/srv/a b", "/srv/a #1", "/srv/100%", "/srv/it's", '/srv/"q"', "/srv/a;b", NASTY])
+@pytest.mark.parametrize(
+    "home", ["/srv/a b", "/srv/a #1", "/srv/100%", "/srv/it's", '/srv/"q"', "/srv/a;b", NASTY]
+)
 def test_any_path_survives_in_every_file(home: str) -> None:
     here = context(home)
     files = render(here)
@@ -145,7 +148,9 @@ def test_any_path_survives_in_every_file(home: str) -> None:
     assert home not in files["Caddyfile"]
 
 
-@pytest.mark.parametrize("name", ["a b", "a #1", "100%", "%h %%", "it's", '"q"', "a\\b", "back\\\\two", "x;y {z} $H"])
+@pytest.mark.parametrize(
+    "name", ["a b", "a #1", "100%", "%h %%", "it's", '"q"', "a\\b", "back\\\\two", "x;y {z} $H"]
+)
 def test_the_real_sshd_reads_a_path_of_any_kind(tmp_path: Path, name: str) -> None:
     sshd, keygen = which("sshd"), which("ssh-keygen")
     if not sshd or not keygen:
@@ -165,11 +170,13 @@ def test_the_real_sshd_reads_a_path_of_any_kind(tmp_path: Path, name: str) -> No
     assert f"hostkey {key}\n" in shown
     # Percent signs of this one are filled in at each login: `%%` stands for one.
     keys = next(line for line in shown.splitlines() if line.startswith("authorizedkeysfile "))
-    assert keys.removeprefix("authorizedkeysfile ").replace("%%", "%") == str(home / "keys" / "authorized_keys")
+    assert keys.removeprefix("authorizedkeysfile ").replace("%%", "%") == str(
+        home / "keys" / "authorized_keys"
+    )
 
 
 def test_jupyters_file_is_python_that_names_the_right_places(tmp_path: Path) -> None:
-    home = tmp_path / "it's 100% \"mine\" #1"
+    home = tmp_path / 'it\'s 100% "mine" #1'
     (home / "secrets").mkdir(parents=True)
     (home / "secrets" / "jupyter_token").write_text("t0ken\n")
 
@@ -213,7 +220,6 @@ def changed(before: Context, after: Context, table: tuple[Service, ...] = SERVIC
         ("jupyter", {"jupyter"}),
         ("ssh", {"ssh"}),
         ("api", {"api", "proxy"}),
-        ("api.queue", {"api"}),
     ],
 )
 def test_a_changed_port_restarts_only_whom_it_concerns(port: str, restarted: set[str]) -> None:
@@ -223,7 +229,13 @@ def test_a_changed_port_restarts_only_whom_it_concerns(port: str, restarted: set
 
 @pytest.mark.parametrize(
     ("fact", "restarted"),
-    [("name", {"api"}), ("admin_email", {"api"}), ("bundle", {"api"}), ("endpoints", set()), ("gridup_version", set())],
+    [
+        ("name", {"api"}),
+        ("admin_email", {"api"}),
+        ("bundle", {"api"}),
+        ("endpoints", set()),
+        ("gridup_version", set()),
+    ],
 )
 def test_a_changed_fact_restarts_only_whoever_reads_it_once(fact: str, restarted: set[str]) -> None:
     before = context()
@@ -240,4 +252,3 @@ def test_a_new_runtime_restarts_whatever_runs_from_it() -> None:
 
 def test_a_tool_that_appears_starts_its_service() -> None:
     assert changed(context(tools={}), context()) == {"ssh"}
-

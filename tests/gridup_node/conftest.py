@@ -88,7 +88,6 @@ class Node:
             "ports": {
                 "proxy": 8080,
                 "api": self.port,
-                "api.queue": free_port(),
                 "ssh": 2222,
                 "jupyter": 8888,
             },
