@@ -23,7 +23,7 @@ def create(folder: facts.Folder, node: facts.Facts) -> Asgi:
 
     Expects the environment of `serve.environment` and the node's folder as working folder.
     """
-    from gridup_node.portal import portal
+    from gridup_node.portal.web import portal
 
     server = start_server(folder, node)
     session_key = secrets.read(folder.secrets, secrets.SESSION_KEY).encode()

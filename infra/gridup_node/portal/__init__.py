@@ -4,7 +4,3 @@ web         the pages and their routes
 sessions    who is signed in, and proof that a form is ours
 throttle    what slows down those who guess passwords
 """
-
-from gridup_node.portal.web import portal
-
-__all__ = ["portal"]
