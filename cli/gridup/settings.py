@@ -148,6 +148,8 @@ def file_defaults(home: Home) -> dict[str, Any]:
 
 def _is_by_command(found: object) -> bool:
     return isinstance(found, dict) and all(
-        isinstance(command, str) and isinstance(options, dict) and all(isinstance(key, str) for key in options)
+        isinstance(command, str)
+        and isinstance(options, dict)
+        and all(isinstance(key, str) for key in options)
         for command, options in found.items()
     )

@@ -93,7 +93,9 @@ class Ui:
             table.add_column(Text(title), no_wrap=True, overflow="ignore")
         for row in rows:
             table.add_row(*(Text(cell) for cell in row))
-        console = Console(file=sys.stdout, width=10_000, highlight=False, emoji=False, **_terminal(sys.stdout))
+        console = Console(
+            file=sys.stdout, width=10_000, highlight=False, emoji=False, **_terminal(sys.stdout)
+        )
         with console.capture() as capture:
             console.print(table)
         # The console was as wide as the longest line needs; what pads it is not the table's.

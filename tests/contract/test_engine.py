@@ -65,14 +65,20 @@ class TestAny:
         self, any_engine: Engine, settings: Settings
     ) -> None:
         report = any_engine.preview(SPEC, Silent(), new=True)
-        assert [(change.name, change.operation) for change in report.changes] == [(n, "create") for n in RESOURCES]
+        assert [(change.name, change.operation) for change in report.changes] == [
+            (n, "create") for n in RESOURCES
+        ]
         assert state(settings).stacks() == []
 
     def test_the_lock_tells_a_second_one_who_holds_it(self, any_engine: Engine) -> None:
         def lock() -> AbstractContextManager[None]:
             return any_engine.lock("my-lab-2", "My Lab_2", "a deploy", 0)
 
-        with lock(), pytest.raises(BusyError, match=r"^My Lab_2 is busy: a deploy by process \d+ since"), lock():
+        with (
+            lock(),
+            pytest.raises(BusyError, match=r"^My Lab_2 is busy: a deploy by process \d+ since"),
+            lock(),
+        ):
             pass
         with lock():
             pass
@@ -114,7 +120,9 @@ class TestFake:
         fake.forget("my-lab-2")
         assert state(settings).stacks() == []
 
-    def test_a_create_that_fails_leaves_what_was_made_before(self, fake: FakeEngine, settings: Settings) -> None:
+    def test_a_create_that_fails_leaves_what_was_made_before(
+        self, fake: FakeEngine, settings: Settings
+    ) -> None:
         fake.fail_at = ("node", "no room")
         with pytest.raises(GridupError, match="node: no room"):
             fake.up(SPEC, Silent())

@@ -34,7 +34,9 @@ NAME = "My Lab_2"
 
 
 @pytest.fixture(params=targets.names())
-def target(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Target]:
+def target(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Target]:
     monkeypatch.setenv("GRIDUP_HOME", str(tmp_path / "a home"))
     yield targets.target(request.param)
 
@@ -101,7 +103,9 @@ def test_it_tells_what_will_exist_and_what_a_destroy_keeps(target: Target, spec:
         assert len(target.kept(replace(spec, keep_data=True))) > len(target.kept(spec))
 
 
-def test_looking_and_telling_make_nothing(target: Target, spec: DeploySpec, gone: NodeOutputs, tmp_path: Path) -> None:
+def test_looking_and_telling_make_nothing(
+    target: Target, spec: DeploySpec, gone: NodeOutputs, tmp_path: Path
+) -> None:
     target.summary(spec), target.kept(spec), target.inspect(gone), target.leftovers(identity(spec))
     assert list(tmp_path.iterdir()) == []
 
@@ -145,9 +149,13 @@ def test_a_preflight_with_nothing_in_the_way_is_quiet_and_makes_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_second_name_of_the_same_stack_is_refused_naming_the_first(target: Target, spec: DeploySpec) -> None:
+def test_a_second_name_of_the_same_stack_is_refused_naming_the_first(
+    target: Target, spec: DeploySpec
+) -> None:
     from gridup.state import Record
 
     record = Record(spec.stack, outputs_for(spec), identity(spec), ("owner",), ())
-    with pytest.raises(NameError_, match='"my lab 2" and the deployed "My Lab_2" would share the stack my-lab-2'):
+    with pytest.raises(
+        NameError_, match='"my lab 2" and the deployed "My Lab_2" would share the stack my-lab-2'
+    ):
         resolve({}, "my lab 2", record, {})

@@ -20,7 +20,20 @@ from gridup_infra.targets.local import LocalTarget
 from support.checkpoints import PORTS, RESOURCES
 from support.inside import Inside
 
-NAMED = ["destroy", "status", "outputs", "ssh", "logs", "check", "start", "stop", "refresh", "env", "open", "land"]
+NAMED = [
+    "destroy",
+    "status",
+    "outputs",
+    "ssh",
+    "logs",
+    "check",
+    "start",
+    "stop",
+    "refresh",
+    "env",
+    "open",
+    "land",
+]
 """Every command about one node."""
 
 
@@ -51,16 +64,23 @@ class TestAnyCommandAboutANode:
         assert set(NAMED) | others == set(COMMANDS)
 
     @pytest.mark.parametrize("command", NAMED)
-    def test_an_unknown_name_exits_6_with_near_ones_and_makes_no_stack(self, inside: Inside, command: str) -> None:
+    def test_an_unknown_name_exits_6_with_near_ones_and_makes_no_stack(
+        self, inside: Inside, command: str
+    ) -> None:
         inside.lay("Inst")
         before = sorted(inside.home.root.rglob("*"))
         ended = inside(command, "Isnt", *(["--yes"] if command == "destroy" else []))
         assert (ended.code, ended.out) == (6, "")
-        assert ended.err.splitlines() == ["Error: There is no deployment called 'Isnt'.", 'Did you mean "Inst"?']
+        assert ended.err.splitlines() == [
+            "Error: There is no deployment called 'Isnt'.",
+            'Did you mean "Inst"?',
+        ]
         assert sorted(inside.home.root.rglob("*")) == before
         assert inside.engine.calls == []
 
-    @pytest.mark.parametrize("command", [name for name in NAMED if name not in ("check", "logs", "ssh", "land")])
+    @pytest.mark.parametrize(
+        "command", [name for name in NAMED if name not in ("check", "logs", "ssh", "land")]
+    )
     def test_two_different_names_are_refused(self, inside: Inside, command: str) -> None:
         inside.lay("Inst")
         ended = inside(command, "Inst", "--name", "Other")
@@ -86,7 +106,9 @@ class TestAnyCommandAboutANode:
             ended = inside(command, "Inst", "-q", *(["--yes"] if command == "destroy" else []))
         assert (ended.code, ended.out) == (1, "")
         said = ended.err.splitlines()
-        assert re.fullmatch(rf"Error: Inst is busy: a deploy by process {os.getpid()} since [\d:]{{8}}\.", said[0])
+        assert re.fullmatch(
+            rf"Error: Inst is busy: a deploy by process {os.getpid()} since [\d:]{{8}}\.", said[0]
+        )
         assert "Traceback" not in ended.err
 
     @pytest.mark.parametrize("command", ["outputs", "ssh", "logs", "check", "start", "stop", "open"])
@@ -200,7 +222,9 @@ class TestDeploy:
         assert said in ended.err
         assert inside.engine.calls == []
 
-    def test_a_node_is_not_moved_to_another_target(self, inside: Inside, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_node_is_not_moved_to_another_target(
+        self, inside: Inside, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         inside.lay("Inst")
         there = "gridup_infra.targets.local:LocalTarget"
         monkeypatch.setattr("gridup_infra.targets._REGISTRY", {"local": there, "moon": there})
@@ -240,7 +264,9 @@ class TestDeploy:
             ("hello", "holds not one public key"),
         ],
     )
-    def test_what_is_no_public_key_is_refused(self, inside: Inside, tmp_path: Path, text: str, said: str) -> None:
+    def test_what_is_no_public_key_is_refused(
+        self, inside: Inside, tmp_path: Path, text: str, said: str
+    ) -> None:
         (tmp_path / "k").write_text(text)
         ended = inside("deploy", "Inst", "--ssh-key", str(tmp_path / "k"))
         assert ended.code == 2
@@ -476,7 +502,9 @@ class TestCheck:
 class TestPower:
     """gridup start and stop."""
 
-    def test_a_stopped_node_says_how_it_is_started(self, inside: Inside, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_stopped_node_says_how_it_is_started(
+        self, inside: Inside, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         seen: list[str] = []
         monkeypatch.setattr(LocalTarget, "stop", lambda _self, outputs: seen.append(outputs.spec.name))
         inside.lay("My Lab")
@@ -513,7 +541,9 @@ class TestDefaults:
         return inside("outputs", "Inst", "--json").ok().json["ui_url"].split(":")[2].partition("/")[0]
 
     def test_the_file_reaches_a_command_and_a_flag_wins(self, inside: Inside) -> None:
-        (inside.home.root / "config.yaml").write_text("deploy:\n  port: 9001\n  no-wait: true\n  type: network\n")
+        (inside.home.root / "config.yaml").write_text(
+            "deploy:\n  port: 9001\n  no-wait: true\n  type: network\n"
+        )
         inside("deploy", "Inst").ok()
         assert self.port(inside) == "9001"
         inside("deploy", "Inst", "--port", "9002").ok()

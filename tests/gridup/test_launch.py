@@ -34,7 +34,7 @@ def test_words_quoted_together_are_one_name() -> None:
 
 
 def test_the_tutorials_own_line_says_whether_its_target_is_there() -> None:
-    words = "My Institution Name to docker:80".split()
+    words = ["My", "Institution", "Name", "to", "docker:80"]
     if "docker" in targets.names():
         assert parse(words) == Launch("My Institution Name", None, "docker", 80)
     else:
@@ -44,7 +44,16 @@ def test_the_tutorials_own_line_says_whether_its_target_is_there() -> None:
 
 @pytest.mark.parametrize(
     "line",
-    ["Inst", "Inst local", "to local", "Inst to", "to", "Inst to local now", "Inst TO local", "Inst to local to"],
+    [
+        "Inst",
+        "Inst local",
+        "to local",
+        "Inst to",
+        "to",
+        "Inst to local now",
+        "Inst TO local",
+        "Inst to local to",
+    ],
 )
 def test_a_line_of_another_form_is_refused_with_the_form(line: str) -> None:
     with pytest.raises(UsageError) as caught:
@@ -52,7 +61,9 @@ def test_a_line_of_another_form_is_refused_with_the_form(line: str) -> None:
     assert "launch NAME... [domain|network] to TARGET[:PORT]" in caught.value.suggestion
 
 
-@pytest.mark.parametrize("where", ["local:0", "local:65536", "local:http", "local:-1", "local:80:90", "local:8 0"])
+@pytest.mark.parametrize(
+    "where", ["local:0", "local:65536", "local:http", "local:-1", "local:80:90", "local:8 0"]
+)
 def test_a_port_that_is_none_is_refused(where: str) -> None:
     with pytest.raises(UsageError, match="a port is a number from 1 to 65535"):
         parse(["Inst", "to", where])

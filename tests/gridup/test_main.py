@@ -148,7 +148,9 @@ class TestTheUnexpected:
         ended = broken("status", "--", "--debug")
         assert "no deployment called '--debug'" in ended.err
 
-    def test_is_said_even_where_no_log_can_be_written(self, broken: Inside, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_is_said_even_where_no_log_can_be_written(
+        self, broken: Inside, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         broken.home.logs.write_text("in the way")
         assert "an unexpected ZeroDivisionError" in broken("status").err
 
@@ -208,11 +210,17 @@ class TestImports:
             "sys.stderr.write('IMPORTED ' + ' '.join(m for m in sys.modules if '.' not in m))"
         )
         ended = subprocess.run(
-            [sys.executable, "-c", code, *words], env=bare_cli.env(), capture_output=True, text=True, check=True
+            [sys.executable, "-c", code, *words],
+            env=bare_cli.env(),
+            capture_output=True,
+            text=True,
+            check=True,
         )
         return {*ended.stderr.partition("IMPORTED ")[2].split()} & {*self.HEAVY}
 
-    @pytest.mark.parametrize("words", [["--help"], ["--version"], ["status"], ["status", "--json"], ["deploy", "--help"]])
+    @pytest.mark.parametrize(
+        "words", [["--help"], ["--version"], ["status"], ["status", "--json"], ["deploy", "--help"]]
+    )
     def test_a_quick_command_imports_nothing_slow(self, bare_cli: Cli, words: list[str]) -> None:
         assert self.imported(bare_cli, *words) == set()
 

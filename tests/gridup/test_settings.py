@@ -159,7 +159,17 @@ def test_an_empty_file_is_no_defaults(tmp_path: Path, text: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["- deploy", "deploy", "deploy: 9000", "deploy: [port]", "a: b: c", "\t", b"\xff\xfe\x00", "deploy: {1: 2}", "1: {a: 2}"],
+    [
+        "- deploy",
+        "deploy",
+        "deploy: 9000",
+        "deploy: [port]",
+        "a: b: c",
+        "\t",
+        b"\xff\xfe\x00",
+        "deploy: {1: 2}",
+        "1: {a: 2}",
+    ],
 )
 def test_a_file_of_another_form_is_refused_by_its_path(tmp_path: Path, text: str | bytes) -> None:
     with pytest.raises(UsageError) as caught:

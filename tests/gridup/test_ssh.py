@@ -62,7 +62,13 @@ def test_the_real_client_reads_a_key_path_of_any_kind(tmp_path: Path, name: str)
 
 @pytest.mark.parametrize(
     "command",
-    [["echo", "a  b"], ["sh", "-c", "exit 7"], ["printf", "%s", "'\"$HOME`id`\\ #;&|*"], ["echo", ""], ["echo", "ü\n"]],
+    [
+        ["echo", "a  b"],
+        ["sh", "-c", "exit 7"],
+        ["printf", "%s", "'\"$HOME`id`\\ #;&|*"],
+        ["echo", ""],
+        ["echo", "ü\n"],
+    ],
 )
 def test_each_word_arrives_whole_on_the_other_side(command: list[str]) -> None:
     words = client_words(access(), command)

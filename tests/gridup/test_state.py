@@ -1,4 +1,4 @@
-"""Reading the state as it lies on the disk: what is there, half-made or damaged, and nothing made by looking."""
+"""Reading the state as it lies on the disk: whole, half-made or damaged, and nothing is made by looking."""
 
 from __future__ import annotations
 
@@ -38,7 +38,12 @@ def test_a_deployed_node_is_read_whole(tmp_path: Path, zipped: bool) -> None:
     assert state.stacks() == ["my-lab-2"]
     record = state.read("my-lab-2")
     assert record is not None
-    assert (record.name, record.target, record.resources, record.pending) == ("My Lab_2", "local", RESOURCES, ())
+    assert (record.name, record.target, record.resources, record.pending) == (
+        "My Lab_2",
+        "local",
+        RESOURCES,
+        (),
+    )
     assert record.outputs == outputs_for(SPEC)
     assert not record.half_made
     assert record.identity is not None
@@ -111,7 +116,7 @@ def test_a_damaged_checkpoint_is_said_to_be_so(tmp_path: Path, raw: bytes) -> No
     path = checkpoint_path(tmp_path, "inst")
     path.parent.mkdir(parents=True)
     path.write_bytes(raw)
-    with pytest.raises(StateError, match="inst.* is damaged"):
+    with pytest.raises(StateError, match=r"inst.* is damaged"):
         State(FileBackend(tmp_path)).read("inst")
 
 
@@ -140,7 +145,9 @@ def test_a_node_is_found_by_its_name_and_by_its_stack(tmp_path: Path, text: str)
 
 
 @pytest.mark.parametrize("text", ["My Lab 2", "MY-LAB-2", "my lab_2"])
-def test_another_name_of_the_same_slug_is_another_node_and_the_near_one_is_named(tmp_path: Path, text: str) -> None:
+def test_another_name_of_the_same_slug_is_another_node_and_the_near_one_is_named(
+    tmp_path: Path, text: str
+) -> None:
     with pytest.raises(NotFoundError, match="no deployment called") as caught:
         lay(tmp_path, "My Lab_2", "Other").find(text)
     assert caught.value.suggestion == 'Did you mean "My Lab_2"?'

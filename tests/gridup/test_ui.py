@@ -122,7 +122,9 @@ class TestProgressInAPipe:
 class TestProgressOnATerminal:
     """Live, and gone afterwards but for what was done."""
 
-    def test_what_was_done_stays(self, at_terminal: tuple[Terminal, Terminal], monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_what_was_done_stays(
+        self, at_terminal: tuple[Terminal, Terminal], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setenv("TERM", "xterm")
         with Ui().progress() as reporter:
             reporter.step("Deploying [it]")
@@ -161,7 +163,9 @@ class TestQuestions:
         Ui().confirm("Destroy it?", yes=True)
         assert capsys.readouterr() == ("", "")
 
-    @pytest.mark.parametrize(("typed", "goes_on"), [("y\n", True), ("YES\n", True), ("\n", False), ("n\n", False), ("", False)])
+    @pytest.mark.parametrize(
+        ("typed", "goes_on"), [("y\n", True), ("YES\n", True), ("\n", False), ("n\n", False), ("", False)]
+    )
     def test_only_yes_is_yes(self, at_terminal: tuple[Terminal, Terminal], typed: str, goes_on: bool) -> None:
         at_terminal[0].write(typed)
         at_terminal[0].seek(0)

@@ -56,7 +56,9 @@ def test_a_name_without_letter_or_digit_is_refused_with_the_rule(name: str) -> N
     assert caught.value.exit_code == 2
 
 
-@pytest.mark.parametrize("name", ["x" * (NAME_MAX + 1), "In\nst", "In\x00st", "In\x1bst", "In\u2028st", "In\u2029st"])
+@pytest.mark.parametrize(
+    "name", ["x" * (NAME_MAX + 1), "In\nst", "In\x00st", "In\x1bst", "In\u2028st", "In\u2029st"]
+)
 def test_a_name_that_would_not_fit_one_line_is_refused(name: str) -> None:
     with pytest.raises(NameError_, match="at most 200 characters, and no control characters"):
         check_name(name)

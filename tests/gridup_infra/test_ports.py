@@ -122,7 +122,10 @@ def test_many_nodes_that_choose_in_turn_share_no_port(tmp_path: Path) -> None:
 
 
 def test_none_free_says_for_what() -> None:
-    with listening() as port, pytest.raises(ResourceError, match=f"No free port was found from {port} on for ui"):
+    with (
+        listening() as port,
+        pytest.raises(ResourceError, match=f"No free port was found from {port} on for ui"),
+    ):
         choose({"ui": port}, {}, {}, LOOPBACK, dict.fromkeys(range(port + 1, 65536), "x"))
 
 

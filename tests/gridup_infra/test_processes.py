@@ -127,7 +127,9 @@ class TestDetached:
     def test_it_has_no_terminal_a_session_of_its_own_and_a_private_log(self, tmp_path: Path) -> None:
         umask = os.umask(0)
         try:
-            code = "import os, sys; print(os.getsid(0) == os.getpid(), repr(sys.stdin.read()), os.environ['X'])"
+            code = (
+                "import os, sys; print(os.getsid(0) == os.getpid(), repr(sys.stdin.read()), os.environ['X'])"
+            )
             pid = start_detached(python(code), env={"X": "y"}, cwd=tmp_path, log=tmp_path / "log")
         finally:
             os.umask(umask)
@@ -137,10 +139,12 @@ class TestDetached:
         assert wait_until(lambda: gone(pid), timeout=5)
 
     def test_it_lives_on_when_the_engine_that_started_it_is_stopped(self, tmp_path: Path) -> None:
+        inner = write_pid(tmp_path / "pid") + "import time; time.sleep(60)"
         code = (
-            "import sys, time, os; from pathlib import Path; from gridup_infra.processes import start_detached\n"
-            f"word = [sys.executable, '-c', {write_pid(tmp_path / 'pid') + 'import time; time.sleep(60)'!r}]\n"
-            f"start_detached(word, env=dict(os.environ), cwd=Path('/'), log=Path({str(tmp_path / 'log')!r}))\n"
+            "import os, sys, time\nfrom pathlib import Path\n"
+            "from gridup_infra.processes import start_detached\n"
+            f"word = [sys.executable, '-c', {inner!r}]\nlog = Path({str(tmp_path / 'log')!r})\n"
+            "start_detached(word, env=dict(os.environ), cwd=Path('/'), log=log)\n"
             "time.sleep(60)"
         )
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
@@ -180,7 +184,9 @@ class TestEngineProcess:
         assert time.monotonic() - begun < 10
         assert engine.wait()[:2] == (5, "in order\n")
 
-    def test_helpers_that_ignore_signals_are_killed_so_that_the_engine_can_end_in_order(self, tmp_path: Path) -> None:
+    def test_helpers_that_ignore_signals_are_killed_so_that_the_engine_can_end_in_order(
+        self, tmp_path: Path
+    ) -> None:
         said = "signal.signal(2, lambda *_: None)"
         engine = self.engine(tmp_path, at_interrupt=said, helper=IGNORING)
         helper, main = pid_in(tmp_path / "helper"), pid_in(tmp_path / "engine")
@@ -190,8 +196,12 @@ class TestEngineProcess:
         assert engine.wait()[0] == 0, "it was not killed itself"
         assert gone(helper) and gone(main)
 
-    def test_a_helper_that_ignores_signals_does_not_outlive_an_engine_that_obeys(self, tmp_path: Path) -> None:
-        engine = self.engine(tmp_path, at_interrupt="signal.signal(2, lambda *_: os._exit(5))", helper=IGNORING)
+    def test_a_helper_that_ignores_signals_does_not_outlive_an_engine_that_obeys(
+        self, tmp_path: Path
+    ) -> None:
+        engine = self.engine(
+            tmp_path, at_interrupt="signal.signal(2, lambda *_: os._exit(5))", helper=IGNORING
+        )
         helper = pid_in(tmp_path / "helper")
         pid_in(tmp_path / "engine")
         begun = time.monotonic()
@@ -223,17 +233,30 @@ class TestEngineProcess:
         assert engine.wait() == (7, "a\n", "b\n")
 
 
-@pytest.mark.parametrize(("code", "expected"), [("sys.exit(7)", 7), ("os.kill(os.getpid(), 15)", 143), ("pass", 0)])
+@pytest.mark.parametrize(
+    ("code", "expected"), [("sys.exit(7)", 7), ("os.kill(os.getpid(), 15)", 143), ("pass", 0)]
+)
 def test_attach_gives_the_exit_code_as_a_shell_would(code: str, expected: int) -> None:
     assert attach(python(f"import os, sys; {code}")) == expected
 
 
 def test_ctrl_c_is_the_attached_programs_and_not_ours(tmp_path: Path) -> None:
-    inner = "import signal, sys, time; signal.signal(2, lambda *_: sys.exit(3)); print('up', flush=True); time.sleep(60)"
-    outer = f"import sys; from gridup_infra.processes import attach; print(attach([sys.executable, '-c', {inner!r}]))"
+    inner = (
+        "import signal, sys, time; signal.signal(2, lambda *_: sys.exit(3))\n"
+        "print('up', flush=True); time.sleep(60)"
+    )
+    outer = (
+        "import sys; from gridup_infra.processes import attach\n"
+        f"print(attach([sys.executable, '-c', {inner!r}]))"
+    )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     with subprocess.Popen(
-        python(outer), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True
+        python(outer),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        start_new_session=True,
     ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "up\n"

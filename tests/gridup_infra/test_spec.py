@@ -42,7 +42,7 @@ def test_a_spec_comes_back_from_its_configuration_as_it_was(seed: int) -> None:
     spec = DeploySpec(**{key: pick.choice(values) for key, values in POOLS.items()})
     config = spec.to_config()
     assert all(isinstance(value, str) for value in config.values())
-    assert set(config) <= set(DeploySpec.keys())
+    assert set(config) <= set(DeploySpec.config_keys())
     assert DeploySpec.from_config(config) == spec
     assert DeploySpec.from_config({f"{PROJECT}:{key}": text for key, text in config.items()}) == spec
 
@@ -108,7 +108,9 @@ def test_a_value_of_the_wrong_kind_is_refused_by_its_key(key: str, text: str, sa
         ("disk_size", -1, "--disk-size -1"),
     ],
 )
-def test_the_impossible_is_refused_by_the_flag_that_asked_for_it(field: str, value: object, said: str) -> None:
+def test_the_impossible_is_refused_by_the_flag_that_asked_for_it(
+    field: str, value: object, said: str
+) -> None:
     with pytest.raises(UsageError, match=said):
         replace(DeploySpec(name="Inst"), **{field: value})
 

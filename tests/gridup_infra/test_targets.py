@@ -24,10 +24,11 @@ def test_an_unknown_target_is_refused_with_those_there_are(name: str) -> None:
     assert "local" in caught.value.suggestion
 
 
-@pytest.mark.parametrize("name", sorted(set(targets._PLANNED) - set(targets.names())))
-def test_a_planned_one_is_said_to_be_not_there_yet(name: str) -> None:
-    with pytest.raises(UsageError, match=f"The target {name!r} is not there yet"):
-        targets.target(name)
+def test_a_planned_one_is_said_to_be_not_there_yet() -> None:
+    assert not set(targets._PLANNED) & set(targets.names()), "what is there is planned no more"
+    for name in targets._PLANNED:
+        with pytest.raises(UsageError, match=f"The target {name!r} is not there yet"):
+            targets.target(name)
 
 
 @pytest.mark.parametrize("name", targets.names())
@@ -38,5 +39,7 @@ def test_loading_a_target_loads_no_sdk(name: str) -> None:
         "{'pulumi', 'psutil', 'rich', 'boto3', 'docker', 'azure', 'slugify', 'requests'}))"
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
+    ended = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True
+    )
     assert ended.stdout == "[]\n"

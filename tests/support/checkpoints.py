@@ -60,7 +60,14 @@ def deployment(
     for name in resources:
         inputs = {**owner, "__provider": "gASV"} if name == "owner" else {"__provider": "gASV"}
         made.append(
-            {"urn": urn(stack, kind, name), "custom": True, "id": name, "type": kind, "inputs": inputs, "parent": root}
+            {
+                "urn": urn(stack, kind, name),
+                "custom": True,
+                "id": name,
+                "type": kind,
+                "inputs": inputs,
+                "parent": root,
+            }
         )
     return {
         "manifest": {"time": "2026-01-01T00:00:00Z", "magic": "m", "version": "v3"},
@@ -77,7 +84,9 @@ def checkpoint_path(root: Path, stack: str) -> Path:
     return root / ".pulumi" / "stacks" / PROJECT / f"{stack}.json"
 
 
-def write_checkpoint(root: Path, stack: str, latest: Mapping[str, Any] | None, *, zipped: bool = False) -> Path:
+def write_checkpoint(
+    root: Path, stack: str, latest: Mapping[str, Any] | None, *, zipped: bool = False
+) -> Path:
     """Lay a stack's checkpoint into the state's folder; `latest` None is a stack that never had an update."""
     checkpoint: dict[str, Any] = {"stack": f"organization/{PROJECT}/{stack}"}
     if latest is not None:

@@ -53,7 +53,9 @@ class FakeEngine:
                 self._write(spec, made, pending=[("creating", name)] if operation == "create" else [])
                 raise self._failed(name)
             there.add(name)
-        self._write(spec, RESOURCES, outputs=outputs_for(spec, self._settings.home.node(spec.stack)).exports())
+        self._write(
+            spec, RESOURCES, outputs=outputs_for(spec, self._settings.home.node(spec.stack)).exports()
+        )
         return report
 
     def preview(self, spec: DeploySpec, reporter: Reporter, *, new: bool) -> Report:

@@ -61,8 +61,8 @@ def main(
     """Prove each endpoint of a node, or of any HOST[:PORT]."""
     session = Session.of(context, json=json)
     session.ui.quiet = session.ui.quiet or silent
-    wanted = [*(arguments or ()), *([name] if name is not None else [])]
-    checked = [_named(session, text, explicit=text == name) for text in dict.fromkeys(wanted)] or _all(session)
+    wanted = dict.fromkeys([*(arguments or ()), *([name] if name is not None else [])])
+    checked = [_named(session, text, explicit=text == name) for text in wanted] or _all(session)
     endpoints = [endpoint for item in checked for endpoint in item.endpoints]
     if wait:
         with session.ui.progress() as reporter:

@@ -68,7 +68,8 @@ def holder(port: int) -> str:
 
     with contextlib.suppress(psutil.Error, OSError):
         for connection in psutil.net_connections("inet"):
-            if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port and connection.pid:
+            at = connection.laddr.port if connection.laddr else 0
+            if connection.status == psutil.CONN_LISTEN and at == port and connection.pid:
                 name = psutil.Process(connection.pid).name()
                 return f"{name} (process {connection.pid})"
     return "another process"
