@@ -42,7 +42,7 @@ class Session:
 
     @cached_property
     def state(self) -> State:
-        return State.of(self.settings)
+        return State.of(self.settings, self.ui.say)
 
     def find(self, name: str | None, flag: str = "--name") -> Record:
         """The deployment called `name`; with None the only one there is.

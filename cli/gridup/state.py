@@ -155,7 +155,12 @@ class State:
         self._backend = backend
 
     @classmethod
-    def of(cls, settings: Settings) -> State:
+    def of(cls, settings: Settings, say: Callable[[str], None] = lambda _text: None) -> State:
+        """The state that the settings name.
+
+        Args:
+            say: told what is done where an engine must first be had to read it.
+        """
         root = settings.file_backend
         if root is not None:
             return cls(FileBackend(root))
@@ -163,7 +168,7 @@ class State:
         def engine() -> Path:
             from gridup.setup.engine import ensure_engine
 
-            return Path(ensure_engine(settings.home, lambda _text: None).root)
+            return Path(ensure_engine(settings.home, say).root)
 
         return cls(EngineBackend(settings, engine))
 

@@ -35,6 +35,13 @@ MAKE_ROOM = (
     "Free some space (`gridup prune` removes unused environments), or set GRIDUP_HOME to another disk."
 )
 
+PIP_NAMES = {
+    "PIP_INDEX_URL": ("UV_DEFAULT_INDEX", "UV_INDEX_URL"),
+    "PIP_EXTRA_INDEX_URL": ("UV_INDEX", "UV_EXTRA_INDEX_URL"),
+    "PIP_CERT": ("SSL_CERT_FILE",),
+}
+"""pip's variables -> those of uv that say the same, the one to set first."""
+
 MARKER = "complete.json"
 
 
@@ -225,6 +232,10 @@ def _environment() -> dict[str, str]:
     drop = ("PYTHONDONTWRITEBYTECODE", "PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "UV_PROJECT_ENVIRONMENT")
     environment = {name: value for name, value in os.environ.items() if name not in drop}
     environment["UV_NO_PROGRESS"] = "1"
+    # Who set up a mirror for pip alone means it for us as well; uv's own variables win.
+    for theirs, ours in PIP_NAMES.items():
+        if theirs in environment and not any(name in environment for name in ours):
+            environment[ours[0]] = environment[theirs]
     return environment
 
 
