@@ -52,7 +52,10 @@ def locked(path: Path, what: str, *, wait: float, busy: str) -> Iterator[None]:
 def _acquire(path: Path, end: float, busy: str) -> int:
     while True:
         ensure_private(path.parent)
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except FileNotFoundError:
+            continue  # A destroy took the folder away in between.
         try:
             _wait(fd, end, busy)
         except BaseException:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from gridup_infra import locking
 from gridup_infra.errors import BusyError
 from gridup_infra.locking import locked
 
@@ -128,3 +129,22 @@ def test_one_who_waits_while_the_holder_removes_the_lock_takes_the_new_file(tmp_
         ):
             assert path.exists()
         timer.join()
+
+
+def test_a_folder_that_a_destroy_takes_away_just_now_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ensure = locking.ensure_private
+    calls = 0
+
+    def ensure_and_lose_it_once(folder: Path) -> Path:
+        nonlocal calls
+        calls += 1
+        ensure(folder)
+        if calls == 1:
+            folder.rmdir()
+        return folder
+
+    monkeypatch.setattr(locking, "ensure_private", ensure_and_lose_it_once)
+    with locked(tmp_path / "inst" / "lock", "a deploy", wait=0, busy="busy"):
+        assert calls == 2
