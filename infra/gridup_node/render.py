@@ -57,6 +57,7 @@ def render(context: Context, table: Sequence[Service] = SERVICES) -> dict[str, s
         "Caddyfile": caddyfile,
         "sshd_config": sshd_config,
         "jupyter_server_config.py": jupyter_config,
+        "overrides.json": jupyter_overrides,
     }
     rows = offered(context, table)
     files = {name: makers[name](context, table) for row in rows for name in row.files}
@@ -152,11 +153,18 @@ def jupyter_config(context: Context, table: Sequence[Service]) -> str:
         "c.ServerApp.quit_button = False\n"
         'c.ServerApp.root_dir = str(home / "data" / "notebooks")\n'
         'c.IdentityProvider.token = (home / "secrets" / "jupyter_token").read_text().strip()\n'
+        'c.LabApp.app_settings_dir = str(home / "config")\n'
         # A node talks to nobody on its own.
         "c.LabApp.news_url = None\n"
         'c.LabApp.check_for_updates_class = "jupyterlab.NeverCheckForUpdate"\n'
         'c.LabApp.extension_manager = "readonly"\n'
     )
+
+
+def jupyter_overrides(_context: Context, _table: Sequence[Service]) -> str:
+    """JupyterLab's settings as people find them: its question whether to fetch news is answered."""
+    notification = {"fetchNews": "false", "checkForUpdates": False}
+    return json.dumps({"@jupyterlab/apputils-extension:notification": notification}, indent=2) + "\n"
 
 
 def programs_json(context: Context, table: Sequence[Service]) -> str:

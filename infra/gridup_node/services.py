@@ -148,7 +148,7 @@ SERVICES: tuple[Service, ...] = (
             "JUPYTER_DATA_DIR": "{home}/jupyter",
             "JUPYTER_RUNTIME_DIR": "{home}/jupyter/runtime",
         },
-        files=("jupyter_server_config.py",),
+        files=("jupyter_server_config.py", "overrides.json"),
         start_seconds=4,
     ),
 )
