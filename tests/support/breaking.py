@@ -116,7 +116,9 @@ def listeners(ports: Mapping[str, int]) -> list[str]:
     found = []
     for connection in psutil.net_connections("inet"):
         if connection.status == psutil.CONN_LISTEN and connection.laddr.port in ports.values():
-            other = connection.pid and "GRIDUP_NODE_HOME" in _environ(psutil.Process(connection.pid))
+            process = psutil.Process(connection.pid) if connection.pid else None
+            # OpenSSH writes its title over its environment.
+            other = process and ("GRIDUP_NODE_HOME" in _environ(process) or "/nodes/" in _line(process))
             if not other:
                 found.append(f"{connection.laddr} by {connection.pid}")
     return found
@@ -129,6 +131,13 @@ def nothing_left(cli: Cli, ports: Mapping[str, int] | None = None, stack: str = 
     assert not cli.node(stack).exists()
     assert locks(cli.home) == []
     assert cli("status", "--json").ok().json == []
+
+
+def _line(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
 
 
 def _environ(process: psutil.Process) -> dict[str, str]:
