@@ -49,7 +49,7 @@ Exit codes: 0 ok, 1 error, 2 usage, 3 credentials, 4 a resource failed,
 HELP = "Deploy PySyft domain nodes and keep them right."
 
 
-def build(argv: Sequence[str]) -> typer.Typer:
+def build(argv: Sequence[str]) -> Callable[..., Any]:
     """The app for this command line: only the command that it names is really loaded."""
     app = typer.Typer(
         help=HELP,
@@ -57,7 +57,7 @@ def build(argv: Sequence[str]) -> typer.Typer:
         no_args_is_help=True,
         rich_markup_mode=None,
         pretty_exceptions_enable=False,
-        context_settings={"help_option_names": ["-h", "--help"]},
+        context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "GRIDUP"},
     )
     app.callback()(_globals)
     wanted = next((word for word in argv if not word.startswith("-")), "")
@@ -72,7 +72,12 @@ def build(argv: Sequence[str]) -> typer.Typer:
             register(_interruptible(module.main))
         else:
             app.command(name, help=text)(_named)
-    return app
+    made = typer.main.get_command(app)
+    for command in getattr(made, "commands", {}).values():
+        for parameter in command.params:
+            # Every option has its variable, GRIDUP_DEPLOY_PORT and so on; help names only the special ones.
+            parameter.show_envvar = bool(getattr(parameter, "envvar", None))
+    return made
 
 
 def _named() -> None:

@@ -102,7 +102,8 @@ class PulumiEngine:
             # The Automation API has no word for the backups, which hold the whole state.
             words = ["stack", "rm", stack, "--yes", "--remove-backups"]
             self._command.run(words, str(folder), workspace.env_vars)
-        shutil.rmtree(folder)
+        # Another run may be opening its lock in it right now.
+        shutil.rmtree(folder, ignore_errors=True)
 
     def unlock(self, stack: str) -> bool:
         found = [lock for lock in self._locks(stack) if _is_dead(lock)]

@@ -1,7 +1,7 @@
 """Where this run of the command line reads its settings, and what plain `pulumi` needs for the same.
 
-A command's own options come from: flag > environment (`GRIDUP_…`) > `config.yaml` in GRIDUP_HOME
-> default; Typer's `default_map` does that. Here are the settings that no command owns.
+A command's own options come from: flag > environment (`GRIDUP_DEPLOY_PORT`) > `config.yaml` in
+GRIDUP_HOME > default; Typer does that. Here are the settings that no command owns.
 """
 
 from __future__ import annotations

@@ -35,6 +35,7 @@ class Record:
         identity: enough to find leftovers; None for a stack that holds nothing of ours.
         resources: the names of what exists, as in the program.
         pending: operations that were broken off, as "creating node".
+        problem: why it can't be read; empty when it can.
     """
 
     stack: str
@@ -42,6 +43,7 @@ class Record:
     identity: Identity | None
     resources: tuple[str, ...]
     pending: tuple[str, ...]
+    problem: str = ""
 
     @property
     def name(self) -> str:
@@ -177,8 +179,14 @@ class State:
         return self._backend.stacks()
 
     def records(self) -> list[Record]:
-        """Every stack, in the order of the names."""
-        return [record for record in map(self.read, self.stacks()) if record]
+        """Every stack, in the order of the names; a damaged one with its problem, for it hides no other."""
+        return [record for record in map(self._read_or_tell, self.stacks()) if record]
+
+    def _read_or_tell(self, stack: str) -> Record | None:
+        try:
+            return self.read(stack)
+        except StateError as error:
+            return Record(stack, None, None, (), (), problem=error.message)
 
     def read(self, stack: str) -> Record | None:
         """One stack; None when there is none of that name, or it holds nothing (any more)."""

@@ -83,11 +83,11 @@ def test_the_defaults_are_filled_in_and_stay_as_they_are(target: Target, spec: D
 def test_what_it_lacks_is_refused_by_the_flag_and_what_it_has_is_taken(target: Target, part: str) -> None:
     asked = {"target": target.name, part: ASKED[part]}
     if NEEDS[part] in target.capabilities:
-        made, _ = resolve(asked, NAME, None, {})
+        made, _ = resolve(asked, {}, NAME, None, {})
         assert getattr(made, part) == ASKED[part]
     else:
         with pytest.raises(UsageError, match="has no --"):
-            resolve(asked, NAME, None, {})
+            resolve(asked, {}, NAME, None, {})
 
 
 def test_a_syft_version_that_is_not_shipped_is_refused(target: Target, spec: DeploySpec) -> None:
@@ -158,4 +158,4 @@ def test_a_second_name_of_the_same_stack_is_refused_naming_the_first(
     with pytest.raises(
         NameError_, match='"my lab 2" and the deployed "My Lab_2" would share the stack my-lab-2'
     ):
-        resolve({}, "my lab 2", record, {})
+        resolve({}, {}, "my lab 2", record, {})

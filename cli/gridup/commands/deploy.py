@@ -18,7 +18,7 @@ from gridup.state import Record
 from gridup.ui import Ui, plural
 from gridup_infra import targets
 from gridup_infra.errors import NameError_, UsageError
-from gridup_infra.naming import check_name, stack_name
+from gridup_infra.naming import stack_name
 from gridup_infra.outputs import NodeOutputs
 from gridup_infra.spec import DEFAULT_ADMIN_EMAIL, NODE_TYPES, PROJECT, DeploySpec
 from gridup_infra.targets.base import Capability, Target
@@ -141,7 +141,8 @@ def main(
         preflight=not no_preflight,
         password=read_password(admin_password_file) if admin_password_file else None,
     )
-    deploy(session, given if given is not None else session.ui.ask("Name of the node", "--name"), asked, how)
+    wanted = given if given is not None else session.ui.ask("Name of the node", "--name")
+    deploy(session, wanted, *explicit(context, asked), how)
 
 
 @dataclass(frozen=True)
@@ -163,19 +164,43 @@ class How:
     password: str | None = None
 
 
-def deploy(session: Session, name: str, asked: dict[str, Any], how: How) -> None:
+PARAMETERS = {"target": "cloud", "ssh_keys": "ssh_key"}
+"""Where a command's parameter is not called like the spec's field."""
+
+
+def explicit(context: typer.Context, asked: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What the command line itself asks for, and what the environment or config.yaml has as a default.
+
+    A default is for new nodes: it must not change one that is deployed.
+    """
+    given: dict[str, Any] = {}
+    defaults: dict[str, Any] = {}
+    for key, value in asked.items():
+        source = context.get_parameter_source(PARAMETERS.get(key, key))
+        (given if source is None or source.name == "COMMANDLINE" else defaults)[key] = value
+    return given, defaults
+
+
+def deploy(
+    session: Session, name: str, asked: Mapping[str, Any], defaults: Mapping[str, Any], how: How
+) -> None:
     """Deploy one node and show it.
 
     Args:
         asked: fields of a `DeploySpec`; None keeps what the stack has, or the default.
+        defaults: the same, for a new node only.
     """
-    # Whatever is impossible is refused before anything is fetched or made.
-    resolve(asked, check_name(name), None, {})
+    stack = stack_name(name)
+
+    def wanted() -> tuple[DeploySpec, Target, Record | None]:
+        record = session.state.read(stack)
+        return *resolve(asked, defaults, name, record, session.settings.stored_config(stack)), record
+
+    wanted()  # whatever is impossible is refused before anything is fetched or made
     with session.ui.progress() as reporter:
         engine = session.engine(reporter)
-        with engine.lock(stack_name(name), name, "a deploy", how.wait_lock):
-            record = session.state.read(stack_name(name))
-            spec, target = resolve(asked, name, record, session.settings.stored_config(stack_name(name)))
+        with engine.lock(stack, name, "a deploy", how.wait_lock):
+            spec, target, record = wanted()
             if how.preflight:
                 target.preflight(spec, record.outputs if record else None)
             reporter.step(f'Deploying "{name}" on {target.title}')
@@ -190,7 +215,11 @@ def deploy(session: Session, name: str, asked: dict[str, Any], how: How) -> None
 
 
 def resolve(
-    asked: dict[str, Any], name: str, record: Record | None, stored: Mapping[str, str]
+    asked: Mapping[str, Any],
+    defaults: Mapping[str, Any],
+    name: str,
+    record: Record | None,
+    stored: Mapping[str, str],
 ) -> tuple[DeploySpec, Target]:
     """What the node should be: the flags given, over what the stack has, over the defaults.
 
@@ -207,6 +236,8 @@ def resolve(
             f'"{name}" and the deployed "{previous.name}" would share the stack {previous.stack}.',
             "Choose a name that differs in its letters and digits.",
         )
+    if previous is None:
+        asked = {**defaults, **{key: value for key, value in asked.items() if value is not None}}
     given = {key: value for key, value in asked.items() if value is not None}
     if given.get("port") == 0:
         # In a spec 0 stands for "not asked for": a node would be moved to another port.

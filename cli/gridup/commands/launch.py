@@ -55,6 +55,7 @@ def main(
             "port": asked.port or None,
             "tag": tag,
         },
+        {},
         How(),
     )
     if follow and not json:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from gridup.commands.deploy import complete_clouds, resolve
+from gridup.commands.deploy import complete_clouds, explicit, resolve
 from gridup.commands.options import Json, NameArgument, NameOption, WaitLock, one_name
 from gridup.session import Session
 from gridup_infra import targets
@@ -54,7 +54,8 @@ def main(
         "keep_data": keep_data,
     }
     record = session.state.read(stack_name(wanted))
-    spec, target = resolve(asked, wanted, record, session.settings.stored_config(stack_name(wanted)))
+    stored = session.settings.stored_config(stack_name(wanted))
+    spec, target = resolve(*explicit(context, asked), wanted, record, stored)
     with session.ui.progress() as reporter:
         engine = session.engine(reporter)
         with engine.lock(spec.stack, wanted, "a preview", wait_lock):

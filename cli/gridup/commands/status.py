@@ -84,6 +84,8 @@ def main(
 
 def look(record: Record, *, probe: bool) -> Row:
     """What is really there of one node, and whether it answers."""
+    if record.problem:
+        return Row(record, Inspection(Power.BROKEN, (record.problem,)), None)
     if record.outputs is None:
         what = f" (broken off while {', '.join(record.pending)})" if record.pending else ""
         return Row(record, Inspection(Power.BROKEN, (f"its deploy was not completed{what}",)), None)

@@ -58,12 +58,14 @@ class LocalTarget(Target):
         return replace(spec, bind=spec.bind or "127.0.0.1")
 
     def preflight(self, spec: DeploySpec, current: NodeOutputs | None) -> None:
-        from gridup_infra.targets.local import ports
+        from gridup_infra.targets.local import node, ports
 
-        had = current.ports.get(FRONT) if current else None
+        folder = self.folder(spec.stack)
+        # A deploy that was broken off may run already, with no outputs: its port is its own.
+        had = current.ports.get(FRONT) if current else node.ports_of(folder, spec.stack_id).get(FRONT)
         bind = spec.bind or "127.0.0.1"
         moved = current is not None and current.spec.bind != spec.bind
-        kept = ports.kept_by_others(Home.default().nodes, self.folder(spec.stack))
+        kept = ports.kept_by_others(Home.default().nodes, folder)
         try:
             ports.free(bind, 0)
             if spec.port:

@@ -234,6 +234,16 @@ def owner_of(folder: Path) -> str | None:
         return None
 
 
+def ports_of(folder: Path, stack_id: str) -> dict[str, int]:
+    """The ports in a folder's configuration, when it is that stack's; else none."""
+    if owner_of(folder) != stack_id:
+        return {}
+    with contextlib.suppress(OSError, ValueError, KeyError, AttributeError):
+        found = json.loads((folder / "config" / "node.json").read_text())["ports"]
+        return {str(key): int(port) for key, port in found.items()}
+    return {}
+
+
 def _claim(plan: Plan) -> None:
     owner = owner_of(plan.folder)
     if owner not in (None, plan.spec.stack_id):
@@ -248,9 +258,7 @@ def _claim(plan: Plan) -> None:
 
 def _choose_ports(plan: Plan, current: Mapping[str, int], table: Sequence[Service]) -> dict[str, int]:
     # A create that was broken off has chosen already: what it wrote is this node's.
-    known = dict(current)
-    with contextlib.suppress(OSError, ValueError, KeyError):
-        known = known or json.loads((plan.folder / "config" / "node.json").read_text())["ports"]
+    known = dict(current) or ports_of(plan.folder, plan.spec.stack_id)
     asked = {FRONT: plan.spec.port} if plan.spec.port else {}
     taken = port_choice.kept_by_others(plan.folder.parent, plan.folder)
     return port_choice.choose(ports(table), asked, known, plan.bind, taken)
