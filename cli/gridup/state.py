@@ -238,12 +238,16 @@ def _record(stack: str, deployment: Mapping[str, Any]) -> Record:
             outputs = NodeOutputs.from_exports(resource.get("outputs") or {})
     own = [resource for resource in resources if not resource["type"].startswith("pulumi:")]
     pending = deployment.get("pending_operations") or []
+    operations = tuple(f"{item['type']} {resource_name(item['resource']['urn'])}" for item in pending)
     return Record(
         stack=stack,
         outputs=outputs,
-        identity=_identity(stack, own, outputs),
+        # The very first create may be what was broken off: then its owner stands there alone.
+        identity=_identity(stack, [*own, *(item["resource"] for item in pending)], outputs),
         resources=tuple(resource_name(resource["urn"]) for resource in own),
-        pending=tuple(f"{item['type']} {resource_name(item['resource']['urn'])}" for item in pending),
+        # A destroy keeps what was pending before it for ever. With no resource left, not even the
+        # stack's own, there is nothing that it could have made: the owner's delete has seen to that.
+        pending=operations if resources else (),
     )
 
 
