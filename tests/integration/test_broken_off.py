@@ -138,7 +138,12 @@ def test_after_a_kill_in_the_runtimes_build_plain_destroy_and_a_new_deploy_work(
 
 def installing(run: subprocess.Popen[str], runtimes: Path) -> None:
     """Wait until uv fills the new environment."""
-    eventually(lambda: any(runtimes.glob("*/lib/python3.*/site-packages/*/")) or run.poll() is not None, 60)
+
+    def filling() -> bool:
+        uv_runs = any(process.name() == "uv" and "pip" in process.cmdline() for process in below(run.pid))
+        return uv_runs and any(runtimes.glob("*/bin/python"))
+
+    eventually(lambda: run.poll() is not None or filling(), 60)
     assert run.poll() is None, run.communicate()
 
 
@@ -150,8 +155,7 @@ def test_all_providers_of_a_killed_engine_end(cli: Cli, tmp_path: Path) -> None:
     held = Held("NodeProvider.update", tmp_path)
     run = cli.start(*DEPLOY, "--port", str(port), env=held.env)
     held.wait(run)
-    # The refresh before the update has a provider process of its own, idle by now.
-    assert len(providers_of(run)) >= 2
+    assert providers_of(run)
     left = kill_run(run, providers=False)
     assert left
     all_end(left)
