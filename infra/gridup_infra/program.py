@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pulumi
+from pulumi.runtime.config import get_config_env
 
 from gridup_infra import targets
 from gridup_infra.outputs import NodeOutputs
@@ -15,8 +16,11 @@ def spec_of_stack() -> DeploySpec:
     Raises:
         UsageError: it has none, or not a valid one.
     """
+    prefix = f"{PROJECT}:"
     config = pulumi.Config(PROJECT)
-    found = {key: config.get(key) for key in DeploySpec.config_keys()}
+    # Plain Pulumi tells all that is set, so a mistyped key is noticed.
+    told = [key.removeprefix(prefix) for key in get_config_env() if key.startswith(prefix)]
+    found = {key: config.get(key) for key in {*DeploySpec.config_keys(), *told}}
     return DeploySpec.from_config({key: text for key, text in found.items() if text is not None})
 
 
