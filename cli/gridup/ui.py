@@ -66,19 +66,25 @@ class Ui:
     def say(self, text: str) -> None:
         """A line of progress."""
         if not self.quiet:
-            sys.stderr.write(text + "\n")
+            self._tell(text)
 
     def warn(self, text: str) -> None:
         """A line that should not be missed, even with --quiet."""
-        sys.stderr.write(f"Warning: {text}\n")
+        self._tell(f"Warning: {text}")
 
     def error(self, error: GridupError) -> None:
         """What went wrong and what to do next."""
-        sys.stderr.write(f"Error: {error.message}\n")
+        self._tell(f"Error: {error.message}")
         for detail in error.details:
-            sys.stderr.write(f"  | {detail}\n")
+            self._tell(f"  | {detail}")
         if error.suggestion:
-            sys.stderr.write(f"{error.suggestion}\n")
+            self._tell(error.suggestion)
+
+    @staticmethod
+    def _tell(text: str) -> None:
+        # Where both streams end in one file, what was shown before must stand before.
+        sys.stdout.flush()
+        sys.stderr.write(text + "\n")
 
     def table(self, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """A table on standard output. No cell is ever cut or broken: a URL can be copied."""

@@ -74,6 +74,7 @@ def test_a_wrong_configuration_is_one_line(inst: Plain) -> None:
     reasons = {
         "port": ("nine", "gridup:port is 'nine'; it must be a whole number."),
         "node-type": ("island", "a node is a domain or a network"),
+        "type": ("network", "unknown key gridup:type"),
     }
     for key, (value, reason) in reasons.items():
         inst("config", "set", f"gridup:{key}", value, "-s", "inst").ok()
