@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gridup.commands.deploy import NEEDS, resolve
+from gridup.deploying import NEEDS, resolve
 from gridup_infra import targets
 from gridup_infra.errors import GridupError, NameError_, UsageError
 from gridup_infra.outputs import NodeOutputs

@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from gridup import health
-from gridup.commands.options import Json, NameArgument, NameOption, WaitLock, Yes, one_name
-from gridup.engine_api import Report
-from gridup.reporter import Reporter
-from gridup.session import Session, require
-from gridup.state import Record
-from gridup.ui import Ui, plural
-from gridup_infra import targets
-from gridup_infra.errors import NameError_, UsageError
-from gridup_infra.naming import stack_name
-from gridup_infra.outputs import NodeOutputs
-from gridup_infra.spec import DEFAULT_ADMIN_EMAIL, NODE_TYPES, PROJECT, DeploySpec
-from gridup_infra.targets.base import Capability, Target
+from gridup.commands.options import (
+    Bind,
+    Cloud,
+    Json,
+    KeepData,
+    NameArgument,
+    NameOption,
+    NodeType,
+    Port,
+    Tag,
+    WaitLock,
+    Yes,
+    explicit,
+    one_name,
+)
+from gridup.deploying import How, deploy
+from gridup.session import Session
+from gridup_infra.errors import UsageError
+from gridup_infra.spec import DEFAULT_ADMIN_EMAIL
 
 EPILOG = """\b
 Examples:
@@ -33,52 +37,15 @@ Examples:
 Same name again: brings the node to what is asked; an option that is not given
 keeps its value. Nothing to change says so and exits 0."""
 
-NEEDS: dict[str, Capability] = {
-    "port": Capability.PORT,
-    "bind": Capability.BIND,
-    "keep_data": Capability.KEEP_DATA,
-    "region": Capability.REGION,
-    "size": Capability.REGION,
-    "disk_size": Capability.REGION,
-    "allow_cidr": Capability.FIREWALL,
-    "web_cidr": Capability.FIREWALL,
-    "domain_name": Capability.DOMAIN_NAME,
-    "ssh_keys": Capability.SSH_KEYS,
-    "no_node": Capability.HOST_ONLY,
-}
-"""Which capability each part of a spec asks of its target."""
-
-FLAGS = {"ssh_keys": "--ssh-key", "target": "--cloud", "node_type": "--type"}
-"""Where a flag is not simply the field's name."""
-
-
-def complete_clouds(incomplete: str) -> list[str]:
-    """The targets there are, for the shell's completion."""
-    return [name for name in targets.names() if name.startswith(incomplete)]
-
 
 def main(
     context: typer.Context,
     argument: NameArgument = None,
     name: NameOption = None,
-    cloud: Annotated[
-        str | None,
-        typer.Option(
-            "--cloud",
-            envvar="GRIDUP_CLOUD",
-            help=f"Where it runs: {', '.join(targets.names())}.  [default: {targets.DEFAULT}]",
-            autocompletion=complete_clouds,
-        ),
-    ] = None,
-    node_type: Annotated[
-        str | None, typer.Option("--type", help=f"{' or '.join(NODE_TYPES)}.  [default: domain]")
-    ] = None,
-    port: Annotated[
-        int | None, typer.Option("--port", help="Of the front door.  [default: 8080 or the next free one]")
-    ] = None,
-    bind: Annotated[
-        str | None, typer.Option("--bind", help="Address that services listen on.  [default: 127.0.0.1]")
-    ] = None,
+    cloud: Cloud = None,
+    node_type: NodeType = None,
+    port: Port = None,
+    bind: Bind = None,
     admin_email: Annotated[
         str | None,
         typer.Option("--admin-email", help=f"The root account.  [default: {DEFAULT_ADMIN_EMAIL}]"),
@@ -87,10 +54,8 @@ def main(
         Path | None,
         typer.Option("--admin-password-file", help="File with its password.  [default: the node makes one]"),
     ] = None,
-    tag: Annotated[str | None, typer.Option("--tag", help="syft version.  [default: latest]")] = None,
-    keep_data: Annotated[
-        bool | None, typer.Option("--keep-data/--no-keep-data", help="Whether destroy keeps the node's data.")
-    ] = None,
+    tag: Tag = None,
+    keep_data: KeepData = None,
     region: Annotated[str | None, typer.Option("--region", help="Of the cloud.")] = None,
     size: Annotated[str | None, typer.Option("--size", help="Of the VM.")] = None,
     disk_size: Annotated[int | None, typer.Option("--disk-size", help="Of the data disk, in GB.")] = None,
@@ -145,146 +110,6 @@ def main(
     deploy(session, wanted, *explicit(context, asked), how)
 
 
-@dataclass(frozen=True)
-class How:
-    """How a deploy is done, as against what is deployed.
-
-    Attributes:
-        timeout: seconds for the endpoints to answer.
-        wait_lock: seconds to wait for another update of the node.
-        wait: whether to wait for the endpoints at all.
-        preflight: whether to look first for what is in the way.
-        password: of the admin, to be set on the node; never kept by us.
-    """
-
-    timeout: float = 300
-    wait_lock: float = 0
-    wait: bool = True
-    preflight: bool = True
-    password: str | None = None
-
-
-PARAMETERS = {"target": "cloud", "ssh_keys": "ssh_key"}
-"""Where a command's parameter is not called like the spec's field."""
-
-
-def explicit(context: typer.Context, asked: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What the command line itself asks for, and what the environment or config.yaml has as a default.
-
-    A default is for new nodes: it must not change one that is deployed.
-    """
-    given: dict[str, Any] = {}
-    defaults: dict[str, Any] = {}
-    for key, value in asked.items():
-        source = context.get_parameter_source(PARAMETERS.get(key, key))
-        (given if source is None or source.name == "COMMANDLINE" else defaults)[key] = value
-    return given, defaults
-
-
-def deploy(
-    session: Session, name: str, asked: Mapping[str, Any], defaults: Mapping[str, Any], how: How
-) -> None:
-    """Deploy one node and show it.
-
-    Args:
-        asked: fields of a `DeploySpec`; None keeps what the stack has, or the default.
-        defaults: the same, for a new node only.
-    """
-    stack = stack_name(name)
-
-    def wanted() -> tuple[DeploySpec, Target, Record | None]:
-        record = session.state.read(stack)
-        return *resolve(asked, defaults, name, record, session.settings.stored_config(stack)), record
-
-    wanted()  # whatever is impossible is refused before anything is fetched or made
-    with session.ui.progress() as reporter:
-        engine = session.engine(reporter)
-        with engine.lock(stack, name, "a deploy", how.wait_lock):
-            spec, target, record = wanted()
-            if how.preflight:
-                target.preflight(spec, record.outputs if record else None)
-            reporter.step(f'Deploying "{name}" on {target.title}')
-            report = engine.up(spec, reporter, refresh=must_look(record, target))
-            outputs = outputs_of(session, spec.stack)
-            results = None
-            if how.wait or how.password is not None:
-                results = health.wait_healthy(target, outputs, reporter, how.timeout)
-            if how.password is not None:
-                set_password(target, outputs, reporter, how.password)
-    show(session.ui, outputs, report, results)
-
-
-def resolve(
-    asked: Mapping[str, Any],
-    defaults: Mapping[str, Any],
-    name: str,
-    record: Record | None,
-    stored: Mapping[str, str],
-) -> tuple[DeploySpec, Target]:
-    """What the node should be: the flags given, over what the stack has, over the defaults.
-
-    Args:
-        stored: the stack's configuration on this machine, for a first deploy that was broken off.
-
-    Raises:
-        NameError_: the stack belongs to a node of another name.
-        UsageError: the target does not have what is asked, or can't be changed.
-    """
-    previous = known_spec(record, stored)
-    if previous and previous.name != name:
-        raise NameError_(
-            f'"{name}" and the deployed "{previous.name}" would share the stack {previous.stack}.',
-            "Choose a name that differs in its letters and digits.",
-        )
-    if previous is None:
-        asked = {**defaults, **{key: value for key, value in asked.items() if value is not None}}
-    given = {key: value for key, value in asked.items() if value is not None}
-    if given.get("port") == 0:
-        # In a spec 0 stands for "not asked for": a node would be moved to another port.
-        raise UsageError("--port 0: a port is a number from 1 to 65535.")
-    base = previous or DeploySpec(name=name, target=targets.DEFAULT).with_new_id()
-    wanted = given.get("target", base.target)
-    if previous and wanted != previous.target:
-        raise UsageError(
-            f'"{name}" is deployed on {previous.target}; it can\'t be moved to {wanted}.',
-            "Deploy it there under another name, or destroy it first.",
-        )
-    target = targets.target(wanted)
-    for key in given.keys() & NEEDS.keys():
-        if given[key]:
-            require(target, NEEDS[key], FLAGS.get(key, f"--{key.replace('_', '-')}"))
-    return target.resolve(replace(base, **given), previous), target
-
-
-def must_look(record: Record | None, target: Target) -> bool:
-    """Whether the engine must first look at what is really there: a new stack has nothing, and a target
-    may be able to tell by itself, in milliseconds, that all is right."""
-    if record is None:
-        return False
-    return record.half_made or record.outputs is None or not target.inspect(record.outputs).right
-
-
-def known_spec(record: Record | None, stored: Mapping[str, str]) -> DeploySpec | None:
-    """What is known of a stack's spec: as last deployed; of a broken-off first deploy as it was asked for."""
-    if record is None:
-        return None
-    if record.outputs:
-        return record.outputs.spec
-    if record.identity is None:
-        return None
-    found = record.identity
-    if stored.get(f"{PROJECT}:stack-id") == found.stack_id:
-        return DeploySpec.from_config(stored)
-    return DeploySpec(name=found.name, target=found.target, stack_id=found.stack_id)
-
-
-def outputs_of(session: Session, stack: str) -> NodeOutputs:
-    """The outputs of a stack that was just deployed."""
-    record = session.state.read(stack)
-    assert record is not None and record.outputs is not None
-    return record.outputs
-
-
 def read_key(path: Path) -> str:
     """A public key file's one line.
 
@@ -319,37 +144,3 @@ def read_password(path: Path) -> str:
     except ValueError as error:
         raise UsageError(f"The password in {path} is refused: {error}.") from None
     return text
-
-
-def set_password(target: Target, outputs: NodeOutputs, reporter: Reporter, password: str) -> None:
-    """Have the node change its root account's password; the way is its own, so no state or argv sees it."""
-    from gridup.secrets import change_password
-
-    reporter.step("Setting the admin's password")
-    change_password(target.way_in(outputs), password)
-
-
-def show(ui: Ui, outputs: NodeOutputs, report: Report, results: Any) -> None:
-    """The end of a deploy: the table, and what to do next."""
-    from gridup import probes
-
-    name = outputs.spec.name
-    data = {
-        "name": name,
-        "stack": outputs.spec.stack,
-        "target": outputs.spec.target,
-        "address": outputs.address,
-        "changes": [{"resource": c.name, "operation": c.operation} for c in report.changes],
-        "endpoints": probes.to_json(results) if results else None,
-    }
-
-    def human() -> None:
-        if results:
-            health.show(ui, results, name, outputs)
-        if report.unchanged:
-            ui.say("Nothing changed: the node is as asked.")
-        else:
-            ui.say(f"Done: {plural(len({c.name for c in report.changes}), 'resource')} made or changed.")
-        ui.say(f'Log in as {outputs.spec.admin_email}; the password: gridup outputs "{name}" --show-secrets')
-
-    ui.result(data, human)

@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from gridup.commands.deploy import How, deploy
 from gridup.commands.options import Json
+from gridup.deploying import How, deploy
 from gridup.session import Session
 from gridup_infra import targets
 from gridup_infra.errors import UsageError

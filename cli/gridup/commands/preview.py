@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import typer
 
-from gridup.commands.deploy import complete_clouds, explicit, resolve
-from gridup.commands.options import Json, NameArgument, NameOption, WaitLock, one_name
+from gridup.commands.options import (
+    Bind,
+    Cloud,
+    Json,
+    KeepData,
+    NameArgument,
+    NameOption,
+    NodeType,
+    Port,
+    Tag,
+    WaitLock,
+    explicit,
+    one_name,
+)
+from gridup.deploying import resolve
 from gridup.session import Session
-from gridup_infra import targets
 from gridup_infra.naming import check_name, stack_name
 
 EPILOG = """\b
@@ -22,22 +32,12 @@ def main(
     context: typer.Context,
     argument: NameArgument = None,
     name: NameOption = None,
-    cloud: Annotated[
-        str | None,
-        typer.Option(
-            "--cloud",
-            envvar="GRIDUP_CLOUD",
-            help=f"Where it runs: {', '.join(targets.names())}.",
-            autocompletion=complete_clouds,
-        ),
-    ] = None,
-    node_type: Annotated[str | None, typer.Option("--type", help="domain or network.")] = None,
-    port: Annotated[int | None, typer.Option("--port", help="Of the front door.")] = None,
-    bind: Annotated[str | None, typer.Option("--bind", help="Address that services listen on.")] = None,
-    tag: Annotated[str | None, typer.Option("--tag", help="syft version.")] = None,
-    keep_data: Annotated[
-        bool | None, typer.Option("--keep-data/--no-keep-data", help="Whether destroy keeps the node's data.")
-    ] = None,
+    cloud: Cloud = None,
+    node_type: NodeType = None,
+    port: Port = None,
+    bind: Bind = None,
+    tag: Tag = None,
+    keep_data: KeepData = None,
     wait_lock: WaitLock = 0,
     json: Json = False,
 ) -> None:
