@@ -11,10 +11,7 @@ import json
 import os
 import re
 import socket
-import sys
 import tempfile
-import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,12 +20,12 @@ from typing import Any
 from pulumi import automation as auto
 from semver import VersionInfo
 
-from gridup.engine_api import Change, Report
-from gridup.reporter import Phase, Reporter, ResourceEvent
+from gridup.engine_api import Report
+from gridup.engine_events import Watch, watching
+from gridup.reporter import Reporter
 from gridup.settings import Settings
 from gridup.setup.engine import Engine as Binary
-from gridup.state import State, resource_name
-from gridup_infra import progress
+from gridup.state import State
 from gridup_infra.errors import (
     BusyError,
     GridupError,
@@ -60,7 +57,7 @@ class PulumiEngine:
 
     def up(self, spec: DeploySpec, reporter: Reporter, *, refresh: bool = True) -> Report:
         stack = self._open(spec.stack, spec)
-        with _watching(reporter) as watch:
+        with watching(reporter) as watch:
             return self._do(
                 spec.stack,
                 watch,
@@ -76,12 +73,12 @@ class PulumiEngine:
                 stack = self._open(spec.stack, spec, elsewhere=folder)
             else:
                 stack = self._open(spec.stack, spec)
-            watch = cleanup.enter_context(_watching(reporter))
+            watch = cleanup.enter_context(watching(reporter))
             return self._do(spec.stack, watch, lambda: stack.preview(on_event=watch.event, refresh=not new))
 
     def refresh(self, stack: str, reporter: Reporter) -> Report:
         opened = self._open(stack)
-        with _watching(reporter) as watch:
+        with watching(reporter) as watch:
             return self._do(
                 stack,
                 watch,
@@ -90,7 +87,7 @@ class PulumiEngine:
 
     def destroy(self, stack: str, reporter: Reporter) -> Report:
         opened = self._open(stack)
-        with _watching(reporter) as watch:
+        with watching(reporter) as watch:
             return self._do(stack, watch, lambda: opened.destroy(on_event=watch.event, show_secrets=False))
 
     def forget(self, stack: str) -> None:
@@ -114,7 +111,7 @@ class PulumiEngine:
     def lock(self, stack: str, name: str, what: str, wait: float) -> contextlib.AbstractContextManager[None]:
         return locked(self._home.stack(stack) / "lock", what, wait=wait, busy=f"{name} is busy")
 
-    def _do(self, stack: str, watch: _Watch, work: Callable[[], object]) -> Report:
+    def _do(self, stack: str, watch: Watch, work: Callable[[], object]) -> Report:
         try:
             with _errors(watch.failures):
                 try:
@@ -252,100 +249,6 @@ class _Command(auto.PulumiCommand):
         return result
 
 
-class _Watch:
-    """Turns the engine's events into ours."""
-
-    def __init__(self, reporter: Reporter) -> None:
-        self.report = Report()
-        self.failures: dict[str, str] = self.report.failures
-        self._reporter = reporter
-        self._since: dict[str, float] = {}
-
-    def event(self, event: auto.EngineEvent) -> None:
-        if event.resource_pre_event:
-            self._began(event.resource_pre_event.metadata)
-        elif event.res_outputs_event:
-            self._ended(event.res_outputs_event.metadata, Phase.DONE)
-        elif event.res_op_failed_event:
-            self._ended(event.res_op_failed_event.metadata, Phase.FAILED)
-        elif event.diagnostic_event and event.diagnostic_event.severity == "error":
-            diagnostic = event.diagnostic_event
-            name = resource_name(diagnostic.urn) if diagnostic.urn else ""
-            reason = _reason(diagnostic.message)
-            if reason:
-                self.failures.setdefault(name, reason)
-
-    def _began(self, metadata: Any) -> None:
-        name, operation = resource_name(metadata.urn), _operation(metadata.op)
-        if _is_ours(metadata) and operation != "same":
-            self._since[name] = time.monotonic()
-            self._reporter.resource(ResourceEvent(name, operation, Phase.STARTED, changed=_changed(metadata)))
-
-    def _ended(self, metadata: Any, phase: Phase) -> None:
-        name, operation = resource_name(metadata.urn), _operation(metadata.op)
-        if not _is_ours(metadata) or operation == "same":
-            return
-        changed = _changed(metadata)
-        took = time.monotonic() - self._since.pop(name, time.monotonic())
-        self._reporter.resource(ResourceEvent(name, operation, phase, took, changed))
-        if phase is Phase.DONE and (operation not in ("refresh", "read") or changed):
-            self.report.changes.append(Change(name, operation, changed))
-
-
-def _is_ours(metadata: Any) -> bool:
-    return not metadata.type.startswith("pulumi:")
-
-
-def _operation(op: Any) -> str:
-    return str(getattr(op, "value", op))
-
-
-def _changed(metadata: Any) -> tuple[str, ...]:
-    return tuple(key for key in (metadata.diffs or ()) if not key.startswith("__"))
-
-
-@contextlib.contextmanager
-def _watching(reporter: Reporter) -> Iterator[_Watch]:
-    """A watch on the engine's events, and on what the providers tell meanwhile."""
-    with tempfile.NamedTemporaryFile(prefix="gridup-progress-") as file:
-        os.environ[progress.VARIABLE] = file.name
-        done = threading.Event()
-        thread = threading.Thread(target=_follow, args=(Path(file.name), reporter, done), daemon=True)
-        thread.start()
-        try:
-            yield _Watch(reporter)
-        finally:
-            done.set()
-            thread.join(timeout=2)
-            os.environ.pop(progress.VARIABLE, None)
-
-
-def _follow(path: Path, reporter: Reporter, done: threading.Event) -> None:
-    with path.open(encoding="utf-8") as file:
-        while not done.wait(0.1):
-            for line in file:
-                with contextlib.suppress(ValueError, KeyError):
-                    told = json.loads(line)
-                    reporter.detail(told["resource"], told["text"])
-
-
-_FAILED = re.compile(r"FailedError: (.*)", re.DOTALL)
-_OURS = re.compile(r"gridup_infra\.errors\.(\w+): (.*)", re.DOTALL)
-_NOISE = re.compile(r"^(update|preview|refresh|destroy|deletion) failed$|^resource .* has a problem")
-
-
-def _reason(message: str) -> str:
-    """What went wrong, out of an engine's diagnostic that may hold a provider's traceback."""
-    text = re.sub(r"<\{%[^%]*%\}>", "", message).strip()
-    for pattern, group in ((_FAILED, 1), (_OURS, 2)):
-        if found := pattern.search(text):
-            return found.group(group).strip().rstrip("\n").split("\n\n")[0].strip()
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    if not lines or (_NOISE.search(lines[0]) and len(lines) == 1):
-        return ""
-    return lines[-1] if "Traceback" in text else lines[0].removeprefix("error: ")
-
-
 @contextlib.contextmanager
 def _errors(failures: Mapping[str, str]) -> Iterator[None]:
     """Our errors in place of the Automation API's."""
@@ -386,8 +289,3 @@ def _busy(text: str) -> BusyError:
         f"Another update holds this deployment{detail}.",
         "Wait for it to end, or give --wait-lock SECONDS.",
     )
-
-
-def python_on_path() -> str:
-    """The folder that must lead PATH so that plain `pulumi` finds the providers."""
-    return str(Path(sys.executable).parent)
