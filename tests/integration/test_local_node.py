@@ -102,6 +102,15 @@ def test_a_killed_service_comes_back_by_itself(inst: Cli) -> None:
     inst("check", "Inst", "--wait", "--timeout", "30").ok()
 
 
+def test_a_silent_wait_reports_once_when_the_node_comes_up(inst: Cli) -> None:
+    inst("stop", "Inst").ok()
+    waiting = inst.start("check", "Inst", "--wait", "--silent", "--timeout", "120")
+    inst("start", "Inst").ok()
+    out, err = waiting.communicate(timeout=130)
+    assert (waiting.returncode, err) == (0, "")
+    assert (out.count("✅"), out.count("host")) == (5, 1)
+
+
 DRIFTS = {
     "a killed supervisor": (lambda cli: kill(pids(cli)["supervisor"]), "the supervisor does not run"),
     "an edited Caddyfile": (
