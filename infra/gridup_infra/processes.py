@@ -171,6 +171,8 @@ def start_detached(
             stderr=fd,
             start_new_session=True,
             close_fds=True,
+            # What it writes, such as its logs, is its owner's alone.
+            umask=0o077,
         )
     finally:
         os.close(fd)

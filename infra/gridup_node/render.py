@@ -206,7 +206,7 @@ def supervisord_conf(context: Context, table: Sequence[Service]) -> str:
             "stopasgroup=true\n"
             "killasgroup=true\n"
             "redirect_stderr=true\n"
-            f"stdout_logfile=%(ENV_GRIDUP_NODE_HOME)s/logs/{row.name}.log\n"
+            f"stdout_logfile=logs/{row.name}.log\n"
             "stdout_logfile_maxbytes=10MB\n"
             "stdout_logfile_backups=3\n"
         )

@@ -75,7 +75,7 @@ def test_a_new_service_is_run_by_the_node() -> None:
     }
     section = supervisord(files["supervisord.conf"], {"GRIDUP_NODE_HOME": "/n", "GRIDUP_SOCKET": "/s"})
     assert section["program:catalog"]["command"] == "python -m gridup_node.launch catalog"
-    assert section["program:catalog"]["stdout_logfile"] == "/n/logs/catalog.log"
+    assert section["program:catalog"]["stdout_logfile"] == "logs/catalog.log"
     assert "catalog" in fingerprints(context(table=TABLE), TABLE)
 
 

@@ -41,8 +41,12 @@ class Held:
 
 def below(pid: int) -> list[psutil.Process]:
     """Every process that it started, and they started, but not what is to outlive them."""
-    found = psutil.Process(pid).children(recursive=True)
-    return [process for process in found if "GRIDUP_DETACHED" not in _environ(process)]
+    found: list[psutil.Process] = []
+    for process in psutil.Process(pid).children():
+        if "GRIDUP_DETACHED" not in _environ(process):
+            # What is below a spared one is spared too: OpenSSH writes its title over its own environment.
+            found += [process, *below(process.pid)]
+    return found
 
 
 def engine_of(run: subprocess.Popen[str]) -> psutil.Process:

@@ -66,6 +66,16 @@ def pids(cli: Cli, stack: str = "inst") -> dict[str, int]:
     return found
 
 
+def bound_addresses(cli: Cli, stack: str = "inst") -> dict[int, str]:
+    """The address of each port that a process of the node listens on, by port."""
+    own = {process.pid for process in marked(facts(cli, stack)["stack_id"])} | set(pids(cli, stack).values())
+    return {
+        connection.laddr.port: connection.laddr.ip
+        for connection in psutil.net_connections("inet")
+        if connection.status == psutil.CONN_LISTEN and connection.pid in own
+    }
+
+
 def kill(pid: int) -> None:
     os.kill(pid, signal.SIGKILL)
 
