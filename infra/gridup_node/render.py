@@ -15,6 +15,9 @@ from typing import Any
 from gridup_node.services import FRONT, SERVICES, Service, programs
 
 
+LOOPBACK = "127.0.0.1"
+
+
 @dataclass(frozen=True)
 class Context:
     """What the placeholders of the service table stand for on one node.
@@ -43,7 +46,7 @@ class Context:
 
     def listen(self, row: Service) -> str:
         """The address that `row` listens on: only what people connect to leaves the loopback."""
-        return "127.0.0.1" if row.front_path else self.bind
+        return LOOPBACK if row.inner else self.bind
 
 
 def offered(context: Context, table: Sequence[Service] = SERVICES) -> tuple[Service, ...]:

@@ -82,6 +82,11 @@ class Service:
     stop_seconds: int = 10
 
     @property
+    def inner(self) -> bool:
+        """Whether it listens on the node's loopback alone, whatever address the node is bound to."""
+        return self.audience is Audience.NODE
+
+    @property
     def speaks_http(self) -> bool:
         """Whether a browser can open it."""
         return self.proof in (Proof.LOGIN_PAGE, Proof.SYFT_METADATA, Proof.JUPYTER_API)

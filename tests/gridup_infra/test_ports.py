@@ -187,3 +187,12 @@ class TestPreflight:
     def test_nothing_in_the_way_makes_nothing(self, tmp_path: Path) -> None:
         LocalTarget().preflight(DeploySpec(name="Inst"), None)
         assert not (tmp_path / "home").exists()
+
+
+def test_an_inner_port_is_free_on_the_loopback_whatever_the_node_is_bound_to() -> None:
+    with socket.create_server((LOOPBACK, 0)) as other:
+        port = other.getsockname()[1]
+        # On the bound address it is free, but that is not where an inner service listens.
+        chosen = choose({"api": port, "ui": port}, {}, {}, "127.0.0.2", {}, inner=["api"])
+    assert chosen["api"] != port
+    assert chosen["ui"] == port

@@ -261,7 +261,8 @@ def _choose_ports(plan: Plan, current: Mapping[str, int], table: Sequence[Servic
     known = dict(current) or ports_of(plan.folder, plan.spec.stack_id)
     asked = {FRONT: plan.spec.port} if plan.spec.port else {}
     taken = port_choice.kept_by_others(plan.folder.parent, plan.folder)
-    return port_choice.choose(ports(table), asked, known, plan.bind, taken)
+    inner = [row.name for row in table if row.inner]
+    return port_choice.choose(ports(table), asked, known, plan.bind, taken, inner)
 
 
 def _write_config(plan: Plan, files: Mapping[str, str]) -> list[str]:

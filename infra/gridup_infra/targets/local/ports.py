@@ -6,11 +6,12 @@ import contextlib
 import errno
 import json
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 from gridup_infra.errors import ResourceError
 from gridup_infra.outputs import url_host
+from gridup_node.render import LOOPBACK
 
 LAST = 65535
 
@@ -105,10 +106,12 @@ def choose(
     current: Mapping[str, int],
     bind: str,
     taken: Mapping[int, str],
+    inner: Collection[str] = (),
 ) -> dict[str, int]:
     """A port for every key of `wanted`.
 
     Args:
+        bind: the address that they listen on, but those of `inner`, which keep to the loopback.
         wanted: the defaults, from the service table.
         asked: ports that the person asked for; taken as they are, or refused.
         current: ports that this node has: kept where they are not asked to change.
@@ -120,17 +123,17 @@ def choose(
     chosen: dict[str, int] = {}
     fixed = {key: asked.get(key) or current.get(key, 0) for key in wanted}
     for key, default in wanted.items():
-        port = fixed[key]
+        port, address = fixed[key], LOOPBACK if key in inner else bind
         if port and port != current.get(key):
             # A stopped node's ports look free.
             check_kept(port, taken)
             own = next((other for other, at in current.items() if at == port and other != key), None)
             if own is not None:
                 raise ResourceError(f"Port {port} is this node's own for {own}.", "Give another --port.")
-            check_free(bind, port)
+            check_free(address, port)
         if not port:
             others = {*taken, *chosen.values(), *fixed.values()}
-            port = next((p for p in _from(default) if p not in others and free(bind, p)), 0)
+            port = next((p for p in _from(default) if p not in others and free(address, p)), 0)
         if not port:
             raise ResourceError(f"No free port was found from {default} on for {key}.")
         chosen[key] = port
