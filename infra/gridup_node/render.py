@@ -14,7 +14,6 @@ from typing import Any
 
 from gridup_node.services import FRONT, SERVICES, Service, programs
 
-
 LOOPBACK = "127.0.0.1"
 
 
