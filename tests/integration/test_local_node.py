@@ -47,6 +47,14 @@ def test_a_check_proves_every_endpoint(inst: Cli) -> None:
     )
 
 
+def test_an_address_is_checked_like_one_that_gridup_never_deployed(inst: Cli) -> None:
+    rows = inst("check", f"localhost:{facts(inst)['ports']['proxy']}", "--json").json[0]["endpoints"]
+    assert {row["service"]: row["state"] for row in rows}["api"] == "up"
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        ended = inst("check", f"127.0.0.1:{silent.getsockname()[1]}", "--timeout", "2")
+    assert ended.code == 10
+
+
 def test_the_same_deploy_again_changes_nothing(inst: Cli) -> None:
     before = pids(inst)
     again = inst("deploy", "--name", "Inst").ok()
@@ -279,13 +287,12 @@ def test_destroy_leaves_nothing_and_a_new_node_has_new_keys(inst: Cli, runtime: 
 
 def test_kept_data_is_found_by_the_next_node(cli: Cli, runtime: Path) -> None:
     cli.deploy("Inst", "--keep-data")
-    seen = client(cli, runtime, "set_up.py", her=HER, hers=HERS)
+    left = client(cli, runtime, "leave_dataset.py")
     gone = cli("destroy", "Inst", "--yes").ok()
     assert "keeps" in gone.err and "--keep-data" in gone.err
     assert sorted(path.name for path in cli.node().iterdir()) == ["data", "kept.json", "keys", "secrets"]
     cli.deploy("Inst")
-    kept = client(cli, runtime, "look_again.py", her=HER, hers=HERS, slow=seen["slow"])
-    assert (kept["datasets"], kept["data"]) == (["Census"], 600_000.0)
+    assert client(cli, runtime, "leave_dataset.py", look=True) == left == {"Census": 600_000.0}
 
 
 def test_a_deleted_runtime_is_seen_and_rebuilt(cli: Cli, runtime: Path, cache: Path) -> None:
@@ -340,13 +347,3 @@ def test_bind_opens_the_node_to_that_address_alone(cli: Cli) -> None:
     assert {bound[ports[name]] for name in front} == {address}
     assert {bound[ports[name]] for name in inner} == {"127.0.0.1"}
     cli("check", "Inst").ok()
-
-
-def test_an_address_that_gridup_never_deployed_is_checked_too(cli: Cli) -> None:
-    cli.deploy("Inst")
-    port = facts(cli)["ports"]["proxy"]
-    rows = cli("check", f"localhost:{port}", "--json").json[0]["endpoints"]
-    assert {row["service"]: row["state"] for row in rows}["api"] == "up"
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        ended = cli("check", f"127.0.0.1:{silent.getsockname()[1]}", "--timeout", "2")
-    assert ended.code == 10
