@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,14 @@ import pytest
 
 from support.cache import engine_in, runtime_in, test_cache
 from support.cli import Cli
+from support.docker_rig import Daemon, base_image
+from support.vm_rig import Rig
+
+
+def pytest_configure() -> None:
+    """What a shell starts in the background ignores Ctrl-C, and so would all that the tests start."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
@@ -80,3 +89,47 @@ def module_cli(
 
 def pytest_report_header() -> str:
     return f"gridup: python {sys.version.split()[0]}, sshd {shutil.which('sshd', path='/usr/sbin') or 'none'}"
+
+
+# Docker: a daemon of the tests' own, which they may stop, restart and kill.
+
+
+@pytest.fixture(scope="session")
+def docker_daemon(cache: Path) -> Iterator[Daemon]:
+    """The daemon, with the node's base image on it. Skips where it can't be had.
+
+    A test that stops or kills it starts it again (`start()`).
+    """
+    with Daemon(cache / "docker") as daemon:
+        base_image(daemon, cache)
+        yield daemon
+
+
+@pytest.fixture(scope="session")
+def docker_host(docker_daemon: Daemon) -> str:
+    """The daemon's address, as DOCKER_HOST takes it."""
+    return docker_daemon.host
+
+
+@pytest.fixture
+def docker_cli(cli: Cli, docker_host: str) -> Cli:
+    """As `cli`, with the tests' own Docker daemon."""
+    cli.environment["DOCKER_HOST"] = docker_host
+    return cli
+
+
+@pytest.fixture(scope="module")
+def module_docker_cli(module_cli: Cli, docker_host: str) -> Cli:
+    """As `module_cli`, with the tests' own Docker daemon."""
+    module_cli.environment["DOCKER_HOST"] = docker_host
+    return module_cli
+
+
+# Machines that boot.
+
+
+@pytest.fixture(scope="session")
+def vm_rig(cache: Path) -> Iterator[Rig]:
+    """Makes machines, and removes what is left of them at the end. Skips where none can be had."""
+    with Rig(cache) as rig:
+        yield rig

@@ -27,7 +27,7 @@ COMMANDS: dict[str, str] = {
     "refresh": "Look at what is really there and take it into the state.",
     "destroy": "Take a node away.",
     "doctor": "Check what this machine has for running Gridup.",
-    "prune": "Remove node environments that no node uses.",
+    "prune": "Remove node environments and images that no node uses.",
     "env": "Print what plain `pulumi` needs to work on a node.",
     "launch": "The words of HAGrid: launch NAME to docker:80.",
     "land": "The words of HAGrid: land NAME.",

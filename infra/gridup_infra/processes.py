@@ -7,8 +7,10 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -301,6 +303,74 @@ class EngineProcess:
         end_descendants(self._process.pid)
         with contextlib.suppress(ProcessLookupError):
             self._process.kill()
+
+
+class Tethered:
+    """A program that serves us alone and ends when we do, however that comes: by `kill -9` too.
+
+    It has no input, and its output is dropped; what it says on stderr is kept.
+
+    Args:
+        litter: a folder of files, removed with them when the program is ended.
+
+    Raises:
+        FileNotFoundError: there is no such program.
+    """
+
+    def __init__(self, argv: Sequence[str | Path], *, litter: Path) -> None:
+        words = [str(word) for word in argv]
+        program = which(words[0])
+        if program is None:
+            raise FileNotFoundError(f"there is no program {words[0]}")
+        self._litter = litter
+        script = Path(__file__).with_name("tether.py")
+        self._process = subprocess.Popen(
+            [sys.executable, "-I", "-S", str(script), str(litter), program, *words[1:]],
+            # Spared by whoever cleans up after us: the guard does, and has the litter to remove.
+            env={**os.environ, DETACHED: "1"},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            bufsize=0,
+            start_new_session=True,
+        )
+        self._said: deque[str] = deque(maxlen=TAIL_LINES)
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        rest = b""
+        with contextlib.suppress(OSError, ValueError):
+            while self._process.stderr and (part := self._process.stderr.read(4096)):
+                *whole, rest = (rest + part).split(b"\n")
+                self._said.extend(line.decode(errors="replace").rstrip("\r") for line in whole)
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def running(self) -> bool:
+        return self._process.poll() is None
+
+    def said(self) -> tuple[str, ...]:
+        """The last lines of its stderr; all of them are there once it has ended."""
+        if not self.running:
+            self._reader.join(timeout=2)
+        return tuple(self._said)
+
+    def close(self) -> None:
+        """End it, if it has not ended by itself, and remove the litter."""
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+        try:
+            self._process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            kill_group(self._process)
+        self._reader.join(timeout=2)
+        _close_pipes(self._process)
+        # The guard does it a moment later, or not at all where somebody killed it.
+        shutil.rmtree(self._litter, ignore_errors=True)
 
 
 def end_descendants(pid: int) -> None:

@@ -43,6 +43,9 @@ class DeploySpec:
         allow_cidr, web_cidr: who may reach ssh and jupyter; who may reach api and UI.
         ssh_keys: further public keys, a line each.
         disk_size: of the data disk, in GB.
+        host: of what the target drives, such as a Docker daemon; remembered, so that later
+            commands need only the name.
+        base_image: what the node's image is built from.
     """
 
     name: str
@@ -62,6 +65,8 @@ class DeploySpec:
     web_cidr: tuple[str, ...] = ()
     ssh_keys: tuple[str, ...] = ()
     no_node: bool = False
+    host: str = ""
+    base_image: str = ""
 
     def __post_init__(self) -> None:
         check_name(self.name)

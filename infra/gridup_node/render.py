@@ -29,6 +29,7 @@ class Context:
         user: who runs the services, and the only one to log in by ssh.
         tools: paths of programs of the machine, by the name in `Service.needs`.
         facts: what the node may tell about itself; goes to node.json. Never a secret.
+        apart: whether each program has a host of its own, a container, called like its service.
     """
 
     home: str
@@ -38,14 +39,22 @@ class Context:
     user: str = ""
     tools: Mapping[str, str] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
+    apart: bool = False
 
     def fill(self, template: str) -> str:
         """A template of the service table with this node's paths in it."""
         return template.format(home=self.home, bin=self.bin, config=f"{self.home}/config", **self.tools)
 
     def listen(self, row: Service) -> str:
-        """The address that `row` listens on: only what people connect to leaves the loopback."""
-        return LOOPBACK if row.inner else self.bind
+        """The address that `row` listens on: only what people connect to leaves the loopback.
+
+        A container's loopback is its own: there the others come in by the node's private network.
+        """
+        return LOOPBACK if row.inner and not self.apart else self.bind
+
+    def upstream(self, program: str) -> str:
+        """Where the front door finds a program, as `host:port`."""
+        return f"{program if self.apart else LOOPBACK}:{self.ports[program]}"
 
 
 def offered(context: Context, table: Sequence[Service] = SERVICES) -> tuple[Service, ...]:
@@ -88,10 +97,10 @@ def caddyfile(context: Context, table: Sequence[Service]) -> str:
     for row in table:
         if not row.front_path:
             continue
-        upstream = context.ports[row.served_by or row.name]
+        upstream = context.upstream(row.served_by or row.name)
         paths = "*" if row.served_by else f"{row.front_path}/*"
         routes.append(
-            f"\thandle {paths} {{\n\t\treverse_proxy 127.0.0.1:{upstream} {{\n"
+            f"\thandle {paths} {{\n\t\treverse_proxy {upstream} {{\n"
             # A node that is starting answers 502 at once; the probes wait, not the proxy.
             "\t\t\tlb_try_duration 0s\n\t\t}\n\t}\n"
         )

@@ -59,6 +59,7 @@ class Service:
         environment: variables of its program, with the same placeholders. Never a secret.
         files: names of the rendered configuration files it reads: it restarts when one changes.
         start_facts: keys of node.json that it reads once, at its start: it restarts when one changes.
+        knows: keys of node.json that it reads at all; in a container of its own it is told no others.
         needs: a program that must be on the machine; where it is not, the service is "not offered".
         start_seconds: how long it must run before it counts as started: ending sooner is a failed
             start, and after some of those the supervisor gives up.
@@ -77,6 +78,7 @@ class Service:
     environment: Mapping[str, str] = field(default_factory=dict)
     files: tuple[str, ...] = ()
     start_facts: tuple[str, ...] = ()
+    knows: tuple[str, ...] = ()
     needs: str = ""
     start_seconds: int = 1
     stop_seconds: int = 10
@@ -125,6 +127,7 @@ SERVICES: tuple[Service, ...] = (
         proof=Proof.SYFT_METADATA,
         proof_path="/api/v2/metadata",
         start_facts=("name", "node_type", "admin_email", "bundle"),
+        knows=("name", "node_type", "admin_email", "bundle", "ports", "endpoints", "gridup_version"),
         # Longer than an import of syft on a busy machine: one that ends in it has not started.
         start_seconds=30,
         stop_seconds=20,
@@ -137,6 +140,7 @@ SERVICES: tuple[Service, ...] = (
         command=("{sshd}", "-D", "-e", "-f", "{config}/sshd_config"),
         proof=Proof.SSH_BANNER,
         files=("sshd_config",),
+        knows=("ssh_keys",),
         needs="sshd",
         stop_seconds=5,
     ),
@@ -179,6 +183,17 @@ def programs(table: Sequence[Service] = SERVICES) -> tuple[Service, ...]:
 def probed(table: Sequence[Service] = SERVICES) -> tuple[Service, ...]:
     """The services a check proves, in the order of its table."""
     return tuple(row for row in table if row.proof)
+
+
+def backends(table: Sequence[Service] = SERVICES) -> tuple[Service, ...]:
+    """The programs that the front door passes on to."""
+    behind = {row.served_by or row.name for row in table if row.front_path}
+    return tuple(row for row in programs(table) if row.name in behind)
+
+
+def served(program: Service, table: Sequence[Service] = SERVICES) -> tuple[Service, ...]:
+    """The services that one program answers for, itself among them where it is proven."""
+    return tuple(row for row in table if row.proof and program.name in (row.name, row.served_by))
 
 
 def ports(table: Sequence[Service] = SERVICES) -> dict[str, int]:

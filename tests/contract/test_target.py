@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,8 +14,10 @@ from gridup_infra.errors import GridupError, NameError_, UsageError
 from gridup_infra.outputs import NodeOutputs
 from gridup_infra.spec import DeploySpec
 from gridup_infra.targets.base import Capability, Identity, Power, Target
+from gridup_infra.targets.docker import nodes
+from gridup_node.containers import containers
 from gridup_node.services import SERVICES
-from support.checkpoints import outputs_for
+from support.checkpoints import PORTS, outputs_for
 
 ASKED: dict[str, object] = {
     "port": 9001,
@@ -33,10 +35,25 @@ ASKED: dict[str, object] = {
 NAME = "My Lab_2"
 
 
+PLACES: dict[str, tuple[str, str]] = {"docker": ("docker_host", "DOCKER_HOST")}
+"""What a target needs beside this machine: the fixture that has it, and the variable that names it."""
+
+GONE: dict[str, Callable[[DeploySpec, Path], NodeOutputs]] = {
+    "local": outputs_for,
+    "docker": lambda spec, _folder: nodes.outputs(
+        spec, PORTS, configs={part.service: "0" for part in containers({})}
+    ),
+}
+"""For each target a node as it would export it."""
+
+
 @pytest.fixture(params=targets.names())
 def target(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Target]:
+    if request.param in PLACES:
+        fixture, variable = PLACES[request.param]
+        monkeypatch.setenv(variable, request.getfixturevalue(fixture))
     monkeypatch.setenv("GRIDUP_HOME", str(tmp_path / "a home"))
     yield targets.target(request.param)
 
@@ -49,7 +66,7 @@ def spec(target: Target) -> DeploySpec:
 @pytest.fixture
 def gone(spec: DeploySpec, tmp_path: Path) -> NodeOutputs:
     """A node that was deployed once, and of which nothing is left."""
-    return outputs_for(spec, tmp_path / "a home" / "nodes" / spec.stack)
+    return GONE[spec.target](spec, tmp_path / "a home" / "nodes" / spec.stack)
 
 
 def identity(spec: DeploySpec) -> Identity:

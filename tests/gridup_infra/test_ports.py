@@ -14,8 +14,9 @@ import pytest
 
 from gridup_infra.errors import PreflightError, ResourceError
 from gridup_infra.spec import DeploySpec
-from gridup_infra.targets.local import LocalTarget, ports
-from gridup_infra.targets.local.ports import choose, free, kept_by_others
+from gridup_infra.targets import ports
+from gridup_infra.targets.local import LocalTarget
+from gridup_infra.targets.ports import choose, free, kept_by_others
 
 LOOPBACK = "127.0.0.1"
 
@@ -104,7 +105,7 @@ def test_what_a_stopped_node_keeps_is_given_to_nobody_else(tmp_path: Path) -> No
     kept = kept_by_others(tmp_path, mine)
     assert set(kept) == {port, port + 1}
     assert choose({"proxy": port}, {}, {}, LOOPBACK, kept)["proxy"] not in kept
-    with pytest.raises(ResourceError, match=f'Port {port} is kept by the node "Other"'):
+    with pytest.raises(ResourceError, match=f'Port {port} is kept by the node "Other" of this machine'):
         choose({"proxy": port}, {"proxy": port}, {}, LOOPBACK, kept)
 
 
@@ -177,7 +178,9 @@ class TestPreflight:
     def test_a_port_that_a_node_keeps_names_that_node(self, tmp_path: Path) -> None:
         with listening() as port:
             lay(tmp_path / "home" / "nodes", "other", proxy=port)
-            with pytest.raises(PreflightError, match=f'Port {port} is kept by the node "Other"'):
+            with pytest.raises(
+                PreflightError, match=f'Port {port} is kept by the node "Other" of this machine'
+            ):
                 LocalTarget().preflight(DeploySpec(name="Inst", port=port), None)
 
     def test_an_address_that_the_machine_lacks(self) -> None:

@@ -18,6 +18,7 @@ from gridup_infra.processes import (
     DETACHED,
     EngineProcess,
     Result,
+    Tethered,
     attach,
     run,
     start_detached,
@@ -231,6 +232,75 @@ class TestEngineProcess:
         code = "import sys; print('a'); print('b', file=sys.stderr); sys.exit(7)"
         engine = EngineProcess(python(code), cwd=tmp_path, env=dict(os.environ))
         assert engine.wait() == (7, "a\n", "b\n")
+
+
+class TestTethered:
+    """A program that ends when we do."""
+
+    @staticmethod
+    def folder(tmp_path: Path) -> Path:
+        made = tmp_path / "litter"
+        made.mkdir()
+        (made / "file").touch()
+        return made
+
+    def test_it_is_the_program_itself_with_its_words_and_without_input(self, tmp_path: Path) -> None:
+        code = "import sys; print([sys.argv[1:], sys.stdin.read()], file=sys.stderr); sys.exit(3)"
+        one = Tethered(python(code, "a  b; $(id)", "-x"), litter=self.folder(tmp_path))
+        assert wait_until(lambda: not one.running, timeout=20)
+        assert one.said() == ("[['a  b; $(id)', '-x'], '']",)
+        one.close()
+        assert not (tmp_path / "litter").exists()
+
+    def test_a_missing_program_is_an_error(self, tmp_path: Path) -> None:
+        with pytest.raises(FileNotFoundError):
+            Tethered(["/no/such/program"], litter=tmp_path)
+
+    def test_what_it_says_is_there_at_once_and_the_last_of_it_is_kept(self, tmp_path: Path) -> None:
+        code = "import sys, time; [print(n, file=sys.stderr, flush=True) for n in range(99)]; time.sleep(60)"
+        one = Tethered(python(code), litter=self.folder(tmp_path))
+        assert wait_until(lambda: one.said()[-1:] == ("98",), timeout=20)
+        assert one.running
+        assert len(one.said()) == 40
+        one.close()
+
+    def test_closing_ends_it_and_what_it_started_though_they_ignore_signals(self, tmp_path: Path) -> None:
+        inner = IGNORING + write_pid(tmp_path / "child") + "time.sleep(60)"
+        code = IGNORING + f"import subprocess; subprocess.run([sys.executable, '-c', {inner!r}])"
+        one = Tethered(python(code), litter=self.folder(tmp_path))
+        child = pid_in(tmp_path / "child")
+        begun = time.monotonic()
+        one.close()
+        assert time.monotonic() - begun < 4
+        assert wait_until(lambda: gone(child) and gone(one.pid), timeout=5)
+        assert not one.running
+        assert not (tmp_path / "litter").exists()
+        one.close()
+
+    @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+    def test_it_ends_when_its_starter_is_killed_in_whatever_thread_it_began(
+        self, tmp_path: Path, number: signal.Signals
+    ) -> None:
+        litter = self.folder(tmp_path)
+        inner = IGNORING + write_pid(tmp_path / "pid") + "time.sleep(60)"
+        outer = (
+            "import sys, threading, time\nfrom pathlib import Path\n"
+            "from gridup_infra.processes import Tethered\n"
+            "kept = []\n"
+            f"word = [sys.executable, '-c', {inner!r}]\n"
+            f"make = lambda: kept.append(Tethered(word, litter=Path({str(litter)!r})))\n"
+            "thread = threading.Thread(target=make); thread.start(); thread.join()\n"
+            "time.sleep(60)"
+        )
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+        with subprocess.Popen(python(outer), env=environment, stderr=subprocess.DEVNULL) as starter:
+            pid = pid_in(tmp_path / "pid")
+            time.sleep(0.5)
+            assert not gone(pid), "the thread's end is not ours"
+            starter.send_signal(number)
+            starter.wait(timeout=20)
+        assert wait_until(lambda: gone(pid), timeout=5)
+        assert wait_until(lambda: not litter.exists(), timeout=5)
 
 
 @pytest.mark.parametrize(

@@ -7,19 +7,34 @@ import json
 import os
 import re
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pulumi
 import pytest
 
 from gridup.probes import endpoints_for_node
 from gridup_infra.outputs import NodeOutputs
 from gridup_infra.processes import which
 from gridup_infra.spec import DeploySpec
+from gridup_infra.targets.docker import nodes, resources
+from gridup_node import containers as containers_module
+from gridup_node import services as services_module
+from gridup_node.containers import compose, containers
 from gridup_node.render import Context, fingerprints, render
-from gridup_node.services import SERVICES, Audience, Proof, Service, ports, probed, programs, service
+from gridup_node.services import (
+    SERVICES,
+    Audience,
+    Proof,
+    Service,
+    backends,
+    ports,
+    probed,
+    programs,
+    service,
+)
 
 CATALOG = Service(
     name="catalog",
@@ -33,7 +48,14 @@ CATALOG = Service(
     environment={"CATALOG_HOME": "{home}/catalog"},
 )
 METRICS = Service(
-    name="metrics", title="metrics", port=9100, command=("{bin}/metrics",), proof=Proof.JUPYTER_API
+    name="metrics",
+    title="metrics",
+    port=9100,
+    audience=Audience.STAFF,
+    command=("{bin}/metrics",),
+    proof=Proof.JUPYTER_API,
+    knows=("name",),
+    stop_seconds=3,
 )
 TABLE = (*SERVICES, CATALOG, METRICS)
 
@@ -252,3 +274,158 @@ def test_a_new_runtime_restarts_whatever_runs_from_it() -> None:
 
 def test_a_tool_that_appears_starts_its_service() -> None:
     assert changed(context(tools={}), context()) == {"ssh"}
+
+
+KNOWN = {
+    "name": "Cost: $HOME ${x}",
+    "admin_email": "a@b.example",
+    "ssh_keys": ["ssh-ed25519 AAAA a"],
+    "unheard": "of",
+}
+"""What a deployer may know of a node."""
+
+
+class TestContainers:
+    """The table -> containers, for the target `docker` and for the compose file of a VM."""
+
+    def test_a_new_service_has_a_container(self) -> None:
+        made = {part.service: part for part in containers(KNOWN, TABLE)}
+        assert list(made) == [row.name for row in programs(TABLE)]
+        assert made["metrics"] == containers_module.Container(
+            service="metrics",
+            command=("metrics",),
+            environment={
+                "GRIDUP_SERVICE": "metrics",
+                "GRIDUP_NODE": json.dumps({"name": KNOWN["name"]}),
+            },
+            port=9100,
+            published=True,
+            after=("api", "catalog"),
+            stop_seconds=3,
+        )
+        assert made["catalog"].published is False
+
+    def test_a_container_is_told_what_its_program_reads_and_nothing_else(self) -> None:
+        told = {
+            part.service: json.loads(part.environment["GRIDUP_NODE"]) for part in containers(KNOWN, TABLE)
+        }
+        assert told == {
+            "proxy": {},
+            "api": {"name": KNOWN["name"], "admin_email": "a@b.example"},
+            "ssh": {"ssh_keys": KNOWN["ssh_keys"]},
+            "jupyter": {},
+            "catalog": {},
+            "metrics": {"name": KNOWN["name"]},
+        }
+
+    def test_what_a_program_reads_at_its_start_its_container_is_told(self) -> None:
+        for row in programs():
+            assert set(row.start_facts) <= set(row.knows), row.name
+
+    def test_all_wait_for_those_behind_the_front_door_which_wait_for_nobody(self) -> None:
+        after = {part.service: part.after for part in containers(KNOWN, TABLE)}
+        behind = tuple(row.name for row in backends(TABLE))
+        assert behind == ("api", "catalog")
+        assert after == {name: () if name in behind else behind for name in after}
+
+    @staticmethod
+    def composed(bind: str = "192.0.2.7", volume: str = "p-data") -> Any:
+        parts = containers(KNOWN, TABLE)
+        outside = {part.service: part.port + 1 for part in parts if part.published}
+        return json.loads(compose("p", "gridup-node:1", parts, outside, bind, volume))
+
+    def test_a_new_service_is_in_the_compose_file(self) -> None:
+        made = self.composed()
+        assert (made["name"], list(made["services"])) == ("p", [row.name for row in programs(TABLE)])
+        metrics = made["services"]["metrics"]
+        assert (metrics["image"], metrics["command"]) == ("gridup-node:1", ["metrics"])
+        assert metrics["ports"] == ["192.0.2.7:9101:9100"]
+        assert metrics["stop_grace_period"] == "3s"
+        assert metrics["volumes"] == ["p-data:/var/lib/gridup"]
+        assert made["volumes"] == {"p-data": {"name": "p-data"}}
+
+    def test_only_what_people_connect_to_is_published(self) -> None:
+        published = {name: row.get("ports") for name, row in self.composed("::1")["services"].items()}
+        assert published == {
+            "proxy": ["[::1]:8081:8080"],
+            "api": None,
+            "ssh": ["[::1]:2223:2222"],
+            "jupyter": ["[::1]:8889:8888"],
+            "catalog": None,
+            "metrics": ["[::1]:9101:9100"],
+        }
+
+    def test_compose_finds_no_variable_of_its_own_in_what_a_container_is_told(self) -> None:
+        text = self.composed()["services"]["api"]["environment"]["GRIDUP_NODE"]
+        assert not re.search(r"(?<!\$)(?:\$\$)*\$(?!\$)", text)
+        assert json.loads(text.replace("$$", "$"))["name"] == KNOWN["name"]
+
+    def test_a_folder_of_the_machine_is_no_named_volume(self) -> None:
+        made = self.composed(volume="/data/gridup")
+        assert "volumes" not in made
+        assert made["services"]["api"]["volumes"] == ["/data/gridup:/var/lib/gridup"]
+
+    def test_no_container_may_more_than_it_needs_and_all_come_back_after_a_reboot(self) -> None:
+        for row in self.composed()["services"].values():
+            assert row["cap_drop"] == ["ALL"]
+            assert row["security_opt"] == ["no-new-privileges:true"]
+            assert row["restart"] == "unless-stopped"
+
+    def test_apart_the_front_door_finds_the_others_by_name_and_they_listen_on_every_address(self) -> None:
+        files = render(context(table=TABLE, bind="0.0.0.0", apart=True), TABLE)
+        assert set(re.findall(r"reverse_proxy (\S+) ", files["Caddyfile"])) == {"api:18080", "catalog:7070"}
+        assert "c.ServerApp.ip = '0.0.0.0'" in files["jupyter_server_config.py"]
+        assert "ListenAddress 0.0.0.0" in files["sshd_config"]
+        assert context(bind="0.0.0.0", apart=True).listen(CATALOG) == "0.0.0.0"
+        assert context(bind="0.0.0.0").listen(CATALOG) == "127.0.0.1"
+
+
+class Declared(pulumi.runtime.Mocks):
+    """Keeps what a program declares, as the engine would see it."""
+
+    def __init__(self) -> None:
+        self.inputs: dict[str, Any] = {}
+
+    def new_resource(self, args: pulumi.runtime.MockResourceArgs) -> tuple[str, dict[str, Any]]:
+        self.inputs[args.name] = dict(args.inputs)
+        chosen = {"ports": {name: port + 1 for name, port in nodes.published().items()}}
+        outputs = {"network": chosen, "volume": {"volume": "the-data"}, "owner": {"daemon": "D"}}
+        return args.name, {**args.inputs, **outputs.get(args.name, {"config": "c"})}
+
+    def call(self, _args: pulumi.runtime.MockCallArgs) -> dict[str, Any]:
+        return {}
+
+
+@pytest.fixture
+def one_row_more(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The table that everybody reads has the new rows in it."""
+    for module in (services_module, containers_module):
+        for made in vars(module).values():
+            if SERVICES in (getattr(made, "__defaults__", None) or ()):
+                monkeypatch.setattr(made, "__defaults__", (TABLE,))
+    yield
+
+
+def test_a_new_service_is_declared_on_docker(one_row_more: None) -> None:
+    spec = DeploySpec(
+        name="Inst", target="docker", stack_id="0123456789abcdef", bind="127.0.0.1", host="unix:///x"
+    )
+    declared = Declared()
+    pulumi.runtime.set_mocks(declared, project="gridup", stack="inst", preview=False)
+
+    @pulumi.runtime.test
+    def declare() -> pulumi.Output[Any]:
+        return resources.build(spec).apply(lambda node: found.append(node))
+
+    found: list[NodeOutputs] = []
+    declare()
+    others = {"owner", "image", "network", "volume"}
+    assert set(declared.inputs) == others | {row.name for row in programs(TABLE)}
+    metrics = declared.inputs["metrics"]
+    assert (metrics["command"], metrics["port"], metrics["published"]) == (["metrics"], 9100, 9101)
+    assert json.loads(metrics["environment"]["GRIDUP_NODE"]) == {"name": "Inst"}
+    assert (metrics["volume"], metrics["stop_seconds"]) == ("the-data", 3)
+    assert metrics["urn"] == "urn:pulumi:inst::gridup::pulumi-python:dynamic/gridup-docker:Container::metrics"
+    assert (declared.inputs["catalog"]["published"], declared.inputs["catalog"]["port"]) == (0, 7070)
+    assert found[0].ports["metrics"] == 9101
+    assert set(json.loads(found[0].facts["configs"])) == {row.name for row in programs(TABLE)}

@@ -29,6 +29,8 @@ POOLS: dict[str, list[Any]] = {
     "web_cidr": [(), ("0.0.0.0/0", "::/0")],
     "ssh_keys": [(), ("ssh-ed25519 AAAA a b: c #1", "ssh-rsa BBBB x\u2028y\x85z\x0bw")],
     "no_node": [True, False],
+    "host": ["", "unix:///run/user/1000/docker.sock", "ssh://ada@inst.example"],
+    "base_image": ["", "registry.inst.example/python:3.11"],
 }
 
 

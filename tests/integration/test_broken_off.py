@@ -5,10 +5,8 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import signal
 import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -36,14 +34,6 @@ pytestmark = [pytest.mark.engine, pytest.mark.node]
 ONE_OF_EACH = dict.fromkeys(("supervisor", "proxy", "api", "jupyter", "ssh"), 1)
 MOMENTS = ("OwnerProvider.create", "NodeProvider.create", "ServicesProvider.create")
 DEPLOY = ("deploy", "--name", "Inst", "--no-wait")
-
-
-@pytest.fixture(autouse=True)
-def in_the_foreground() -> Iterator[None]:
-    """What a shell starts in the background ignores Ctrl-C, and so would all that the tests start."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture

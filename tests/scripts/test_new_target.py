@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from gridup_infra import targets
+
 ROOT = Path(__file__).parents[2]
 ASK = "from gridup_infra import targets; t = targets.target('my_cloud'); print(t.name, *targets.names())"
 
@@ -26,7 +28,7 @@ def test_a_new_target_is_registered_once(tmp_path: Path) -> None:
         text=True,
         timeout=60,
     )
-    assert asked.stdout.split() == ["my_cloud", "local", "my_cloud"], asked.stderr
+    assert asked.stdout.split() == ["my_cloud", *targets.names(), "my_cloud"], asked.stderr
     again = scaffold(tmp_path)
     assert again.returncode == 1
     assert "there is a target my_cloud already" in again.stderr

@@ -13,7 +13,7 @@ import psutil
 from support.cli import Cli
 from support.local_node import eventually
 
-SECONDS = 60
+SECONDS = 180
 """For a run to reach a moment."""
 
 

@@ -6,15 +6,16 @@ import platform
 import shutil
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import typer
 
 from gridup.commands.options import Json
 from gridup.session import Session
 from gridup.settings import Settings
+from gridup_infra import targets
 from gridup_infra.errors import GridupError
 from gridup_infra.processes import which
+from gridup_infra.targets.base import Finding
 
 EPILOG = """\b
 Examples:
@@ -26,25 +27,11 @@ FREE_BYTES = 3_000_000_000
 """What a first deploy may take: the engine and the node's environment."""
 
 
-@dataclass(frozen=True)
-class Finding:
-    """One thing looked at.
-
-    Attributes:
-        what: the thing.
-        ok: whether it is as needed; None for something that is only nice to have and missing.
-        detail: what was found, and what to do.
-    """
-
-    what: str
-    ok: bool | None
-    detail: str
-
-
 def main(context: typer.Context, json: Json = False) -> None:
     """Check what this machine has for running Gridup."""
     session = Session.of(context, json=json)
     findings = [look(session.settings) for look in LOOKS]
+    findings += [finding for name in targets.names() for finding in targets.target(name).doctor()]
     marks = {True: "✅", False: "❌", None: "➖"}
 
     def human() -> None:

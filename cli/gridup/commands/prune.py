@@ -1,4 +1,4 @@
-"""gridup prune: remove node environments that no node uses."""
+"""gridup prune: remove what nodes share and no node uses any more."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import typer
 from gridup.commands.options import Json, Yes
 from gridup.session import Session
 from gridup.ui import plural
-from gridup_infra.targets.local import pruning
+from gridup_infra import targets
 
 EPILOG = """\b
 Examples:
@@ -23,20 +23,21 @@ def main(
     yes: Yes = False,
     json: Json = False,
 ) -> None:
-    """Remove node environments that no node uses."""
+    """Remove node environments and images that no node uses."""
     session = Session.of(context, json=json)
-    home = session.settings.home
-    unused = pruning.unused(home.runtimes, home.nodes)
-    if unused and not dry_run:
-        session.ui.confirm(f"Remove {plural(len(unused), 'environment')}?", yes=yes)
-        for path in unused:
-            pruning.remove(path)
-    data = {"removed": [] if dry_run else [str(p) for p in unused], "unused": [str(p) for p in unused]}
+    found = [(target, thing) for target in map(targets.target, targets.names()) for thing in target.unused()]
+    if found and not dry_run:
+        for _, thing in found if session.ui.interactive else ():
+            session.ui.say(thing)
+        session.ui.confirm(f"Remove {plural(len(found), 'thing')} that no node uses?", yes=yes)
+        for target, thing in found:
+            target.prune(thing)
+    unused = [thing for _, thing in found]
 
     def human() -> None:
-        for path in unused:
-            session.ui.line(f"{'would remove' if dry_run else 'removed'} {path}")
+        for thing in unused:
+            session.ui.line(f"{'would remove' if dry_run else 'removed'} {thing}")
         if not unused:
-            session.ui.line("Nothing to remove: every environment is used, or there is none.")
+            session.ui.line("Nothing to remove: every environment and image is used, or there is none.")
 
-    session.ui.result(data, human)
+    session.ui.result({"removed": [] if dry_run else unused, "unused": unused}, human)

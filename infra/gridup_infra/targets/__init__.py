@@ -12,9 +12,10 @@ if TYPE_CHECKING:
 
 _REGISTRY: dict[str, str] = {
     "local": "gridup_infra.targets.local:LocalTarget",
+    "docker": "gridup_infra.targets.docker:DockerTarget",
 }
 
-_PLANNED = ("docker", "aws", "azure")
+_PLANNED = ("aws", "azure")
 """Targets of the design that are not there yet: asking for one says so instead of "unknown"."""
 
 DEFAULT = "local"

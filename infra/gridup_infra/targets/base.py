@@ -7,15 +7,17 @@ A target's module must import quickly: pulumi and cloud SDKs are imported where 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
+from gridup_infra.errors import UsageError
 from gridup_infra.outputs import NodeOutputs
 from gridup_infra.processes import Result
 from gridup_infra.spec import DeploySpec
+from gridup_node import catalog
 
 if TYPE_CHECKING:
     import pulumi
@@ -99,6 +101,21 @@ class SshAccess:
     port: int
     key: Path
     known_hosts: Path
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that `gridup doctor` looked at.
+
+    Attributes:
+        what: the thing.
+        ok: whether it is as needed; None for something that is only nice to have and missing.
+        detail: what was found, and what to do.
+    """
+
+    what: str
+    ok: bool | None
+    detail: str
 
 
 class WayIn(ABC):
@@ -192,3 +209,31 @@ class Target(ABC):
     def stop(self, outputs: NodeOutputs) -> None:
         """Stop a node and keep its data; a stopped one is left alone."""
         raise NotImplementedError
+
+    def doctor(self) -> Iterable[Finding]:
+        """What this machine has for this target, beyond what every target needs."""
+        return ()
+
+    def unused(self) -> tuple[str, ...]:
+        """What nodes share and no node uses any more, a line each."""
+        return ()
+
+    def prune(self, thing: str) -> None:
+        """Remove one of `unused`; what is in use by now is left alone.
+
+        Raises:
+            GridupError: it could not be removed.
+        """
+        raise NotImplementedError
+
+
+def check_tag(spec: DeploySpec) -> None:
+    """Nothing, when the syft version that is asked for is one that we ship.
+
+    Raises:
+        UsageError: it is not; those that are there are named.
+    """
+    try:
+        catalog.resolve(spec.tag)
+    except ValueError as error:
+        raise UsageError(f"--tag {spec.tag}: {error}.") from None

@@ -88,8 +88,13 @@ until it is gone before the engine hears of it. So a run can be broken off at a 
 
 
 def _hold(work: Callable[[], object]) -> None:
-    method, _, file = os.environ.get(HOLD, "").partition("=")
-    if method and getattr(work, "__qualname__", "").startswith(f"{method}."):
+    moment(getattr(work, "__qualname__", "").partition(".<")[0])
+
+
+def moment(name: str) -> None:
+    """A known moment within a provider's work, such as "the daemon has made it": see `HOLD`."""
+    wanted, _, file = os.environ.get(HOLD, "").partition("=")
+    if wanted and wanted == name:
         Path(file).touch()
         wait_until(lambda: not Path(file).exists(), timeout=600)
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from gridup_infra.errors import PreflightError, ResourceError, UsageError
+from gridup_infra.errors import PreflightError, ResourceError
 from gridup_infra.outputs import NodeOutputs
 from gridup_infra.paths import Home
 from gridup_infra.processes import Result
@@ -21,8 +21,9 @@ from gridup_infra.targets.base import (
     SshAccess,
     Target,
     WayIn,
+    check_tag,
 )
-from gridup_node import catalog
+from gridup_node import catalog, keys
 from gridup_node.services import FRONT, Service, programs
 
 if TYPE_CHECKING:
@@ -51,14 +52,12 @@ class LocalTarget(Target):
     )
 
     def resolve(self, spec: DeploySpec, _previous: DeploySpec | None) -> DeploySpec:
-        try:
-            catalog.resolve(spec.tag)
-        except ValueError as error:
-            raise UsageError(f"--tag {spec.tag}: {error}.") from None
+        check_tag(spec)
         return replace(spec, bind=spec.bind or "127.0.0.1")
 
     def preflight(self, spec: DeploySpec, current: NodeOutputs | None) -> None:
-        from gridup_infra.targets.local import node, ports
+        from gridup_infra.targets import ports
+        from gridup_infra.targets.local import node
 
         folder = self.folder(spec.stack)
         # A deploy that was broken off may run already, with no outputs: its port is its own.
@@ -150,6 +149,17 @@ class LocalTarget(Target):
         _check_there(Path(outputs.facts["folder"]))
         self._supervisor(outputs).stop(on_purpose=True)
 
+    def unused(self) -> tuple[str, ...]:
+        from gridup_infra.targets.local import pruning
+
+        home = Home.default()
+        return tuple(str(path) for path in pruning.unused(home.runtimes, home.nodes))
+
+    def prune(self, thing: str) -> None:
+        from gridup_infra.targets.local import pruning
+
+        pruning.remove(Path(thing))
+
     @staticmethod
     def folder(stack: str) -> Path:
         """Where that stack's node lies on this machine."""
@@ -220,6 +230,6 @@ class LocalWayIn(WayIn):
             user=self._outputs.ssh_user,
             host=self._outputs.address,
             port=self._outputs.ports["ssh"],
-            key=self._folder / "keys" / "client_ed25519",
-            known_hosts=self._folder / "keys" / "known_hosts",
+            key=self._folder / "keys" / keys.CLIENT_KEY,
+            known_hosts=self._folder / "keys" / keys.KNOWN_HOSTS,
         )

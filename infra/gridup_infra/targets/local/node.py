@@ -11,7 +11,6 @@ app/      gridup_node as it was when the node was laid down
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import shutil
@@ -27,8 +26,10 @@ from gridup_infra.outputs import NodeOutputs
 from gridup_infra.paths import ensure_private, write_private
 from gridup_infra.processes import run
 from gridup_infra.spec import DeploySpec
-from gridup_infra.targets.local import ports as port_choice
+from gridup_infra.targets import ports as port_choice
+from gridup_node import keys
 from gridup_node import secrets as node_secrets
+from gridup_node.image import PACKAGE, bundle_digest, bundle_files
 from gridup_node.render import Context, fingerprints, render
 from gridup_node.services import FRONT, SERVICES, Service, ports, programs
 
@@ -68,28 +69,6 @@ class Plan:
     @property
     def bind(self) -> str:
         return self.spec.bind or "127.0.0.1"
-
-
-def bundle_source() -> Path:
-    """The `gridup_node` package that this deployer carries."""
-    return Path(node_secrets.__file__).parent
-
-
-def bundle_files(source: Path) -> list[Path]:
-    return sorted(
-        path
-        for path in source.rglob("*")
-        if path.is_file() and "__pycache__" not in path.parts and path.suffix != ".pyc"
-    )
-
-
-def bundle_digest(source: Path) -> str:
-    """A hash over every file's name and bytes."""
-    digest = hashlib.sha256()
-    for path in bundle_files(source):
-        digest.update(str(path.relative_to(source)).encode() + b"\0")
-        digest.update(hashlib.sha256(path.read_bytes()).digest())
-    return digest.hexdigest()[:16]
 
 
 def lay(plan: Plan, current_ports: Mapping[str, int], table: Sequence[Service] = SERVICES) -> dict[str, Any]:
@@ -158,17 +137,12 @@ def node_outputs(plan: Plan, chosen: Mapping[str, int], table: Sequence[Service]
     """What the stack exports of this node."""
     return NodeOutputs(
         spec=plan.spec,
-        address=reachable(plan.bind),
+        address=port_choice.reachable(plan.bind),
         ports=dict(chosen),
         ssh_user=plan.user,
         not_offered=not_offered(plan.tools, table),
         facts={"folder": str(plan.folder), "bin": plan.bin, "bundle": plan.bundle},
     )
-
-
-def reachable(bind: str) -> str:
-    """The address to connect to when a service listens on `bind`: a wildcard is reached by loopback."""
-    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(bind, bind)  # noqa: S104
 
 
 def not_offered(tools: Mapping[str, str], table: Sequence[Service] = SERVICES) -> dict[str, str]:
@@ -292,7 +266,7 @@ def _copy_bundle(plan: Plan) -> None:
     target = plan.folder / "app" / "gridup_node"
     if target.is_dir() and bundle_digest(target) == plan.bundle:
         return
-    source = bundle_source()
+    source = PACKAGE
     fresh = plan.folder / "app" / ".new"
     shutil.rmtree(fresh, ignore_errors=True)
     for path in bundle_files(source):
@@ -303,37 +277,21 @@ def _copy_bundle(plan: Plan) -> None:
     fresh.rename(target)
 
 
-def _private_keys(folder: Path) -> tuple[Path, Path]:
-    return folder / "keys" / "host_ed25519", folder / "keys" / "client_ed25519"
+def _private_keys(folder: Path) -> list[Path]:
+    return [folder / "keys" / name for name in keys.PRIVATE]
 
 
 def _ensure_keys(plan: Plan) -> None:
     """The host's key and the key to enter with; an existing one is never overwritten."""
     if "sshd" not in plan.tools:
         return
-    for path in _private_keys(plan.folder):
-        if not path.exists():
-            made = run(
-                [
-                    "ssh-keygen",
-                    "-q",
-                    "-t",
-                    "ed25519",
-                    "-N",
-                    "",
-                    "-C",
-                    f"gridup {plan.spec.stack}",
-                    "-f",
-                    path,
-                ],
-                timeout=30,
-            )
-            if not made.ok:
-                raise ResourceError(f"ssh-keygen could not make {path.name}: {' '.join(made.tail(1))}")
-        path.chmod(0o600)
-    host, client = _private_keys(plan.folder)
-    keys = [client.with_suffix(".pub").read_text().strip(), *plan.spec.ssh_keys]
-    write_private(plan.folder / "keys" / "authorized_keys", ("\n".join(keys) + "\n").encode())
-    # Any address and port: the file serves this one node, whose port may change.
-    known = f"* {host.with_suffix('.pub').read_text().strip()}\n"
-    write_private(plan.folder / "keys" / "known_hosts", known.encode())
+    try:
+        keys.ensure(plan.folder / "keys", f"gridup {plan.spec.stack}", plan.spec.ssh_keys, _keygen)
+    except OSError as error:
+        raise ResourceError(f"The node's ssh keys could not be made: {error}.") from error
+
+
+def _keygen(argv: Sequence[str]) -> None:
+    made = run(argv, timeout=keys.KEYGEN_SECONDS)
+    if not made.ok:
+        raise OSError(f"{argv[0]}: {' '.join(made.tail(1))}")

@@ -20,6 +20,7 @@ from gridup_infra.targets.dynamic import DRIFT, Properties, Provider, guarded, p
 from gridup_infra.targets.local import node, runtime, sweeping
 from gridup_infra.targets.local.supervisor import Supervisor, running_problems
 from gridup_node import catalog
+from gridup_node.image import bundle_digest
 from gridup_node.services import programs
 
 
@@ -225,7 +226,7 @@ def build(spec: DeploySpec, folder: Path, runtimes: Path) -> pulumi.Output[Any]:
         after,
     )
     bin_folder = environment.path.apply(lambda path: str(Path(path) / "bin"))
-    bundle = node.bundle_digest(node.bundle_source())
+    bundle = bundle_digest()
     laid = Node(
         "node",
         {

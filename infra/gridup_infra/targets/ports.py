@@ -1,4 +1,4 @@
-"""Free ports for a local node: chosen once, under a lock, and never one that another node keeps."""
+"""Free ports of this machine for a node: chosen once, under a lock, and never one that another keeps."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import contextlib
 import errno
 import json
 import socket
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 
 from gridup_infra.errors import ResourceError
@@ -18,37 +18,21 @@ LAST = 65535
 TRIES = 200
 """How far from the default to look for a free port."""
 
+Obstacle = Callable[[str, int], int | None]
+"""The number of the error that listening on an address and port would meet; None when it would work."""
 
-def free(address: str, port: int) -> bool:
-    """Whether we could listen there now.
+
+def reachable(bind: str) -> str:
+    """The address to connect to when a service listens on `bind`: a wildcard is reached by loopback."""
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(bind, bind)  # noqa: S104
+
+
+def obstacle(address: str, port: int) -> int | None:
+    """The number of the error that listening there would meet; None when it would work.
 
     Raises:
         ResourceError: this machine has no such address.
     """
-    return _obstacle(address, port) is None
-
-
-def check_free(address: str, port: int) -> None:
-    """Nothing, when we could listen there now.
-
-    Raises:
-        ResourceError: we could not; it says why.
-    """
-    obstacle = _obstacle(address, port)
-    if obstacle == errno.EACCES:
-        raise ResourceError(
-            f"Port {port} of {url_host(address)} needs the rights of root.",
-            "Give a --port from 1024 on, or none.",
-        )
-    if obstacle is not None:
-        raise ResourceError(
-            f"Port {port} of {url_host(address)} is in use by {holder(port)}.",
-            "Give another --port, or none: the next free one is taken.",
-        )
-
-
-def _obstacle(address: str, port: int) -> int | None:
-    """The number of the error that listening there would meet."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with contextlib.closing(socket.socket(family, socket.SOCK_STREAM)) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -61,6 +45,34 @@ def _obstacle(address: str, port: int) -> int | None:
                 ) from None
             return error.errno
     return None
+
+
+def free(address: str, port: int, look: Obstacle = obstacle) -> bool:
+    """Whether we could listen there now.
+
+    Raises:
+        ResourceError: this machine has no such address.
+    """
+    return look(address, port) is None
+
+
+def check_free(address: str, port: int, look: Obstacle = obstacle) -> None:
+    """Nothing, when we could listen there now.
+
+    Raises:
+        ResourceError: we could not; it says why.
+    """
+    met = look(address, port)
+    if met == errno.EACCES:
+        raise ResourceError(
+            f"Port {port} of {url_host(address)} needs the rights of root.",
+            "Give a --port from 1024 on, or none.",
+        )
+    if met is not None:
+        raise ResourceError(
+            f"Port {port} of {url_host(address)} is in use by {holder(port)}.",
+            "Give another --port, or none: the next free one is taken.",
+        )
 
 
 def holder(port: int) -> str:
@@ -76,14 +88,16 @@ def holder(port: int) -> str:
     return "another process"
 
 
-def kept_by_others(nodes: Path, folder: Path) -> dict[int, str]:
-    """Ports that other nodes of this machine keep, whether they run or not, with the nodes' names."""
+def kept_by_others(nodes: Path, folder: Path | None = None) -> dict[int, str]:
+    """Ports that local nodes but the one in `folder` keep, whether they run or not, and who keeps them."""
     kept: dict[int, str] = {}
     for path in nodes.glob("*/config/node.json"):
         if path.parent.parent != folder:
             with contextlib.suppress(OSError, ValueError, KeyError, AttributeError, TypeError):
                 facts = json.loads(path.read_text())
-                kept.update(dict.fromkeys(facts["ports"].values(), facts["name"]))
+                kept.update(
+                    dict.fromkeys(facts["ports"].values(), f'the node "{facts["name"]}" of this machine')
+                )
     return kept
 
 
@@ -95,7 +109,7 @@ def check_kept(port: int, kept: Mapping[int, str]) -> None:
     """
     if port in kept:
         raise ResourceError(
-            f'Port {port} is kept by the node "{kept[port]}" of this machine.',
+            f"Port {port} is kept by {kept[port]}.",
             "Give another --port, or none: the next free one is taken.",
         )
 
@@ -107,6 +121,7 @@ def choose(
     bind: str,
     taken: Mapping[int, str],
     inner: Collection[str] = (),
+    look: Obstacle = obstacle,
 ) -> dict[str, int]:
     """A port for every key of `wanted`.
 
@@ -115,7 +130,8 @@ def choose(
         wanted: the defaults, from the service table.
         asked: ports that the person asked for; taken as they are, or refused.
         current: ports that this node has: kept where they are not asked to change.
-        taken: ports not to be given away, each with the name of the node that keeps it.
+        taken: ports not to be given away, each with who keeps it, in words.
+        look: how it is seen whether a port is free.
 
     Raises:
         ResourceError: an asked port is in use or kept, or no free one was found.
@@ -130,10 +146,10 @@ def choose(
             own = next((other for other, at in current.items() if at == port and other != key), None)
             if own is not None:
                 raise ResourceError(f"Port {port} is this node's own for {own}.", "Give another --port.")
-            check_free(address, port)
+            check_free(address, port, look)
         if not port:
             others = {*taken, *chosen.values(), *fixed.values()}
-            port = next((p for p in _from(default) if p not in others and free(address, p)), 0)
+            port = next((p for p in _from(default) if p not in others and free(address, p, look)), 0)
         if not port:
             raise ResourceError(f"No free port was found from {default} on for {key}.")
         chosen[key] = port

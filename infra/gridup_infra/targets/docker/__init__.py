@@ -1,0 +1,271 @@
+"""The target `docker`: a node of containers on a Docker daemon, here or elsewhere."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from gridup_infra.errors import GridupError, PreflightError, ResourceError
+from gridup_infra.outputs import NodeOutputs
+from gridup_infra.spec import DeploySpec
+from gridup_infra.targets.base import (
+    Capability,
+    Finding,
+    Identity,
+    Inspection,
+    Power,
+    Target,
+    WayIn,
+    check_tag,
+)
+from gridup_node import catalog, containers
+
+if TYPE_CHECKING:
+    import docker
+    import pulumi
+
+BASE_IMAGE_VARIABLE = "GRIDUP_BASE_IMAGE"
+
+IMAGE_BYTES = 4_000_000_000
+"""Free space for a build: the image of 1.1 GB, and the stage that its environment is made in."""
+
+NODE_BYTES = 300_000_000
+"""Free space for a node whose image is there: its database, blobs and logs."""
+
+
+class DockerTarget(Target):
+    """A Docker daemon."""
+
+    name: ClassVar[str] = "docker"
+    title: ClassVar[str] = "Docker"
+    capabilities: ClassVar[frozenset[Capability]] = frozenset(
+        {
+            Capability.POWER,
+            Capability.BIND,
+            Capability.PORT,
+            Capability.KEEP_DATA,
+            Capability.SSH_KEYS,
+        }
+    )
+
+    def resolve(self, spec: DeploySpec, previous: DeploySpec | None) -> DeploySpec:
+        from gridup_infra.targets.docker.client import HOST_VARIABLE, chosen_host
+
+        check_tag(spec)
+        known = previous.host if previous else ""
+        # Remembered, so that any later command finds the node whatever DOCKER_HOST is by then.
+        host = os.environ.get(HOST_VARIABLE) or known or spec.host or chosen_host()
+        base = os.environ.get(BASE_IMAGE_VARIABLE) or spec.base_image
+        return replace(spec, bind=spec.bind or "127.0.0.1", host=host, base_image=base)
+
+    def preflight(self, spec: DeploySpec, current: NodeOutputs | None) -> None:
+        from gridup_infra.targets.docker import choosing, nodes
+        from gridup_infra.targets.docker.client import check_host, connected, is_here, same_daemon
+
+        check_host(spec.host)
+        if not is_here(spec.host) and nodes.address(spec) in ("127.0.0.1", "::1"):
+            raise PreflightError(
+                f"The daemon at {spec.host} is elsewhere: its {spec.bind} can't be reached from here.",
+                "Give --bind an address of that machine, or 0.0.0.0 for all of them.",
+            )
+        try:
+            with connected(spec.host) as client:
+                if current:
+                    same_daemon(client, current.facts.get("daemon", ""), spec.host)
+                self._check_room(client, spec)
+                choosing.check(client, spec, current)
+        except ResourceError as error:
+            raise PreflightError(error.message, error.suggestion) from None
+
+    def build(self, spec: DeploySpec) -> pulumi.Output[NodeOutputs]:
+        from gridup_infra.targets.docker import resources
+
+        return resources.build(spec)
+
+    def summary(self, spec: DeploySpec) -> tuple[str, ...]:
+        from gridup_infra.targets.docker.nodes import project_of
+
+        project = project_of(spec)
+        names = ", ".join(part.service for part in containers.containers({}))
+        return (
+            f"the containers {project}-* ({names}), ports bound to {spec.bind or '127.0.0.1'}",
+            f"the network {project} and the image {project}",
+            f"the volume {project}-data: data, secrets, keys",
+        )
+
+    def kept(self, spec: DeploySpec) -> tuple[str, ...]:
+        image = "the shared layers of the image (`gridup prune` removes unused ones)"
+        if spec.keep_data:
+            return ("the volume with the node's data, secrets and keys (--keep-data)", image)
+        return (image,)
+
+    def inspect(self, outputs: NodeOutputs) -> Inspection:
+        from gridup_infra.targets.docker import choosing, images, nodes, running, volumes
+        from gridup_infra.targets.docker.client import connected, same_daemon
+
+        facts, spec = outputs.facts, outputs.spec
+        with connected(facts["host"]) as client:
+            same_daemon(client, facts.get("daemon", ""), facts["host"])
+            wanted = nodes.laid(outputs)
+            with ThreadPoolExecutor(max_workers=len(wanted)) as pool:
+                found = list(pool.map(lambda props: running.find(client, running.name_of(props)), wanted))
+            data = volumes.find(client, spec.stack_id)
+            if not any(found) and data is None:
+                return Inspection(Power.GONE, ("the node's containers and its volume are gone",))
+            problems = [] if data else ["the node's volume is gone"]
+            marked = {"stack_id": spec.stack_id, "host": facts["host"], "bind": spec.bind}
+            problems += images.drift(client, {**marked, **{key: facts[key] for key in ("image", "shared")}})
+            problems += choosing.problems(client, marked, outputs.ports)
+        return _inspection(wanted, found, problems)
+
+    def leftovers(self, identity: Identity) -> tuple[str, ...]:
+        from gridup_infra.targets.docker import sweeping
+        from gridup_infra.targets.docker.client import connected
+
+        with connected(_host_of(identity)) as client:
+            return tuple(sweeping.leftovers(client, identity.stack_id))
+
+    def sweep(self, identity: Identity) -> None:
+        from gridup_infra.targets.docker import sweeping
+        from gridup_infra.targets.docker.client import connected
+
+        with connected(_host_of(identity)) as client:
+            sweeping.sweep(client, identity.stack, identity.name, identity.stack_id, keep_data=False)
+
+    def way_in(self, outputs: NodeOutputs) -> WayIn:
+        from gridup_infra.targets.docker.way_in import DockerWayIn
+
+        return DockerWayIn(outputs)
+
+    def start(self, outputs: NodeOutputs) -> None:
+        from gridup_infra.targets.docker import running
+
+        with self._containers(outputs) as (client, each):
+            for props, found in each:
+                if not found["State"]["Running"]:
+                    running.start(client, found["Id"], props)
+
+    def stop(self, outputs: NodeOutputs) -> None:
+        from gridup_infra.targets.docker import running
+
+        with self._containers(outputs) as (client, each), ThreadPoolExecutor(max_workers=len(each)) as pool:
+            work = [
+                pool.submit(running.stop, client, found["Id"], int(props["stop_seconds"]))
+                for props, found in each
+            ]
+            for one in work:
+                one.result()
+
+    def doctor(self) -> Iterator[Finding]:
+        from gridup_infra.targets.docker.client import chosen_host, connected
+
+        try:
+            host = chosen_host()
+            with connected(host) as client:
+                version = str(client.version().get("Version") or "a version that it does not tell")
+        except GridupError as error:
+            yield Finding("Docker", None, f"{error.message} {error.suggestion}".strip())
+        else:
+            yield Finding("Docker", True, f"{version} at {host}")
+
+    def unused(self) -> tuple[str, ...]:
+        from gridup_infra.targets.docker import images
+        from gridup_infra.targets.docker.client import UnreachableError, chosen_host, connected
+
+        try:
+            with connected(chosen_host()) as client:
+                return tuple(f"image {name}" for name in images.unused(client))
+        except UnreachableError:
+            return ()  # Who has no Docker has nothing there to remove.
+
+    def prune(self, thing: str) -> None:
+        from gridup_infra.targets.docker import images
+        from gridup_infra.targets.docker.client import chosen_host, connected
+
+        with connected(chosen_host()) as client:
+            images.remove_shared(client, thing.removeprefix("image "))
+
+    @contextmanager
+    def _containers(
+        self, outputs: NodeOutputs
+    ) -> Iterator[tuple[docker.DockerClient, list[tuple[dict[str, Any], dict[str, Any]]]]]:
+        """Each container as it was laid down and as it is, those behind the front door first.
+
+        Raises:
+            ResourceError: one is gone, or the daemon refused what was asked of it meanwhile.
+        """
+        from gridup_infra.targets.docker import nodes, running
+        from gridup_infra.targets.docker.client import connected, same_daemon
+
+        with connected(outputs.facts["host"]) as client:
+            same_daemon(client, outputs.facts.get("daemon", ""), outputs.facts["host"])
+            each = []
+            for props in nodes.laid(outputs):
+                found = running.find(client, running.name_of(props))
+                if found is None:
+                    raise ResourceError(
+                        f"The container {running.name_of(props)} is gone.", "`gridup deploy` makes it anew."
+                    )
+                each.append((props, found))
+            yield client, each
+
+    @staticmethod
+    def _check_room(client: docker.DockerClient, spec: DeploySpec) -> None:
+        import shutil
+
+        from gridup_infra.targets.docker import images
+        from gridup_infra.targets.docker.client import is_here
+
+        root = str(client.info().get("DockerRootDir", ""))
+        if not is_here(spec.host) or not Path(root).is_dir():
+            return  # Only the daemon's own machine could tell.
+        shared, _ = images.reference(catalog.resolve(spec.tag), spec.base_image)
+        needed = NODE_BYTES if images.exists(client, shared) else IMAGE_BYTES
+        free = shutil.disk_usage(root).free
+        if free < needed:
+            raise PreflightError(
+                f"Docker's disk ({root}) has {free / 1e9:.1f} GB free; {needed / 1e9:.1f} GB are needed.",
+                "`docker system df` tells what fills it; `gridup prune` removes unused images of ours.",
+            )
+
+
+def _inspection(wanted: list[dict[str, Any]], found: list[Any], problems: list[str]) -> Inspection:
+    from gridup_infra.targets.docker import running
+
+    stopped = all(
+        container is not None and not container["State"]["Running"] and not running.given_up(container)
+        for container in found
+    )
+    dead: list[str] = []
+    own: list[str] = []
+    for props, container in zip(wanted, found, strict=True):
+        if container is None:
+            own.append(f"{props['service']}: the container {running.name_of(props)} is gone")
+            continue
+        own += running.drift(container, props)
+        if how := running.given_up(container):
+            dead.append(f"{props['service']} {how}")
+    if stopped:
+        return Inspection(Power.STOPPED, tuple(problems), whole=False)
+    problems = [*problems, *own, *(line for line in dead if not any(line.split()[0] in one for one in own))]
+    if not any(found):
+        return Inspection(Power.GONE, tuple(problems))
+    if problems:
+        return Inspection(Power.BROKEN, tuple(problems), tuple(dead), whole=True)
+    healthy = all(
+        (container["State"].get("Health") or {}).get("Status") != "starting"
+        for container in found
+        if container
+    )
+    return Inspection(Power.RUNNING if healthy else Power.STARTING, (), (), whole=True)
+
+
+def _host_of(identity: Identity) -> str:
+    from gridup_infra.targets.docker.client import chosen_host
+
+    return identity.facts.get("host") or chosen_host()

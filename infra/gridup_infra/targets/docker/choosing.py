@@ -1,0 +1,150 @@
+"""The ports of a Docker node: chosen once, with the network that is made for it, and kept from then on."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from gridup_infra.locking import locked
+from gridup_infra.paths import Home
+from gridup_infra.targets import ports
+from gridup_infra.targets.docker import marks
+from gridup_infra.targets.docker.client import is_here
+from gridup_infra.targets.docker.nodes import published
+from gridup_node.services import FRONT
+
+if TYPE_CHECKING:
+    import docker
+
+    from gridup_infra.outputs import NodeOutputs
+    from gridup_infra.spec import DeploySpec
+
+WAIT = 30
+"""Seconds to wait for another node that is choosing its ports."""
+
+
+def ensure(
+    client: docker.DockerClient, props: Mapping[str, Any], current: Mapping[str, int]
+) -> dict[str, int]:
+    """The node's network, made where it is not there, and its ports by service.
+
+    Args:
+        current: the ports that the node has.
+
+    Raises:
+        ResourceError: an asked port is in use, or no free one was found.
+    """
+    asked = int(props["port"])
+    with locked(
+        Home.default().root / "docker-ports.lock",
+        "choosing ports",
+        wait=WAIT,
+        busy="The ports are being chosen",
+    ):
+        networks = marks.networks(client, props["stack_id"])
+        # A create that was broken off has chosen already: what the network bears is this node's.
+        known = dict(current) or next((_ports(marks.label(row, marks.PORTS)) for row in networks), {})
+        gone = lost(client, props, known)
+        chosen = ports.choose(
+            published(),
+            {FRONT: asked} if asked else {},
+            {name: port for name, port in known.items() if name not in gone},
+            props["bind"],
+            taken(client, props["stack_id"], here=is_here(props["host"])),
+            look=_look(client, props),
+        )
+        if not networks:
+            labels = {**marks.labels(props), marks.PORTS: json.dumps(chosen)}
+            client.api.create_network(props["project"], driver="bridge", labels=labels, check_duplicate=True)
+    return chosen
+
+
+def lost(client: docker.DockerClient, props: Mapping[str, Any], current: Mapping[str, int]) -> dict[str, int]:
+    """Those of the node's ports that somebody else listens on by now."""
+    own = _own(client, props["stack_id"])
+    others = _listening(client, props["stack_id"])
+    look = _look(client, props)
+    return {
+        name: port
+        for name, port in current.items()
+        if port in others or (port not in own and not ports.free(props["bind"], port, look))
+    }
+
+
+def taken(client: docker.DockerClient, stack_id: str, *, here: bool) -> dict[int, str]:
+    """Ports not to be given away, with who keeps them: containers, and nodes that may not run just now."""
+    found: dict[int, str] = dict(_listening(client, stack_id))
+    for thing in (*_managed(client), *client.api.networks(filters={"label": marks.MANAGED})):
+        if marks.label(thing, marks.STACK_ID) != stack_id:
+            kept = _ports(marks.label(thing, marks.PORTS))
+            found.update(dict.fromkeys(kept.values(), f'the node "{marks.label(thing, marks.NAME)}"'))
+    if here:
+        found.update(ports.kept_by_others(Home.default().nodes))
+    return found
+
+
+def _look(client: docker.DockerClient, props: Mapping[str, Any]) -> ports.Obstacle:
+    here, own = is_here(props["host"]), _own(client, props["stack_id"])
+
+    def look(address: str, port: int) -> int | None:
+        # The daemon listens for us: what this user may not open, or what is elsewhere, is no obstacle.
+        if not here or port in own:
+            return None
+        met = ports.obstacle(address, port)
+        return None if met == errno.EACCES else met
+
+    return look
+
+
+def _managed(client: docker.DockerClient) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = client.api.containers(all=True, filters={"label": marks.MANAGED})
+    return found
+
+
+def _own(client: docker.DockerClient, stack_id: str) -> set[int]:
+    """The ports that this node's running containers listen on."""
+    rows = client.api.containers(filters=marks.filters(stack_id))
+    return {port["PublicPort"] for row in rows for port in row.get("Ports") or () if "PublicPort" in port}
+
+
+def _listening(client: docker.DockerClient, stack_id: str) -> dict[int, str]:
+    """The ports that containers of others listen on, and which."""
+    return {
+        port["PublicPort"]: f"the container {row['Names'][0].lstrip('/')}"
+        for row in client.api.containers()
+        if marks.label(row, marks.STACK_ID) != stack_id
+        for port in row.get("Ports") or ()
+        if "PublicPort" in port
+    }
+
+
+def _ports(text: str) -> dict[str, int]:
+    with contextlib.suppress(ValueError, AttributeError):
+        return {str(name): int(port) for name, port in json.loads(text or "{}").items()}
+    return {}
+
+
+def problems(client: docker.DockerClient, props: Mapping[str, Any], current: Mapping[str, int]) -> list[str]:
+    """What is not right with a node's network and ports, a line each."""
+    if not marks.networks(client, props["stack_id"]):
+        return ["the node's network is gone"]
+    gone = lost(client, props, current)
+    return [f"port {port} ({name}) is another's now" for name, port in gone.items()]
+
+
+def check(client: docker.DockerClient, spec: DeploySpec, current: NodeOutputs | None) -> None:
+    """Nothing, when the address is this machine's and the port that was asked for can be had.
+
+    Raises:
+        ResourceError: not so; it says what is in the way.
+    """
+    props = {"stack_id": spec.stack_id, "host": spec.host, "bind": spec.bind}
+    look = _look(client, props)
+    ports.free(spec.bind, 0, look)
+    had = current.ports.get(FRONT) if current else None
+    if spec.port and (spec.port != had or (current and current.spec.bind != spec.bind)):
+        ports.check_kept(spec.port, taken(client, spec.stack_id, here=is_here(spec.host)))
+        ports.check_free(spec.bind, spec.port, look)

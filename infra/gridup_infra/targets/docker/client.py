@@ -1,0 +1,292 @@
+"""Reaching a Docker daemon: which one, and what went wrong, in words that say what to do.
+
+The SDK negotiates the version of the API by itself; no version string is read here, nor is the
+`docker` program run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from gridup_infra.errors import PreflightError, ResourceError
+
+if TYPE_CHECKING:
+    import docker
+
+DEFAULT_HOST = "unix:///var/run/docker.sock"
+HOST_VARIABLE = "DOCKER_HOST"
+CONTEXT_VARIABLE = "DOCKER_CONTEXT"
+
+CONNECT_SECONDS = 8.0
+"""Until the daemon has told its version."""
+
+CALL_SECONDS = 120.0
+"""For any other call. Stopping a container waits for its program."""
+
+BUILD_SECONDS = 1800.0
+"""Between two lines of a build: a download of 250 MB says nothing meanwhile."""
+
+LOCAL = ("unix", "npipe")
+
+SSH = "ssh"
+
+PROGRAMS = ("dockerd", "docker")
+"""Either of them is there where Docker is installed."""
+
+
+class UnreachableError(PreflightError):
+    """No daemon answers. Nothing was created."""
+
+
+def chosen_host() -> str:
+    """The daemon that the person's own `docker` would talk to: DOCKER_HOST, their context, the default.
+
+    Raises:
+        UnreachableError: the context that the variable or Docker's configuration names is not there.
+    """
+    given = os.environ.get(HOST_VARIABLE)
+    if given:
+        return given
+    # Reading the context's files must not fail where there are none, or where the SDK is not wanted.
+    from docker.context import ContextAPI
+    from docker.context.config import get_current_context_name
+
+    name = os.environ.get(CONTEXT_VARIABLE)
+    try:
+        name = name or str(get_current_context_name())
+        context = ContextAPI.get_context(name)
+        host = "" if context is None or name == "default" else str(context.Host or "")
+    except Exception as error:
+        raise UnreachableError(f"Docker's configuration can't be read: {_first_line(error)}.") from error
+    if context is None:
+        raise UnreachableError(f"There is no Docker context {name!r}.", "`docker context ls` lists them.")
+    # The SDK writes a socket's address so; the `docker` program does not.
+    return host.removeprefix("http+") or DEFAULT_HOST
+
+
+def check_host(host: str) -> None:
+    """Nothing, when `host` is the address of a daemon in a form that we can use.
+
+    Raises:
+        UnreachableError: it is not.
+    """
+    try:
+        scheme = urlsplit(host).scheme
+    except ValueError:
+        scheme = ""
+    if scheme == SSH:
+        from gridup_infra.targets.docker.place import Place
+
+        Place.parse(host)
+    elif scheme not in (*LOCAL, "tcp", "http", "https"):
+        raise UnreachableError(
+            f"DOCKER_HOST={host} is not the address of a daemon.",
+            "It begins with unix://, tcp:// or ssh://, for example unix:///var/run/docker.sock.",
+        )
+
+
+def is_here(host: str) -> bool:
+    """Whether the daemon publishes ports on this machine.
+
+    Raises:
+        UnreachableError: `host` is no address of a daemon.
+    """
+    return urlsplit(host).scheme in LOCAL or _host_name(host) in ("localhost", "127.0.0.1", "::1")
+
+
+def address_of(host: str) -> str:
+    """The name or address of the machine that a remote daemon runs on.
+
+    Raises:
+        UnreachableError: `host` is no address of a daemon.
+    """
+    return _host_name(host) or "127.0.0.1"
+
+
+def _host_name(host: str) -> str:
+    if urlsplit(host).scheme == SSH:
+        from gridup_infra.targets.docker.tunnel import machine_of
+
+        return machine_of(host)
+    return urlsplit(host).hostname or ""
+
+
+@contextlib.contextmanager
+def connected(host: str) -> Iterator[docker.DockerClient]:
+    """A client of the daemon at `host`, closed at the end; the daemon's refusals come as ours.
+
+    Raises:
+        UnreachableError: no daemon answers there.
+        ResourceError: the daemon refused a call.
+    """
+    import docker
+    import requests
+    import urllib3
+
+    client = connect(host)
+    try:
+        yield client
+    except docker.errors.APIError as error:
+        raise ResourceError(f"Docker refused: {reason(error)}.") from error
+    except (
+        requests.exceptions.RequestException,
+        docker.errors.DockerException,
+        # What is read in a stream, such as a build, comes without the wrapping of `requests`.
+        urllib3.exceptions.HTTPError,
+        ConnectionError,
+    ) as error:
+        raise ResourceError(
+            f"The Docker daemon at {host} broke off: {_first_line(error)}.", "Run the same command again."
+        ) from error
+    finally:
+        client.close()
+
+
+def connect(host: str) -> docker.DockerClient:
+    """A client of the daemon at `host`.
+
+    Raises:
+        UnreachableError: no daemon answers there; says whether it is not installed, not running, or closed.
+    """
+    check_host(host)
+    if urlsplit(host).scheme == SSH:
+        from gridup_infra.targets.docker.tunnel import tunnel_to
+
+        tunnel = tunnel_to(host)
+        near = tunnel.open()
+        try:
+            return _client(f"unix://{near}", tunnel.no_daemon)
+        except UnreachableError:
+            if tunnel.pid is not None:
+                raise
+        # It broke in that very moment.
+        return _client(f"unix://{tunnel.open()}", tunnel.no_daemon)
+    return _client(host, lambda error: _unreachable(host, error))
+
+
+def _client(url: str, explain: Callable[[Exception], UnreachableError]) -> docker.DockerClient:
+    """A client of the daemon at a URL that the SDK knows; `explain` makes our error of its."""
+    import docker
+    from docker.tls import TLSConfig
+
+    scheme = urlsplit(url).scheme
+    tls: TLSConfig | bool = False
+    try:
+        if scheme == "unix":
+            _knock(urlsplit(url).path)
+        if scheme in ("tcp", "https") and os.environ.get("DOCKER_TLS_VERIFY"):
+            folder = Path(os.environ.get("DOCKER_CERT_PATH") or Path.home() / ".docker")
+            cert, key, ca = (str(folder / f"{name}.pem") for name in ("cert", "key", "ca"))
+            tls = TLSConfig(client_cert=(cert, key), ca_cert=ca, verify=True)
+        client = docker.DockerClient(base_url=url, version="auto", timeout=CONNECT_SECONDS, tls=tls)
+    except docker.errors.TLSParameterError as error:
+        raise UnreachableError(
+            f"Docker's certificates can't be used: {_first_line(error)}.",
+            "DOCKER_CERT_PATH names the folder of ca.pem, cert.pem and key.pem.",
+        ) from error
+    except (docker.errors.DockerException, OSError, ValueError) as error:
+        raise explain(error) from error
+    client.api.timeout = CALL_SECONDS
+    return client
+
+
+def reason(error: docker.errors.APIError) -> str:
+    """What the daemon said, in one line without a full stop."""
+    return " ".join(str(error.explanation or error).split()).rstrip(".")
+
+
+def same_daemon(client: docker.DockerClient, known: str, host: str) -> None:
+    """Nothing, when the daemon is the one that a node was made on.
+
+    Args:
+        known: that one's id; empty when it is not known.
+
+    Raises:
+        ResourceError: it is another one.
+    """
+    found = daemon_id(client)
+    if known and found and found != known:
+        raise ResourceError(
+            f"The Docker daemon at {host} is not the one that this node was made on.",
+            "Set DOCKER_HOST to that one and deploy again; if it is gone for good, "
+            "`pulumi stack rm STACK --force` forgets the node.",
+        )
+
+
+def daemon_id(client: docker.DockerClient) -> str:
+    """What tells one daemon from another."""
+    return str(client.info().get("ID", ""))
+
+
+def _knock(path: str) -> None:
+    """Nothing, when somebody listens at a socket: the SDK leaves its own open when nobody does.
+
+    Raises:
+        OSError: nobody does, or we may not speak to them.
+    """
+    with contextlib.closing(socket.socket(socket.AF_UNIX)) as knocking:
+        knocking.settimeout(CONNECT_SECONDS)
+        knocking.connect(path)
+
+
+def _unreachable(host: str, error: Exception) -> UnreachableError:
+    number = _errno(error)
+    text = str(error)
+    if number in (errno.EACCES, errno.EPERM) or "Permission denied" in text:
+        return UnreachableError(
+            f"You have no permission to use Docker at {host}.",
+            "Join the group `docker` and log in again, run as root, or use rootless Docker (DOCKER_HOST).",
+        )
+    if host == DEFAULT_HOST and not _installed():
+        return UnreachableError(
+            "Docker is not installed on this machine.",
+            "Install Docker Engine, or name a daemon elsewhere: DOCKER_HOST=ssh://user@host",
+        )
+    if urlsplit(host).scheme in LOCAL or number == errno.ECONNREFUSED:
+        return UnreachableError(
+            f"Docker is not running: nothing answers at {host}.",
+            "Start it (`systemctl start docker`, or Docker Desktop), or set DOCKER_HOST to where it runs.",
+        )
+    return UnreachableError(
+        f"No Docker daemon can be reached at {host}: {_first_line(_cause(error))}.", "Is DOCKER_HOST right?"
+    )
+
+
+def _installed() -> bool:
+    from gridup_infra.processes import which
+
+    return any(which(name) for name in PROGRAMS)
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    seen = 0
+    while error is not None and seen < 12:
+        yield error
+        for inner in getattr(error, "args", ()):
+            if isinstance(inner, BaseException):
+                yield from _chain(inner)
+        reason = getattr(error, "reason", None)
+        if isinstance(reason, BaseException):
+            yield from _chain(reason)
+        error, seen = error.__cause__ or error.__context__, seen + 1
+
+
+def _errno(error: BaseException) -> int | None:
+    return next((e.errno for e in _chain(error) if isinstance(e, OSError) and e.errno), None)
+
+
+def _cause(error: Exception) -> BaseException:
+    """The operating system's own word where there is one."""
+    return next((e for e in _chain(error) if isinstance(e, OSError) and e.strerror), error)
+
+
+def _first_line(error: object) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0].rstrip(".") if lines else type(error).__name__

@@ -1,0 +1,316 @@
+"""The Docker target's resources: Owner, Image, Network, Volume and a Container for each program.
+
+Owner is first and deleted last: its delete removes whatever still bears the stack's marks, so
+that a broken-off create leaves nothing behind, not even under plain `pulumi destroy`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import pulumi
+from pulumi.dynamic import CreateResult, ReadResult, Resource, ResourceProvider, UpdateResult
+
+from gridup_infra.progress import tell
+from gridup_infra.spec import PROJECT, DeploySpec
+from gridup_infra.targets.docker import choosing, images, marks, nodes, running, sweeping, volumes
+from gridup_infra.targets.docker.client import connected, daemon_id, same_daemon
+from gridup_infra.targets.dynamic import DRIFT, Properties, Provider, guarded, plain
+from gridup_node import catalog
+from gridup_node.containers import Container as Part
+from gridup_node.containers import containers
+from gridup_node.image import bundle_digest
+
+if TYPE_CHECKING:
+    import docker
+
+MODULE = "gridup-docker"
+
+
+class OwnerProvider(Provider):
+    """The stack's mark on the daemon; see the module's first lines."""
+
+    def create(self, props: Properties) -> CreateResult:
+        def create() -> CreateResult:
+            with connected(props["host"]) as client:
+                return CreateResult(props["stack_id"], {**plain(props), "daemon": daemon_id(client)})
+
+        return guarded(create)
+
+    def read(self, id_: str, props: Properties) -> ReadResult:
+        def read() -> ReadResult:
+            with connected(props["host"]) as client:
+                same_daemon(client, props.get("daemon", ""), props["host"])
+            return ReadResult(id_, props)
+
+        return guarded(read)
+
+    def update(self, _id: str, olds: Properties, news: Properties) -> UpdateResult:
+        def update() -> UpdateResult:
+            with connected(news["host"]) as client:
+                same_daemon(client, olds.get("daemon", ""), news["host"])
+                return UpdateResult({**plain(news), "daemon": daemon_id(client)})
+
+        return guarded(update)
+
+    def delete(self, _id: str, props: Properties) -> None:
+        def delete() -> None:
+            with connected(props["host"]) as client:
+                same_daemon(client, props.get("daemon", ""), props["host"])
+                sweeping.sweep(
+                    client,
+                    props["stack"],
+                    props["name"],
+                    props["stack_id"],
+                    keep_data=bool(props["keep_data"]),
+                )
+
+        guarded(delete)
+
+
+class ImageProvider(Provider):
+    """The node's image with the stack's marks on it."""
+
+    def create(self, props: Properties) -> CreateResult:
+        return guarded(lambda: CreateResult(props["project"], self._ensure(props)))
+
+    def update(self, _id: str, _olds: Properties, news: Properties) -> UpdateResult:
+        return guarded(lambda: UpdateResult(self._ensure(news)))
+
+    def read(self, id_: str, props: Properties) -> ReadResult:
+        def read() -> ReadResult:
+            with connected(props["host"]) as client:
+                return ReadResult(id_, {**props, DRIFT: images.drift(client, props)})
+
+        return guarded(read)
+
+    def delete(self, _id: str, props: Properties) -> None:
+        def delete() -> None:
+            with connected(props["host"]) as client:
+                images.remove(client, props["stack_id"])
+
+        guarded(delete)
+
+    def _ensure(self, props: Properties) -> Properties:
+        with connected(props["host"]) as client:
+            made = images.ensure(client, props, lambda text: tell("image", text))
+            # Of former versions, what no container runs on.
+            images.remove(client, props["stack_id"], but=props["image"])
+        return {**plain(props), "image_id": made, DRIFT: []}
+
+
+class NetworkProvider(Provider):
+    """The node's private network, and the ports that it is reached at."""
+
+    def create(self, props: Properties) -> CreateResult:
+        return guarded(lambda: CreateResult(props["project"], self._ensure(props, {})))
+
+    def update(self, _id: str, olds: Properties, news: Properties) -> UpdateResult:
+        return guarded(lambda: UpdateResult(self._ensure(news, plain(olds["ports"]))))
+
+    def read(self, id_: str, props: Properties) -> ReadResult:
+        def read() -> ReadResult:
+            with connected(props["host"]) as client:
+                if not marks.networks(client, props["stack_id"]):
+                    return ReadResult("", {})
+                problems = choosing.problems(client, props, plain(props["ports"]))
+                return ReadResult(id_, {**props, DRIFT: problems})
+
+        return guarded(read)
+
+    def delete(self, _id: str, props: Properties) -> None:
+        def delete() -> None:
+            with connected(props["host"]) as client:
+                if _left_to_owner(client, props):
+                    return
+                for network in marks.networks(client, props["stack_id"]):
+                    client.api.remove_network(network["Id"])
+
+        guarded(delete)
+
+    def _ensure(self, props: Properties, current: Mapping[str, int]) -> Properties:
+        with connected(props["host"]) as client:
+            chosen = choosing.ensure(client, props, current)
+        return {**plain(props), "ports": chosen, DRIFT: []}
+
+
+class VolumeProvider(Provider):
+    """The node's data. Its delete leaves it to the next node of this name where that is wanted."""
+
+    def create(self, props: Properties) -> CreateResult:
+        return guarded(lambda: CreateResult(props["project"], self._ensure(props)))
+
+    def update(self, _id: str, _olds: Properties, news: Properties) -> UpdateResult:
+        return guarded(lambda: UpdateResult(self._ensure(news)))
+
+    def read(self, id_: str, props: Properties) -> ReadResult:
+        def read() -> ReadResult:
+            with connected(props["host"]) as client:
+                found = volumes.find(client, props["stack_id"])
+            return ReadResult(id_, {**props, "volume": found}) if found else ReadResult("", {})
+
+        return guarded(read)
+
+    def delete(self, _id: str, props: Properties) -> None:
+        def delete() -> None:
+            with connected(props["host"]) as client:
+                if props["keep_data"]:
+                    volumes.keep(client, props)
+                elif not _left_to_owner(client, props):
+                    volumes.remove(client, props["stack_id"])
+
+        guarded(delete)
+
+    def _ensure(self, props: Properties) -> Properties:
+        with connected(props["host"]) as client:
+            return {**plain(props), "volume": volumes.ensure(client, props), DRIFT: []}
+
+
+class ContainerProvider(Provider):
+    """One program of the node in its container."""
+
+    def create(self, props: Properties) -> CreateResult:
+        return guarded(lambda: CreateResult(running.name_of(props), self._converge(props)))
+
+    def update(self, _id: str, _olds: Properties, news: Properties) -> UpdateResult:
+        return guarded(lambda: UpdateResult(self._converge(news)))
+
+    def read(self, id_: str, props: Properties) -> ReadResult:
+        def read() -> ReadResult:
+            with connected(props["host"]) as client:
+                found = running.find(client, id_)
+            if found is None:
+                return ReadResult("", {})
+            return ReadResult(id_, {**props, DRIFT: running.drift(found, props)})
+
+        return guarded(read)
+
+    def delete(self, id_: str, props: Properties) -> None:
+        def delete() -> None:
+            with connected(props["host"]) as client:
+                running.remove(client, id_, props["stack_id"], int(props["stop_seconds"]))
+
+        guarded(delete)
+
+    def _converge(self, props: Properties) -> Properties:
+        with connected(props["host"]) as client:
+            running.converge(client, props, lambda text: tell(props["service"], text))
+        return {**plain(props), "config": running.config_hash(props), DRIFT: []}
+
+
+def _left_to_owner(client: docker.DockerClient, props: Properties) -> bool:
+    """Whether containers still use what is to be deleted: Owner's delete removes both, in that order.
+
+    The engine knows of no such container: its create was broken off. (Or the person replaces the network or
+    volume by hand, and it does: then what the running containers use must stay all the more.)
+    """
+    return bool(marks.containers(client, props["stack_id"]))
+
+
+class _Marked(Resource, module=MODULE, name="Marked"):
+    """A resource whose URN is among its inputs: every provider puts it on what it makes."""
+
+    def __init__(
+        self,
+        provider: ResourceProvider,
+        kind: str,
+        name: str,
+        props: Properties,
+        opts: pulumi.ResourceOptions | None = None,
+    ) -> None:
+        urn = f"urn:pulumi:{pulumi.get_stack()}::{PROJECT}::pulumi-python:dynamic/{MODULE}:{kind}::{name}"
+        super().__init__(provider, name, {**props, "urn": urn}, opts)
+
+
+class Owner(_Marked, module=MODULE, name="Owner"):
+    """Marks the stack on the daemon."""
+
+    daemon: pulumi.Output[str]
+
+    def __init__(self, name: str, props: Properties, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__(OwnerProvider(), "Owner", name, {**props, "daemon": None}, opts)
+
+
+class Image(_Marked, module=MODULE, name="Image"):
+    """The node's image."""
+
+    def __init__(self, name: str, props: Properties, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__(ImageProvider(), "Image", name, {**props, "image_id": None}, opts)
+
+
+class Network(_Marked, module=MODULE, name="Network"):
+    """The node's network."""
+
+    ports: pulumi.Output[dict[str, Any]]
+
+    def __init__(self, name: str, props: Properties, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__(NetworkProvider(), "Network", name, {**props, "ports": None}, opts)
+
+
+class Volume(_Marked, module=MODULE, name="Volume"):
+    """The node's data."""
+
+    volume: pulumi.Output[str]
+
+    def __init__(self, name: str, props: Properties, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__(VolumeProvider(), "Volume", name, {**props, "volume": None}, opts)
+
+
+class Container(_Marked, module=MODULE, name="Container"):
+    """A program's container."""
+
+    config: pulumi.Output[str]
+
+    def __init__(self, name: str, props: Properties, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__(ContainerProvider(), "Container", name, {**props, "config": None}, opts)
+
+
+def build(spec: DeploySpec) -> pulumi.Output[Any]:
+    """Declare a node's resources on a daemon; the result is its `NodeOutputs`."""
+    version = catalog.resolve(spec.tag)
+    common = nodes.common(spec)
+    owner = Owner("owner", {**common, "target": spec.target, "keep_data": spec.keep_data})
+    after = pulumi.ResourceOptions(depends_on=[owner])
+    wanted = nodes.image_of(spec)
+    image = Image("image", wanted, after)
+    network = Network("network", {**common, "bind": spec.bind, "port": spec.port}, after)
+    volume = Volume("volume", {**common, "keep_data": spec.keep_data}, after)
+    facts = network.ports.apply(lambda ports: nodes.known(spec, plain(ports), version, bundle_digest()))
+    made: dict[str, Container] = {}
+    for part in sorted(containers({}), key=lambda part: len(part.after)):
+        made[part.service] = Container(
+            part.service,
+            {
+                **common,
+                "service": part.service,
+                "image": wanted["image"],
+                "network": common["project"],
+                "volume": volume.volume,
+                "command": list(part.command),
+                "environment": facts.apply(partial(_environment, part.service)),
+                "port": part.port,
+                "published": network.ports.apply(partial(_published, part)),
+                "bind": spec.bind,
+                "stop_seconds": part.stop_seconds,
+            },
+            pulumi.ResourceOptions(
+                depends_on=[owner, image, network, volume, *(made[name] for name in part.after)]
+            ),
+        )
+    return pulumi.Output.all(
+        ports=network.ports,
+        volume=volume.volume,
+        daemon=owner.daemon,
+        configs={name: container.config for name, container in made.items()},
+    ).apply(lambda values: nodes.outputs(spec, **{**values, "ports": plain(values["ports"])}))
+
+
+def _environment(service: str, known: Mapping[str, Any]) -> dict[str, str]:
+    part = next(part for part in containers(known) if part.service == service)
+    return dict(part.environment)
+
+
+def _published(part: Part, ports: Mapping[str, Any]) -> int:
+    return int(ports[part.service]) if part.published else 0

@@ -1,0 +1,333 @@
+"""A node's containers on a daemon: make one, tell how it differs, change it, give way to the former one.
+
+A change is a new container, since nearly nothing of one can be altered. The former one is renamed and
+stopped, not removed, until the new one has proven itself; a run that is broken off in between is put
+right by the next.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import time
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from gridup_infra.errors import ResourceError
+from gridup_infra.processes import wait_until
+from gridup_infra.targets import ports
+from gridup_infra.targets.docker import images, marks
+from gridup_infra.targets.docker.client import reason
+from gridup_infra.targets.dynamic import moment, plain
+from gridup_node.containers import MEMORY_FOR_SHARED, RESTART, VOLUME_PATH
+
+if TYPE_CHECKING:
+    import docker
+
+FORMER = "-former"
+"""Ends the name of a container that a new one is about to take the place of."""
+
+HEALTH_SECONDS = 180.0
+"""Until a new version must have proven itself; syft's import takes 6 s on an idle machine."""
+
+LOG_LINES = 15
+FLAPPED = 2
+"""So many restarts by the daemon, and it is not worth waiting for."""
+
+LOG_LIMITS = {"max-size": "10m", "max-file": "3"}
+
+Say = Callable[[str], None]
+
+
+def name_of(props: Mapping[str, Any]) -> str:
+    """The container's name, which is the resource's id: it stays when the container is replaced."""
+    return f"{props['project']}-{props['service']}"
+
+
+def config_hash(props: Mapping[str, Any]) -> str:
+    """A hash over all that the container is made with."""
+    keys = ("image", "network", "volume", "command", "environment", "port", "published", "bind")
+    return hashlib.sha256(
+        json.dumps({key: plain(props[key]) for key in keys}, sort_keys=True).encode()
+    ).hexdigest()[:16]
+
+
+def find(client: docker.DockerClient, name: str) -> dict[str, Any] | None:
+    """One container as the daemon describes it; None when there is none of that name."""
+    import docker
+
+    try:
+        found: dict[str, Any] = client.api.inspect_container(name)
+    except docker.errors.NotFound:
+        return None
+    return found
+
+
+def drift(container: Mapping[str, Any], props: Mapping[str, Any]) -> list[str]:
+    """What is not as it was made, a line each; a stopped one among it."""
+    service = props["service"]
+    if not is_ours(container, props["stack_id"]):
+        return [f"{service}: the container {name_of(props)} is not this node's"]
+    host = container["HostConfig"]
+    problems = []
+    if container["Config"]["Labels"].get(marks.CONFIG) != props["config"]:
+        problems.append(f"{service}: the container was made otherwise")
+    if host["RestartPolicy"]["Name"] != RESTART:
+        problems.append(f"{service}: the restart policy was changed")
+    if props["network"] not in container["NetworkSettings"]["Networks"]:
+        problems.append(f"{service}: the container was taken off the node's network")
+    state = container["State"]
+    if state["Paused"]:
+        problems.append(f"{service}: the container is paused")
+    elif not state["Running"] and not state["Restarting"]:
+        problems.append(f"{service}: the container does not run (exit code {state['ExitCode']})")
+    return problems
+
+
+def is_ours(container: Mapping[str, Any], stack_id: str) -> bool:
+    return bool((container["Config"]["Labels"] or {}).get(marks.STACK_ID) == stack_id)
+
+
+def given_up(container: Mapping[str, Any]) -> str:
+    """How the program ended, when there is no hope that it will run; else empty."""
+    state = container["State"]
+    failing = state["Restarting"] and container["RestartCount"] >= FLAPPED
+    ended = not state["Running"] and not state["Restarting"] and state["ExitCode"] not in (0, 137, 143)
+    if failing or ended:
+        return f"ended with exit code {state['ExitCode']} and was given up"
+    return ""
+
+
+def converge(client: docker.DockerClient, props: Mapping[str, Any], say: Say) -> None:
+    """Make the container what it should be, and have it run.
+
+    Raises:
+        ResourceError: it can't be made or started, or did not prove itself: then the former one runs again.
+    """
+    name = name_of(props)
+    served = _settle(client, name, props["stack_id"])
+    current = find(client, name)
+    if current is not None and not is_ours(current, props["stack_id"]):
+        raise ResourceError(
+            f"A container called {name} is there already, and is not ours.", "Remove or rename it."
+        )
+    if current is None:
+        _make(client, props, say)
+    elif config_hash(props) == current["Config"]["Labels"].get(marks.CONFIG):
+        _put_right(client, current, props, say)
+    else:
+        _replace(client, current, props, say, ran=served or bool(current["State"]["Running"]))
+
+
+def _put_right(
+    client: docker.DockerClient, current: Mapping[str, Any], props: Mapping[str, Any], say: Say
+) -> None:
+    identity = current["Id"]
+    if current["HostConfig"]["RestartPolicy"]["Name"] != RESTART:
+        client.api.update_container(identity, restart_policy={"Name": RESTART})
+    if props["network"] not in current["NetworkSettings"]["Networks"]:
+        client.api.connect_container_to_network(identity, props["network"], aliases=[props["service"]])
+    if current["State"]["Paused"]:
+        client.api.unpause(identity)
+    elif not current["State"]["Running"]:
+        say("starting")
+        start(client, identity, props)
+
+
+def _make(client: docker.DockerClient, props: Mapping[str, Any], say: Say) -> None:
+    say("starting")
+    identity = _create(client, props)
+    moment("Container.created")
+    try:
+        start(client, identity, props)
+    except ResourceError:
+        _remove(client, identity)
+        raise
+
+
+def _replace(
+    client: docker.DockerClient, former: Mapping[str, Any], props: Mapping[str, Any], say: Say, *, ran: bool
+) -> None:
+    name, seconds = name_of(props), int(props["stop_seconds"])
+    try:
+        say("stopping the former one")
+        # Before all else: one that fails and is started again and again can't be renamed in between.
+        client.api.stop(former["Id"], timeout=seconds)
+        client.api.rename(former["Id"], f"{name}{FORMER}")
+        fresh = _create(client, props)
+        moment("Container.stopped")
+        say("starting the new one")
+        start(client, fresh, props)
+        _prove(client, fresh, props, say)
+    except BaseException as error:
+        say("going back to the former one")
+        _give_way(client, name, former["Id"], run=ran)
+        if isinstance(error, ResourceError) and ran:
+            raise ResourceError(
+                error.message, f"{error.suggestion} The former one runs again.".strip(), error.details
+            ) from error
+        raise
+    _remove(client, former["Id"])
+    # The last one to leave a former version takes its image along.
+    images.remove(client, props["stack_id"], but=props["image"])
+
+
+def _prove(client: docker.DockerClient, identity: str, props: Mapping[str, Any], say: Say) -> None:
+    """Wait until the program does what it is there for.
+
+    Raises:
+        ResourceError: it did not; the end of its log is in the details.
+    """
+    last = "it has not answered yet"
+    end = time.monotonic() + float(props.get("health_seconds") or HEALTH_SECONDS)
+    say("waiting for it to prove itself")
+    while time.monotonic() < end:
+        state = find(client, identity)
+        if state is None:
+            raise ResourceError(f"{props['service']}: the new container is gone.")
+        if how := given_up(state):
+            raise ResourceError(f"{props['service']}: {how}.", "", log_tail(client, identity))
+        code, text = _ask(client, identity)
+        if code == 0:
+            return
+        last = text or last
+        time.sleep(0.5)
+    raise ResourceError(
+        f"{props['service']}: the new version did not become healthy: {last}.", "", log_tail(client, identity)
+    )
+
+
+def _ask(client: docker.DockerClient, identity: str) -> tuple[int, str]:
+    """What the image's own health check says just now."""
+    import docker
+
+    try:
+        made = client.api.exec_create(identity, ["python", "-m", "gridup_node.health"])
+        text = client.api.exec_start(made["Id"]).decode(errors="replace")
+        code = client.api.exec_inspect(made["Id"])["ExitCode"]
+    except docker.errors.APIError as error:
+        return 1, reason(error)  # between two starts
+    return 1 if code is None else int(code), " ".join(text.split())
+
+
+def log_tail(client: docker.DockerClient, identity: str, lines: int = LOG_LINES) -> tuple[str, ...]:
+    """The last lines that a container wrote."""
+    import docker
+
+    try:
+        text: bytes = client.api.logs(identity, tail=lines, stdout=True, stderr=True)
+    except docker.errors.APIError:
+        return ()
+    return tuple(line for line in text.decode(errors="replace").splitlines() if line.strip())
+
+
+def start(client: docker.DockerClient, identity: str, props: Mapping[str, Any]) -> None:
+    """Start a container.
+
+    Raises:
+        ResourceError: its port is taken, or the daemon would not for another reason.
+    """
+    import docker
+
+    try:
+        client.api.start(identity)
+    except docker.errors.APIError as error:
+        text = reason(error)
+        if "already allocated" in text or "address already in use" in text:
+            raise ResourceError(
+                f"Port {int(props['published'])} of {props['bind']} is in use by "
+                f"{holder(client, int(props['published']))}.",
+                "Give another --port, or deploy again: the next free one is taken.",
+            ) from error
+        raise ResourceError(f"{props['service']} could not be started: {text}.") from error
+
+
+def holder(client: docker.DockerClient, port: int) -> str:
+    """Who has a port: a container by its name, else a process of this machine."""
+    for container in client.api.containers():
+        if any(row.get("PublicPort") == port for row in container.get("Ports") or ()):
+            return f"the container {container['Names'][0].lstrip('/')}"
+    return ports.holder(port)
+
+
+def _create(client: docker.DockerClient, props: Mapping[str, Any]) -> str:
+    api = client.api
+    published = int(props["published"])
+    bindings = {int(props["port"]): (props["bind"], published)} if published else {}
+    host = api.create_host_config(
+        binds={props["volume"]: {"bind": VOLUME_PATH, "mode": "rw"}},
+        port_bindings=bindings,
+        restart_policy={"Name": RESTART},
+        network_mode=props["network"],
+        cap_drop=["ALL"],
+        security_opt=["no-new-privileges:true"],
+        init=True,
+        shm_size=MEMORY_FOR_SHARED,
+        log_config={"Type": "json-file", "Config": LOG_LIMITS},
+    )
+    labels = {**marks.labels(props), marks.SERVICE: props["service"], marks.CONFIG: config_hash(props)}
+    if published:
+        labels[marks.PORTS] = json.dumps({props["service"]: published})
+    made = api.create_container(
+        props["image"],
+        command=list(props["command"]),
+        name=name_of(props),
+        hostname=props["service"],
+        environment=dict(props["environment"]),
+        labels=labels,
+        ports=list(bindings) or None,
+        host_config=host,
+        stop_signal="SIGTERM",
+        networking_config=api.create_networking_config(
+            {props["network"]: api.create_endpoint_config(aliases=[props["service"]])}
+        ),
+    )
+    return str(made["Id"])
+
+
+def _settle(client: docker.DockerClient, name: str, stack_id: str) -> bool:
+    """Undo a replacement that was broken off: the new one has not proven itself. Whether there was one."""
+    former = find(client, f"{name}{FORMER}")
+    if former is None or not is_ours(former, stack_id):
+        return False
+    _give_way(client, name, former["Id"], run=False)
+    return True
+
+
+def _give_way(client: docker.DockerClient, name: str, former: str, *, run: bool) -> None:
+    if (fresh := find(client, name)) is not None and fresh["Id"] != former:
+        _remove(client, fresh["Id"])
+    left = find(client, former)
+    if left is not None and left["Name"].lstrip("/") != name:
+        client.api.rename(former, name)
+    if run:
+        client.api.start(former)
+
+
+def stop(client: docker.DockerClient, identity: str, seconds: int) -> None:
+    """Stop a container; one that does not run is left alone."""
+    client.api.stop(identity, timeout=seconds)
+
+
+def remove(client: docker.DockerClient, name: str, stack_id: str, seconds: int) -> None:
+    """Stop and remove a container, and what a broken-off replacement left of it; nothing that is not ours."""
+    for one in (name, f"{name}{FORMER}"):
+        found = find(client, one)
+        if found is not None and is_ours(found, stack_id):
+            if found["State"]["Running"]:
+                client.api.stop(found["Id"], timeout=seconds)
+            _remove(client, found["Id"])
+
+
+def _remove(client: docker.DockerClient, identity: str) -> None:
+    import docker
+
+    with contextlib.suppress(docker.errors.NotFound):
+        try:
+            client.api.remove_container(identity, force=True)
+        except docker.errors.APIError as error:
+            # Another removal of it is under way: that is what we want, once it has ended.
+            if "already in progress" not in str(error):
+                raise
+            wait_until(lambda: find(client, identity) is None, timeout=30)

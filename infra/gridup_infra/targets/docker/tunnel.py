@@ -1,0 +1,279 @@
+"""The way to a daemon behind ssh: a tunnel by the person's own OpenSSH, from a socket here to the one there.
+
+OpenSSH reads their ~/.ssh/config, known_hosts and agent, so whatever `ssh HOST` does works here. No
+password can be asked for: nobody may be there to type it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import shlex
+import socket
+import tempfile
+import threading
+from pathlib import Path
+
+from gridup_infra.processes import Result, Tethered, run, wait_until
+from gridup_infra.targets.docker.client import UnreachableError
+from gridup_infra.targets.docker.place import Place
+
+CONNECT_SECONDS = 10
+"""OpenSSH's, until the server has greeted us."""
+
+DIG_SECONDS = 13.0
+"""Until the tunnel must be there, logging in included."""
+
+ASK_SECONDS = 8.0
+"""For a short command on the machine."""
+
+SOCKET_BYTES = 103
+"""The longest path of a socket on macOS; Linux has 107."""
+
+OPTIONS = {
+    "BatchMode": "yes",
+    "ConnectTimeout": str(CONNECT_SECONDS),
+    # A connection that died without a word is noticed within half a minute.
+    "ServerAliveInterval": "10",
+    "ServerAliveCountMax": "3",
+    # A shared connection would keep the tunnel when we have ended.
+    "ControlMaster": "no",
+    "ControlPath": "none",
+    "RemoteCommand": "none",
+    # Where the person's own settings say `QUIET`, no error would tell what is wrong.
+    "LogLevel": "INFO",
+}
+
+
+class Tunnel:
+    """A tunnel to one daemon, dug when it is first needed and again whenever it broke; ends with us.
+
+    Use `tunnel_to`, so that this process has no more than one to a place.
+    """
+
+    def __init__(self, place: Place) -> None:
+        self.place = place
+        self._lock = threading.Lock()
+        self._ssh: Tethered | None = None
+        self._socket = Path()
+
+    def open(self) -> Path:
+        """The socket on this side.
+
+        Raises:
+            UnreachableError: ssh does not get there; says why, and what to do.
+        """
+        with self._lock:
+            if self._ssh is None or not self._ssh.running:
+                self._fill_in()
+                self._dig()
+            return self._socket
+
+    def close(self) -> None:
+        """End it, with whatever goes through it."""
+        with self._lock:
+            self._fill_in()
+
+    @property
+    def pid(self) -> int | None:
+        """Of the ssh that keeps it open."""
+        ssh = self._ssh
+        return ssh.pid if ssh and ssh.running else None
+
+    def _fill_in(self) -> None:
+        if self._ssh is not None:
+            self._ssh.close()
+            self._ssh = None
+
+    def _dig(self) -> None:
+        folder = _private_folder()
+        here = folder / "d.sock"
+        there = self.place.path.replace("%", "%%")
+        # ExitOnForwardFailure is not set: a `LocalForward` of the person's own may well fail here while
+        # they are logged in there. Whether ours works is seen by the socket.
+        words = [*_ssh("-nNT", "-L", f"{here}:{there}"), *self.place.words()]
+        try:
+            ssh = Tethered(words, litter=folder)
+        except FileNotFoundError:
+            folder.rmdir()
+            raise _no_ssh() from None
+        try:
+            there_in_time = wait_until(lambda: not ssh.running or _listens(here), timeout=DIG_SECONDS)
+            if not there_in_time or not ssh.running:
+                raise _no_way(self.place, ssh.said())
+        except BaseException:
+            ssh.close()
+            raise
+        self._ssh, self._socket = ssh, here
+
+    def no_daemon(self, error: Exception) -> UnreachableError:
+        """Why nothing answers at the end of the tunnel, which itself was there a moment ago."""
+        place, ssh = self.place, self._ssh
+        # The daemon's side is closed before ssh has said why.
+        wait_until(lambda: _refusal(ssh) != "" or self.pid is None, timeout=1)
+        refusal = _refusal(ssh)
+        if any(sign in refusal for sign in ("prohibited", "unknown channel type")):
+            return UnreachableError(
+                f"The ssh server of {place.host} opens no tunnel to a socket: {refusal}.",
+                "OpenSSH's does, with `AllowStreamLocalForwarding yes` in its sshd_config.",
+            )
+        if not refusal:
+            reason = str(error).strip().splitlines() or [type(error).__name__]
+            return UnreachableError(
+                f"No Docker daemon answers at {place.path} of {place.host}: {reason[0].rstrip('.')}.",
+                f"`{place.by_hand()}` tells more.",
+            )
+        return _no_socket(place)
+
+
+def tunnel_to(host: str) -> Tunnel:
+    """This process's one tunnel to the daemon at `ssh://…`; not yet dug.
+
+    Raises:
+        UnreachableError: `host` is not such an address.
+    """
+    place = Place.parse(host)
+    return _TUNNELS.setdefault(place, Tunnel(place))
+
+
+_TUNNELS: dict[Place, Tunnel] = {}
+"""They live as long as the process: a tunnel costs a login, and every call to the daemon needs it."""
+
+
+def machine_of(host: str) -> str:
+    """The name or address of the machine behind `ssh://…`, as ~/.ssh/config has it.
+
+    Raises:
+        UnreachableError: `host` is not such an address.
+    """
+    return _host_name(Place.parse(host))
+
+
+@functools.cache
+def _host_name(place: Place) -> str:
+    with contextlib.suppress(OSError):
+        shown = run(["ssh", "-G", *place.words()], timeout=ASK_SECONDS)
+        for line in shown.stdout.splitlines():
+            key, _, value = line.partition(" ")
+            if key == "hostname" and value:
+                return value
+    return place.host
+
+
+def _ssh(*more: str) -> list[str]:
+    words = ["ssh", "-a", "-x", *more]
+    for key, value in OPTIONS.items():
+        words += ["-o", f"{key}={value}"]
+    return words
+
+
+def _private_folder() -> Path:
+    """A folder that only we may enter; the path of a socket in it is short, and plain to OpenSSH."""
+    parent = tempfile.gettempdir()
+    if len(f"{parent}/gridup-12345678/d.sock".encode()) > SOCKET_BYTES or set(":\\$%") & set(parent):
+        parent = "/tmp"  # noqa: S108 - mkdtemp makes a name of its own
+    return Path(tempfile.mkdtemp(prefix="gridup-", dir=parent))
+
+
+def _listens(path: Path) -> bool:
+    if not path.exists():
+        return False
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(str(path)) == 0
+
+
+def _refusal(ssh: Tethered | None) -> str:
+    """What ssh last said of a connection that the other side would not take; empty for nothing."""
+    lines = [line for line in (ssh.said() if ssh else ()) if "open failed: " in line]
+    return lines[-1].partition("open failed: ")[2].rstrip(".") if lines else ""
+
+
+def _no_socket(place: Place) -> UnreachableError:
+    """Nothing took the connection there: ask the machine why, for OpenSSH's word is always the same."""
+    # What is in a folder that may not be entered does not seem to be there.
+    script = (
+        'd=${1%/*}; [ -e "$1" ] || { [ -e "$d" ] && [ ! -x "$d" ] && exit 4; exit 3; }; [ -w "$1" ] || exit 4'
+    )
+    asked = _ask(place, ["sh", "-c", script, "sh", place.path])
+    if asked is not None and asked.code == 4:
+        return UnreachableError(
+            f"You have no permission to use Docker on {place.host}: {place.path} is closed to that user.",
+            "Have the user join the group `docker` there, or name another one: ssh://user@host",
+        )
+    if asked is not None and asked.code == 3:
+        return UnreachableError(
+            f"Docker is not running on {place.host}: there is no {place.path}.",
+            "Install or start it there, or say where its socket is: ssh://host/path/to/docker.sock",
+        )
+    if asked is not None and asked.ok:
+        return UnreachableError(
+            f"Docker is not running on {place.host}: nothing answers at {place.path}.",
+            # OpenSSH's server says no more than that when it forbids the tunnel.
+            f"Start it there (`systemctl start docker`). If `{place.by_hand()}` works, its sshd_config needs "
+            "AllowStreamLocalForwarding yes.",
+        )
+    return UnreachableError(
+        f"Docker can't be used on {place.host}: {place.path} is closed, or nothing answers there.",
+        f"`{place.by_hand()}` tells more.",
+    )
+
+
+def _ask(place: Place, words: list[str]) -> Result | None:
+    """Run a command there. None when it did not end in time."""
+    try:
+        return run([*_ssh("-nT"), *place.words(), shlex.join(words)], timeout=ASK_SECONDS)
+    except OSError:
+        return None
+
+
+def _no_ssh() -> UnreachableError:
+    return UnreachableError(
+        "There is no `ssh` on this machine, which DOCKER_HOST=ssh://… needs.",
+        "Install OpenSSH's client, or name a daemon by unix:// or tcp://.",
+    )
+
+
+def _no_way(place: Place, said: tuple[str, ...]) -> UnreachableError:
+    """Why ssh did not get there, by the line of its own that tells it."""
+    lines = [line.strip() for line in said if line.strip()]
+    for signs, suggestion in CAUSES:
+        for line in reversed(lines):
+            if any(sign in line for sign in signs):
+                return _not_reached(place, line, suggestion, lines)
+    if lines:
+        return _not_reached(place, lines[-1], "`{by_hand}` tells more.", lines)
+    return _not_reached(place, f"not within {DIG_SECONDS:g} s", CAUSES[-1][1], lines)
+
+
+CAUSES = (
+    (
+        ("Host key verification failed", "REMOTE HOST IDENTIFICATION HAS CHANGED"),
+        "Its key is not known here, or is another one than before: run `{by_hand}` once, and look.",
+    ),
+    (
+        ("Permission denied", "Too many authentication failures"),
+        "`{by_hand}` must work without a question: put your key there (`ssh-copy-id`), "
+        "and into your agent (`ssh-add`).",
+    ),
+    (
+        ("Could not resolve hostname",),
+        "Is the name right? It is one of the DNS, or a Host of ~/.ssh/config.",
+    ),
+    (
+        ("Connection refused",),
+        "Does its ssh server run, and on that port? Another one is given so: ssh://host:2222",
+    ),
+    (
+        ("timed out", "No route to host", "unreachable"),
+        "Is the machine up, and can it be reached from here? `{by_hand}` must work.",
+    ),
+)
+"""What ssh says -> what to do. The first that fits counts: what follows from it is said after it."""
+
+
+def _not_reached(place: Place, why: str, suggestion: str, lines: list[str]) -> UnreachableError:
+    return UnreachableError(
+        f"{place.host} can't be reached by ssh: {why.rstrip('.')}.",
+        suggestion.format(by_hand=place.by_hand()),
+        tuple(lines[-5:]) if len(lines) > 1 else (),
+    )

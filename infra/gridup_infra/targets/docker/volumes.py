@@ -1,0 +1,143 @@
+"""The volume with a node's data: made, kept when its stack goes, taken over by the next node of its name."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from gridup_infra.errors import ResourceError
+from gridup_infra.targets.docker import marks
+from gridup_infra.targets.docker.client import reason
+
+if TYPE_CHECKING:
+    import docker
+
+CLAIM_SUFFIX = "-claim"
+KEPT_SUFFIX = "-kept"
+
+
+def ensure(client: docker.DockerClient, props: Mapping[str, Any]) -> str:
+    """The stack's volume: the one it has, else one kept from an earlier node of that name, else a new one.
+
+    Returns:
+        Its name.
+
+    Raises:
+        ResourceError: the one that it had is another node's.
+    """
+    own = find(client, props["stack_id"])
+    if own:
+        _forget(client, own)
+        return own
+    return _take_over(client, props) or _make(client, props)
+
+
+def find(client: docker.DockerClient, stack_id: str) -> str | None:
+    """The name of the stack's volume, its own or one that it took over; None when there is none.
+
+    One that it made and another stack took over is that one's.
+    """
+    claimed = made = None
+    for volume in marks.volumes(client, stack_id):
+        if claim := marks.label(volume, marks.CLAIM):
+            claimed = claim if exists(client, claim) else claimed
+        elif not marks.label(volume, marks.KEPT):
+            made = str(volume["Name"])
+    return claimed or (made if made not in _claimed(client) else None)
+
+
+def _claimed(client: docker.DockerClient) -> set[str]:
+    """The volumes that some stack took over from another."""
+    return {marks.label(note, marks.CLAIM) for note in marks.notes(client, marks.CLAIM)}
+
+
+def exists(client: docker.DockerClient, name: str) -> bool:
+    import docker
+
+    try:
+        client.api.inspect_volume(name)
+    except docker.errors.NotFound:
+        return False
+    return True
+
+
+def keep(client: docker.DockerClient, props: Mapping[str, Any]) -> None:
+    """Leave the volume to the next node of this name; safe to repeat."""
+    own = find(client, props["stack_id"])
+    if own is None:
+        return
+    if not _kept_notes(client, own):
+        labels = {**marks.labels({**props, "urn": props.get("urn", "")}), marks.KEPT: own}
+        client.api.create_volume(f"{own}{KEPT_SUFFIX}", labels=labels)
+    for volume in marks.volumes(client, props["stack_id"]):
+        if marks.label(volume, marks.CLAIM):
+            _remove(client, volume["Name"])
+
+
+def remove(client: docker.DockerClient, stack_id: str) -> None:
+    """Delete the stack's volume and its notes; one that was kept stays.
+
+    Raises:
+        ResourceError: a container uses it.
+    """
+    own = find(client, stack_id)
+    if own and not _kept_notes(client, own):
+        _remove(client, own)
+    for volume in marks.volumes(client, stack_id):
+        if marks.label(volume, marks.CLAIM):
+            _remove(client, volume["Name"])
+
+
+def left(client: docker.DockerClient, stack_id: str) -> list[str]:
+    """The stack's volumes that were not kept on purpose."""
+    own = find(client, stack_id)
+    return [own] if own and not _kept_notes(client, own) else []
+
+
+def _take_over(client: docker.DockerClient, props: Mapping[str, Any]) -> str | None:
+    for note in marks.notes(client, marks.KEPT):
+        name = marks.label(note, marks.KEPT)
+        # The stack's name alone could be another person's node, whose name only looks alike.
+        wanted = (props["stack"], props["name"])
+        if (marks.label(note, marks.STACK), marks.label(note, marks.NAME)) != wanted:
+            continue
+        if not exists(client, name):
+            _remove(client, note["Name"])
+            continue
+        labels = {**marks.labels(props), marks.CLAIM: name}
+        client.api.create_volume(f"{props['project']}{CLAIM_SUFFIX}", labels=labels)
+        _remove(client, note["Name"])
+        return name
+    return None
+
+
+def _make(client: docker.DockerClient, props: Mapping[str, Any]) -> str:
+    name = f"{props['project']}-data"
+    if exists(client, name):
+        # To make it once more would be to share it.
+        raise ResourceError(
+            f"The volume {name} was taken over by another node.", "Give this one another name."
+        )
+    client.api.create_volume(name, labels=marks.labels(props))
+    return name
+
+
+def _forget(client: docker.DockerClient, name: str) -> None:
+    """It is in use again: a broken-off destroy may have left the note."""
+    for note in _kept_notes(client, name):
+        _remove(client, note["Name"])
+
+
+def _kept_notes(client: docker.DockerClient, name: str) -> list[dict[str, Any]]:
+    return [note for note in marks.notes(client, marks.KEPT) if marks.label(note, marks.KEPT) == name]
+
+
+def _remove(client: docker.DockerClient, name: str) -> None:
+    import docker
+
+    try:
+        with contextlib.suppress(docker.errors.NotFound):
+            client.api.remove_volume(name)
+    except docker.errors.APIError as error:
+        raise ResourceError(f"The volume {name} could not be removed: {reason(error)}.") from error

@@ -1,0 +1,85 @@
+"""`python -m gridup_node.container SERVICE`: lay out this container's part of the node, become its program.
+
+A container is told what it needs by one variable and has no file of the deployer's: its
+configuration is rendered here, from the image's own service table. What must outlive it lies in the
+volume at `GRIDUP_NODE_DATA`, which all containers of the node share.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pwd
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from gridup_node import facts, keys, launch, secrets
+from gridup_node.render import Context, render
+from gridup_node.services import SERVICES, Service, ports, service
+
+TOLD = "GRIDUP_NODE"
+"""The variable that holds what this container is told, as JSON: see `told`."""
+
+DATA = "GRIDUP_NODE_DATA"
+EVERYWHERE = "0.0.0.0"  # noqa: S104 - within the container; what is published is for the daemon to say
+KEPT = ("data", "secrets", "keys", "jupyter", "proxy")
+"""The folders of a node that lie in the volume."""
+
+
+def told(row: Service, known: Mapping[str, Any]) -> str:
+    """What the container of `row` is told of the node: only what its program reads. Never a secret."""
+    return json.dumps({key: known[key] for key in row.knows if key in known}, sort_keys=True)
+
+
+def lay(home: Path, data: Path, row: Service, known: Mapping[str, Any], table: Sequence[Service]) -> None:
+    """Make the node's folder in this container; every step may be repeated.
+
+    Raises:
+        OSError: the volume can't be written, or a key could not be made.
+    """
+    for name in KEPT:
+        (data / name).mkdir(mode=0o700, exist_ok=True)
+        if not (home / name).is_symlink():
+            (home / name).symlink_to(data / name)
+    (data / "data" / "notebooks").mkdir(mode=0o700, exist_ok=True)
+    for name in ("config", "run", "logs"):
+        (home / name).mkdir(mode=0o700, exist_ok=True)
+    secrets.ensure(home / "secrets")
+    tools = {row.needs: path} if row.needs and (path := shutil.which(row.needs)) else {}
+    if tools:
+        keys.ensure(data / "keys", "gridup", known.get("ssh_keys", ()))
+    context = Context(
+        home=str(home),
+        bin=str(Path(sys.executable).parent),
+        bind=EVERYWHERE,
+        ports=ports(table),
+        user=pwd.getpwuid(os.getuid()).pw_name,
+        tools=tools,
+        facts=dict(known),
+        apart=True,
+    )
+    files = render(context, table)
+    for name in (*row.files, "node.json", "programs.json"):
+        keys.write(home / "config" / name, files[name])
+
+
+def main(name: str) -> None:
+    """Become the program of the service `name`."""
+    os.umask(0o077)
+    folder = facts.Folder.of_environment()
+    row = service(name)
+    try:
+        lay(folder.root, Path(os.environ[DATA]), row, json.loads(os.environ.get(TOLD, "{}")), SERVICES)
+    except OSError as error:
+        sys.exit(f"gridup_node.container: {error}")
+    os.environ["GRIDUP_LISTEN"] = EVERYWHERE
+    # Nothing but the node's own network reaches a port that is not published.
+    os.environ["FORWARDED_ALLOW_IPS"] = "*"
+    launch.main(name)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

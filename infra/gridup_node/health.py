@@ -1,0 +1,98 @@
+"""`python -m gridup_node.health [SERVICE]`: whether a program of this node does what it is there for.
+
+Asked from beside the program, in its own container, so it tells of that program alone: what is
+between it and the people is for `gridup check` to prove. Exit code 0 when it does; else 1 and a line.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import socket
+import sys
+from collections.abc import Callable, Mapping
+
+from gridup_node.services import PORTAL_MARK, Proof, Service, served, service
+
+SERVICE = "GRIDUP_SERVICE"
+"""Names the program of this container."""
+
+SECONDS = 8.0
+LARGEST = 256 * 1024
+"""Bytes of an answer that are read."""
+
+
+def problem(program: Service, host: str = "127.0.0.1") -> str:
+    """What is wrong with a program, in a line; empty when all that it serves is proven."""
+    for row in served(program) or (program,):
+        try:
+            found = PROOFS[row.proof](host, program.port, row)
+        except (OSError, http.client.HTTPException) as error:
+            # An answer that is no HTTP comes back in the error as it was.
+            found = " ".join(str(error).split()) or type(error).__name__
+        if found:
+            return f"{row.name}: {found}"
+    return ""
+
+
+def _listens(host: str, port: int, _row: Service) -> str:
+    socket.create_connection((host, port), timeout=SECONDS).close()
+    return ""
+
+
+def _get(host: str, port: int, path: str) -> tuple[int, bytes]:
+    # Not through `urllib`, which would send it through a proxy that HTTP_PROXY names.
+    connection = http.client.HTTPConnection(host, port, timeout=SECONDS)
+    try:
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        return answer.status, answer.read(LARGEST)
+    finally:
+        connection.close()
+
+
+def _json_with(key: str) -> Callable[[str, int, Service], str]:
+    def prove(host: str, port: int, row: Service) -> str:
+        status, body = _get(host, port, row.proof_path)
+        try:
+            if status == 200 and json.loads(body).get(key):
+                return ""
+        except (ValueError, AttributeError):
+            pass
+        return f"answered {status} without a {key}"
+
+    return prove
+
+
+def _login_page(host: str, port: int, row: Service) -> str:
+    status, body = _get(host, port, row.proof_path)
+    return "" if status == 200 and PORTAL_MARK.encode() in body else f"answered {status}, not the login page"
+
+
+def _ssh_banner(host: str, port: int, _row: Service) -> str:
+    with socket.create_connection((host, port), timeout=SECONDS) as connection:
+        return "" if connection.recv(64).startswith(b"SSH-2.0-") else "no ssh banner"
+
+
+PROOFS: Mapping[Proof | None, Callable[[str, int, Service], str]] = {
+    None: _listens,
+    # The front door answers for itself even while what is behind it starts.
+    Proof.ANY: _listens,
+    Proof.SYFT_METADATA: _json_with("server_type"),
+    Proof.LOGIN_PAGE: _login_page,
+    Proof.JUPYTER_API: _json_with("version"),
+    Proof.SSH_BANNER: _ssh_banner,
+}
+
+
+def main(argv: list[str]) -> int:
+    """Prove one program. Returns the exit code."""
+    found = problem(service(argv[0] if argv else os.environ[SERVICE]))
+    if found:
+        sys.stdout.write(found + "\n")
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
