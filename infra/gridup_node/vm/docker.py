@@ -1,0 +1,70 @@
+"""Docker on the host, and the node's place on the data disk.
+
+Images lie on the root disk, data on the data disk. An image can be built or pulled again and belongs to one
+machine's Docker; the data disk outlives the machine, is what snapshots cost by the GB, and so holds nothing
+but what can't be made anew.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Sequence
+
+from gridup_node.vm.machine import MOUNT, UID, USER, Failed, Machine, end
+
+NODE = f"{MOUNT}/node"
+
+DOCKER_SECONDS = 90.0
+
+DOCKERD = """\
+{"live-restore": true, "log-driver": "local"}
+"""
+"""An update of Docker leaves the node running; a container's log is rotated."""
+
+
+def lay_docker(machine: Machine) -> None:
+    """Docker's own configuration. Laid before its package: its very first start needs the data disk."""
+    changed = machine.write("/etc/docker/daemon.json", DOCKERD)
+    unit = docker_unit(machine.config.proxy, machine.config.no_proxy)
+    changed |= machine.write("/etc/systemd/system/docker.service.d/gridup.conf", unit)
+    if changed:
+        machine.must("systemctl", "daemon-reload")
+        # Where the image brought Docker along. `ensure_docker` starts it again.
+        machine.run("systemctl", "stop", "docker.service")
+
+
+def docker_unit(proxy: str, no_proxy: Sequence[str]) -> str:
+    """What Docker's service needs beside Debian's own: the data disk, or it does not start."""
+    lines = ["[Unit]", f"RequiresMountsFor={MOUNT}", f"AssertPathIsMountPoint={MOUNT}"]
+    if proxy:
+        # In a unit `%` begins a specifier.
+        safe, hosts = proxy.replace("%", "%%"), ",".join(no_proxy).replace("%", "%%")
+        told = {"HTTP_PROXY": safe, "HTTPS_PROXY": safe, "NO_PROXY": hosts}
+        lines += ["[Service]", *(f'Environment="{name}={value}"' for name, value in told.items())]
+    return "".join(f"{line}\n" for line in lines)
+
+
+def ensure_docker(machine: Machine) -> None:
+    """Docker enabled, answering, with its compose plugin, and open to `USER`."""
+    machine.must("systemctl", "enable", "--now", "--quiet", "docker.service")
+    deadline = machine.clock() + DOCKER_SECONDS
+    while True:
+        code, text = machine.run("docker", "version", "--format", "{{.Server.Version}}")
+        if code == 0:
+            break
+        if machine.clock() >= deadline:
+            raise Failed(f"Docker did not answer within {DOCKER_SECONDS:g} s: {end(text)}")
+        machine.sleep(0.5)
+    machine.must("docker", "compose", "version")
+    machine.must("usermod", "--append", "--groups", "docker", USER)
+
+
+def ensure_node_folder(machine: Machine) -> None:
+    """The node's own folder on the data disk, closed to all but the node."""
+    folder = machine.path(NODE)
+    folder.mkdir(mode=0o700, exist_ok=True)
+    found = folder.stat()
+    if (found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode)) != (UID, UID, 0o700):
+        os.chown(folder, UID, UID)
+        folder.chmod(0o700)
