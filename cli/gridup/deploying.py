@@ -17,7 +17,7 @@ from gridup_infra.errors import NameError_, UsageError
 from gridup_infra.naming import stack_name
 from gridup_infra.outputs import NodeOutputs
 from gridup_infra.spec import PROJECT, DeploySpec
-from gridup_infra.targets.base import Capability, Target
+from gridup_infra.targets.base import Capability, Secret, Target
 
 NEEDS: dict[str, Capability] = {
     "port": Capability.PORT,
@@ -31,10 +31,19 @@ NEEDS: dict[str, Capability] = {
     "domain_name": Capability.DOMAIN_NAME,
     "ssh_keys": Capability.SSH_KEYS,
     "no_node": Capability.HOST_ONLY,
+    "subnet_id": Capability.SUBNET,
+    "private": Capability.PRIVATE,
+    "image": Capability.IMAGE,
+    "generation": Capability.NEW_MACHINE,
 }
 """Which capability each part of a spec asks of its target."""
 
-FLAGS = {"ssh_keys": "--ssh-key", "target": "--cloud", "node_type": "--type"}
+FLAGS = {
+    "ssh_keys": "--ssh-key",
+    "target": "--cloud",
+    "node_type": "--type",
+    "generation": "--new-machine",
+}
 """Where a flag is not simply the field's name."""
 
 
@@ -70,7 +79,8 @@ def deploy(
 
     def wanted() -> tuple[DeploySpec, Target, Record | None]:
         record = session.state.read(stack)
-        return *resolve(asked, defaults, name, record, session.settings.stored_config(stack)), record
+        stored = session.settings.stored_config(stack)
+        return *resolve(asked, defaults, name, record, stored, session.state.secret), record
 
     wanted()  # whatever is impossible is refused before anything is fetched or made
     with session.ui.progress() as reporter:
@@ -96,11 +106,13 @@ def resolve(
     name: str,
     record: Record | None,
     stored: Mapping[str, str],
+    secret: Secret | None = None,
 ) -> tuple[DeploySpec, Target]:
     """What the node should be: the flags given, over what the stack has, over the defaults.
 
     Args:
         stored: the stack's configuration on this machine, for a first deploy that was broken off.
+        secret: lent to the target.
 
     Raises:
         NameError_: the stack belongs to a node of another name.
@@ -125,7 +137,7 @@ def resolve(
             f'"{name}" is deployed on {previous.target}; it can\'t be moved to {wanted}.',
             "Deploy it there under another name, or destroy it first.",
         )
-    target = targets.target(wanted)
+    target = targets.target(wanted, secret)
     for key in given.keys() & NEEDS.keys():
         if given[key]:
             require(target, NEEDS[key], FLAGS.get(key, f"--{key.replace('_', '-')}"))

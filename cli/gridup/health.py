@@ -9,13 +9,11 @@ from gridup.reporter import Reporter
 from gridup.ui import Ui
 from gridup_infra.errors import DeadlineError, ResourceError
 from gridup_infra.outputs import NodeOutputs
-from gridup_infra.targets.base import Target, WayIn
+from gridup_infra.targets.base import Target
 from gridup_node.services import Proof
 
 PROBE_SECONDS = 5.0
 """How long one round of probes may take."""
-
-LOG_LINES = 15
 
 MARKS = {
     probes.ProbeState.UP: "✅",
@@ -73,15 +71,10 @@ def wait_healthy(
         timeout,
         PROBE_SECONDS,
         on_round=on_round,
-        stop_early=lambda: _dead(target, outputs),
+        stop_early=lambda: _why(target.given_up(outputs)),
     )
-    dead = _dead(target, outputs) if not probes.healthy(results) else None
-    if dead:
-        raise ResourceError(
-            dead,
-            f'The whole log: gridup logs "{outputs.spec.name}"',
-            log_tail(target.way_in(outputs), dead.split()[0]),
-        )
+    if not probes.healthy(results) and (why := target.given_up(outputs)):
+        raise why
     if not probes.healthy(results):
         down = ", ".join(
             f"{r.endpoint.title} ({r.detail})" for r in results if not r.up and r.endpoint.offered
@@ -93,11 +86,5 @@ def wait_healthy(
     return results
 
 
-def log_tail(way_in: WayIn, service: str) -> tuple[str, ...]:
-    """The end of a service's log; empty where there is none."""
-    return tuple(line for _, line in way_in.logs([service], lines=LOG_LINES, follow=False))
-
-
-def _dead(target: Target, outputs: NodeOutputs) -> str | None:
-    dead = target.inspect(outputs).dead
-    return dead[0] if dead else None
+def _why(error: ResourceError | None) -> str | None:
+    return error.message if error else None

@@ -75,7 +75,11 @@ class Session:
                 f"The deploy of {record.name} was not completed.",
                 f'`gridup deploy --name "{record.name}"` completes it.',
             )
-        return record, record.outputs, targets.target(record.outputs.spec.target)
+        return record, record.outputs, self.target(record.outputs.spec.target)
+
+    def target(self, name: str) -> Target:
+        """The target called `name`, with a way to read the stacks' secrets."""
+        return targets.target(name, self.state.secret)
 
     def binary(self, reporter: Reporter) -> Binary:
         """The pinned Pulumi engine, fetched or built when it is not there.

@@ -19,7 +19,7 @@ from gridup_infra.errors import NameError_, NotFoundError, StateError
 from gridup_infra.naming import stack_name
 from gridup_infra.outputs import NodeOutputs
 from gridup_infra.spec import PROJECT, DeploySpec
-from gridup_infra.targets.base import Identity
+from gridup_infra.targets.base import Identity, Secret, no_secret
 
 READ_SECONDS = 60
 """How long one `pulumi stack` may take against a remote backend."""
@@ -127,6 +127,14 @@ class EngineBackend:
         deployment: Mapping[str, Any] = exported.get("deployment") or {}
         return deployment
 
+    def secret(self, stack: str, export: str) -> str:
+        """See `State.secret`."""
+        stack_words = ("--stack", f"{ORGANIZATION_PREFIX}{stack}")
+        found = json.loads(self._pulumi("output", "--json", "--show-secrets", *stack_words))
+        if not isinstance(found.get(export), str):
+            raise StateError(f"The stack {stack} has no output {export}.")
+        return str(found[export])
+
     def _pulumi(self, *words: str) -> str:
         from gridup_infra.processes import run
 
@@ -153,8 +161,9 @@ ORGANIZATION_PREFIX = f"organization/{PROJECT}/"
 class State:
     """The stacks of one backend."""
 
-    def __init__(self, backend: Backend) -> None:
+    def __init__(self, backend: Backend, secret: Secret = no_secret) -> None:
         self._backend = backend
+        self._secret = secret
 
     @classmethod
     def of(cls, settings: Settings, say: Callable[[str], None] = lambda _text: None) -> State:
@@ -163,16 +172,15 @@ class State:
         Args:
             say: told what is done where an engine must first be had to read it.
         """
-        root = settings.file_backend
-        if root is not None:
-            return cls(FileBackend(root))
 
         def engine() -> Path:
             from gridup.setup.engine import ensure_engine
 
             return Path(ensure_engine(settings.home, say).root)
 
-        return cls(EngineBackend(settings, engine))
+        asked = EngineBackend(settings, engine)
+        root = settings.file_backend
+        return cls(asked if root is None else FileBackend(root), asked.secret)
 
     def stacks(self) -> list[str]:
         """The names of all stacks of our project."""
@@ -196,6 +204,14 @@ class State:
         except DAMAGE as error:
             raise StateError(f"The state of {stack} is damaged: {error!r}.") from error
         return record if record and (record.resources or record.pending) else None
+
+    def secret(self, stack: str, export: str) -> str:
+        """A secret that a stack exports, decrypted by the engine.
+
+        Raises:
+            StateError: there is none of that name, or the backend or passphrase is in the way.
+        """
+        return self._secret(stack, export)
 
     def find(self, text: str) -> Record:
         """The stack of a node's name, else the stack of that very name.

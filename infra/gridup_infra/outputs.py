@@ -14,6 +14,9 @@ from gridup_node.services import FRONT, SERVICES, Service
 EXPORT = "node"
 """The export that carries the whole of `NodeOutputs`; the others are conveniences for plain Pulumi."""
 
+MANAGEMENT_KEY = "management-key"
+"""The secret export of a stack whose node is entered by ssh: the private key, as OpenSSH writes it."""
+
 
 @dataclass(frozen=True)
 class Endpoint:
@@ -41,7 +44,8 @@ class NodeOutputs:
         spec: what was asked for, so that every command needs only the name.
         address: the address people connect to.
         ports: as chosen, by service.
-        tls: whether the front door speaks https.
+        tls: whether what people open in a browser speaks https.
+        ca: the node's own CA (PEM), the only one to trust for it; empty where a public one vouches.
         ssh_user: who to log in as.
         not_offered: services that this node does not have, with the reason.
         facts: what its own target wants to find again, such as a folder or an instance id.
@@ -53,6 +57,7 @@ class NodeOutputs:
     address: str
     ports: Mapping[str, int]
     tls: bool = False
+    ca: str = ""
     ssh_user: str = ""
     not_offered: Mapping[str, str] = field(default_factory=dict)
     facts: Mapping[str, str] = field(default_factory=dict)

@@ -46,6 +46,10 @@ class DeploySpec:
         host: of what the target drives, such as a Docker daemon; remembered, so that later
             commands need only the name.
         base_image: what the node's image is built from.
+        image: a published image of the node, pulled instead of one being built.
+        subnet_id: an existing subnet of the cloud's; empty for a network of the stack's own.
+        private: no public address.
+        generation: of the VM: one more replaces it, and its data disk stays.
     """
 
     name: str
@@ -67,6 +71,10 @@ class DeploySpec:
     no_node: bool = False
     host: str = ""
     base_image: str = ""
+    image: str = ""
+    subnet_id: str = ""
+    private: bool = False
+    generation: int = 0
 
     def __post_init__(self) -> None:
         check_name(self.name)

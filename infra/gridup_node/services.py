@@ -49,6 +49,8 @@ class Service:
         name: the key, as in `gridup logs INST NAME`.
         title: what tables call it.
         port: the port it listens on when none is asked for.
+        machine_port: the port that people find it at on a machine of its own, a VM; 0 for none.
+        machine_serves: whether such a machine serves it by itself, so that no program of ours does.
         audience: who may reach that port.
         command: the program's argv, with the placeholders of `Context`; empty when another
             service's program serves this one (`served_by`).
@@ -69,6 +71,8 @@ class Service:
     name: str
     title: str
     port: int = 0
+    machine_port: int = 0
+    machine_serves: bool = False
     audience: Audience = Audience.NODE
     command: tuple[str, ...] = ()
     served_by: str = ""
@@ -102,6 +106,7 @@ SERVICES: tuple[Service, ...] = (
         name=FRONT,
         title="host",
         port=8080,
+        machine_port=443,
         audience=Audience.WEB,
         command=("{bin}/caddy", "run", "--config", "{config}/Caddyfile", "--adapter", "caddyfile"),
         proof=Proof.ANY,
@@ -136,6 +141,8 @@ SERVICES: tuple[Service, ...] = (
         name="ssh",
         title="ssh",
         port=2222,
+        machine_port=22,
+        machine_serves=True,
         audience=Audience.STAFF,
         command=("{sshd}", "-D", "-e", "-f", "{config}/sshd_config"),
         proof=Proof.SSH_BANNER,
@@ -148,6 +155,7 @@ SERVICES: tuple[Service, ...] = (
         name="jupyter",
         title="jupyter",
         port=8888,
+        machine_port=8888,
         audience=Audience.STAFF,
         command=("{bin}/python", "-m", "jupyterlab", "--config={config}/jupyter_server_config.py"),
         proof=Proof.JUPYTER_API,
@@ -199,3 +207,18 @@ def served(program: Service, table: Sequence[Service] = SERVICES) -> tuple[Servi
 def ports(table: Sequence[Service] = SERVICES) -> dict[str, int]:
     """Every port a node needs, by its service's name."""
     return {row.name: row.port for row in table if row.port}
+
+
+REDIRECT_PORT = 80
+"""On a machine of its own the front door also listens here: it redirects to https, and ACME asks here."""
+
+
+def machine_ports(table: Sequence[Service] = SERVICES) -> dict[str, int]:
+    """Every port that people reach a machine's node at, by its service's name."""
+    return {row.name: row.machine_port for row in table if row.machine_port}
+
+
+def openings(table: Sequence[Service] = SERVICES) -> tuple[tuple[int, Audience], ...]:
+    """What a machine's firewall lets in (TCP), each port with who may reach it."""
+    rows = [(row.machine_port, row.audience) for row in table if row.machine_port]
+    return tuple(sorted([*rows, (REDIRECT_PORT, Audience.WEB)], key=lambda row: row[0]))

@@ -31,6 +31,10 @@ ASKED: dict[str, object] = {
     "domain_name": "node.example.org",
     "ssh_keys": ("ssh-ed25519 AAAA a",),
     "no_node": True,
+    "subnet_id": "subnet-0a1b2c3d",
+    "private": True,
+    "image": "registry.example.org/node@sha256:" + "0" * 64,
+    "generation": 1,
 }
 NAME = "My Lab_2"
 
@@ -75,7 +79,7 @@ def identity(spec: DeploySpec) -> Identity:
 
 def test_every_part_of_a_spec_that_needs_a_capability_has_a_value_to_try() -> None:
     assert set(ASKED) == set(NEEDS)
-    assert set(NEEDS.values()) | {Capability.POWER} == set(Capability)
+    assert set(NEEDS.values()) | {Capability.POWER, Capability.BOOT_LOG} == set(Capability)
 
 
 def test_it_says_what_it_is_and_can(target: Target) -> None:

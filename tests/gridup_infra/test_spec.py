@@ -31,6 +31,10 @@ POOLS: dict[str, list[Any]] = {
     "no_node": [True, False],
     "host": ["", "unix:///run/user/1000/docker.sock", "ssh://ada@inst.example"],
     "base_image": ["", "registry.inst.example/python:3.11"],
+    "image": ["", "registry.inst.example/node@sha256:" + "0" * 64],
+    "subnet_id": ["", "subnet-0a1b2c3d"],
+    "private": [True, False],
+    "generation": [0, 3],
 }
 
 

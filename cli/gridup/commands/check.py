@@ -10,10 +10,19 @@ import typer
 from gridup import health, probes
 from gridup.commands.options import Json, NameOption, complete_names
 from gridup.session import Session
+from gridup.state import Record
 from gridup.ui import Ui
-from gridup_infra import targets
-from gridup_infra.errors import DeadlineError, GridupError, NotFoundError, UnhealthyError, UsageError
+from gridup_infra.errors import (
+    DeadlineError,
+    FirstBootError,
+    GridupError,
+    NotFoundError,
+    ResourceError,
+    UnhealthyError,
+    UsageError,
+)
 from gridup_infra.outputs import NodeOutputs
+from gridup_infra.targets.base import Target
 
 EPILOG = """\b
 Examples:
@@ -32,6 +41,11 @@ class Checked:
     title: str
     endpoints: list[probes.Endpoint]
     outputs: NodeOutputs | None = None
+    target: Target | None = None
+
+    def given_up(self) -> ResourceError | None:
+        """Why waiting longer is no use."""
+        return self.target.given_up(self.outputs) if self.target and self.outputs else None
 
 
 def main(
@@ -101,21 +115,17 @@ def report(ui: Ui, checked: list[Checked], results: list[probes.ProbeResult]) ->
 def _verdict(checked: list[Checked], wait: bool, deadline: float) -> GridupError:
     names = ", ".join(item.title for item in checked)
     for item in checked:
-        if item.outputs and (dead := _dead([item])):
-            way_in = targets.target(item.outputs.spec.target).way_in(item.outputs)
-            return UnhealthyError(f"{item.title}: {dead}.", "", health.log_tail(way_in, dead.split()[0]))
+        if why := item.given_up():
+            if isinstance(why, FirstBootError):
+                return why
+            return UnhealthyError(f"{item.title}: {why.message}.", "", why.details)
     if wait:
         return DeadlineError(f"{names}: not all is up after {deadline:g} s.")
     return UnhealthyError(f"{names}: not all is up.", "`gridup check --wait` waits for it.")
 
 
 def _dead(checked: list[Checked]) -> str | None:
-    for item in checked:
-        if item.outputs:
-            dead = targets.target(item.outputs.spec.target).inspect(item.outputs).dead
-            if dead:
-                return dead[0]
-    return None
+    return next((why.message for item in checked if (why := item.given_up())), None)
 
 
 def _named(session: Session, text: str, *, explicit: bool) -> Checked:
@@ -126,8 +136,11 @@ def _named(session: Session, text: str, *, explicit: bool) -> Checked:
         if explicit or not _is_address(text):
             raise
         return Checked(text, list(probes.endpoints_for_host(text)))
-    _, outputs, _ = session.deployed(record.name)
-    return Checked(record.name, health.endpoints(outputs), outputs)
+    return _checked(*session.deployed(record.name))
+
+
+def _checked(record: Record, outputs: NodeOutputs, target: Target) -> Checked:
+    return Checked(record.name, health.endpoints(outputs), outputs, target)
 
 
 def _is_address(text: str) -> bool:
@@ -145,8 +158,4 @@ def _all(session: Session) -> list[Checked]:
     records = [record for record in session.state.records() if record.outputs]
     if not records:
         raise NotFoundError("There are no deployments to check.", "Name an address: gridup check HOST[:PORT]")
-    return [
-        Checked(record.name, health.endpoints(record.outputs), record.outputs)
-        for record in records
-        if record.outputs
-    ]
+    return [_checked(*session.deployed(record.name)) for record in records]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from gridup_infra.errors import UsageError
 
 if TYPE_CHECKING:
-    from gridup_infra.targets.base import Target
+    from gridup_infra.targets.base import Secret, Target
 
 _REGISTRY: dict[str, str] = {
     "local": "gridup_infra.targets.local:LocalTarget",
@@ -26,8 +26,11 @@ def names() -> tuple[str, ...]:
     return tuple(_REGISTRY)
 
 
-def target(name: str) -> Target:
+def target(name: str, secret: Secret | None = None) -> Target:
     """The target called `name`; its module is imported here and not before.
+
+    Args:
+        secret: see `Target`.
 
     Raises:
         UsageError: there is none of that name (yet).
@@ -36,5 +39,5 @@ def target(name: str) -> Target:
         what = "is not there yet" if name in _PLANNED else "is unknown"
         raise UsageError(f"The target {name!r} {what}.", f"This version has: {', '.join(names())}.")
     module, _, attribute = _REGISTRY[name].partition(":")
-    made: Target = getattr(importlib.import_module(module), attribute)()
-    return made
+    kind: type[Target] = getattr(importlib.import_module(module), attribute)
+    return kind(secret) if secret else kind()

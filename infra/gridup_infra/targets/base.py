@@ -7,13 +7,13 @@ A target's module must import quickly: pulumi and cloud SDKs are imported where 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from gridup_infra.errors import UsageError
+from gridup_infra.errors import ResourceError, StateError, UsageError
 from gridup_infra.outputs import NodeOutputs
 from gridup_infra.processes import Result
 from gridup_infra.spec import DeploySpec
@@ -44,6 +44,16 @@ class Capability(Enum):
     """`--ssh-key`."""
     HOST_ONLY = "host-only"
     """`--no-node`: stops at the container host."""
+    SUBNET = "subnet"
+    """`--subnet-id`: a network that is there already."""
+    PRIVATE = "private"
+    """`--private`: no public address."""
+    IMAGE = "image"
+    """`--image`: a published image of the node."""
+    NEW_MACHINE = "new-machine"
+    """`--new-machine`: another VM on the same data disk."""
+    BOOT_LOG = "boot-log"
+    """`logs --boot`: what the machine printed as it booted, by way of the cloud."""
 
 
 class Power(Enum):
@@ -143,12 +153,37 @@ class WayIn(ABC):
         """
 
 
+LOG_LINES = 15
+"""Of a service that has ended: how much of its log an error shows."""
+
+Secret = Callable[[str, str], str]
+"""Reads a secret export of a stack: (stack, export) -> its text; whoever has the engine lends it."""
+
+
+def no_secret(stack: str, export: str) -> str:
+    """What a target has that nobody lent a way to read secrets.
+
+    Raises:
+        StateError: always.
+    """
+    raise StateError(f"The secret {export} of {stack} can't be read here.")
+
+
 class Target(ABC):
-    """A place where a node runs."""
+    """A place where a node runs.
+
+    Args:
+        secret: how to read a secret that the stack exports.
+    """
 
     name: ClassVar[str]
     title: ClassVar[str]
     capabilities: ClassVar[frozenset[Capability]]
+    extra: ClassVar[str] = ""
+    """The lock in `requirements/` with the SDK that this target needs; installed at its first use."""
+
+    def __init__(self, secret: Secret = no_secret) -> None:
+        self.secret = secret
 
     @abstractmethod
     def resolve(self, spec: DeploySpec, previous: DeploySpec | None) -> DeploySpec:
@@ -201,6 +236,23 @@ class Target(ABC):
     @abstractmethod
     def way_in(self, outputs: NodeOutputs) -> WayIn:
         """How to run commands on the node."""
+
+    def given_up(self, outputs: NodeOutputs) -> ResourceError | None:
+        """Why waiting longer for the node is no use, with the end of the log that tells; None while it is."""
+        dead = self.inspect(outputs).dead
+        if not dead:
+            return None
+        lines = self.way_in(outputs).logs([dead[0].split()[0]], lines=LOG_LINES, follow=False)
+        hint = f'The whole log: gridup logs "{outputs.spec.name}"'
+        return ResourceError(dead[0], hint, tuple(line for _, line in lines))
+
+    def losses(self, spec: DeploySpec, current: NodeOutputs) -> tuple[str, ...]:  # noqa: ARG002
+        """What bringing a deployed node to `spec` takes away, a line each; the person is asked first."""
+        return ()
+
+    def boot_log(self, outputs: NodeOutputs) -> str:
+        """What the machine printed as it booted."""
+        raise NotImplementedError
 
     def start(self, outputs: NodeOutputs) -> None:
         """Start a stopped node; one that runs is left alone."""
