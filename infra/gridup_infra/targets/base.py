@@ -246,6 +246,10 @@ class Target(ABC):
         hint = f'The whole log: gridup logs "{outputs.spec.name}"'
         return ResourceError(dead[0], hint, tuple(line for _, line in lines))
 
+    def ready(self, outputs: NodeOutputs) -> bool:  # noqa: ARG002
+        """Whether what no probe can see is done too; asked once all probes are green."""
+        return True
+
     def losses(self, spec: DeploySpec, current: NodeOutputs) -> tuple[str, ...]:  # noqa: ARG002
         """What bringing a deployed node to `spec` takes away, a line each; the person is asked first."""
         return ()
