@@ -18,7 +18,7 @@ from gridup_infra.building import arguments_elsewhere
 from gridup_infra.errors import ResourceError
 from gridup_infra.vm.ssh import Door, Session, entered
 from gridup_node import image
-from gridup_node.vm import release
+from gridup_node.vm import release, user_data
 
 FOLDER = ".gridup"
 """Of the user's home on the machine: the program, and what it keeps."""
@@ -45,7 +45,7 @@ class Releases:
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        program = release.program()
+        program = user_data.packed("gridup_node.vm.release", release.MODULES)
         self._program = f"{FOLDER}/release-{hashlib.sha256(program).hexdigest()[:12]}.pyz"
         self._content = program
 
