@@ -13,9 +13,14 @@ from gridup_infra.outputs import NodeOutputs
 from gridup_infra.spec import DeploySpec
 from gridup_infra.targets.base import Capability, Finding, Identity, Inspection
 from gridup_infra.vm.target import MachineTarget
+from gridup_node.services import Audience, openings
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     import pulumi
+
+    from gridup_infra.targets.aws.client import Cloud
 
 _SUBNET = re.compile(r"subnet-[0-9a-f]{8,17}")
 _SIZE = re.compile(r"[a-z0-9-]+\.[a-z0-9-]+")
@@ -44,7 +49,9 @@ class AwsTarget(MachineTarget):
                 "Deploy it there under another name, or destroy it first.",
             )
         if spec.subnet_id and not _SUBNET.fullmatch(spec.subnet_id):
-            raise UsageError(f"--subnet-id {spec.subnet_id!r}: a subnet's id is like subnet-0a1b2c3d4e5f67890.")
+            raise UsageError(
+                f"--subnet-id {spec.subnet_id!r}: a subnet's id is like subnet-0a1b2c3d4e5f67890."
+            )
         disk = spec.disk_size or naming.DEFAULT_DISK
         if disk > naming.DISK_MAX:
             raise UsageError(f"--disk-size {disk}: a disk has at most {naming.DISK_MAX} GB.")
@@ -67,21 +74,23 @@ class AwsTarget(MachineTarget):
         return resources.build(spec)
 
     def summary(self, spec: DeploySpec) -> tuple[str, ...]:
-        from gridup_infra.targets.aws import firewall, naming
+        from gridup_infra.targets.aws import naming
 
         region = spec.region or "its region"
         size, disk = spec.size or naming.DEFAULT_SIZE, spec.disk_size or naming.DEFAULT_DISK
         network = f"in the subnet {spec.subnet_id}" if spec.subnet_id else "with a network of its own"
         address = "no public address" if spec.private else "a public address"
-        staff = ", ".join(spec.allow_cidr) or "nobody"
-        web = ", ".join(spec.web_cidr) or "everybody"
-        ports = {who: [] for who in ("web", "staff")}  # type: dict[str, list[str]]
-        for port, audience in firewall.openings():
-            ports.setdefault(audience.value, []).append(str(port))
+        who = {
+            Audience.WEB: ", ".join(spec.web_cidr) or "everybody",
+            Audience.STAFF: ", ".join(spec.allow_cidr) or "nobody",
+        }
+        ports = {
+            audience: ", ".join(str(port) for port, its in openings() if its is audience) for audience in who
+        }
         return (
             f"a {size} instance in {region} {network}, {address}",
             f"an encrypted data disk of {disk} GB: data, secrets, keys",
-            f"open to {web}: {', '.join(ports['web'])}; to {staff}: {', '.join(ports['staff'])}",
+            "open to " + "; to ".join(f"{who[audience]}: {ports[audience]}" for audience in who),
         )
 
     def inspect(self, outputs: NodeOutputs) -> Inspection:
@@ -164,7 +173,7 @@ class AwsTarget(MachineTarget):
             yield Finding("AWS", True, f"account {account}, as {who}")
 
     @staticmethod
-    def _connected(outputs: NodeOutputs):  # type: ignore[no-untyped-def]  # noqa: ANN205
+    def _connected(outputs: NodeOutputs) -> AbstractContextManager[Cloud]:
         from gridup_infra.targets.aws.client import connected
 
         return connected(outputs.facts["region"], outputs.facts.get("account", ""))

@@ -103,13 +103,18 @@ class Cloud:
     ec2: Any
     once: Any
 
-    def made(self, find: Callable[[], Made | None], make: Callable[[Any], Made]) -> Made:
+    def made(
+        self, find: Callable[[], Made | None], make: Callable[[Any], Made], *, looked: bool = False
+    ) -> Made:
         """What `find` finds, else what `make` makes of the client it is given: once, whatever gets lost.
 
         A throttled call is made again. Where it is unsure whether it was accepted, or where EC2 does not know
         yet what the call refers to and we have just made, `find` looks before the next attempt.
+
+        Args:
+            looked: whether it is known already that `find` finds nothing.
         """
-        found = find()
+        found = None if looked else find()
         for attempt in range(1, ATTEMPTS + 1):
             if found is not None:
                 return found
@@ -164,7 +169,7 @@ def _worth_another(error: Exception) -> bool:
     return (
         isinstance(error, HTTPClientError)
         or code in THROTTLED | UNSURE
-        or code.endswith(".NotFound")
+        or code.endswith((".NotFound", ".Duplicate"))
         or (status >= 500 and code not in NO_ROOM)
     )
 
@@ -180,9 +185,7 @@ def _session(_environment: tuple[tuple[str, str], ...]) -> Any:
 
 
 @functools.lru_cache(maxsize=16)
-def _client(
-    service: str, region: str, once: bool, environment: tuple[tuple[str, str], ...]
-) -> Any:
+def _client(service: str, region: str, once: bool, environment: tuple[tuple[str, str], ...]) -> Any:
     from botocore.config import Config
 
     retries: dict[str, Any] = {"mode": "standard", "total_max_attempts": 1}

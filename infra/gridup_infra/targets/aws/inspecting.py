@@ -46,7 +46,7 @@ def inspect(cloud: Cloud, outputs: NodeOutputs) -> Inspection:
     wanted = {"size": spec.size, "group": facts["group"]}
     own = instances.drift(machine, wanted)
     if power is Power.STOPPED:
-        return Inspection(power, tuple([*(line for line in own if "stopped" not in line), *problems]))
+        return Inspection(power, (*(line for line in own if "stopped" not in line), *problems))
     problems = [*own, *problems]
     # Of the node on the machine nothing is known from here.
     whole = spec.no_node

@@ -1,9 +1,9 @@
 """A node's machine: launched in the first zone that has room, resized, stopped, started, ended.
 
-A zone may have no room for a size (InsufficientInstanceCapacity, Unsupported), and only the launch itself tells.
-Subnet and data disk are bound to a zone. So each zone is tried once: for the second and later ones the stack
-gets one more subnet (they cost nothing), and a blank disk moves along; a disk that may hold data does not, and
-then its zone is the only one.
+A zone may have no room for a size (InsufficientInstanceCapacity, Unsupported), and only the launch itself
+tells. Subnet and data disk are bound to a zone. So each zone is tried once: for the second and later ones the
+stack gets one more subnet (they cost nothing), and a blank disk moves along; a disk that may hold data does
+not, and then its zone is the only one.
 """
 
 from __future__ import annotations
@@ -95,8 +95,9 @@ def no_room(props: Mapping[str, Any], refused: Mapping[str, str], *, data: bool 
 def _unfit(error: Exception, props: Mapping[str, Any]) -> Exception:
     if code_of(error) in LIMITS:
         return ResourceError(
-            f"The AWS account's quota has no room for {props['size']} in {props['region']} ({code_of(error)}).",
-            "Choose a smaller --size or another --region, or ask AWS for a higher quota (Service Quotas, EC2).",
+            f"The AWS account's quota has no room for {props['size']} in {props['region']} "
+            f"({code_of(error)}).",
+            "Choose a smaller --size or another --region, or ask AWS for a higher quota (Service Quotas).",
         )
     return error
 
@@ -158,7 +159,11 @@ def request(props: Mapping[str, Any], subnet: str, user_data: bytes) -> dict[str
         # boto3 does the base64.
         "UserData": user_data,
         "InstanceInitiatedShutdownBehavior": "stop",
-        "MetadataOptions": {"HttpEndpoint": "enabled", "HttpTokens": "required", "HttpPutResponseHopLimit": 1},
+        "MetadataOptions": {
+            "HttpEndpoint": "enabled",
+            "HttpTokens": "required",
+            "HttpPutResponseHopLimit": 1,
+        },
         "BlockDeviceMappings": [
             {
                 "DeviceName": props["image"]["root"],

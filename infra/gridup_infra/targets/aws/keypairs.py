@@ -1,4 +1,4 @@
-"""The deployer's public key where EC2 knows it: it goes to the machine beside the user-data, and is no secret."""
+"""The deployer's public key where EC2 knows it."""
 
 from __future__ import annotations
 

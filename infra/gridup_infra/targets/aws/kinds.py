@@ -52,9 +52,7 @@ GROUP = Kind(
     "security group", "security-group", "describe_security_groups", "SecurityGroups", "GroupId", "group-id"
 )
 KEY = Kind("key pair", "key-pair", "describe_key_pairs", "KeyPairs", "KeyPairId", "key-pair-id")
-ADDRESS = Kind(
-    "elastic IP", "elastic-ip", "describe_addresses", "Addresses", "AllocationId", "allocation-id"
-)
+ADDRESS = Kind("elastic IP", "elastic-ip", "describe_addresses", "Addresses", "AllocationId", "allocation-id")
 VOLUME = Kind(
     "volume", "volume", "describe_volumes", "Volumes", "VolumeId", "volume-id", ("deleting", "deleted")
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import time
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any
 
 from gridup_infra.targets.aws import kinds, tags
@@ -12,18 +13,19 @@ from gridup_infra.targets.aws.client import POLL_SECONDS, Cloud, code_of, is_mis
 from gridup_infra.targets.aws.kinds import Kind, Thing
 
 CIDR = "10.53.0.0/16"
-"""Of the stack's own network: apart from Docker's own 172.17.0.0/16 and its followers, and from 10.0.0.0/16."""
+"""Of the stack's own network: apart from Docker's 172.17.0.0/16 and its followers."""
 
 WORLD = ("0.0.0.0/0", "::/0")
 
 DELETE_SECONDS = 180.0
 """For what uses a thing to be gone: the network interface of an ended machine lingers some seconds."""
 
+
 def vpc(cloud: Cloud, props: Mapping[str, Any]) -> Thing:
     def make(ec2: Any) -> Thing:
-        made: Thing = ec2.create_vpc(
-            CidrBlock=CIDR, TagSpecifications=tags.specification(props, "vpc")
-        )["Vpc"]
+        made: Thing = ec2.create_vpc(CidrBlock=CIDR, TagSpecifications=tags.specification(props, "vpc"))[
+            "Vpc"
+        ]
         return made
 
     return cloud.made(lambda: kinds.find(cloud, kinds.VPC, props), make)
@@ -35,7 +37,7 @@ def subnets(cloud: Cloud, props: Mapping[str, Any]) -> list[Thing]:
 
 
 def subnet(cloud: Cloud, props: Mapping[str, Any], zone: str) -> Thing:
-    """The stack's subnet in a zone."""
+    """A new subnet of the stack's, in a zone that has none."""
     block = list(ipaddress.ip_network(CIDR).subnets(new_prefix=24))[_number(props["every_zone"], zone)]
 
     def find() -> Thing | None:
@@ -50,7 +52,7 @@ def subnet(cloud: Cloud, props: Mapping[str, Any], zone: str) -> Thing:
         )["Subnet"]
         return made
 
-    return cloud.made(find, make)
+    return cloud.made(find, make, looked=True)
 
 
 def _number(zones: Iterable[str], zone: str) -> int:
@@ -88,10 +90,8 @@ def gateway_drift(found: Thing, props: Mapping[str, Any]) -> list[str]:
 def remove_gateway(cloud: Cloud, found: Thing) -> None:
     id_ = found["InternetGatewayId"]
     for row in found.get("Attachments") or ():
-        removed(
-            lambda vpc=row["VpcId"]: cloud.ec2.detach_internet_gateway(InternetGatewayId=id_, VpcId=vpc),
-            gone=("Gateway.NotAttached",),
-        )
+        detach = partial(cloud.ec2.detach_internet_gateway, InternetGatewayId=id_, VpcId=row["VpcId"])
+        removed(detach, gone=("Gateway.NotAttached",))
     removed(lambda: cloud.ec2.delete_internet_gateway(InternetGatewayId=id_))
 
 
@@ -109,9 +109,7 @@ def routes(cloud: Cloud, props: Mapping[str, Any]) -> Thing:
     if (target := _way_out(found)) != props["gateway"]:
         change = cloud.ec2.replace_route if target is not None else cloud.ec2.create_route
         cloud.again(
-            lambda: change(
-                RouteTableId=id_, DestinationCidrBlock=WORLD[0], GatewayId=props["gateway"]
-            )
+            lambda: change(RouteTableId=id_, DestinationCidrBlock=WORLD[0], GatewayId=props["gateway"])
         )
     for subnet in {props["subnet"]} - _users(found):
         associate(cloud, id_, subnet)
@@ -151,7 +149,7 @@ def remove_routes(cloud: Cloud, found: Thing) -> None:
     for row in found.get("Associations") or ():
         if not row.get("Main"):
             id_ = row["RouteTableAssociationId"]
-            removed(lambda id_=id_: cloud.ec2.disassociate_route_table(AssociationId=id_))
+            removed(partial(cloud.ec2.disassociate_route_table, AssociationId=id_))
     removed(lambda: cloud.ec2.delete_route_table(RouteTableId=found["RouteTableId"]))
 
 
@@ -163,7 +161,7 @@ def remove(cloud: Cloud, kind: Kind, found: Thing) -> None:
         kinds.GATEWAY.title: lambda: remove_gateway(cloud, found),
         kinds.ROUTES.title: lambda: remove_routes(cloud, found),
         kinds.GROUP.title: lambda: cloud.ec2.delete_security_group(GroupId=found["GroupId"]),
-        kinds.KEY.title: lambda: cloud.ec2.delete_key_pair(KeyPairId=found["KeyPairId"]),
+        kinds.KEY.title: lambda: cloud.ec2.delete_key_pair(KeyName=found["KeyName"]),
         kinds.INTERFACE.title: lambda: cloud.ec2.delete_network_interface(
             NetworkInterfaceId=found["NetworkInterfaceId"]
         ),

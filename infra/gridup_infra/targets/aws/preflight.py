@@ -159,7 +159,7 @@ def _quota(cloud: Cloud, spec: DeploySpec) -> None:
         raise PreflightError(
             f"The AWS account may run {most_vcpus:g} vCPUs in {spec.region} and runs {running:g}: "
             f"{spec.size} needs {vcpus}.",
-            "Choose a smaller --size or another --region, or ask AWS for a higher quota (Service Quotas, EC2).",
+            "Choose a smaller --size or another --region, or ask AWS for a higher quota (Service Quotas).",
         )
     addresses, had = most.result(), taken.result()
     if not spec.private and addresses is not None and had is not None and had >= addresses:

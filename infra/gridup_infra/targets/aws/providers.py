@@ -1,4 +1,4 @@
-"""The providers of the AWS target's resources: what the engine asks for, done with the modules beside this one.
+"""The providers of the AWS target's resources: what the engine asks for, done by the modules beside this.
 
 A disk or a subnet is found by its tags and not by the id in the state: a launch that had to go to another
 zone has moved it (see `instances`). All else is found by its id.
@@ -414,7 +414,10 @@ class InstanceProvider(AwsProvider):
         def create() -> CreateResult:
             with _cloud(props) as cloud:
                 found = instances.launch(
-                    cloud, props, lambda disk: self._user_data(props, disk), lambda text: tell("instance", text)
+                    cloud,
+                    props,
+                    lambda disk: self._user_data(props, disk),
+                    lambda text: tell("instance", text),
                 )
             return CreateResult(found["InstanceId"], {**plain(props), **self._told(found), DRIFT: []})
 
@@ -447,7 +450,7 @@ class InstanceProvider(AwsProvider):
 
     @staticmethod
     def _user_data(props: Properties, disk: str) -> bytes:
-        told = {
+        told: dict[str, Any] = {
             name: tuple(value) if isinstance(value, list) else value
             for name, value in plain(props["host"]).items()
         }
@@ -504,7 +507,7 @@ class AttachmentProvider(AwsProvider):
             with _cloud(props) as cloud:
                 if kinds.get(cloud, kinds.INSTANCE, props["instance"]) is None:
                     return
-                # The disk is in use by what runs there; and a stopped machine is about to go, or to be started.
+                # The disk is in use by what runs there.
                 instances.stop(cloud, props["instance"])
                 volumes.detach(cloud, props["volume"], props["instance"])
 

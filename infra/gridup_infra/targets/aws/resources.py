@@ -191,7 +191,9 @@ def build(spec: DeploySpec) -> pulumi.Output[NodeOutputs]:
     if not spec.subnet_id:
         vpc, routes = _network(common, place, network, after)
     group = SecurityGroup(
-        "security-group", {**common, "vpc": vpc, "rules": firewall.rules(spec.allow_cidr, spec.web_cidr)}, after
+        "security-group",
+        {**common, "vpc": vpc, "rules": firewall.rules(spec.allow_cidr, spec.web_cidr)},
+        after,
     )
     volume = Volume(
         "volume",
@@ -275,4 +277,3 @@ def _host(spec: DeploySpec, public_key: str) -> dict[str, Any]:
 
 def _outputs(spec: DeploySpec, known: Mapping[str, Any]) -> NodeOutputs:
     return machine_node.node_outputs(spec, known["address"], known["vm"], naming.facts(spec, known))
-

@@ -1,4 +1,4 @@
-"""The disk with a node's data: made, grown, kept when its stack goes, taken over by the next node of its name."""
+"""The disk with a node's data: made, grown, kept when its stack goes, taken over by the next of its name."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def ensure(cloud: Cloud, props: Mapping[str, Any], zone: str) -> Thing:
 
 
 def make(cloud: Cloud, props: Mapping[str, Any], zone: str) -> Thing:
-    """A new, blank disk in a zone; the one that is there in it already, where there is one."""
+    """A new, blank disk in a zone that has none of the stack's."""
 
     def find() -> Thing | None:
         return next((row for row in own(cloud, props) if row["AvailabilityZone"] == zone), None)
@@ -62,7 +62,7 @@ def make(cloud: Cloud, props: Mapping[str, Any], zone: str) -> Thing:
         )
         return made
 
-    return cloud.made(find, create)
+    return cloud.made(find, create, looked=True)
 
 
 def wanted_size(props: Mapping[str, Any]) -> int:
@@ -89,9 +89,7 @@ def grown(cloud: Cloud, volume: Thing, props: Mapping[str, Any]) -> Thing:
 
 def mark_used(cloud: Cloud, volume: str) -> None:
     """From here on the disk is never taken for a blank one."""
-    cloud.again(
-        lambda: cloud.ec2.create_tags(Resources=[volume], Tags=tags.listed({tags.USED: "true"}))
-    )
+    cloud.again(lambda: cloud.ec2.create_tags(Resources=[volume], Tags=tags.listed({tags.USED: "true"})))
 
 
 def keep(cloud: Cloud, props: Mapping[str, Any]) -> None:
@@ -137,9 +135,18 @@ def attach(cloud: Cloud, volume: str, instance: str) -> None:
     Raises:
         ResourceError: another machine has it, or it took too long.
     """
-    if not wait_until(lambda: _settled(cloud, volume), timeout=READY_SECONDS, every=POLL_SECONDS):
+    seen: list[Thing] = []
+
+    def look() -> Thing:
+        found = kinds.get(cloud, kinds.VOLUME, volume) or {}
+        seen[:] = [found]
+        return found
+
+    if not wait_until(
+        lambda: kinds.state_of(look()) in ("available", "in-use"), timeout=READY_SECONDS, every=POLL_SECONDS
+    ):
         raise ResourceError(f"The data disk {volume} was not ready within {READY_SECONDS:g} s.")
-    holder = attached_to(kinds.get(cloud, kinds.VOLUME, volume))
+    holder = attached_to(seen[0])
     if holder and holder != instance:
         raise ResourceError(
             f"The data disk {volume} is attached to {holder}.", "Detach it there, and deploy again."
@@ -150,9 +157,7 @@ def attach(cloud: Cloud, volume: str, instance: str) -> None:
         )
         moment("Attachment.attached")
     if not wait_until(
-        lambda: _attachment(kinds.get(cloud, kinds.VOLUME, volume)).get("State") == "attached",
-        timeout=READY_SECONDS,
-        every=POLL_SECONDS,
+        lambda: _attachment(look()).get("State") == "attached", timeout=READY_SECONDS, every=POLL_SECONDS
     ):
         raise ResourceError(f"The data disk {volume} was not attached within {READY_SECONDS:g} s.")
 
@@ -183,11 +188,6 @@ def attached_to(volume: Mapping[str, Any] | None) -> str:
 def _attachment(volume: Mapping[str, Any] | None) -> Mapping[str, Any]:
     rows = (volume or {}).get("Attachments") or ()
     return next((row for row in rows if row.get("State") != "detached"), {})
-
-
-def _settled(cloud: Cloud, volume: str) -> bool:
-    found = kinds.get(cloud, kinds.VOLUME, volume)
-    return kinds.state_of(found or {}) in ("available", "in-use")
 
 
 def _kept(cloud: Cloud, props: Mapping[str, Any]) -> Thing | None:
