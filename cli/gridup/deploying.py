@@ -72,21 +72,17 @@ class How:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a node should be, where, and what the state has of it."""
+    """What a node should be, where, what the state has of it, and what going there takes away."""
 
     spec: DeploySpec
     target: Target
     record: Record | None
+    losses: tuple[str, ...] = ()
 
     @property
     def current(self) -> NodeOutputs | None:
         """The node as it is deployed; None for a new one, and for one whose making was broken off."""
         return self.record.outputs if self.record else None
-
-    @property
-    def losses(self) -> tuple[str, ...]:
-        """What bringing the node there takes away, a line each."""
-        return self.target.losses(self.spec, self.current) if self.current else ()
 
 
 def plan(session: Session, name: str, asked: Mapping[str, Any], defaults: Mapping[str, Any]) -> Plan:
@@ -100,7 +96,9 @@ def plan(session: Session, name: str, asked: Mapping[str, Any], defaults: Mappin
     record = session.state.read(stack)
     stored = session.settings.stored_config(stack)
     spec, target = resolve(asked, defaults, name, record, stored, session.state.secret, session.prepare)
-    return Plan(opened(session, spec, target), target, record)
+    spec = opened(session, spec, target)
+    losses = target.losses(spec, record.outputs) if record and record.outputs else ()
+    return Plan(spec, target, record, losses)
 
 
 def deploy(
@@ -130,7 +128,7 @@ def deploy(
             outputs = outputs_of(session, spec.stack)
             results = None
             if how.wait or how.password is not None:
-                results = health.wait_healthy(target, outputs, reporter, how.timeout)
+                results = health.wait_healthy(target, outputs, reporter, how.timeout, own=session.own_address)
             if how.password is not None:
                 set_password(target, outputs, reporter, how.password)
     show(session.ui, outputs, report, results)
@@ -146,8 +144,8 @@ def agree(ui: Ui, plan: Plan, *, yes: bool) -> None:
         DeclinedError: the answer was not yes.
     """
     name, title = plan.spec.name, plan.target.title
-    if losses := plan.losses:
-        about = [f'This changes "{name}", and takes away:', *(f"  - {line}" for line in losses)]
+    if plan.losses:
+        about = [f'This changes "{name}", and takes away:', *(f"  - {line}" for line in plan.losses)]
         ui.confirm(f'Change "{name}"?', yes=yes, about=about)
     elif plan.record is None and Capability.REGION in plan.target.capabilities and (yes or ui.interactive):
         about = [f'This makes "{name}" on {title}:']
@@ -163,7 +161,7 @@ def opened(session: Session, spec: DeploySpec, target: Target) -> DeploySpec:
     """
     if Capability.FIREWALL not in target.capabilities or spec.allow_cidr:
         return spec
-    address = session.own_address
+    address = session.own_address()
     if address is None:
         raise UsageError(
             "ssh and jupyter are opened to your own public address alone, and that can't be told from here.",
@@ -286,6 +284,13 @@ def show(ui: Ui, outputs: NodeOutputs, report: Report, results: Any) -> None:
             ui.say("Nothing changed: the node is as asked.")
         else:
             ui.say(f"Done: {plural(len({c.name for c in report.changes}), 'resource')} made or changed.")
+        if outputs.not_offered.get("api"):
+            ui.say(
+                f'The container host stands: gridup ssh "{name}". `gridup deploy --name "{name}"` goes on.'
+            )
+            return
         ui.say(f'Log in as {outputs.spec.admin_email}; the password: gridup outputs "{name}" --show-secrets')
+        for line in health.trust(outputs):
+            ui.say(line)
 
     ui.result(data, human)

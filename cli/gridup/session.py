@@ -33,6 +33,7 @@ class Session:
         self.ui = ui
         self.settings = settings or Settings.load()
         self._extras: dict[str, GridupError | None] = {}
+        self._own: list[str | None] = []
         self._turn = threading.Lock()
 
     @classmethod
@@ -115,12 +116,17 @@ class Session:
             if failed := self._extras[target.extra]:
                 raise failed
 
-    @cached_property
     def own_address(self) -> str | None:
-        """The address that the internet sees this machine at; None when nobody tells. Asked once a run."""
-        from gridup import own_address
+        """The address that the internet sees this machine at; None when nobody tells.
 
-        return own_address.ask(own_address.url(self.settings.environment))
+        Asked once a run; any thread may call it.
+        """
+        with self._turn:
+            if not self._own:
+                from gridup import own_address
+
+                self._own.append(own_address.ask(own_address.url(self.settings.environment)))
+            return self._own[0]
 
     def binary(self, reporter: Reporter) -> Binary:
         """The pinned Pulumi engine, fetched or built when it is not there.

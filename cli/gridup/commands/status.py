@@ -102,7 +102,7 @@ def look(session: Session, record: Record, *, probe: bool) -> Row:
         return Row(record, inspection, None)
     from gridup import health, probes
 
-    results = probes.probe_all(health.endpoints(record.outputs), PROBE_SECONDS)
+    results = health.look(health.endpoints(record.outputs), PROBE_SECONDS, session.own_address)
     if inspection.power is Power.STARTING and probes.healthy(results):
         inspection = replace(inspection, power=Power.RUNNING)
     return Row(record, inspection, probes.to_json(results))
