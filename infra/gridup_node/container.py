@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from gridup_node import facts, keys, launch, secrets
-from gridup_node.render import Context, render
+from gridup_node.render import ACME_ROOT, Context, Tls, render
 from gridup_node.services import SERVICES, Service, ports, service
 
 TOLD = "GRIDUP_NODE"
@@ -51,6 +51,7 @@ def lay(home: Path, data: Path, row: Service, known: Mapping[str, Any], table: S
     tools = {row.needs: path} if row.needs and (path := shutil.which(row.needs)) else {}
     if tools:
         keys.ensure(data / "keys", "gridup", known.get("ssh_keys", ()))
+    tls = Tls(**known["tls"]) if "tls" in known else None
     context = Context(
         home=str(home),
         bin=str(Path(sys.executable).parent),
@@ -60,10 +61,13 @@ def lay(home: Path, data: Path, row: Service, known: Mapping[str, Any], table: S
         tools=tools,
         facts=dict(known),
         apart=True,
+        tls=tls,
     )
     files = render(context, table)
     for name in (*row.files, "node.json", "programs.json"):
         keys.write(home / "config" / name, files[name])
+    if tls and tls.acme_ca:
+        keys.write(home / "config" / ACME_ROOT, tls.acme_ca)
 
 
 def main(name: str) -> None:

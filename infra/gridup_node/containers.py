@@ -8,12 +8,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from gridup_node.container import TOLD, told
 from gridup_node.health import SERVICE
-from gridup_node.services import SERVICES, Service, backends, programs
+from gridup_node.services import (
+    FRONT,
+    REDIRECT_PORT,
+    SERVICES,
+    Service,
+    backends,
+    inside,
+    machine_fronted,
+    machine_ports,
+    programs,
+)
 
 VOLUME_PATH = "/var/lib/gridup"
 """Where every container of a node has its data; the image's GRIDUP_NODE_DATA."""
@@ -35,6 +45,7 @@ class Container:
         published: whether people connect to that port.
         after: services that must have proven themselves before this one is changed.
         stop_seconds: how long it may take to stop before it is killed.
+        doors: further ports that it is published at, each with the one in the container.
     """
 
     service: str
@@ -44,6 +55,7 @@ class Container:
     published: bool
     after: tuple[str, ...]
     stop_seconds: int
+    doors: Mapping[int, int] = field(default_factory=dict)
 
 
 def containers(known: Mapping[str, Any], table: Sequence[Service] = SERVICES) -> tuple[Container, ...]:
@@ -65,6 +77,24 @@ def containers(known: Mapping[str, Any], table: Sequence[Service] = SERVICES) ->
             stop_seconds=row.stop_seconds,
         )
         for row in programs(table)
+    )
+
+
+def machine_containers(
+    known: Mapping[str, Any], table: Sequence[Service] = SERVICES
+) -> tuple[Container, ...]:
+    """Those of a node on a machine of its own: the front door is the only one that people connect to.
+
+    What the machine itself serves has none.
+    """
+    own = machine_ports(table)
+    outside = [own[FRONT], REDIRECT_PORT, *(own[row.name] for row in machine_fronted(table))]
+    doors = {port: inside(port) for port in outside}
+    served = {row.name for row in table if row.machine_serves}
+    return tuple(
+        replace(part, published=False, doors=doors if part.service == FRONT else {})
+        for part in containers(known, table)
+        if part.service not in served
     )
 
 
@@ -92,6 +122,8 @@ def compose(
             "command": list(part.command),
             # Compose would fill in what looks like a variable.
             "environment": {key: text.replace("$", "$$") for key, text in part.environment.items()},
+            # What `docker exec` and `docker logs` find it by.
+            "container_name": f"{project}-{part.service}",
             "init": True,
             "restart": RESTART,
             "cap_drop": ["ALL"],
@@ -100,6 +132,8 @@ def compose(
             "stop_grace_period": f"{part.stop_seconds}s",
             "volumes": [f"{volume}:{VOLUME_PATH}"],
         }
+        if part.doors:
+            services[part.service]["ports"] = [f"{outer}:{inner}" for outer, inner in part.doors.items()]
         if part.published:
             host = f"[{bind}]" if ":" in bind else bind
             services[part.service]["ports"] = [f"{host}:{ports[part.service]}:{part.port}"]

@@ -9,12 +9,47 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from gridup_node.services import FRONT, SERVICES, Service, programs
+from gridup_node.services import (
+    FRONT,
+    REDIRECT_PORT,
+    SERVICES,
+    Service,
+    inside,
+    machine_fronted,
+    machine_ports,
+    programs,
+)
 
 LOOPBACK = "127.0.0.1"
+
+ACME_ROOT = "acme-root.pem"
+"""The file in `config/` with what `Tls.acme_ca` says."""
+
+
+@dataclass(frozen=True)
+class Tls:
+    """How the front door of a machine proves who it is.
+
+    Attributes:
+        name: the domain name or the IP address that people connect to.
+        acme: whether a certificate authority vouches for it, by ACME; else Caddy's own CA does.
+        email: told to that authority; empty for none.
+        acme_url: of the authority's directory; empty for public ones.
+        acme_ca: certificates (PEM) that the authority's server is trusted by; empty for the system's.
+    """
+
+    name: str
+    acme: bool = False
+    email: str = ""
+    acme_url: str = ""
+    acme_ca: str = ""
+
+    def told(self) -> dict[str, Any]:
+        """As the front door's container is told it."""
+        return {key: value for key, value in asdict(self).items() if value}
 
 
 @dataclass(frozen=True)
@@ -30,6 +65,7 @@ class Context:
         tools: paths of programs of the machine, by the name in `Service.needs`.
         facts: what the node may tell about itself; goes to node.json. Never a secret.
         apart: whether each program has a host of its own, a container, called like its service.
+        tls: for a machine of its own; plain http without it.
     """
 
     home: str
@@ -40,6 +76,7 @@ class Context:
     tools: Mapping[str, str] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
     apart: bool = False
+    tls: Tls | None = None
 
     def fill(self, template: str) -> str:
         """A template of the service table with this node's paths in it."""
@@ -92,28 +129,82 @@ def fingerprints(context: Context, table: Sequence[Service] = SERVICES) -> dict[
 
 
 def caddyfile(context: Context, table: Sequence[Service]) -> str:
-    """The front door: plain http on one port, passing each path on to the program that serves it."""
+    """The front door, passing each path on to the program that serves it.
+
+    Plain http on one port; on a machine of its own https, and http only to redirect there.
+    """
+    bind = context.bind if ":" not in context.bind else f"[{context.bind}]"
+    head = "# Written by Gridup; changes are seen by `gridup status` and put right by `gridup deploy`.\n"
+    # While the api starts every probe is a 502; the api's own log tells more than the proxy's.
+    log = "\tlog {\n\t\tlevel WARN\n\t\texclude http.log.error\n\t}\n"
+    if context.tls is None:
+        options = "\tadmin off\n\tauto_https off\n\tpersist_config off\n"
+        sites = {f"http://:{context.ports[FRONT]}": _routes(context, table)}
+    else:
+        options = _tls_options(context.tls, f"{context.home}/config/{ACME_ROOT}")
+        sites = _tls_sites(context, context.tls, table)
+    blocks = (f"\n{where} {{\n\tbind {bind}\n\theader -Server\n{what}}}\n" for where, what in sites.items())
+    return f"{head}{{\n{options}{log}}}\n{''.join(blocks)}"
+
+
+def _routes(context: Context, table: Sequence[Service]) -> str:
     routes = []
     for row in table:
         if not row.front_path:
             continue
-        upstream = context.upstream(row.served_by or row.name)
         paths = "*" if row.served_by else f"{row.front_path}/*"
-        routes.append(
-            f"\thandle {paths} {{\n\t\treverse_proxy {upstream} {{\n"
-            # A node that is starting answers 502 at once; the probes wait, not the proxy.
-            "\t\t\tlb_try_duration 0s\n\t\t}\n\t}\n"
-        )
+        upstream = context.upstream(row.served_by or row.name)
+        routes.append(f"\thandle {paths} {{\n{_passed_on(upstream, 2)}\t}}\n")
     # The most specific path first; `*` takes what is left.
     routes.sort(key=lambda text: text.startswith("\thandle * "))
-    bind = context.bind if ":" not in context.bind else f"[{context.bind}]"
-    return (
-        "# Written by Gridup; changes are seen by `gridup status` and put right by `gridup deploy`.\n"
-        "{\n\tadmin off\n\tauto_https off\n\tpersist_config off\n"
-        # While the api starts every probe is a 502; the api's own log tells more than the proxy's.
-        "\tlog {\n\t\tlevel WARN\n\t\texclude http.log.error\n\t}\n}\n\n"
-        f"http://:{context.ports[FRONT]} {{\n\tbind {bind}\n\theader -Server\n{''.join(routes)}}}\n"
-    )
+    return "".join(routes)
+
+
+def _passed_on(upstream: str, depth: int) -> str:
+    indent = "\t" * depth
+    # A node that is starting answers 502 at once; the probes wait, not the proxy.
+    return f"{indent}reverse_proxy {upstream} {{\n{indent}\tlb_try_duration 0s\n{indent}}}\n"
+
+
+def _tls_options(tls: Tls, acme_root: str) -> str:
+    """Caddy's global options: how it gets its certificate, and no port but those that are published."""
+    https, http = inside(machine_ports()[FRONT]), inside(REDIRECT_PORT)
+    lines = [
+        "admin off",
+        "persist_config off",
+        "auto_https disable_redirects",
+        f"https_port {https}",
+        f"http_port {http}",
+        # A client that connects to an IP address names no server (RFC 6066, section 3).
+        f"default_sni {tls.name}",
+        # HTTP/3 would be announced at a port that nobody outside finds.
+        "servers {\n\t\tprotocols h1 h2\n\t}",
+    ]
+    if not tls.acme:
+        lines += ["local_certs", "skip_install_trust"]
+    if tls.email:
+        lines.append(f"email {_word(tls.email)}")
+    if tls.acme_url:
+        lines.append(f"acme_ca {_word(tls.acme_url)}")
+    if tls.acme_ca:
+        lines.append(f"acme_ca_root {_word(acme_root)}")
+    return "".join(f"\t{line}\n" for line in lines)
+
+
+def _tls_sites(context: Context, tls: Tls, table: Sequence[Service]) -> dict[str, str]:
+    host = f"[{tls.name}]" if ":" in tls.name else tls.name
+    ports = machine_ports(table)
+    sites = {f"https://{host}:{inside(ports[FRONT])}": _routes(context, table)}
+    for row in machine_fronted(table):
+        sites[f"https://{host}:{inside(ports[row.name])}"] = _passed_on(context.upstream(row.name), 1)
+    # Whatever name it was asked by: the certificate is for this one.
+    sites[f"http://:{inside(REDIRECT_PORT)}"] = f"\tredir https://{host}{{uri}} 308\n"
+    return sites
+
+
+def _word(text: str) -> str:
+    """One word of a Caddyfile."""
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
 def node_json(context: Context) -> str:

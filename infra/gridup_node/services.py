@@ -112,6 +112,7 @@ SERVICES: tuple[Service, ...] = (
         proof=Proof.ANY,
         environment={"XDG_DATA_HOME": "{home}/proxy", "XDG_CONFIG_HOME": "{home}/proxy"},
         files=("Caddyfile",),
+        knows=("tls",),
         stop_seconds=5,
     ),
     Service(
@@ -222,3 +223,17 @@ def openings(table: Sequence[Service] = SERVICES) -> tuple[tuple[int, Audience],
     """What a machine's firewall lets in (TCP), each port with who may reach it."""
     rows = [(row.machine_port, row.audience) for row in table if row.machine_port]
     return tuple(sorted([*rows, (REDIRECT_PORT, Audience.WEB)], key=lambda row: row[0]))
+
+
+def inside(port: int) -> int:
+    """What a program without any rights listens on in its container, where people find it at `port`."""
+    return port if port >= 1024 else port + 8000
+
+
+def machine_fronted(table: Sequence[Service] = SERVICES) -> tuple[Service, ...]:
+    """The programs with a port of their own on a machine that the front door serves there, with its TLS."""
+    return tuple(
+        row
+        for row in programs(table)
+        if row.machine_port and row.speaks_http and not row.machine_serves and row.name != FRONT
+    )

@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 from docker.context import ContextAPI
 
+from gridup_infra.building import MIRRORS, PROXIES, build_arguments
 from gridup_infra.errors import PreflightError
 from gridup_infra.spec import DeploySpec
 from gridup_infra.targets.docker import DockerTarget, client
 from gridup_infra.targets.docker.client import UnreachableError, address_of, chosen_host, connect, is_here
-from gridup_infra.targets.docker.images import MIRRORS, PROXIES, build_arguments
 from support.http_rig import always, free_port, json_reply, reply, serve, silent
 from support.inside import Inside, inside
 

@@ -12,6 +12,7 @@ from typing import Any
 import docker
 import pytest
 
+from gridup_infra.building import MIRRORS
 from gridup_infra.spec import DeploySpec
 from gridup_infra.targets.docker import images, marks, nodes
 from gridup_infra.targets.docker.client import connected
@@ -58,7 +59,7 @@ class TestContext:
     def test_the_dockerfile_takes_all_that_is_in_it(self) -> None:
         text = image.context("latest")["Dockerfile"].decode()
         assert f"ARG BASE_IMAGE={image.BASE_IMAGE}\n" in text
-        for argument in images.MIRRORS:
+        for argument in MIRRORS:
             assert f"ARG {argument}\n" in text
         assert f"GRIDUP_NODE_DATA={VOLUME_PATH}\n" in text
 

@@ -204,18 +204,27 @@ def _files(host: Host) -> dict[str, bytes]:
 
 
 def program() -> bytes:
-    """The program `host` as one file that Python runs: a zip of its modules, without what only readers need.
+    """The program `host` as one file that Python runs."""
+    return packed("gridup_node.vm.host", [f"vm/{name}" for name in MODULES])
+
+
+def packed(main: str, modules: Iterable[str]) -> bytes:
+    """Modules of `gridup_node` as one file that Python runs, without what only their readers need.
 
     The same bytes for the same modules. Not compressed in itself, so that the whole packs better.
+
+    Args:
+        main: the module whose `main` is run; what that returns is the exit code.
+        modules: by their path in the package, without `.py`.
     """
-    own = Path(__file__).parent
+    own = Path(__file__).parents[1]
     files = {
-        "__main__.py": "import sys\n\nfrom gridup_node.vm.host import main\n\nsys.exit(main())\n",
+        "__main__.py": f"import sys\n\nfrom {main} import main\n\nsys.exit(main())\n",
         "gridup_node/__init__.py": "",
         "gridup_node/vm/__init__.py": "",
     }
-    for name in MODULES:
-        files[f"gridup_node/vm/{name}.py"] = stripped((own / f"{name}.py").read_text(encoding="utf-8"))
+    for name in modules:
+        files[f"gridup_node/{name}.py"] = stripped((own / f"{name}.py").read_text(encoding="utf-8"))
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
         for name, text in files.items():

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from gridup_infra.building import BASE_IMAGE_VARIABLE
 from gridup_infra.errors import GridupError, PreflightError, ResourceError
 from gridup_infra.outputs import NodeOutputs
 from gridup_infra.spec import DeploySpec
@@ -28,8 +29,6 @@ from gridup_node import catalog, containers
 if TYPE_CHECKING:
     import docker
     import pulumi
-
-BASE_IMAGE_VARIABLE = "GRIDUP_BASE_IMAGE"
 
 IMAGE_BYTES = 4_000_000_000
 """Free space for a build: the image of 1.1 GB, and the stage that its environment is made in."""

@@ -7,11 +7,11 @@ node uses. Each stack has an image of its own on top of it, which is nothing but
 from __future__ import annotations
 
 import io
-import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from gridup_infra.building import build_arguments
 from gridup_infra.errors import ResourceError
 from gridup_infra.locking import locked
 from gridup_infra.paths import Home
@@ -24,16 +24,6 @@ if TYPE_CHECKING:
 
 REPOSITORY = "gridup-node"
 """Of the shared images."""
-
-MIRRORS = {
-    "PIP_INDEX_URL": ("PIP_INDEX_URL",),
-    "PIP_EXTRA_INDEX_URL": ("PIP_EXTRA_INDEX_URL",),
-    "UV_DEFAULT_INDEX": ("UV_DEFAULT_INDEX", "UV_INDEX_URL", "PIP_INDEX_URL"),
-    "UV_INDEX": ("UV_INDEX", "UV_EXTRA_INDEX_URL", "PIP_EXTRA_INDEX_URL"),
-}
-"""The build's arguments -> the person's variables that say the same; the first that is set counts."""
-
-PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
 
 Say = Callable[[str], None]
 
@@ -160,18 +150,6 @@ def remove_shared(client: docker.DockerClient, name: str) -> None:
         return
     except docker.errors.APIError as error:
         raise ResourceError(f"The image {name} could not be removed: {reason(error)}.") from error
-
-
-def build_arguments() -> dict[str, str]:
-    """The person's proxies and package mirrors, as the build takes them."""
-    found = {}
-    for ours, theirs in MIRRORS.items():
-        if value := next((os.environ[name] for name in theirs if os.environ.get(name)), ""):
-            found[ours] = value
-    for name in (*PROXIES, *(name.lower() for name in PROXIES)):
-        if value := os.environ.get(name, ""):
-            found[name] = value
-    return found
 
 
 def _find(client: docker.DockerClient, name: str) -> dict[str, Any] | None:

@@ -6,15 +6,14 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from gridup_infra import __version__
 from gridup_infra.outputs import NodeOutputs
 from gridup_infra.spec import DeploySpec
 from gridup_infra.targets import ports as port_choice
 from gridup_infra.targets.docker import images
 from gridup_infra.targets.docker.client import address_of, is_here
+from gridup_infra.telling import told_of
 from gridup_node import catalog, services
 from gridup_node.containers import containers
-from gridup_node.services import FRONT
 
 USER = "gridup"
 """The image's own user, who runs all programs and logs in by ssh."""
@@ -73,22 +72,7 @@ def outputs(
 
 def known(spec: DeploySpec, ports: Mapping[str, int], version: str, bundle: str) -> dict[str, Any]:
     """What the node may know of itself. Its own ports are those within its network."""
-    node = outputs(spec, ports)
-    return {
-        "name": spec.name,
-        "node_type": spec.node_type,
-        "ports": services.ports(),
-        "endpoints": {
-            name: f"gridup ssh {spec.stack}" if name == "ssh" else endpoint.url
-            for name, endpoint in node.endpoints().items()
-            if name != FRONT and not endpoint.reason
-        },
-        "admin_email": spec.admin_email,
-        "gridup_version": __version__,
-        "syft_version": version,
-        "bundle": bundle,
-        "ssh_keys": list(spec.ssh_keys),
-    }
+    return told_of(outputs(spec, ports), version, bundle)
 
 
 def common(spec: DeploySpec) -> dict[str, Any]:

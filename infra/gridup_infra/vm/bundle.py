@@ -1,0 +1,132 @@
+"""The node's bundle on its way to a machine: what changed is copied, a program there does the rest.
+
+That program is `gridup_node.vm.release`, sent as one file. Nothing secret is in an argv or stays there:
+what a build needs of the deployer's mirrors and proxies comes with each call.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import tarfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from gridup_infra.building import arguments_elsewhere
+from gridup_infra.errors import ResourceError
+from gridup_infra.vm.ssh import Door, Session, entered
+from gridup_node import image
+from gridup_node.vm import release, user_data
+
+FOLDER = ".gridup"
+"""Of the user's home on the machine: the program, and what it keeps."""
+
+COPY_SECONDS = 300.0
+LOOK_SECONDS = 60.0
+DOWN_SECONDS = 120.0
+
+APPLY_SECONDS = 3600.0
+"""For a build, both versions' health and the waiting for another run. Each step there has a shorter limit."""
+
+Say = Callable[[str], None]
+
+
+@contextmanager
+def releasing(door: Door, *, timeout: float, say: Say | None = None) -> Iterator[Releases]:
+    """The releases of the machine behind `door`. Raises as `ssh.entered` does."""
+    with entered(door, timeout=timeout, say=say) as session:
+        yield Releases(session)
+
+
+class Releases:
+    """What is released on a machine. Made by `releasing`."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        program = user_data.packed("gridup_node.vm.release", release.MODULES)
+        self._program = f"{FOLDER}/release-{hashlib.sha256(program).hexdigest()[:12]}.pyz"
+        self._content = program
+
+    def apply(self, plan: Mapping[str, Any], version: str, say: Say) -> dict[str, Any]:
+        """Make `plan` the release; see `release.Plan`. The former one serves on where that fails.
+
+        Args:
+            version: of syft; the files of the build are sent where there are other ones.
+
+        Returns:
+            `release.look`'s report of the machine after it.
+
+        Raises:
+            ResourceError: it could not be built, or did not become healthy.
+        """
+        self._send_program()
+        files = {} if plan["pull"] else image.context(version)
+        hashes = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
+        if files:
+            say("comparing files")
+            self._send(dict(zip(hashes.values(), files.values(), strict=True)), say)
+        told = {**plan, "files": hashes, "arguments": {} if plan["pull"] else arguments_elsewhere()}
+        return self._call("apply", told, say, timeout=APPLY_SECONDS)
+
+    def look(self) -> dict[str, Any]:
+        """What is released and how it is, as `release.look` reports it; sends its program where it is not."""
+        self._send_program()
+        return self._call("look", {}, lambda _text: None, timeout=LOOK_SECONDS)
+
+    def down(self) -> None:
+        """Stop the node and remove its containers; the data stays."""
+        self._send_program()
+        self._call("down", {}, lambda _text: None, timeout=DOWN_SECONDS)
+
+    def _send_program(self) -> None:
+        there = self._session.run(["test", "-s", self._program], timeout=LOOK_SECONDS)
+        if not there.ok:
+            self._session.put(self._program, self._content, timeout=COPY_SECONDS)
+
+    def _send(self, content: Mapping[str, bytes], say: Say) -> None:
+        """Send the files whose hashes the machine does not know."""
+        missing = self._call("missing", sorted(content), say, timeout=LOOK_SECONDS)["missing"]
+        if not missing:
+            return
+        size = sum(len(content[name]) for name in missing)
+        say(f"copying {len(missing)} files ({size / 1e3:.0f} kB)")
+        buffer = io.BytesIO()
+        with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
+            for name in missing:
+                info = tarfile.TarInfo(name)
+                info.size = len(content[name])
+                tar.addfile(info, io.BytesIO(content[name]))
+        self._run("take", buffer.getvalue(), say, timeout=COPY_SECONDS)
+
+    def _call(self, command: str, told: object, say: Say, *, timeout: float) -> dict[str, Any]:
+        return self._run(command, json.dumps(told).encode(), say, timeout=timeout)
+
+    def _run(self, command: str, input: bytes, say: Say, *, timeout: float) -> dict[str, Any]:
+        """Run the program, whose output is lines of JSON: what it does, and at last what came of it."""
+        ended: dict[str, Any] = {}
+
+        def hear(line: str) -> None:
+            try:
+                told = json.loads(line)
+            except ValueError:
+                return
+            if isinstance(told, dict):
+                if "say" in told:
+                    say(str(told["say"]))
+                else:
+                    ended.update(told)
+
+        argv = ["python3", self._program, command]
+        try:
+            result = self._session.stream(argv, hear, timeout=timeout, input=input)
+        except TimeoutError as error:
+            raise ResourceError(f"The machine did not finish in time: {error}.") from None
+        if "done" in ended:
+            done: dict[str, Any] = ended["done"]
+            return done
+        if failed := ended.get("failed"):
+            raise ResourceError(failed["message"], failed["suggestion"], tuple(failed["details"]))
+        why = " ".join(result.tail(3)) or f"exit code {result.code}"
+        raise ResourceError(f"The node's program on the machine ended without a word: {why}.")

@@ -1,0 +1,331 @@
+"""Into a machine by ssh: asyncssh behind a face that waits, and that waits for nothing without a limit.
+
+A machine's host key is pinned: whoever answers with another one is refused. Neither the person's
+~/.ssh nor their agent has any part in it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import queue
+import random
+import shlex
+import threading
+import time
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from gridup_infra.errors import ResourceError
+from gridup_infra.processes import TAIL_LINES, Result
+from gridup_node import services
+from gridup_node.vm.machine import USER
+
+if TYPE_CHECKING:
+    import asyncssh
+
+KEY_TYPE = "ssh-ed25519"
+"""Of a machine's host key that is pinned; every sshd has one."""
+
+ATTEMPT_SECONDS = 15.0
+"""For one attempt to connect and log in."""
+
+ALIVE_SECONDS, ALIVE_COUNT = 15, 4
+"""A connection whose other end is silent for their product is given up."""
+
+GRACE_SECONDS = 10.0
+"""For asyncssh to give up by itself what has run out of time."""
+
+FIRST_PAUSE, LONGEST_PAUSE = 0.3, 5.0
+
+Answer = TypeVar("Answer")
+
+
+class ClosedError(ResourceError):
+    """The machine can't be entered, now or any more."""
+
+
+class HostKeyError(ClosedError):
+    """Somebody answers at the machine's address with another host key."""
+
+
+@dataclass(frozen=True)
+class Door:
+    """Where a machine is entered, and with what.
+
+    Attributes:
+        key: the private key, as OpenSSH writes it.
+        host_key: the machine's own, pinned, as a line; empty before the first contact.
+    """
+
+    address: str
+    key: str = field(repr=False)
+    host_key: str = ""
+    user: str = USER
+    port: int = services.service("ssh").machine_port
+
+
+@contextmanager
+def entered(door: Door, *, timeout: float, say: Callable[[str], None] | None = None) -> Iterator[Session]:
+    """Log in; one that does not answer yet is tried again until `timeout` seconds are over.
+
+    Args:
+        say: told why it has to wait, when that changes.
+
+    Raises:
+        HostKeyError: the host key is not the pinned one.
+        ClosedError: it could not be entered in time.
+    """
+    session = Session(door)
+    try:
+        session.open(timeout, say or (lambda _text: None))
+        yield session
+    finally:
+        session.close()
+
+
+class Session:
+    """A login, with a thread of its own that keeps it alive. Made by `entered`."""
+
+    def __init__(self, door: Door) -> None:
+        self._door = door
+        self._connection: asyncssh.SSHClientConnection | None = None
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True, name="gridup-ssh")
+        self._thread.start()
+
+    @property
+    def host_key(self) -> str:
+        """The machine's own key, as a line of OpenSSH's."""
+        key = self._open.get_server_host_key()
+        assert key is not None
+        return " ".join(key.export_public_key("openssh").decode().split()[:2])
+
+    def open(self, timeout: float, say: Callable[[str], None]) -> None:
+        """See `entered`."""
+        end, pause, said = time.monotonic() + timeout, FIRST_PAUSE, ""
+        while True:
+            try:
+                limit = max(1.0, min(ATTEMPT_SECONDS, end - time.monotonic()))
+                self._connection = self._wait(_connect(self._door, limit), limit)
+                return
+            except HostKeyError:
+                raise
+            except ClosedError as error:
+                if time.monotonic() + pause >= end:
+                    raise ClosedError(
+                        f"The machine at {self._door.address} could not be entered by ssh within "
+                        f"{timeout:g} s: {error.message}.",
+                        "Does it run, and does --allow-cidr hold the address that you come from?",
+                    ) from None
+                if error.message != said:
+                    said = error.message
+                    say(f"waiting for ssh: {said}")
+            time.sleep(pause * random.uniform(0.7, 1.0))  # noqa: S311
+            pause = min(pause * 1.6, LONGEST_PAUSE)
+
+    def run(self, argv: Sequence[str], *, timeout: float, input: bytes | None = None) -> Result:
+        """Run a program to its end and collect what it wrote. No word of `argv` is the shell's to read.
+
+        Raises:
+            TimeoutError: it took longer than `timeout` seconds; it may go on there.
+            ClosedError: the connection broke off.
+        """
+        return self._wait(self._run(argv, input, None, timeout), timeout)
+
+    def stream(
+        self, argv: Sequence[str], on_line: Callable[[str], None], *, timeout: float, input: bytes = b""
+    ) -> Result:
+        """As `run`, handing over each line of its stdout as it comes; the last lines stay in the result."""
+        return self._wait(self._run(argv, input, on_line, timeout), timeout)
+
+    def put(self, path: str, data: bytes, *, timeout: float) -> None:
+        """Write a file of the user's: whole or not at all, its owner's alone. Its folder is made.
+
+        Args:
+            path: below the user's home, or absolute.
+
+        Raises:
+            ClosedError: it could not be written, or the connection broke off.
+            TimeoutError: it took longer than `timeout` seconds.
+        """
+        script = 'umask 077 && mkdir -p -- "${1%/*}" && cat >"$1.$$" && mv -f -- "$1.$$" "$1"'
+        done = self.run(["sh", "-c", script, "put", path], timeout=timeout, input=data)
+        if not done.ok:
+            raise ClosedError(f"{path} could not be written on the machine: {' '.join(done.tail())}.")
+
+    def follow(self, commands: Mapping[str, Sequence[str]]) -> Iterator[tuple[str, str]]:
+        """The lines of several programs as they come, each with its program's name; ends when all have."""
+        found: queue.Queue[tuple[str, str] | None] = queue.Queue()
+
+        async def read(name: str, argv: Sequence[str]) -> None:
+            try:
+                process = await self._open.create_process(f"exec {shlex.join(argv)} 2>&1", encoding=None)
+                async for line in _lines(process.stdout):
+                    found.put((name, line))
+            except (OSError, _error()):
+                pass
+            finally:
+                found.put(None)
+
+        for name, argv in commands.items():
+            asyncio.run_coroutine_threadsafe(read(name, argv), self._loop)
+        left = len(commands)
+        while left:
+            item = found.get()
+            if item is None:
+                left -= 1
+            else:
+                yield item
+
+    def close(self) -> None:
+        """End it; what runs there is told by its input's end. Never fails."""
+        if self._connection is not None:
+            self._connection.abort()
+        with contextlib.suppress(TimeoutError, ClosedError):
+            self._wait(_cancel_all(), GRACE_SECONDS)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(timeout=GRACE_SECONDS)
+        if not self._thread.is_alive():
+            self._loop.close()
+
+    @property
+    def _open(self) -> asyncssh.SSHClientConnection:
+        assert self._connection is not None, "it is open within `entered`"
+        return self._connection
+
+    def _wait(self, work: Coroutine[Any, Any, Answer], timeout: float) -> Answer:
+        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return future.result(timeout + GRACE_SECONDS)
+        except BaseException:
+            future.cancel()
+            raise
+
+    async def _run(
+        self,
+        argv: Sequence[str],
+        input: bytes | None,
+        on_line: Callable[[str], None] | None,
+        timeout: float,
+    ) -> Result:
+        import asyncssh
+
+        try:
+            stdin = asyncssh.DEVNULL if input is None else asyncssh.PIPE
+            process = await self._open.create_process(shlex.join(argv), stdin=stdin, encoding=None)
+        except (OSError, asyncssh.Error) as error:
+            raise self._broke_off(error) from None
+        try:
+            parts = await asyncio.wait_for(_communicate(process, input, on_line), timeout)
+        except (TimeoutError, asyncio.TimeoutError):
+            raise TimeoutError(f"{argv[0]} did not end within {timeout:g} s") from None
+        except (OSError, asyncssh.Error) as error:
+            raise self._broke_off(error) from None
+        finally:
+            process.close()
+        code = process.returncode
+        if code is None:
+            raise self._broke_off(None)
+        return Result(tuple(argv), code, *parts)
+
+    def _broke_off(self, error: Exception | None) -> ClosedError:
+        why = f": {_reason(error)}" if error else ""
+        return ClosedError(f"The connection to {self._door.address} broke off{why}.", "Run the same again.")
+
+
+async def _connect(door: Door, timeout: float) -> asyncssh.SSHClientConnection:
+    """One attempt.
+
+    Raises:
+        HostKeyError: the host key is not the pinned one.
+        ClosedError: it failed otherwise; the message is the bare reason.
+    """
+    import asyncssh
+
+    pinned = asyncssh.import_public_key(door.host_key) if door.host_key else None
+    attempt = asyncssh.connect(
+        door.address,
+        door.port,
+        username=door.user,
+        client_keys=[asyncssh.import_private_key(door.key)],
+        known_hosts=([pinned], [], []) if pinned else None,
+        server_host_key_algs=[KEY_TYPE],
+        preferred_auth=["publickey"],
+        # None of the person's own settings.
+        config=None,
+        agent_path=None,
+        connect_timeout=timeout,
+        login_timeout=timeout,
+        keepalive_interval=ALIVE_SECONDS,
+        keepalive_count_max=ALIVE_COUNT,
+    )
+    try:
+        return await asyncio.wait_for(attempt, timeout)
+    except asyncssh.HostKeyNotVerifiable:
+        raise HostKeyError(
+            f"The host key of {door.address} is not the one that was pinned at first contact: "
+            "another machine answers at that address, or somebody is in between.",
+            "If the machine was replaced behind Gridup's back, `gridup deploy --new-machine` makes another.",
+        ) from None
+    except asyncssh.PermissionDenied:
+        # Before cloud-init has been there, the user has no key, or is not there yet.
+        raise ClosedError("the deployment's key is not accepted") from None
+    except (TimeoutError, asyncio.TimeoutError):
+        raise ClosedError("no answer") from None
+    except (OSError, asyncssh.Error) as error:
+        raise ClosedError(_reason(error)) from None
+
+
+async def _communicate(
+    process: asyncssh.SSHClientProcess[bytes], input: bytes | None, on_line: Callable[[str], None] | None
+) -> tuple[str, str]:
+    async def feed() -> None:
+        if input is not None:
+            # One that ended without reading it all is told of by its exit code.
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                process.stdin.write(input)
+                await process.stdin.drain()
+                process.stdin.write_eof()
+
+    async def output() -> str:
+        if on_line is None:
+            return (await process.stdout.read()).decode(errors="replace")
+        last: list[str] = []
+        async for line in _lines(process.stdout):
+            last.append(line)
+            del last[:-TAIL_LINES]
+            on_line(line)
+        return "\n".join(last)
+
+    async def errors() -> str:
+        return (await process.stderr.read()).decode(errors="replace")
+
+    _, out, err = await asyncio.gather(feed(), output(), errors())
+    await process.wait_closed()
+    return out, err
+
+
+async def _lines(reader: Any) -> Any:
+    async for line in reader:
+        yield line.decode(errors="replace").rstrip("\r\n")
+
+
+async def _cancel_all() -> None:
+    for task in asyncio.all_tasks():
+        if task is not asyncio.current_task():
+            task.cancel()
+    await asyncio.sleep(0)
+
+
+def _error() -> type[Exception]:
+    import asyncssh
+
+    return asyncssh.Error
+
+
+def _reason(error: Exception) -> str:
+    text = " ".join(str(error).split()).rstrip(".")
+    return text or type(error).__name__

@@ -1,0 +1,149 @@
+"""Into a node on a machine: by ssh to the machine, and by Docker there to the node's programs."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from gridup_infra.errors import ResourceError
+from gridup_infra.outputs import MANAGEMENT_KEY, NodeOutputs
+from gridup_infra.paths import Home, ensure_private, write_private
+from gridup_infra.processes import Result
+from gridup_infra.targets.base import Secret, SshAccess, WayIn
+from gridup_infra.vm import booting
+from gridup_infra.vm.node import HOST_KEY, IP, MACHINE, PROJECT
+from gridup_infra.vm.ssh import Door, Session, entered
+from gridup_node import keys
+from gridup_node.services import backends, service
+from gridup_node.vm.first_boot import State
+
+ENTER_SECONDS = 30.0
+
+LOG_SECONDS = 60.0
+
+JOURNAL = ("sudo", "journalctl", "--unit=ssh.service", "--no-pager", "--output=short-iso")
+"""The log of what the machine serves by itself, which is ssh."""
+
+
+class VmWayIn(WayIn):
+    """The machine of one node.
+
+    Args:
+        secret: reads the stack's management key.
+        enter_seconds: for a login; a machine that does not answer is tried again meanwhile.
+    """
+
+    def __init__(self, outputs: NodeOutputs, secret: Secret, enter_seconds: float = ENTER_SECONDS) -> None:
+        self._outputs = outputs
+        self._secret = secret
+        self._seconds = enter_seconds
+
+    def run(self, argv: Sequence[str], *, timeout: float, input: bytes | None = None) -> Result:
+        if reason := self._outputs.not_offered.get(backends()[0].name):
+            raise ResourceError(f"This machine has no node yet: {reason}.")
+        name = f"{PROJECT}-{backends()[0].name}"
+        words = ["docker", "exec", "--interactive", name, *argv]
+        with self.session() as session:
+            done = session.run(words, timeout=timeout, input=input)
+            if not done.ok and not self._runs(session, name):
+                raise ResourceError(
+                    f"The container {name} does not run on the machine.",
+                    f'`gridup logs "{self._outputs.spec.name}"` tells why; `gridup deploy` starts it.',
+                )
+        return Result(tuple(argv), done.code, done.stdout, done.stderr)
+
+    def logs(self, services: Sequence[str], *, lines: int, follow: bool) -> Iterator[tuple[str, str]]:
+        commands = {name: self._log(name, lines, follow) for name in services}
+        with self.session() as session:
+            if follow:
+                yield from session.follow(commands)
+                return
+            for name, argv in commands.items():
+                # Docker keeps a program's errors apart, and they are part of its log.
+                words = ["sh", "-c", 'exec "$@" 2>&1', "log", *argv]
+                for line in session.run(words, timeout=LOG_SECONDS).stdout.splitlines():
+                    yield name, line
+
+    def ssh(self) -> SshAccess:
+        door = self._door()
+        if not door.host_key:
+            # Pinned at this contact; OpenSSH itself would ask the person.
+            with self.session():
+                door = self._door()
+        key = self._folder() / keys.CLIENT_KEY
+        # Written each time: another machine's deploy may have left another one.
+        write_private(key, door.key.encode())
+        known_hosts = self._folder() / keys.KNOWN_HOSTS
+        return SshAccess(door.user, door.address, door.port, key, known_hosts)
+
+    def boot_state(self) -> State:
+        """How far the machine's first boot is.
+
+        Raises:
+            ClosedError: the machine can't be entered (yet).
+        """
+        with self.session() as session:
+            return booting.read_state(session)
+
+    def boot_tail(self) -> tuple[str, ...]:
+        """The end of the first boot's log.
+
+        Raises:
+            ClosedError: the machine can't be entered (yet).
+        """
+        with self.session() as session:
+            return booting.read_tail(session)
+
+    @contextmanager
+    def session(self) -> Iterator[Session]:
+        """A login on the machine.
+
+        Raises:
+            ClosedError: it can't be entered.
+        """
+        door = self._door()
+        with entered(door, timeout=self._seconds) as session:
+            self._pin(session.host_key)
+            yield session
+
+    def _door(self) -> Door:
+        key = self._secret(self._outputs.spec.stack, MANAGEMENT_KEY)
+        host_key = self._outputs.facts.get(HOST_KEY) or self._pinned()
+        return Door(
+            self._outputs.facts[IP], key, host_key, self._outputs.ssh_user, self._outputs.ports["ssh"]
+        )
+
+    def _pin(self, host_key: str) -> None:
+        """Keep the host key for OpenSSH, and for machines whose stack does not hold it (`--no-node`)."""
+        write_private(
+            self._folder() / keys.KNOWN_HOSTS, f"{self._mark()}\n{keys.known_hosts(host_key)}".encode()
+        )
+
+    def _pinned(self) -> str:
+        """What this deployer pinned at an earlier contact with this very machine; empty for none."""
+        with contextlib.suppress(FileNotFoundError):
+            first, _, rest = (self._folder() / keys.KNOWN_HOSTS).read_text().partition("\n")
+            if first == self._mark():
+                return rest.strip().removeprefix("* ")
+        return ""
+
+    def _mark(self) -> str:
+        return f"# {self._outputs.facts.get(MACHINE, '')} {self._outputs.facts[IP]}"
+
+    def _folder(self) -> Path:
+        return ensure_private(Home.default().stack(self._outputs.spec.stack) / "keys")
+
+    @staticmethod
+    def _runs(session: Session, container: str) -> bool:
+        argv = ["docker", "container", "inspect", "--format", "{{.State.Running}}", container]
+        return session.run(argv, timeout=LOG_SECONDS).stdout.strip() == "true"
+
+    @staticmethod
+    def _log(name: str, lines: int, follow: bool) -> list[str]:
+        own = service(name)
+        if own.machine_serves:
+            return [*JOURNAL, f"--lines={lines}", *["--follow"] * follow]
+        container = f"{PROJECT}-{own.served_by or own.name}"
+        return ["docker", "logs", f"--tail={lines}", *["--follow"] * follow, container]

@@ -1,0 +1,440 @@
+"""Runs on a machine as its user: what is released there, and how one release takes the place of another.
+
+    missing   which of these files (hashes) are not here
+    take      keep these files (a tar)
+    apply     make this plan the release; the former one serves on where that fails
+    look      what is released, and how it is
+    down      stop the node and remove its containers
+
+What a command needs comes on stdin; its output is lines of JSON: `say` for each step, at last `done`
+or `failed`. It goes on where whoever called it went away, and what was cut short is put right by the
+next run. `MODULES` are sent as one file; they need nothing but the standard library of Debian 13.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from gridup_node.image import archive
+from gridup_node.vm.engine import MADE, Engine, Failed, Say, given_up
+from gridup_node.vm.store import Store, write
+
+MODULES = ("catalog", "image/__init__", "vm/engine", "vm/store", "vm/release")
+"""Of the package `gridup_node`, what is sent."""
+
+LOCK_SECONDS = 2400.0
+"""For another run to end: it may be building."""
+
+CA_SECONDS = 20.0
+"""Until Caddy, which is healthy, must have laid down its CA's certificate."""
+
+CERTIFICATE_END = "-----END CERTIFICATE-----"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be released.
+
+    Attributes:
+        image: its reference; for one that is built its tag says what it is built from.
+        pull: whether it is pulled; else it is built.
+        base_image: what it is built from.
+        files: of the build, by path: their hashes. They are here.
+        arguments: of the build. They may hold passwords, and are kept nowhere.
+        project: compose's name for the node.
+        compose: the compose file.
+        first: services that must have proven themselves before the others are touched.
+        people: public keys of who may enter the machine, a line each, the deployer's own first.
+        ca_file: where the node's own CA has its certificate; empty where it has none.
+        health_seconds: until each program must have proven itself.
+    """
+
+    image: str
+    pull: bool
+    base_image: str
+    project: str
+    compose: str
+    first: tuple[str, ...]
+    people: tuple[str, ...]
+    ca_file: str
+    health_seconds: float
+    files: Mapping[str, str] = field(default_factory=dict)
+    arguments: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def parse(cls, told: Mapping[str, Any]) -> Plan:
+        """From what the deployer sends."""
+        own = {one.name for one in fields(cls)}
+        return cls(**{key: value for key, value in _frozen(told).items() if key in own})
+
+
+@dataclass(frozen=True)
+class Release:
+    """What was released, as it is kept: enough to bring it back.
+
+    Attributes:
+        id: a hash of the image's reference and the compose file.
+    """
+
+    id: str
+    image: str
+    project: str
+    compose: str
+    first: tuple[str, ...]
+    ca_file: str
+    files: tuple[str, ...]
+
+    @classmethod
+    def of(cls, plan: Plan) -> Release:
+        made = hashlib.sha256(f"{plan.image}\0{plan.compose}".encode()).hexdigest()[:12]
+        hashes = tuple(sorted(set(plan.files.values())))
+        return cls(made, plan.image, plan.project, marked(plan.compose), plan.first, plan.ca_file, hashes)
+
+    @property
+    def services(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self.compose)["services"]
+        return found
+
+
+@dataclass(frozen=True)
+class State:
+    """What this machine knows of its releases.
+
+    Attributes:
+        current: the one that has proven itself last.
+        former: the one before it, which could be brought back.
+        images: all that were brought here and not removed.
+        people: see `Plan`.
+    """
+
+    current: Release | None = None
+    former: Release | None = None
+    images: tuple[str, ...] = ()
+    people: tuple[str, ...] = ()
+
+    @classmethod
+    def load(cls, path: Path) -> State:
+        """As it was saved; nothing where there is none yet."""
+        try:
+            told = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return cls()
+        current, former = (_release(told[name]) for name in ("current", "former"))
+        return cls(current, former, tuple(told["images"]), tuple(told["people"]))
+
+    def save(self, path: Path) -> None:
+        write(path, json.dumps(asdict(self), indent=1).encode())
+
+
+def _release(told: dict[str, Any] | None) -> Release | None:
+    if told is None:
+        return None
+    return Release(**_frozen(told))
+
+
+def _frozen(told: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in told.items()}
+
+
+def marked(compose: str) -> str:
+    """A compose file in which each service has a label that says what its container is made by."""
+    whole = json.loads(compose)
+    for made in whole["services"].values():
+        digest = hashlib.sha256(json.dumps(made, sort_keys=True).encode()).hexdigest()[:16]
+        made["labels"] = {**made.get("labels", {}), MADE: digest}
+    return json.dumps(whole, indent=1)
+
+
+class Releases:
+    """The releases of this machine.
+
+    Args:
+        folder: where all is kept that is needed to bring one back.
+        user_home: of the user whose `authorized_keys` are kept.
+        say: hears what is being done.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        user_home: Path,
+        say: Say,
+        engine: Engine | None = None,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._folder = folder
+        self._keys = user_home / ".ssh" / "authorized_keys"
+        self._say = say
+        self._engine = engine or Engine()
+        self._sleep = sleep
+        self._saved = folder / "releases.json"
+        self.store = Store(folder / "files")
+
+    def apply(self, plan: Plan) -> dict[str, Any]:
+        """Make `plan` the release. The same once more changes nothing.
+
+        Raises:
+            Failed: it could not be; the former release serves, if there was one.
+        """
+        with self._alone():
+            state = State.load(self._saved)
+            self._let_in(plan.people)
+            state = State(state.current, state.former, state.images, plan.people)
+            state.save(self._saved)
+            wanted = Release.of(plan)
+            same = state.current is not None and state.current.id == wanted.id
+            if not same or self._problems(state):
+                # Of releases that failed.
+                state = self._forget_images(state, {plan.image})
+                self._have_image(plan)
+                images = tuple(sorted({*state.images, plan.image}))
+                state = State(state.current, state.former, images, plan.people)
+                state.save(self._saved)
+                self._change(wanted, plan.health_seconds, None if same else state.current)
+            former = state.former if same else state.current
+            state = State(wanted, former, state.images, plan.people)
+            state.save(self._saved)
+            kept = [release for release in (wanted, former) if release]
+            self.store.keep(name for release in kept for name in release.files)
+            state = self._forget_images(state, set())
+            return self._report(state, CA_SECONDS)
+
+    def look(self) -> dict[str, Any]:
+        """What is released and how it is.
+
+        Returns:
+            `release`: its id, empty for none. `problems`: what is not as it was made, a line each. `dead`:
+            programs that have given up, each with how. `ca`: the certificate (PEM) of the node's own CA.
+        """
+        return self._report(State.load(self._saved))
+
+    def down(self) -> dict[str, Any]:
+        """Stop the node and remove its containers; the data and the image stay.
+
+        Raises:
+            Failed: compose would not.
+        """
+        with self._alone():
+            current = State.load(self._saved).current
+            if current is not None:
+                self._say("stopping the node")
+                self._engine.down(current.project, self._lay(current))
+            return {}
+
+    def _have_image(self, plan: Plan) -> None:
+        if self._engine.has(plan.image):
+            return
+        if plan.pull:
+            self._say(f"pulling {plan.image}")
+            self._engine.pull(plan.image)
+            return
+        self._say("building the node's image")
+        context = archive({name: self.store.read(digest) for name, digest in plan.files.items()})
+        self._engine.build(plan.image, context, plan.base_image, plan.arguments, self._say)
+
+    def _change(self, wanted: Release, seconds: float, former: Release | None) -> None:
+        """Bring a release up, or the former one back.
+
+        Raises:
+            Failed: it did not become healthy.
+        """
+        try:
+            self._bring_up(wanted, seconds)
+        except Failed as error:
+            if former is None:
+                raise
+            self._say("going back to the former release")
+            try:
+                self._bring_up(former, seconds)
+                what = "The former release runs again."
+            except Failed as worse:
+                what = f"The former release does not run either: {worse.message}"
+            raise Failed(error.message, f"{error.suggestion} {what}".strip(), error.details) from error
+
+    def _bring_up(self, release: Release, seconds: float) -> None:
+        file = self._lay(release)
+        first = [name for name in release.services if name in release.first]
+        rest = [name for name in release.services if name not in release.first]
+        # A release that fails must fail before more of the node is touched than need be.
+        if first and rest:
+            self._say(f"starting {', '.join(first)}")
+            self._engine.up(release.project, file, first)
+            self._say(f"waiting for {', '.join(first)} to prove itself")
+            self._engine.prove(release.project, first, seconds)
+        self._say(f"starting {', '.join(rest or first)}")
+        self._engine.up(release.project, file)
+        self._say("waiting for all to prove themselves")
+        self._engine.prove(release.project, list(release.services), seconds)
+
+    def _lay(self, release: Release) -> str:
+        path = self._folder / "compose.json"
+        write(path, release.compose.encode())
+        return str(path)
+
+    def _problems(self, state: State) -> list[str]:
+        return [*self._states(state)[0], *self._intruders(state)]
+
+    def _states(self, state: State) -> tuple[list[str], list[str]]:
+        """What is not as it was made, and what has given up."""
+        current = state.current
+        if current is None:
+            return ["nothing is released on the machine"], []
+        names = {service: f"{current.project}-{service}" for service in current.services}
+        try:
+            found = self._engine.find(list(names.values()))
+        except Failed as error:
+            return [error.message.rstrip(".")], []
+        problems, dead = [], []
+        for service, name in names.items():
+            container = found.get(name)
+            if container is None:
+                problems.append(f"{service}: the container {name} is gone")
+                continue
+            told = container["State"]
+            if container["Config"]["Labels"].get(MADE) != current.services[service]["labels"][MADE]:
+                problems.append(f"{service}: the container was made otherwise")
+            elif how := given_up(container):
+                problems.append(f"{service} {how}")
+            elif told["Paused"]:
+                problems.append(f"{service}: the container is paused")
+            elif not told["Running"] and not told["Restarting"]:
+                problems.append(f"{service}: the container does not run (exit code {told['ExitCode']})")
+            if how := given_up(container):
+                dead.append(f"{service} {how}")
+        return problems, dead
+
+    def _intruders(self, state: State) -> list[str]:
+        try:
+            text = self._keys.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            text = ""
+        same = set(text.splitlines()) == set(state.people)
+        return [] if same else ["ssh: the keys of who may enter the machine were changed"]
+
+    def _let_in(self, people: Sequence[str]) -> None:
+        if not people:
+            raise Failed("Without a public key nobody could enter the machine any more.")
+        self._keys.parent.mkdir(mode=0o700, exist_ok=True)
+        write(self._keys, "".join(f"{line}\n" for line in people).encode())
+
+    def _report(self, state: State, ca_seconds: float = 0) -> dict[str, Any]:
+        problems, dead = self._states(state)
+        current = state.current
+        return {
+            "release": current.id if current else "",
+            "problems": [*problems, *self._intruders(state)],
+            "dead": dead,
+            "ca": self._ca(current, ca_seconds) if current and not problems else "",
+        }
+
+    def _ca(self, release: Release, seconds: float) -> str:
+        """The certificate of the node's own CA.
+
+        Raises:
+            Failed: there is none `seconds` after the front door was found healthy.
+        """
+        waited = 0.0
+        while release.ca_file:
+            with contextlib.suppress(OSError):
+                if CERTIFICATE_END in (text := Path(release.ca_file).read_text(encoding="ascii")):
+                    return text
+            if waited >= seconds:
+                if seconds:
+                    raise Failed(f"The node's CA has no certificate in {release.ca_file}.")
+                break
+            self._sleep(0.25)
+            waited += 0.25
+        return ""
+
+    def _forget_images(self, state: State, wanted: set[str]) -> State:
+        """Remove the images that neither the current nor the former release needs, nor one that is wanted."""
+        kept = wanted | {release.image for release in (state.current, state.former) if release}
+        if gone := [image for image in state.images if image not in kept]:
+            for image in gone:
+                self._engine.forget(image)
+            self._engine.forget_old_steps()
+            images = tuple(image for image in state.images if image in kept)
+            state = State(state.current, state.former, images, state.people)
+            state.save(self._saved)
+        return state
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """One run at a time; one that was left alone by its deployer goes on to its end."""
+        with (self._folder / "lock").open("w") as file:
+            waited = 0.0
+            while True:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if waited >= LOCK_SECONDS:
+                        raise Failed(
+                            f"Another run was still busy on the machine after {waited:g} s."
+                        ) from None
+                    if not waited:
+                        self._say("another run is busy on the machine, waiting for its end")
+                    self._sleep(1)
+                    waited += 1
+            yield
+
+
+def emit(**told: Any) -> None:
+    """A line for the deployer, if it is still there."""
+    try:
+        sys.stdout.write(json.dumps(told) + "\n")
+        sys.stdout.flush()
+    except OSError:
+        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 - to the program's end
+
+
+def main() -> int:
+    """The program: exit code 0 where the command could be carried out."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    os.umask(0o077)
+    command, folder = sys.argv[1], Path(sys.argv[0]).absolute().parent
+    releases = Releases(folder, Path.home(), lambda text: emit(say=text))
+    try:
+        emit(done=carry_out(releases, command))
+    except Failed as error:
+        emit(failed={"message": error.message, "suggestion": error.suggestion, "details": error.details})
+        return 1
+    for path in folder.glob("release-*.pyz"):
+        # Of other versions, which send theirs again.
+        if path.name != Path(sys.argv[0]).name and command == "apply":
+            path.unlink(missing_ok=True)
+    return 0
+
+
+def carry_out(releases: Releases, command: str) -> dict[str, Any]:
+    """One command, with what it needs from stdin.
+
+    Raises:
+        Failed: it could not be carried out.
+    """
+    if command == "take":
+        try:
+            return {"taken": releases.store.take(sys.stdin.buffer)}
+        except ValueError as error:
+            raise Failed(f"The copy to the machine broke off: {error}.", "Run the same again.") from None
+    told = json.load(sys.stdin)
+    if command == "missing":
+        return {"missing": releases.store.missing(told)}
+    if command == "apply":
+        return releases.apply(Plan.parse(told))
+    if command == "look":
+        return releases.look()
+    if command == "down":
+        return releases.down()
+    raise Failed(f"The machine's program has no command {command!r}.")

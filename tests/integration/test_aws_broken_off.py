@@ -1,0 +1,133 @@
+"""Deploys to AWS that are broken off just when AWS has accepted a call. Nothing is orphaned, nothing made twice."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from support import language_host
+from support.aws_node import DEPLOY, Account, deploy, killed
+from support.breaking import interrupt, locks
+from support.cli import Cli
+from support.containers import stack_id
+from support.moto_rig import ONE_OF_EACH, Moto
+from support.plain_pulumi import Plain
+
+pytestmark = pytest.mark.engine
+
+CHAIN = (
+    ("CreateVpc", "engine"),
+    ("AllocateAddress", "all"),
+    ("CreateSecurityGroup", "all"),
+    ("CreateInternetGateway", "provider"),
+    ("ImportKeyPair", "all"),
+    ("CreateSubnet", "all"),
+    ("CreateVolume", "all"),
+    ("CreateRouteTable", "all"),
+    ("RunInstances", "engine"),
+    ("AttachVolume", "all"),
+)
+"""Each creating call, in an order in which a run after the kill still comes by the next, and who is killed."""
+
+TOGETHER = (
+    (("CreateVpc", "AllocateAddress"), "engine"),
+    (("CreateSecurityGroup", "CreateInternetGateway", "ImportKeyPair"), "all"),
+    (("CreateSubnet", "CreateVolume"), "provider"),
+    (("CreateRouteTable",), "engine"),
+    (("RunInstances",), "engine"),
+    (("RunInstances",), "provider"),
+    (("AttachVolume", "AssociateAddress"), "all"),
+)
+"""Calls that are under way at the same time, so that one kill breaks all of them off."""
+
+
+@pytest.fixture
+def account(moto: Moto) -> Account:
+    return Account(moto)
+
+
+@pytest.fixture(scope="module")
+def host(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return language_host.install(tmp_path_factory.mktemp("language host"))
+
+
+def broken_off(cli: Cli, moto: Moto, actions: tuple[str, ...], how: str) -> None:
+    """A deploy that was killed when AWS had accepted these calls and answered none."""
+    held = [moto.proxy.hold(action) for action in actions]
+    killed(cli.start(*DEPLOY, "--no-preflight"), held, how)
+    assert how == "provider" or locks(cli.home)
+
+
+def test_a_deploy_after_each_kill_goes_on_and_makes_one_of_everything(
+    aws_cli: Cli, moto: Moto, account: Account
+) -> None:
+    for action, how in CHAIN:
+        broken_off(aws_cli, moto, (action,), how)
+        assert moto.proxy.actions()[action] == 1, action
+        # Of nothing more than one, ever.
+        assert account.things.count() <= ONE_OF_EACH, (action, account.things.count())
+    deploy(aws_cli)
+    account.one_of_everything(stack_id(aws_cli))
+    assert {
+        action: count for action, count in moto.proxy.actions().items() if action.startswith("Create")
+    } == {
+        **{action: 1 for action, _ in CHAIN if action.startswith("Create")},
+        "CreateRoute": 1,
+        "CreateTags": 2,  # the same mark on the same disk, once more
+    }
+    assert locks(aws_cli.home) == []
+    assert "Nothing changed" in deploy(aws_cli).err
+
+
+@pytest.mark.parametrize(
+    ("actions", "how"), TOGETHER, ids=lambda value: "+".join(value) if isinstance(value, tuple) else value
+)
+def test_destroy_after_a_kill_leaves_nothing(
+    aws_cli: Cli, moto: Moto, account: Account, actions: tuple[str, ...], how: str
+) -> None:
+    broken_off(aws_cli, moto, actions, how)
+    aws_cli("destroy", "Inst", "--yes").ok()
+    account.as_before()
+    assert aws_cli("status", "--json").ok().json == []
+
+
+@pytest.mark.parametrize(
+    ("actions", "how"), TOGETHER, ids=lambda value: "+".join(value) if isinstance(value, tuple) else value
+)
+def test_plain_destroy_after_a_kill_leaves_nothing(
+    aws_cli: Cli, moto: Moto, account: Account, host: Path, actions: tuple[str, ...], how: str
+) -> None:
+    broken_off(aws_cli, moto, actions, how)
+    Plain(aws_cli, host)("destroy", "-s", "inst", "--yes", env=moto.environment).ok()
+    account.as_before()
+
+
+def test_answers_that_get_lost_make_nothing_twice(aws_cli: Cli, moto: Moto, account: Account) -> None:
+    actions = ("CreateVpc", "AllocateAddress", "CreateVolume", "RunInstances")
+    held = [moto.proxy.hold(action) for action in actions]
+    for one in held:
+        one.drop()
+    deploy(aws_cli)
+    account.one_of_everything(stack_id(aws_cli))
+    assert {action: moto.proxy.actions()[action] for action in actions} == dict.fromkeys(actions, 1)
+
+
+def test_one_ctrl_c_ends_a_deploy_in_order_and_the_next_goes_on(
+    aws_cli: Cli, moto: Moto, account: Account
+) -> None:
+    held = moto.proxy.hold("CreateSubnet")
+    run = aws_cli.start(*DEPLOY)
+    held.wait(run)
+    interrupt(run)
+    began = time.monotonic()
+    _, err = run.communicate(timeout=60)
+    assert time.monotonic() - began < 40
+    assert run.returncode == 130, err
+    assert "Stopped. What exists of Inst: " in err
+    assert "Traceback" not in err
+    assert locks(aws_cli.home) == []
+    held.drop()
+    deploy(aws_cli)
+    account.one_of_everything(stack_id(aws_cli))
