@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import queue
 import random
 import shlex
@@ -309,7 +310,7 @@ async def _communicate(
 
 
 async def _lines(reader: Any) -> Any:
-    async for line in reader:
+    while line := await reader.readline():
         yield line.decode(errors="replace").rstrip("\r\n")
 
 
@@ -327,5 +328,7 @@ def _error() -> type[Exception]:
 
 
 def _reason(error: Exception) -> str:
+    if isinstance(error, OSError) and error.errno:
+        return os.strerror(error.errno).lower()
     text = " ".join(str(error).split()).rstrip(".")
     return text or type(error).__name__
