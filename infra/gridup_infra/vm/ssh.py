@@ -186,7 +186,7 @@ class Session:
         if self._connection is not None:
             self._connection.abort()
         with contextlib.suppress(TimeoutError, ClosedError):
-            self._wait(_cancel_all(), GRACE_SECONDS)
+            self._wait(_wind_up(), GRACE_SECONDS)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(timeout=GRACE_SECONDS)
         if not self._thread.is_alive():
@@ -314,11 +314,12 @@ async def _lines(reader: Any) -> Any:
         yield line.decode(errors="replace").rstrip("\r\n")
 
 
-async def _cancel_all() -> None:
+async def _wind_up() -> None:
+    """Leave nothing behind in the loop, and no thread that looked up a name."""
     for task in asyncio.all_tasks():
         if task is not asyncio.current_task():
             task.cancel()
-    await asyncio.sleep(0)
+    await asyncio.get_running_loop().shutdown_default_executor()
 
 
 def _error() -> type[Exception]:

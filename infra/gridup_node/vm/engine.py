@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -102,11 +103,11 @@ def run(
 
 def _feed(process: subprocess.Popen[bytes], data: bytes) -> None:
     if process.stdin is not None:
-        try:
+        # One that ends without reading it all is told of by its exit code.
+        with contextlib.suppress(OSError):
             process.stdin.write(data)
+        with contextlib.suppress(OSError):
             process.stdin.close()
-        except OSError:
-            pass  # It ended without reading it all; its exit code tells why.
 
 
 Run = Callable[..., Done]
