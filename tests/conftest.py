@@ -14,6 +14,7 @@ import pytest
 from support.cache import engine_in, runtime_in, test_cache
 from support.cli import Cli
 from support.docker_rig import Daemon, base_image
+from support.moto_rig import Moto
 from support.vm_rig import Rig
 
 
@@ -133,3 +134,53 @@ def vm_rig(cache: Path) -> Iterator[Rig]:
     """Makes machines, and removes what is left of them at the end. Skips where none can be had."""
     with Rig(cache) as rig:
         yield rig
+
+
+# AWS: moto's server, and a proxy before it.
+
+
+@pytest.fixture(scope="session")
+def moto_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Moto]:
+    """The server, which all tests share."""
+    with Moto(tmp_path_factory.mktemp("moto")) as moto:
+        yield moto
+
+
+@pytest.fixture
+def moto(moto_server: Moto) -> Moto:
+    """An AWS account with nothing in it but what every new one has."""
+    moto_server.reset()
+    return moto_server
+
+
+@pytest.fixture
+def aws(moto: Moto, monkeypatch: pytest.MonkeyPatch) -> Iterator[Moto]:
+    """The same, with this process as its customer."""
+    from gridup_infra.targets.aws import client
+
+    for name in list(os.environ):
+        if name.startswith("AWS_"):
+            monkeypatch.delenv(name)
+    for name, value in moto.environment.items():
+        monkeypatch.setenv(name, value)
+    client.forget()
+    yield moto
+    client.forget()
+
+
+@pytest.fixture
+def aws_cli(bare_home: Cli, moto: Moto) -> Iterator[Cli]:
+    """Runs `gridup` with that account; what is left deployed is destroyed."""
+    bare_home.environment.update(moto.environment)
+    yield bare_home
+    moto.proxy.clear()
+    bare_home.destroy_all()
+
+
+@pytest.fixture
+def bare_home(tmp_path: Path, cache: Path, engine: Path) -> Cli:
+    """A fresh GRIDUP_HOME that shares only the engine: for nodes that do not run on this machine."""
+    root = tmp_path / "home"
+    root.mkdir(mode=0o700)
+    (root / "engine").symlink_to(cache / "engine")
+    return Cli(root)

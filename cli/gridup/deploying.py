@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from gridup import health
 from gridup.engine_api import Report
+from gridup.own_address import network
 from gridup.reporter import Reporter
 from gridup.session import Session, require
+from gridup.ssh_keys import check_types
 from gridup.state import Record
 from gridup.ui import Ui, plural
 from gridup_infra import targets
-from gridup_infra.errors import NameError_, UsageError
+from gridup_infra.errors import BusyError, NameError_, UsageError
 from gridup_infra.naming import stack_name
 from gridup_infra.outputs import NodeOutputs
 from gridup_infra.spec import PROJECT, DeploySpec
@@ -56,6 +58,7 @@ class How:
         wait_lock: seconds to wait for another update of the node.
         wait: whether to wait for the endpoints at all.
         preflight: whether to look first for what is in the way.
+        yes: never ask; go on.
         password: of the admin, to be set on the node; never kept by us.
     """
 
@@ -63,7 +66,39 @@ class How:
     wait_lock: float = 0
     wait: bool = True
     preflight: bool = True
+    yes: bool = False
     password: str | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a node should be, where, what the state has of it, and what going there takes away."""
+
+    spec: DeploySpec
+    target: Target
+    record: Record | None
+    losses: tuple[str, ...] = ()
+
+    @property
+    def current(self) -> NodeOutputs | None:
+        """The node as it is deployed; None for a new one, and for one whose making was broken off."""
+        return self.record.outputs if self.record else None
+
+
+def plan(session: Session, name: str, asked: Mapping[str, Any], defaults: Mapping[str, Any]) -> Plan:
+    """What the node called `name` should be. Whatever is impossible is refused here, and nothing is made.
+
+    Args:
+        asked: fields of a `DeploySpec`, and `new_machine`; None keeps what the stack has, or the default.
+        defaults: the same, for a new node only.
+    """
+    stack = stack_name(name)
+    record = session.state.read(stack)
+    stored = session.settings.stored_config(stack)
+    spec, target = resolve(asked, defaults, name, record, stored, session.state.secret, session.prepare)
+    spec = opened(session, spec, target)
+    losses = target.losses(spec, record.outputs) if record and record.outputs else ()
+    return Plan(spec, target, record, losses)
 
 
 def deploy(
@@ -72,32 +107,67 @@ def deploy(
     """Deploy one node and show it.
 
     Args:
-        asked: fields of a `DeploySpec`; None keeps what the stack has, or the default.
-        defaults: the same, for a new node only.
+        asked, defaults: as `plan` takes them.
     """
-    stack = stack_name(name)
-
-    def wanted() -> tuple[DeploySpec, Target, Record | None]:
-        record = session.state.read(stack)
-        stored = session.settings.stored_config(stack)
-        return *resolve(asked, defaults, name, record, stored, session.state.secret), record
-
-    wanted()  # whatever is impossible is refused before anything is fetched or made
+    # Before anything is fetched or made.
+    foreseen = plan(session, name, asked, defaults)
+    agree(session.ui, foreseen, yes=how.yes)
     with session.ui.progress() as reporter:
         engine = session.engine(reporter)
-        with engine.lock(stack, name, "a deploy", how.wait_lock):
-            spec, target, record = wanted()
+        with engine.lock(foreseen.spec.stack, name, "a deploy", how.wait_lock):
+            now = plan(session, name, asked, defaults)
+            if not how.yes and set(now.losses) - set(foreseen.losses):
+                raise BusyError(
+                    f"{name} was changed by another run meanwhile.", "Run the same command again."
+                )
+            spec, target, record = now.spec, now.target, now.record
             if how.preflight:
-                target.preflight(spec, record.outputs if record else None)
+                target.preflight(spec, now.current)
             reporter.step(f'Deploying "{name}" on {target.title}')
             report = engine.up(spec, reporter, refresh=must_look(record, target))
             outputs = outputs_of(session, spec.stack)
             results = None
             if how.wait or how.password is not None:
-                results = health.wait_healthy(target, outputs, reporter, how.timeout)
+                results = health.wait_healthy(target, outputs, reporter, how.timeout, own=session.own_address)
             if how.password is not None:
                 set_password(target, outputs, reporter, how.password)
     show(session.ui, outputs, report, results)
+
+
+def agree(ui: Ui, plan: Plan, *, yes: bool) -> None:
+    """Have the person agree to what is lost, and to what is made where it costs money.
+
+    Something new is made without a word where there is nobody to ask: the command itself asked for it.
+
+    Raises:
+        UsageError: something would be lost, nobody can be asked, and --yes was not given.
+        DeclinedError: the answer was not yes.
+    """
+    name, title = plan.spec.name, plan.target.title
+    if plan.losses:
+        about = [f'This changes "{name}", and takes away:', *(f"  - {line}" for line in plan.losses)]
+        ui.confirm(f'Change "{name}"?', yes=yes, about=about)
+    elif plan.record is None and Capability.REGION in plan.target.capabilities and (yes or ui.interactive):
+        about = [f'This makes "{name}" on {title}:']
+        about += [f"  - {line}" for line in plan.target.summary(plan.spec)]
+        ui.confirm(f'Make "{name}"?', yes=yes, about=about)
+
+
+def opened(session: Session, spec: DeploySpec, target: Target) -> DeploySpec:
+    """The spec with whom ssh and jupyter are opened to: by default to whoever deploys.
+
+    Raises:
+        UsageError: that address can't be told.
+    """
+    if Capability.FIREWALL not in target.capabilities or spec.allow_cidr:
+        return spec
+    address = session.own_address()
+    if address is None:
+        raise UsageError(
+            "ssh and jupyter are opened to your own public address alone, and that can't be told from here.",
+            "Say who may reach them, such as --allow-cidr 203.0.113.0/24.",
+        )
+    return replace(spec, allow_cidr=(network(address),))
 
 
 def resolve(
@@ -107,12 +177,14 @@ def resolve(
     record: Record | None,
     stored: Mapping[str, str],
     secret: Secret | None = None,
+    prepare: Callable[[Target], None] = lambda _target: None,
 ) -> tuple[DeploySpec, Target]:
     """What the node should be: the flags given, over what the stack has, over the defaults.
 
     Args:
         stored: the stack's configuration on this machine, for a first deploy that was broken off.
         secret: lent to the target.
+        prepare: sees that the target's SDK is there, once what is asked is known to be possible.
 
     Raises:
         NameError_: the stack belongs to a node of another name.
@@ -138,10 +210,18 @@ def resolve(
             "Deploy it there under another name, or destroy it first.",
         )
     target = targets.target(wanted, secret)
+    if given.pop("new_machine", False):
+        require(target, Capability.NEW_MACHINE, FLAGS["generation"])
+        if previous:
+            given["generation"] = previous.generation + 1
     for key in given.keys() & NEEDS.keys():
         if given[key]:
             require(target, NEEDS[key], FLAGS.get(key, f"--{key.replace('_', '-')}"))
-    return target.resolve(replace(base, **given), previous), target
+    check_types(target, given.get("ssh_keys", ()))
+    # The one option that is not kept: the next deploy without it brings the node up.
+    whole = replace(base, **{"no_node": False, **given})
+    prepare(target)
+    return target.resolve(whole, previous), target
 
 
 def must_look(record: Record | None, target: Target) -> bool:
@@ -163,7 +243,9 @@ def known_spec(record: Record | None, stored: Mapping[str, str]) -> DeploySpec |
     found = record.identity
     if stored.get(f"{PROJECT}:stack-id") == found.stack_id:
         return DeploySpec.from_config(stored)
-    return DeploySpec(name=found.name, target=found.target, stack_id=found.stack_id)
+    # Elsewhere its mark still tells where it was being made.
+    where: dict[str, Any] = {key: found.facts[key] for key in ("region", "host") if found.facts.get(key)}
+    return DeploySpec(name=found.name, target=found.target, stack_id=found.stack_id, **where)
 
 
 def outputs_of(session: Session, stack: str) -> NodeOutputs:
@@ -202,6 +284,13 @@ def show(ui: Ui, outputs: NodeOutputs, report: Report, results: Any) -> None:
             ui.say("Nothing changed: the node is as asked.")
         else:
             ui.say(f"Done: {plural(len({c.name for c in report.changes}), 'resource')} made or changed.")
+        if outputs.not_offered.get("api"):
+            ui.say(
+                f'The container host stands: gridup ssh "{name}". `gridup deploy --name "{name}"` goes on.'
+            )
+            return
         ui.say(f'Log in as {outputs.spec.admin_email}; the password: gridup outputs "{name}" --show-secrets')
+        for line in health.trust(outputs):
+            ui.say(line)
 
     ui.result(data, human)

@@ -25,12 +25,11 @@ from gridup.engine_events import Watch, watching
 from gridup.reporter import Reporter
 from gridup.settings import Settings
 from gridup.setup.engine import Engine as Binary
-from gridup.state import State
+from gridup.state import State, wrong_passphrase
 from gridup_infra.errors import (
     BusyError,
     GridupError,
     InterruptedError_,
-    PassphraseError,
     ResourceError,
     StateError,
 )
@@ -261,11 +260,8 @@ def _errors(failures: Mapping[str, str]) -> Iterator[None]:
 
 
 def _translate(text: str, failures: Mapping[str, str]) -> GridupError:
-    if "incorrect passphrase" in text or "passphrase must be set" in text:
-        return PassphraseError(
-            "The passphrase does not open this state.",
-            "Set PULUMI_CONFIG_PASSPHRASE or PULUMI_CONFIG_PASSPHRASE_FILE to the one it was made with.",
-        )
+    if wrong := wrong_passphrase(text):
+        return wrong
     named = {name: reason for name, reason in failures.items() if name and name != "gridup"}
     reasons = named or dict(failures)
     if reasons:

@@ -20,7 +20,7 @@ def start(session: Session, name: str | None, *, wait_lock: float, timeout: floa
         with session.engine(reporter).lock(record.stack, record.name, "a start", wait_lock):
             reporter.step(f"Starting {record.name}")
             target.start(outputs)
-        results = health.wait_healthy(target, outputs, reporter, timeout)
+        results = health.wait_healthy(target, outputs, reporter, timeout, own=session.own_address)
     data = {"name": record.name, "state": Power.RUNNING.value, "endpoints": probes.to_json(results)}
     session.ui.result(data, lambda: health.show(session.ui, results, record.name, outputs))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ from gridup.settings import Settings
 from gridup.state import Record, State
 from gridup.ui import Ui
 from gridup_infra import targets
-from gridup_infra.errors import NotFoundError, ResourceError, UsageError
+from gridup_infra.errors import GridupError, NotFoundError, ResourceError, UsageError
 from gridup_infra.outputs import NodeOutputs
 from gridup_infra.targets.base import Capability, Target
 
@@ -31,6 +32,9 @@ class Session:
     def __init__(self, ui: Ui, settings: Settings | None = None) -> None:
         self.ui = ui
         self.settings = settings or Settings.load()
+        self._extras: dict[str, GridupError | None] = {}
+        self._own: list[str | None] = []
+        self._turn = threading.Lock()
 
     @classmethod
     def of(cls, context: typer.Context, *, json: bool = False) -> Session:
@@ -63,7 +67,7 @@ class Session:
             raise UsageError(f"Which node? There are {known}.", f"Name it: {flag} NAME")
         return records[0]
 
-    def deployed(self, name: str | None) -> tuple[Record, NodeOutputs, Target]:
+    def located(self, name: str | None) -> tuple[Record, NodeOutputs]:
         """As `find`, of a node whose deploy has succeeded.
 
         Raises:
@@ -75,11 +79,54 @@ class Session:
                 f"The deploy of {record.name} was not completed.",
                 f'`gridup deploy --name "{record.name}"` completes it.',
             )
-        return record, record.outputs, self.target(record.outputs.spec.target)
+        return record, record.outputs
+
+    def deployed(self, name: str | None) -> tuple[Record, NodeOutputs, Target]:
+        """As `located`, with its target ready to be asked."""
+        record, outputs = self.located(name)
+        return record, outputs, self.target(outputs.spec.target)
 
     def target(self, name: str) -> Target:
-        """The target called `name`, with a way to read the stacks' secrets."""
-        return targets.target(name, self.state.secret)
+        """The target called `name`, with its SDK in place and a way to read the stacks' secrets.
+
+        Raises:
+            SetupError: its SDK could not be installed.
+        """
+        target = targets.target(name, self.state.secret)
+        self.prepare(target)
+        return target
+
+    def prepare(self, target: Target) -> None:
+        """See that the target's SDK is there: a first use installs it. Any thread may call it.
+
+        Raises:
+            SetupError: it could not be installed.
+        """
+        with self._turn:
+            if target.extra not in self._extras:
+                from gridup.setup import extras
+
+                try:
+                    extras.ensure(target.extra, self.ui.say)
+                except GridupError as error:
+                    # One try a run: what the next node would wait for once more is known.
+                    self._extras[target.extra] = error
+                else:
+                    self._extras[target.extra] = None
+            if failed := self._extras[target.extra]:
+                raise failed
+
+    def own_address(self) -> str | None:
+        """The address that the internet sees this machine at; None when nobody tells.
+
+        Asked once a run; any thread may call it.
+        """
+        with self._turn:
+            if not self._own:
+                from gridup import own_address
+
+                self._own.append(own_address.ask(own_address.url(self.settings.environment)))
+            return self._own[0]
 
     def binary(self, reporter: Reporter) -> Binary:
         """The pinned Pulumi engine, fetched or built when it is not there.

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from gridup.settings import Settings
-from gridup_infra.errors import NameError_, NotFoundError, StateError
+from gridup_infra.errors import NameError_, NotFoundError, PassphraseError, StateError
 from gridup_infra.naming import stack_name
 from gridup_infra.outputs import NodeOutputs
 from gridup_infra.spec import PROJECT, DeploySpec
@@ -148,11 +148,23 @@ class EngineBackend:
         except TimeoutError as error:
             raise StateError(f"The backend {self._settings.backend_url} did not answer: {error}.") from None
         if not result.ok:
+            if wrong := wrong_passphrase(result.stderr):
+                raise wrong
             raise StateError(
                 f"The backend {self._settings.backend_url} can't be read: {' '.join(result.tail(1))}",
                 "Is PULUMI_BACKEND_URL right, and are you logged in?",
             )
         return result.stdout
+
+
+def wrong_passphrase(text: str) -> PassphraseError | None:
+    """The error, where that is what the engine complains of."""
+    if "incorrect passphrase" not in text and "passphrase must be set" not in text:
+        return None
+    return PassphraseError(
+        "The passphrase does not open this state.",
+        "Set PULUMI_CONFIG_PASSPHRASE or PULUMI_CONFIG_PASSPHRASE_FILE to the one it was made with.",
+    )
 
 
 ORGANIZATION_PREFIX = f"organization/{PROJECT}/"

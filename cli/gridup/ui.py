@@ -108,19 +108,28 @@ class Ui:
         for text in capture.get().splitlines():
             self.line(text.rstrip())
 
-    def confirm(self, question: str, *, yes: bool, flag: str = "--yes") -> None:
+    def confirm(self, question: str, *, yes: bool, flag: str = "--yes", about: Sequence[str] = ()) -> None:
         """Go on only when the person says so; the default is No.
+
+        Args:
+            about: lines that who answers must have read, even with --quiet.
 
         Raises:
             UsageError: there is nobody to ask and the flag was not given.
             DeclinedError: the answer was not yes.
         """
         if yes:
+            for line in about:
+                self.say(line)
             return
         if not self.interactive:
             raise UsageError(
-                f"{question.splitlines()[0]} There is no terminal to ask.", f"Give {flag} to go on."
+                f"{question.splitlines()[0]} There is no terminal to ask.",
+                f"Give {flag} to go on.",
+                tuple(about),
             )
+        for line in about:
+            self._tell(line)
         sys.stderr.write(f"{question} [y/N] ")
         sys.stderr.flush()
         if sys.stdin.readline().strip().casefold() not in ("y", "yes"):

@@ -23,6 +23,14 @@ NODE_TYPES = ("domain", "network")
 DEFAULT_ADMIN_EMAIL = "admin@example.org"
 LATEST = "latest"
 
+_IMAGE = re.compile(r"[a-z0-9][a-zA-Z0-9._/:-]*(@sha256:[0-9a-f]{64})?")
+"""An image's reference: a repository, maybe with its registry and port, a tag or a digest."""
+
+_DOMAIN = re.compile(
+    r"(?=.{1,253}$)([a-zA-Z0-9]([a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?\.)+[a-zA-Z][a-zA-Z0-9-]{0,61}[a-zA-Z0-9]"
+)
+"""RFC 1123, with a dot in it: a certificate is for a whole name. A name in other letters is given as xn--…"""
+
 _EMAIL = re.compile(r"[^@\s,;<>\"']+@[^@\s,;<>\"']+\.[^@\s,;<>\"'.]+")
 
 
@@ -98,6 +106,16 @@ class DeploySpec:
                     ipaddress.ip_network(cidr)
                 except ValueError as error:
                     raise UsageError(f"{flag} {cidr!r} is not a network: {error}.") from None
+        if self.image and not _IMAGE.fullmatch(self.image):
+            raise UsageError(
+                f"--image {self.image!r} is not an image's reference.",
+                "For example ghcr.io/inst/gridup-node@sha256:… or ghcr.io/inst/gridup-node:0.9.5.",
+            )
+        if self.domain_name and not _DOMAIN.fullmatch(self.domain_name):
+            raise UsageError(
+                f"--domain-name {self.domain_name!r} is not a whole DNS name.",
+                "For example node.inst.example.",
+            )
         if self.disk_size < 0:
             raise UsageError(f"--disk-size {self.disk_size}: a size is a positive number of GB.")
 

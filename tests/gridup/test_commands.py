@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 from gridup.app import COMMANDS
-from gridup.ui import Ui
 from gridup_infra.locking import locked
 from gridup_infra.targets.base import Inspection
 from gridup_infra.targets.base import Power as State
@@ -35,25 +34,6 @@ NAMED = [
     "land",
 ]
 """Every command about one node."""
-
-
-@pytest.fixture
-def person(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Somebody at the terminal: whoever answers what is in the list, line by line."""
-    answers: list[str] = []
-
-    class Stdin:
-        @staticmethod
-        def isatty() -> bool:
-            return True
-
-        @staticmethod
-        def readline() -> str:
-            return f"{answers.pop(0)}\n" if answers else ""
-
-    monkeypatch.setattr("sys.stdin", Stdin())
-    monkeypatch.setattr(Ui, "interactive", property(lambda _self: True))
-    return answers
 
 
 class TestAnyCommandAboutANode:
@@ -248,29 +228,6 @@ class TestDeploy:
         assert ended.code == 1
         assert "Inst is busy: a deploy by process" in ended.err
         assert inside.engine.calls == []
-
-    def test_a_key_file_is_one_clean_line(self, inside: Inside, tmp_path: Path) -> None:
-        key = tmp_path / "k.pub"
-        key.write_bytes(b"\xef\xbb\xbfssh-ed25519 AAAA a b: c #1\r\n\r\n")
-        inside("deploy", "Inst", "--no-wait", "--ssh-key", str(key)).ok()
-        assert "ssh-ed25519 AAAA a b: c #1" in (inside.state / ".pulumi/stacks/gridup/inst.json").read_text()
-
-    @pytest.mark.parametrize(
-        ("text", "said"),
-        [
-            ("-----BEGIN OPENSSH PRIVATE KEY-----\nx\n", "holds a private key"),
-            ("", "holds not one public key"),
-            ("ssh-ed25519 A\nssh-ed25519 B\n", "holds not one public key"),
-            ("hello", "holds not one public key"),
-        ],
-    )
-    def test_what_is_no_public_key_is_refused(
-        self, inside: Inside, tmp_path: Path, text: str, said: str
-    ) -> None:
-        (tmp_path / "k").write_text(text)
-        ended = inside("deploy", "Inst", "--ssh-key", str(tmp_path / "k"))
-        assert ended.code == 2
-        assert said in ended.err
 
     def test_a_weak_password_is_refused_and_not_shown(self, inside: Inside, tmp_path: Path) -> None:
         (tmp_path / "p").write_text("aaaaaaaaaaaa\n")

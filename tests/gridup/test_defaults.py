@@ -7,8 +7,6 @@ import socket
 
 import pytest
 
-from gridup.commands.deploy import read_key
-from gridup_infra.errors import UsageError
 from gridup_infra.paths import ensure_private
 from gridup_infra.spec import DeploySpec
 from gridup_infra.targets.local import LocalTarget
@@ -56,10 +54,3 @@ def test_the_port_of_a_broken_off_deploy_is_its_own(inside: Inside) -> None:
         config = ensure_private(inside.home.node("inst") / "config")
         (config / "node.json").write_text(json.dumps({"stack_id": spec.stack_id, "ports": {"proxy": port}}))
         LocalTarget().preflight(spec, None)
-
-
-def test_two_keys_in_one_file_are_refused(tmp_path) -> None:  # type: ignore[no-untyped-def]
-    file = tmp_path / "keys.pub"
-    file.write_text("ssh-ed25519 AAAA a\nssh-ed25519 BBBB b\n")
-    with pytest.raises(UsageError, match="not one public key"):
-        read_key(file)

@@ -8,7 +8,6 @@ import sys
 import textwrap
 import threading
 import time
-from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from gridup.probes import (
     endpoints_for_node,
     healthy,
     probe_all,
+    settled,
     summary,
     to_json,
 )
@@ -215,20 +215,21 @@ def test_the_host_is_up_by_its_own_nodes_services_alone():
     assert (b.state, b.detail) == (DOWN, "none of its services is proven")
 
 
-def test_a_deployed_nodes_endpoints_carry_what_is_known_of_it(tmp_path):
+def test_a_deployed_nodes_endpoints_carry_what_is_known_of_it():
     outputs = NodeOutputs(
         DeploySpec(name="My Inst"),
         "127.0.0.1",
         {"proxy": 8443, "jupyter": 8889, "ssh": 2223, "api": 1},
         tls=True,
+        ca="PEM",
         not_offered={"ssh": "no sshd is installed here"},
     )
-    hints = {"jupyter": "open to 203.0.113.0/24 only"}
-    by = {e.service: e for e in endpoints_for_node(outputs, ca_file=tmp_path, restricted=hints)}
+    hints = {"jupyter": ("203.0.113.0/24",)}
+    by = {e.service: e for e in endpoints_for_node(outputs, open_to=hints)}
     assert (by["api"].expected, by["api"].port, by["api"].tls) == ({"name": "My Inst"}, 8443, True)
     assert by["api"].path == "/api/v2/metadata"
     assert (by["ssh"].offered, by["ssh"].reason, by["ssh"].tls) == (False, "no sshd is installed here", False)
-    assert (by["jupyter"].restricted, by["jupyter"].ca_file) == ("open to 203.0.113.0/24 only", tmp_path)
+    assert (by["jupyter"].restricted, by["jupyter"].ca) == ("open to 203.0.113.0/24 only", "PEM")
     assert {e.node for e in by.values()} == {"My Inst"}
 
 
@@ -278,22 +279,25 @@ def test_a_redirect_to_a_self_signed_certificate_is_up_with_a_note(certificate):
         rig.serve(rig.redirect(lambda path: f"https://localhost:{secure.port}{path}", 308)) as plain,
     ):
         wanted = endpoint(Proof.SYFT_METADATA, plain.port, host="localhost", expected={"name": "Inst"})
-        untrusted, pinned = probe_all([wanted, replace(wanted, ca_file=certificate.cert)], LONG)
+        untrusted, pinned = probe_all([wanted, replace(wanted, ca=certificate.cert.read_text())], LONG)
     assert (untrusted.state, untrusted.note) == (UP, "untrusted certificate")
     assert (pinned.state, pinned.note) == (UP, "")
 
 
 def test_a_certificate_of_another_ca_than_the_pinned_one_is_not_this_node(certificate, tmp_path):
     other = rig.self_signed(tmp_path)
-    result = look(Proof.LOGIN_PAGE, rig.node(), tls=certificate.context, ca_file=other.cert)
+    result = look(Proof.LOGIN_PAGE, rig.node(), tls=certificate.context, ca=other.cert.read_text())
     assert result.state is DOWN
     assert "not this node's own" in result.detail
 
 
-def test_a_pinned_ca_that_is_lost_is_said(certificate, tmp_path):
-    result = look(Proof.LOGIN_PAGE, rig.node(), tls=certificate.context, ca_file=tmp_path / "gone.pem")
+@pytest.mark.parametrize(
+    "text", ["no certificate", "-----BEGIN CERTIFICATE-----\nAA\n-----END CERTIFICATE-----\n"]
+)
+def test_a_pinned_ca_that_is_none_is_said(certificate, text):
+    result = look(Proof.LOGIN_PAGE, rig.node(), tls=certificate.context, ca=text)
     assert result.state is DOWN
-    assert "gone.pem" in result.detail
+    assert "its CA, as the stack has it, can't be read" in result.detail
 
 
 def test_plain_http_where_https_was_meant_is_said():
@@ -387,7 +391,9 @@ def test_https_goes_through_a_tunnel_of_the_proxy(monkeypatch, certificate):
 
     with rig.serve(proxy, speaks_first=True) as server:
         monkeypatch.setenv("https_proxy", f"127.0.0.1:{server.port}")
-        wanted = endpoint(Proof.LOGIN_PAGE, 443, host="node.example", tls=True, ca_file=certificate.cert)
+        wanted = endpoint(
+            Proof.LOGIN_PAGE, 443, host="node.example", tls=True, ca=certificate.cert.read_text()
+        )
         good, refused = probe_all([wanted, replace(wanted, port=444)], LONG)
     assert (good.state, good.note) == (UP, "through the proxy 127.0.0.1")
     assert refused.detail == "the proxy 127.0.0.1 answers 403"
@@ -523,47 +529,61 @@ def test_a_hanging_name_look_up_keeps_neither_the_probe_nor_the_process():
 # Restricted
 
 
-@pytest.fixture
-def deaf_port():
-    """A port whose queue of connections is full, so that a further one is never answered."""
-    with ExitStack() as stack:
-        listener = stack.enter_context(socket.socket())
-        listener.bind(("127.0.0.1", 0))
-        listener.listen(0)
-        for _ in range(4):
-            filler = stack.enter_context(socket.socket())
-            filler.setblocking(False)
-            filler.connect_ex(listener.getsockname())
-        time.sleep(0.1)
-        yield listener.getsockname()[1]
-
-
 def test_silence_is_restricted_where_the_port_is_not_open_to_us(deaf_port):
-    hint = "open to 203.0.113.0/24 only"
     with rig.serve(rig.node()) as server:
         web = endpoint(Proof.LOGIN_PAGE, server.port)
         ssh = endpoint(Proof.SSH_BANNER, deaf_port)
-        results = probe_all([host(), web, replace(ssh, restricted=hint)], 1.0)
+        results = probe_all([host(), web, replace(ssh, open_to=("203.0.113.0/24", "10.0.0.0/8"))], 1.0)
         plain = probe_all([ssh], 1.0)[0]
     assert [r.state for r in results] == [UP, UP, RESTRICTED]
-    assert results[2].detail == hint
+    assert results[2].detail == "open to 203.0.113.0/24, 10.0.0.0/8 only"
     assert healthy(results)
     assert not all_up(results)
     assert (plain.state, plain.detail) == (TIMEOUT, "no answer from this address in 1 s")
 
 
 def test_a_host_of_which_nothing_can_be_seen_is_not_healthy(deaf_port):
-    closed = endpoint(Proof.SSH_BANNER, deaf_port, restricted="open to others only")
+    closed = endpoint(Proof.SSH_BANNER, deaf_port, open_to=OTHERS)
     results = probe_all([host(), closed], 0.5)
     assert [r.state for r in results] == [RESTRICTED, RESTRICTED]
     assert not healthy(results)
 
 
 def test_a_refusal_is_down_though_the_port_is_restricted():
-    result = probe_all([endpoint(Proof.SSH_BANNER, rig.free_port(), restricted="open to others only")], LONG)[
-        0
-    ]
+    result = probe_all([endpoint(Proof.SSH_BANNER, rig.free_port(), open_to=OTHERS)], LONG)[0]
     assert result.state is DOWN
+
+
+OTHERS = ("203.0.113.0/24",)
+
+
+@pytest.mark.parametrize(
+    ("own", "state", "up"),
+    [("203.0.113.7", TIMEOUT, False), ("198.51.100.7", RESTRICTED, True), (None, RESTRICTED, True)],
+)
+def test_what_is_silent_to_one_who_is_let_in_is_not_restricted(deaf_port, own, state, up):
+    with rig.serve(rig.node()) as server:
+        closed = endpoint(Proof.SSH_BANNER, deaf_port, open_to=OTHERS)
+        results = probe_all([host(), endpoint(Proof.LOGIN_PAGE, server.port), closed], 0.5)
+    results = settled(results, lambda: own)
+    assert [r.state for r in results] == [UP, UP, state]
+    assert healthy(results) is up
+
+
+def test_the_host_row_follows(deaf_port):
+    results = probe_all([host(), endpoint(Proof.SSH_BANNER, deaf_port, open_to=OTHERS)], 0.5)
+    assert [r.state for r in settled(results, lambda: "203.0.113.7")] == [TIMEOUT, TIMEOUT]
+
+
+def test_our_own_address_is_asked_for_only_where_it_matters(deaf_port):
+    def own():
+        pytest.fail("asked")
+
+    with rig.serve(rig.banner("SSH-2.0-OpenSSH_10.0")) as server:
+        up = endpoint(Proof.SSH_BANNER, server.port, open_to=OTHERS)
+        silent, refused = endpoint(Proof.SSH_BANNER, deaf_port), endpoint(Proof.SSH_BANNER, rig.free_port())
+        results = probe_all([host(), up, silent, replace(refused, open_to=OTHERS)], 0.5)
+    assert settled(results, own) == results
 
 
 # What is made of results

@@ -143,6 +143,16 @@ def test_another_lock_makes_another_environment_and_the_former_one_is_kept(check
     assert len(checkout.environments()) == 2
 
 
+def test_what_a_clouds_first_use_adds_makes_no_other_environment(checkout: Checkout) -> None:
+    answer(checkout.run("--help"))
+    (name,) = checkout.environments()
+    packages = next((checkout.root / ".venvs" / name).glob("lib/python3.*/site-packages"))
+    (packages / ".gridup").mkdir()
+    (packages / "boto3").mkdir()
+    result = checkout.run("--help")
+    assert (result.stderr, checkout.environments()) == ("", [name])
+
+
 def test_a_moved_checkout_makes_its_own(checkout: Checkout, tmp_path: Path) -> None:
     answer(checkout.run())
     checkout.root = checkout.root.rename(tmp_path / "moved")

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from gridup_infra import targets
+
 from .conftest import ROOT
 
 LOCKS = sorted((ROOT / "requirements").glob("*.txt"))
@@ -40,6 +42,35 @@ def test_every_dependency_is_in_its_lock() -> None:
     assert wanted <= {pin.split("==")[0] for pin in pins("cli.txt")}
 
 
+def extras() -> dict[str, set[str]]:
+    text = (ROOT / "pyproject.toml").read_text()
+    section = text.partition("[project.optional-dependencies]")[2].partition("\n[")[0]
+    return {
+        name: set(re.findall(r'"([\w-]+)', wanted))
+        for name, wanted in re.findall(r"^([a-z-]+) = \[(.*)\]$", section, re.MULTILINE)
+    }
+
+
+def test_every_extra_has_a_lock_that_agrees_with_the_base_and_the_tests_run_on_it() -> None:
+    base = dict(pin.split("==") for pin in pins("cli.txt"))
+    assert extras()
+    for name, wanted in extras().items():
+        own = dict(pin.split("==") for pin in pins(f"{name}.txt"))
+        assert wanted <= own.keys()
+        assert {package: own[package] for package in own.keys() & base.keys()}.items() <= base.items()
+        assert pins(f"{name}.txt") <= pins("dev.txt")
+
+
+@pytest.mark.parametrize("name", targets.names())
+def test_a_target_that_needs_an_sdk_has_its_lock_in_the_checkout_and_in_the_wheel(name: str) -> None:
+    if extra := targets.target(name).extra:
+        assert extra in extras()
+        assert (
+            f'"requirements/{extra}.txt" = "gridup/setup/locks/{extra}.txt"'
+            in (ROOT / "pyproject.toml").read_text()
+        )
+
+
 def test_the_image_installs_with_the_uv_of_the_lock() -> None:
     assert (ROOT / "infra/gridup_node/image/uv.txt").read_bytes() == (
         ROOT / "requirements/uv.txt"
@@ -50,6 +81,7 @@ def test_a_new_lock_of_uv_reaches_the_image(tmp_path: Path) -> None:
     for folder in ("scripts", "requirements", "infra/gridup_node/image"):
         (tmp_path / folder).mkdir(parents=True)
     shutil.copy(ROOT / "scripts/lock", tmp_path / "scripts/lock")
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
     uv = tmp_path / "uv"
     # Like the real one it reads what it is piped and writes the file that --output-file names.
     uv.write_text(

@@ -12,6 +12,7 @@ import pytest
 from gridup.__main__ import run
 from gridup.session import Session
 from gridup.settings import Settings
+from gridup_infra.outputs import NodeOutputs
 from gridup_infra.paths import Home
 from gridup_infra.spec import DeploySpec
 from support.checkpoints import RESOURCES, deployment, outputs_for, write_checkpoint
@@ -39,14 +40,22 @@ class Inside:
 
     def lay(self, name: str, *, half: bool = False, **fields: object) -> DeploySpec:
         """A node that is deployed as far as the state knows (`half`: broken off); nothing of it is there."""
-        spec = DeploySpec(name=name, stack_id=f"{len(name):016x}", bind="127.0.0.1", **fields)  # type: ignore[arg-type]
+        spec = self.spec(name, **fields)
         if half:
             latest = deployment(spec, RESOURCES[:2], pending=[("creating", "node")])
+            write_checkpoint(self.state, spec.stack, latest)
         else:
-            exports = outputs_for(spec, self.home.node(spec.stack)).exports()
-            latest = deployment(spec, outputs=exports)
-        write_checkpoint(self.state, spec.stack, latest)
+            self.lay_outputs(outputs_for(spec, self.home.node(spec.stack)))
         return spec
+
+    @staticmethod
+    def spec(name: str, **fields: object) -> DeploySpec:
+        """Of a node to be laid."""
+        return DeploySpec(name=name, stack_id=f"{len(name):016x}", bind="127.0.0.1", **fields)  # type: ignore[arg-type]
+
+    def lay_outputs(self, outputs: NodeOutputs) -> None:
+        """A node that is deployed with just these outputs."""
+        write_checkpoint(self.state, outputs.spec.stack, deployment(outputs.spec, outputs=outputs.exports()))
 
 
 @pytest.fixture

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -47,6 +49,10 @@ class Checked:
         """Why waiting longer is no use."""
         return self.target.given_up(self.outputs) if self.target and self.outputs else None
 
+    def unready(self, end: float) -> GridupError | None:
+        """Why it is not done yet, though all its probes are green."""
+        return health.unready(self.target, self.outputs, end) if self.target and self.outputs else None
+
 
 def main(
     context: typer.Context,
@@ -82,18 +88,37 @@ def main(
         with session.ui.progress() as reporter:
             reporter.step(f"Waiting for {', '.join(item.title for item in checked)}")
             deadline = 300.0 if timeout is None else timeout
+            end = time.monotonic() + deadline
             results = probes.wait_for(
-                endpoints, deadline, min(health.PROBE_SECONDS, deadline), stop_early=lambda: _dead(checked)
+                endpoints,
+                deadline,
+                min(health.PROBE_SECONDS, deadline),
+                stop_early=lambda: _dead(checked),
+                probe=lambda these, seconds: health.look(these, seconds, session.own_address),
             )
     else:
         deadline = health.PROBE_SECONDS if timeout is None else timeout
-        results = probes.probe_all(endpoints, deadline)
-    report(session.ui, checked, results)
+        end = time.monotonic()
+        results = health.look(endpoints, deadline, session.own_address)
+    undone = _undone(checked, end) if probes.healthy(results) else {}
+    report(session.ui, checked, results, undone)
+    if undone:
+        why = next(iter(undone.values()))
+        still = isinstance(why, DeadlineError) and not wait
+        raise UnhealthyError(why.message, why.suggestion) if still else why
     if not probes.healthy(results):
         raise _verdict(checked, wait, deadline)
 
 
-def report(ui: Ui, checked: list[Checked], results: list[probes.ProbeResult]) -> None:
+def _undone(checked: list[Checked], end: float) -> dict[str, GridupError]:
+    """By title, what is not done yet though its probes are green."""
+    found = {item.title: item.unready(end) for item in checked}
+    return {title: why for title, why in found.items() if why}
+
+
+def report(
+    ui: Ui, checked: list[Checked], results: list[probes.ProbeResult], undone: Mapping[str, GridupError]
+) -> None:
     """A table for each node or address."""
     parts: list[tuple[Checked, list[probes.ProbeResult]]] = []
     at = 0
@@ -101,7 +126,11 @@ def report(ui: Ui, checked: list[Checked], results: list[probes.ProbeResult]) ->
         parts.append((item, results[at : at + len(item.endpoints)]))
         at += len(item.endpoints)
     data: list[dict[str, Any]] = [
-        {"name": item.title, "up": probes.healthy(found), "endpoints": probes.to_json(found)}
+        {
+            "name": item.title,
+            "up": probes.healthy(found) and item.title not in undone,
+            "endpoints": probes.to_json(found),
+        }
         for item, found in parts
     ]
 

@@ -8,24 +8,36 @@ from typing import Annotated
 import typer
 
 from gridup.commands.options import (
+    AdminEmail,
+    AllowCidr,
     Bind,
     Cloud,
+    DiskSize,
+    DomainName,
+    Image,
     Json,
     KeepData,
     NameArgument,
     NameOption,
+    NewMachine,
     NodeType,
+    NoNode,
     Port,
+    Private,
+    Region,
+    Size,
+    SshKey,
+    SubnetId,
     Tag,
     WaitLock,
+    WebCidr,
     Yes,
-    explicit,
+    asked,
     one_name,
 )
 from gridup.deploying import How, deploy
 from gridup.session import Session
 from gridup_infra.errors import UsageError
-from gridup_infra.spec import DEFAULT_ADMIN_EMAIL
 
 EPILOG = """\b
 Examples:
@@ -34,8 +46,17 @@ Examples:
   gridup deploy --name "Hub" --type network
   gridup deploy --name "Inst" --keep-data --json
 
+\b
+On a cloud:
+  gridup deploy --name "Inst" --cloud aws --region eu-west-1
+  gridup deploy --name "Inst" --cloud aws --domain-name node.inst.example \\
+      --allow-cidr 203.0.113.0/24 --ssh-key ~/.ssh/id_ed25519.pub
+  gridup deploy --name "Inst" --cloud aws --no-node      VM, network and Docker
+  gridup deploy --name "Inst" --size t3.xlarge           a change, the data stays
+
 Same name again: brings the node to what is asked; an option that is not given
-keeps its value. Nothing to change says so and exits 0."""
+keeps its value. Nothing to change says so and exits 0. What a change would take
+away is said first, and asked about; --yes agrees to it."""
 
 
 def main(
@@ -46,85 +67,49 @@ def main(
     node_type: NodeType = None,
     port: Port = None,
     bind: Bind = None,
-    admin_email: Annotated[
-        str | None,
-        typer.Option("--admin-email", help=f"The root account.  [default: {DEFAULT_ADMIN_EMAIL}]"),
-    ] = None,
+    admin_email: AdminEmail = None,
     admin_password_file: Annotated[
         Path | None,
         typer.Option("--admin-password-file", help="File with its password.  [default: the node makes one]"),
     ] = None,
     tag: Tag = None,
+    image: Image = None,
     keep_data: KeepData = None,
-    region: Annotated[str | None, typer.Option("--region", help="Of the cloud.")] = None,
-    size: Annotated[str | None, typer.Option("--size", help="Of the VM.")] = None,
-    disk_size: Annotated[int | None, typer.Option("--disk-size", help="Of the data disk, in GB.")] = None,
-    domain_name: Annotated[str | None, typer.Option("--domain-name", help="The node's DNS name.")] = None,
-    allow_cidr: Annotated[
-        list[str] | None, typer.Option("--allow-cidr", help="Who may reach ssh and jupyter; repeatable.")
-    ] = None,
-    web_cidr: Annotated[
-        list[str] | None, typer.Option("--web-cidr", help="Who may reach api and UI; repeatable.")
-    ] = None,
-    ssh_key: Annotated[
-        list[Path] | None, typer.Option("--ssh-key", help="Public key file to let in; repeatable.")
-    ] = None,
-    no_node: Annotated[bool | None, typer.Option("--no-node", help="Stop at the container host.")] = None,
+    region: Region = None,
+    size: Size = None,
+    disk_size: DiskSize = None,
+    domain_name: DomainName = None,
+    allow_cidr: AllowCidr = None,
+    web_cidr: WebCidr = None,
+    ssh_key: SshKey = None,
+    subnet_id: SubnetId = None,
+    private: Private = None,
+    no_node: NoNode = None,
+    new_machine: NewMachine = None,
     timeout: Annotated[
         float, typer.Option("--timeout", metavar="SECONDS", min=1, help="For the endpoints to answer.")
     ] = 300,
     wait_lock: WaitLock = 0,
     no_wait: Annotated[bool, typer.Option("--no-wait", help="Do not wait for the endpoints.")] = False,
     no_preflight: Annotated[bool, typer.Option("--no-preflight", help="Skip the checks before.")] = False,
-    yes: Yes = False,  # noqa: ARG001 - nothing here asks yet; scripts may always give it
+    yes: Yes = False,
     json: Json = False,
 ) -> None:
     """Make a node, or bring one to what is asked; safe to repeat."""
-    asked = {
-        "target": cloud,
-        "node_type": node_type,
-        "port": port,
-        "bind": bind,
-        "admin_email": admin_email,
-        "tag": tag,
-        "keep_data": keep_data,
-        "region": region,
-        "size": size,
-        "disk_size": disk_size,
-        "domain_name": domain_name,
-        "allow_cidr": tuple(allow_cidr) if allow_cidr else None,
-        "web_cidr": tuple(web_cidr) if web_cidr else None,
-        "ssh_keys": tuple(read_key(path) for path in ssh_key) if ssh_key else None,
-        "no_node": no_node,
-    }
+    given, defaults = asked(context, locals())
     session = Session.of(context, json=json)
-    given = one_name(argument, name)
     how = How(
         timeout=timeout,
         wait_lock=wait_lock,
         wait=not no_wait,
         preflight=not no_preflight,
+        yes=yes,
         password=read_password(admin_password_file) if admin_password_file else None,
     )
-    wanted = given if given is not None else session.ui.ask("Name of the node", "--name")
-    deploy(session, wanted, *explicit(context, asked), how)
-
-
-def read_key(path: Path) -> str:
-    """A public key file's one line.
-
-    Raises:
-        UsageError: it can't be read, or holds no public key.
-    """
-    try:
-        text = path.expanduser().read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"--ssh-key {path} can't be read: {error}.") from None
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    if len(lines) != 1 or "PRIVATE KEY" in text or not lines[0].startswith(("ssh-", "ecdsa-", "sk-")):
-        what = "a private key" if "PRIVATE KEY" in text else "not one public key"
-        raise UsageError(f"--ssh-key {path} holds {what}.", "Give the .pub file.")
-    return lines[0]
+    wanted = one_name(argument, name)
+    if wanted is None:
+        wanted = session.ui.ask("Name of the node", "--name")
+    deploy(session, wanted, given, defaults, how)
 
 
 def read_password(path: Path) -> str:

@@ -7,14 +7,14 @@ from typing import Any
 import typer
 
 from gridup.commands.options import Json, NameArgument, NameOption, WaitLock, Yes, one_name
+from gridup.deploying import known_spec
 from gridup.engine_api import Engine
 from gridup.reporter import Reporter
 from gridup.session import Session
 from gridup.state import Record
-from gridup_infra import targets
 from gridup_infra.errors import GridupError, ResourceError, UsageError
 from gridup_infra.spec import DeploySpec
-from gridup_infra.targets.base import Identity, Target
+from gridup_infra.targets.base import Target
 
 EPILOG = """\b
 Examples:
@@ -48,7 +48,7 @@ def destroy(session: Session, name: str, *, yes: bool, wait_lock: float = 0) -> 
         ResourceError: something is left; it is listed.
     """
     record = session.state.find(name)
-    target, spec = _what(record)
+    target, spec = _what(session, record)
     lines = [f'This deletes "{record.name}":']
     if target and spec:
         lines += [f"  - {line}" for line in target.summary(spec)]
@@ -99,11 +99,7 @@ def _keeps(record: Record) -> bool:
     return bool(record.outputs and record.outputs.spec.keep_data)
 
 
-def _what(record: Record) -> tuple[Target | None, DeploySpec | None]:
-    identity: Identity | None = record.identity
-    if identity is None:
-        return None, None
-    spec = record.outputs.spec if record.outputs else None
-    return targets.target(identity.target), spec or DeploySpec(
-        name=identity.name, target=identity.target, stack_id=identity.stack_id
-    )
+def _what(session: Session, record: Record) -> tuple[Target | None, DeploySpec | None]:
+    # Not from the configuration on this machine: a damaged one must not be in the way of an end.
+    spec = known_spec(record, {})
+    return (session.target(spec.target), spec) if spec else (None, None)

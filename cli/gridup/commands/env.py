@@ -30,6 +30,9 @@ def main(
     """Print what plain `pulumi` needs to work on a node."""
     session = Session.of(context, json=json)
     record = session.find(one_name(argument, name))
+    if record.target:
+        # Plain `pulumi` runs the target's providers in this environment, which need its SDK.
+        session.target(record.target)
     with session.ui.progress() as reporter:
         engine = session.engine(reporter)
         if engine.unlock(record.stack):

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from gridup.commands.options import Json
+from gridup.commands.options import AllowCidr, Json, Region, Size, SshKey, Yes, asked
 from gridup.deploying import How, deploy
 from gridup.session import Session
 from gridup_infra import targets
@@ -19,6 +19,7 @@ EPILOG = """\b
 Examples:
   gridup launch My Institution Name to docker:80 --tag=latest --tail=false
   gridup launch Inst domain to local:8080
+  gridup launch Inst to aws --region eu-west-1
 
 It is `gridup deploy --name NAME --type TYPE --cloud TARGET --port PORT`."""
 
@@ -40,30 +41,26 @@ def main(
     words: Annotated[list[str], typer.Argument(metavar="NAME... [domain|network] to TARGET[:PORT]")],
     tag: Annotated[str, typer.Option("--tag", help="syft version.")] = "latest",
     tail: Annotated[str, typer.Option("--tail", help="true: follow the logs afterwards.")] = "false",
+    region: Region = None,
+    size: Size = None,
+    allow_cidr: AllowCidr = None,
+    ssh_key: SshKey = None,
+    yes: Yes = False,
     json: Json = False,
 ) -> None:
     """Deploy in the words of HAGrid: launch NAME to docker:80."""
-    asked = parse(words)
+    given, defaults = asked(context, locals())
+    line = parse(words)
     follow = truth("--tail", tail)
     session = Session.of(context, json=json)
-    deploy(
-        session,
-        asked.name,
-        {
-            "node_type": asked.node_type,
-            "target": asked.target,
-            "port": asked.port or None,
-            "tag": tag,
-        },
-        {},
-        How(),
-    )
+    said = {"node_type": line.node_type, "target": line.target, "port": line.port or None, "tag": tag}
+    deploy(session, line.name, {**given, **said}, defaults, How(yes=yes))
     if follow and not json:
         from gridup.commands.logs import choose
 
-        _, outputs, target = session.deployed(asked.name)
-        for service, line in target.way_in(outputs).logs(choose([], outputs), lines=10, follow=True):
-            session.ui.line(f"{service} | {line}")
+        _, outputs, target = session.deployed(line.name)
+        for service, text in target.way_in(outputs).logs(choose([], outputs), lines=10, follow=True):
+            session.ui.line(f"{service} | {text}")
 
 
 def parse(words: Sequence[str]) -> Launch:

@@ -25,7 +25,7 @@ def main(
 ) -> None:
     """Open a node's UI in the browser; without a screen, print its address."""
     session = Session.of(context, json=json)
-    _, outputs, _ = session.deployed(one_name(argument, name))
+    _, outputs = session.located(one_name(argument, name))
     pages = {key: end.url for key, end in outputs.endpoints().items() if "://" in end.url and not end.reason}
     if service not in pages:
         raise UsageError(f"{outputs.spec.name} has no page {service!r}.", f"It has: {', '.join(pages)}.")

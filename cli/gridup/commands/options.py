@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from gridup_infra import targets
 from gridup_infra.errors import UsageError
-from gridup_infra.spec import NODE_TYPES
+from gridup_infra.spec import DEFAULT_ADMIN_EMAIL, NODE_TYPES, DeploySpec
 from gridup_node.services import FRONT, service
 
 
@@ -65,6 +68,62 @@ Tag = Annotated[str | None, typer.Option("--tag", help="syft version.  [default:
 KeepData = Annotated[
     bool | None, typer.Option("--keep-data/--no-keep-data", help="Whether destroy keeps the node's data.")
 ]
+AdminEmail = Annotated[
+    str | None, typer.Option("--admin-email", help=f"The root account.  [default: {DEFAULT_ADMIN_EMAIL}]")
+]
+Region = Annotated[
+    str | None, typer.Option("--region", help="Of the cloud.  [default: the one its own tools use]")
+]
+Size = Annotated[str | None, typer.Option("--size", help="Of the VM, in the cloud's own words.")]
+DiskSize = Annotated[int | None, typer.Option("--disk-size", metavar="GB", min=1, help="Of the data disk.")]
+DomainName = Annotated[
+    str | None,
+    typer.Option("--domain-name", metavar="FQDN", help="The node's DNS name; gets a public certificate."),
+]
+AllowCidr = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--allow-cidr",
+        metavar="CIDR",
+        help="Who may reach ssh and jupyter on a cloud; repeatable.  [default: your own address]",
+    ),
+]
+WebCidr = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--web-cidr",
+        metavar="CIDR",
+        help="Who may reach api and UI on a cloud; repeatable.  [default: everybody]",
+    ),
+]
+SshKey = Annotated[
+    list[Path] | None,
+    typer.Option("--ssh-key", metavar="FILE.pub", help="Public key to let in as well; repeatable."),
+]
+SubnetId = Annotated[
+    str | None,
+    typer.Option(
+        "--subnet-id", help="A subnet of yours to make the VM in.  [default: a network of the node's own]"
+    ),
+]
+Private = Annotated[
+    bool | None,
+    typer.Option("--private/--no-private", help="No public address: reached through your own network."),
+]
+Image = Annotated[
+    str | None,
+    typer.Option(
+        "--image", metavar="REF", help="A published image of the node, to pull.  [default: built on the VM]"
+    ),
+]
+NoNode = Annotated[
+    bool | None,
+    typer.Option("--no-node", help="Stop at the container host: VM, network, Docker. Holds for this run."),
+]
+NewMachine = Annotated[
+    bool | None,
+    typer.Option("--new-machine", help="Replace the VM; its data disk goes over to the new one."),
+]
 Timeout = Annotated[
     float, typer.Option("--timeout", metavar="SECONDS", min=0.1, help="How long to wait in all.")
 ]
@@ -84,15 +143,33 @@ def one_name(argument: str | None, option: str | None) -> str | None:
 PARAMETERS = {"target": "cloud", "ssh_keys": "ssh_key"}
 """Where a command's parameter is not called like the spec's field."""
 
+BESIDE = ("new_machine",)
+"""What a deploy may be asked for that is no field of the spec, but changes one."""
 
-def explicit(context: typer.Context, asked: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+
+def asked(context: typer.Context, values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """What the command line itself asks for, and what the environment or config.yaml has as a default.
 
     A default is for new nodes: it must not change one that is deployed.
+
+    Args:
+        values: the command's parameters, those that are fields of a `DeploySpec` among them.
+
+    Raises:
+        UsageError: a public key's file is none.
     """
     given: dict[str, Any] = {}
     defaults: dict[str, Any] = {}
-    for key, value in asked.items():
-        source = context.get_parameter_source(PARAMETERS.get(key, key))
-        (given if source is None or source.name == "COMMANDLINE" else defaults)[key] = value
+    for key in (*(field.name for field in fields(DeploySpec) if field.name != "name"), *BESIDE):
+        parameter = PARAMETERS.get(key, key)
+        value = values.get(parameter)
+        if key == "ssh_keys" and value:
+            from gridup.ssh_keys import read_key
+
+            value = [read_key(path) for path in value]
+        if isinstance(value, list):
+            value = tuple(value) or None
+        if value is not None:
+            source = context.get_parameter_source(parameter)
+            (given if source is None or source.name == "COMMANDLINE" else defaults)[key] = value
     return given, defaults

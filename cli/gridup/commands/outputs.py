@@ -7,7 +7,10 @@ from typing import Annotated, Any
 import typer
 
 from gridup.commands.options import Json, NameArgument, NameOption, one_name
+from gridup.health import trust
 from gridup.session import Session
+from gridup.ui import Ui
+from gridup_infra.errors import UsageError
 from gridup_infra.outputs import NodeOutputs
 from gridup_node.services import FRONT
 
@@ -15,7 +18,8 @@ EPILOG = """\b
 Examples:
   gridup outputs Inst
   gridup outputs Inst --json
-  gridup outputs Inst --show-secrets"""
+  gridup outputs Inst --show-secrets
+  gridup outputs Inst --ca >inst-ca.pem     what clients of its https trust"""
 
 MASKED = "[secret]"
 
@@ -27,11 +31,17 @@ def main(
     show_secrets: Annotated[
         bool, typer.Option("--show-secrets", help="Read the node's secrets and show them.")
     ] = False,
+    ca: Annotated[
+        bool, typer.Option("--ca", help="Print the CA (PEM) that vouches for it, and nothing else.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Show where a node is and, if asked, its secrets."""
     session = Session.of(context, json=json)
-    _, outputs, target = session.deployed(one_name(argument, name))
+    record, outputs = session.located(one_name(argument, name))
+    if ca:
+        show_ca(session.ui, record.name, outputs)
+        return
     data: dict[str, Any] = {
         "name": outputs.spec.name,
         "stack": outputs.spec.stack,
@@ -43,20 +53,36 @@ def main(
         "admin_password": MASKED,
         "jupyter_token": MASKED,
         **{f"{row}_not_offered": reason for row, reason in outputs.not_offered.items()},
+        **({"ca": outputs.ca} if outputs.ca else {}),
     }
     if show_secrets:
         from gridup.secrets import read_secrets
 
-        found = read_secrets(target.way_in(outputs))
+        found = read_secrets(session.target(outputs.spec.target).way_in(outputs))
         data["admin_password"] = found.admin_password
         data["jupyter_token"] = found.jupyter_token
 
     def human() -> None:
         width = max(map(len, data))
         for key, value in data.items():
-            session.ui.line(f"{key:<{width}}  {value}")
+            if key != "ca":
+                session.ui.line(f"{key:<{width}}  {value}")
+        for line in trust(outputs):
+            session.ui.line(line)
 
     session.ui.result(data, human)
+
+
+def show_ca(ui: Ui, name: str, outputs: NodeOutputs) -> None:
+    """The node's own CA.
+
+    Raises:
+        UsageError: it has none.
+    """
+    if not outputs.ca:
+        why = "a public CA vouches for it" if outputs.tls else "it speaks plain http"
+        raise UsageError(f"{name} has no CA of its own: {why}.")
+    ui.result({"ca": outputs.ca}, lambda: ui.line(outputs.ca.rstrip("\n")))
 
 
 def addresses(outputs: NodeOutputs) -> dict[str, str]:

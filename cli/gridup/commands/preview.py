@@ -5,27 +5,43 @@ from __future__ import annotations
 import typer
 
 from gridup.commands.options import (
+    AdminEmail,
+    AllowCidr,
     Bind,
     Cloud,
+    DiskSize,
+    DomainName,
+    Image,
     Json,
     KeepData,
     NameArgument,
     NameOption,
+    NewMachine,
     NodeType,
+    NoNode,
     Port,
+    Private,
+    Region,
+    Size,
+    SshKey,
+    SubnetId,
     Tag,
     WaitLock,
-    explicit,
+    WebCidr,
+    asked,
     one_name,
 )
-from gridup.deploying import resolve
+from gridup.deploying import plan
 from gridup.session import Session
-from gridup_infra.naming import check_name, stack_name
+from gridup_infra.naming import check_name
 
 EPILOG = """\b
 Examples:
   gridup preview --name "Inst"
-  gridup preview --name "Inst" --port 9000"""
+  gridup preview --name "Inst" --port 9000
+  gridup preview --name "Inst" --cloud aws --region eu-west-1
+
+What a deploy would take away is shown too."""
 
 
 def main(
@@ -36,26 +52,32 @@ def main(
     node_type: NodeType = None,
     port: Port = None,
     bind: Bind = None,
+    admin_email: AdminEmail = None,
     tag: Tag = None,
+    image: Image = None,
     keep_data: KeepData = None,
+    region: Region = None,
+    size: Size = None,
+    disk_size: DiskSize = None,
+    domain_name: DomainName = None,
+    allow_cidr: AllowCidr = None,
+    web_cidr: WebCidr = None,
+    ssh_key: SshKey = None,
+    subnet_id: SubnetId = None,
+    private: Private = None,
+    no_node: NoNode = None,
+    new_machine: NewMachine = None,
     wait_lock: WaitLock = 0,
     json: Json = False,
 ) -> None:
     """Show what deploy would do, and do nothing."""
+    given, defaults = asked(context, locals())
     session = Session.of(context, json=json)
-    given = one_name(argument, name)
-    wanted = check_name(given if given is not None else session.ui.ask("Name of the node", "--name"))
-    asked = {
-        "target": cloud,
-        "node_type": node_type,
-        "port": port,
-        "bind": bind,
-        "tag": tag,
-        "keep_data": keep_data,
-    }
-    record = session.state.read(stack_name(wanted))
-    stored = session.settings.stored_config(stack_name(wanted))
-    spec, target = resolve(*explicit(context, asked), wanted, record, stored)
+    named = one_name(argument, name)
+    wanted = check_name(named if named is not None else session.ui.ask("Name of the node", "--name"))
+    planned = plan(session, wanted, given, defaults)
+    spec, record = planned.spec, planned.record
+    losses = planned.losses
     with session.ui.progress() as reporter:
         engine = session.engine(reporter)
         with engine.lock(spec.stack, wanted, "a preview", wait_lock):
@@ -68,6 +90,7 @@ def main(
         "changes": [
             {"resource": c.name, "operation": c.operation, "changed": list(c.changed)} for c in report.changes
         ],
+        "losses": list(losses),
     }
 
     def human() -> None:
@@ -75,7 +98,9 @@ def main(
             session.ui.line("No change.")
             return
         session.ui.table(["Would", "Resource"], [[c.operation, c.name] for c in report.changes])
-        for line in target.summary(spec) if record is None else ():
+        for line in planned.target.summary(spec) if record is None else ():
             session.ui.line(f"  • {line}")
+        for line in losses:
+            session.ui.line(f"It takes away {line}")
 
     session.ui.result(data, human)

@@ -6,7 +6,6 @@ import typer
 
 from gridup.commands.options import Json, NameArgument, NameOption, WaitLock, one_name
 from gridup.session import Session
-from gridup_infra import targets
 
 EPILOG = """\b
 Examples:
@@ -25,14 +24,16 @@ def main(
     """Look at what is really there and take it into the state."""
     session = Session.of(context, json=json)
     record = session.find(one_name(argument, name))
+    # The engine asks the target's own providers, which need its SDK.
+    target = session.target(record.target) if record.target else None
     with session.ui.progress() as reporter:
         engine = session.engine(reporter)
         with engine.lock(record.stack, record.name, "a refresh", wait_lock):
             reporter.step(f"Looking at {record.name}")
             report = engine.refresh(record.stack, reporter)
     problems: tuple[str, ...] = ()
-    if record.outputs:
-        problems = targets.target(record.outputs.spec.target).inspect(record.outputs).problems
+    if record.outputs and target:
+        problems = target.inspect(record.outputs).problems
     data = {
         "name": record.name,
         "changes": [

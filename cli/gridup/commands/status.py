@@ -11,7 +11,6 @@ import typer
 from gridup.commands.options import Json, NameArgument, NameOption, one_name
 from gridup.session import Session
 from gridup.state import Record
-from gridup_infra import targets
 from gridup_infra.errors import GridupError
 from gridup_infra.targets.base import Inspection, Power
 
@@ -34,16 +33,18 @@ POWER_WORDS: dict[Power, str] = {
     Power.STOPPED: "⏹ stopped",
     Power.BROKEN: "❌ broken",
     Power.GONE: "❌ gone",
+    Power.UNKNOWN: "❔ unknown",
 }
 
 
 @dataclass(frozen=True)
 class Row:
-    """One node, as seen just now."""
+    """One node, as seen just now; `suggestion` is what to do where it could not be."""
 
     record: Record
     inspection: Inspection
     endpoints: list[dict[str, Any]] | None
+    suggestion: str = ""
 
     @property
     def problems(self) -> list[str]:
@@ -66,7 +67,7 @@ def main(
     wanted = one_name(argument, name)
     records = [session.find(wanted)] if wanted is not None else session.state.records()
     with ThreadPoolExecutor(max_workers=AT_ONCE) as pool:
-        rows = list(pool.map(lambda record: look(record, probe=not no_probe), records))
+        rows = list(pool.map(lambda record: look(session, record, probe=not no_probe), records))
 
     def human() -> None:
         if not rows:
@@ -76,29 +77,32 @@ def main(
         for row in rows:
             for problem in row.problems:
                 session.ui.line(f"{row.record.name}: {problem}")
+            if row.inspection.power is Power.UNKNOWN and row.suggestion:
+                session.ui.line(f"{row.record.name}: {row.suggestion}")
             if row.inspection.power in (Power.BROKEN, Power.GONE):
                 session.ui.line(f'{row.record.name}: `gridup deploy --name "{row.record.name}"` repairs it.')
 
     session.ui.result([_json(row) for row in rows], human)
 
 
-def look(record: Record, *, probe: bool) -> Row:
+def look(session: Session, record: Record, *, probe: bool) -> Row:
     """What is really there of one node, and whether it answers."""
     if record.problem:
         return Row(record, Inspection(Power.BROKEN, (record.problem,)), None)
     if record.outputs is None:
         what = f" (broken off while {', '.join(record.pending)})" if record.pending else ""
         return Row(record, Inspection(Power.BROKEN, (f"its deploy was not completed{what}",)), None)
-    target = targets.target(record.outputs.spec.target)
     try:
-        inspection = target.inspect(record.outputs)
+        inspection = session.target(record.outputs.spec.target).inspect(record.outputs)
     except GridupError as error:
-        return Row(record, Inspection(Power.BROKEN, (f"can't be looked at: {error.message}",)), None)
+        # One that can't be looked at hides no other.
+        seen = Inspection(Power.UNKNOWN, (f"can't be looked at: {error.message}",))
+        return Row(record, seen, None, error.suggestion)
     if not probe or inspection.power not in (Power.RUNNING, Power.STARTING):
         return Row(record, inspection, None)
     from gridup import health, probes
 
-    results = probes.probe_all(health.endpoints(record.outputs), PROBE_SECONDS)
+    results = health.look(health.endpoints(record.outputs), PROBE_SECONDS, session.own_address)
     if inspection.power is Power.STARTING and probes.healthy(results):
         inspection = replace(inspection, power=Power.RUNNING)
     return Row(record, inspection, probes.to_json(results))

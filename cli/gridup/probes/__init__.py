@@ -4,6 +4,7 @@
     endpoints_for_host("host[:port]") the same for one that it never deployed
     probe_all(endpoints, timeout)    one look, all at once
     wait_for(endpoints, timeout)     look until everything is up, or the time is over
+    settled(results, own_address)    which of the silent are only closed to us
     healthy, all_up, summary, to_json   what to make of the results
 
 Every probe runs on a daemon thread with the standard library's own sockets: no http library has
@@ -23,6 +24,7 @@ from gridup.probes.model import (
     summary,
     to_json,
 )
+from gridup.probes.ranges import settled
 from gridup.probes.run import probe_all
 from gridup.probes.wait import wait_for
 
@@ -37,6 +39,7 @@ __all__ = [
     "healthy",
     "parse_address",
     "probe_all",
+    "settled",
     "summary",
     "to_json",
     "wait_for",

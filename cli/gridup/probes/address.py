@@ -6,7 +6,6 @@ import ipaddress
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -165,17 +164,15 @@ def _endpoint(row: Service, host: str, port: int, tls: bool) -> Endpoint:
 def endpoints_for_node(
     outputs: NodeOutputs,
     *,
-    ca_file: Path | None = None,
-    restricted: Mapping[str, str] | None = None,
+    open_to: Mapping[str, tuple[str, ...]] | None = None,
     table: Sequence[Service] = SERVICES,
 ) -> list[Endpoint]:
     """Where the services of a node that Gridup deployed are.
 
     Args:
-        ca_file: the node's own CA, where its certificate comes from one.
-        restricted: by service, to whom its port is open, when we may not be among them.
+        open_to: by service, the networks that its port is open to, where not everybody may come.
     """
-    hints = restricted or {}
+    hints = open_to or {}
     endpoints = []
     where = outputs.endpoints(table)
     for row in probed(table):
@@ -192,10 +189,10 @@ def endpoints_for_node(
                 path=row.proof_path or "/",
                 tls=tls,
                 expected={"name": outputs.spec.name} if row.proof is Proof.SYFT_METADATA else None,
-                ca_file=ca_file,
+                ca=outputs.ca,
                 offered=not known.reason,
                 reason=known.reason,
-                restricted=hints.get(row.name, ""),
+                open_to=hints.get(row.name, ()),
                 node=outputs.spec.name,
             )
         )

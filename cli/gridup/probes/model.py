@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from pathlib import Path
 from typing import Any
 
 from gridup_node.services import Proof
@@ -24,10 +23,10 @@ class Endpoint:
         tls: whether it speaks https.
         expected: metadata the answer must carry, such as `{"name": "Inst"}`; None where nothing is
             known of the node because Gridup never deployed it.
-        ca_file: the only CA to trust for it, in PEM: the node's own.
+        ca: the only CA to trust for it, in PEM: the node's own. Empty: those that the machine trusts.
         offered, reason: False and why, for a service this node does not have; it is never probed.
-        restricted: to whom the port is open, such as "open to 203.0.113.0/24 only". Set it only when
-            the caller is not known to be in that range: silence then means RESTRICTED, not TIMEOUT.
+        open_to: the networks that its port is open to; empty for everybody. Silence then means
+            RESTRICTED, not TIMEOUT, until `ranges.settled` knows that we are in one of them.
         node: groups endpoints, so that a host row is up by its own node's services alone.
     """
 
@@ -40,11 +39,16 @@ class Endpoint:
     path: str = "/"
     tls: bool = False
     expected: Mapping[str, str] | None = field(default=None, hash=False)
-    ca_file: Path | None = None
+    ca: str = field(default="", repr=False)
     offered: bool = True
     reason: str = ""
-    restricted: str = ""
+    open_to: tuple[str, ...] = ()
     node: str = ""
+
+    @property
+    def restricted(self) -> str:
+        """To whom the port is open, for people; empty where everybody may come."""
+        return f"open to {', '.join(self.open_to)} only" if self.open_to else ""
 
 
 class ProbeState(Enum):

@@ -121,7 +121,7 @@ def _examine(endpoint: Endpoint, budget: Budget) -> Finding:
         if endpoint.proof is not Proof.SSH_BANNER:
             proxy = proxy_for(endpoint.tls, endpoint.host)
         targets = resolve(proxy.host if proxy else endpoint.host)
-        routes = [Route(target, proxy, endpoint.ca_file) for target in targets]
+        routes = [Route(target, proxy, endpoint.ca) for target in targets]
     except Failure as failure:
         return Finding(failure.state, failure.detail, reached=False)
     except (OSError, UnicodeError) as error:

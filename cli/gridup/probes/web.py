@@ -10,7 +10,6 @@ import base64
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, cast
 from urllib.parse import quote, unquote, urljoin, urlsplit
 
@@ -64,7 +63,7 @@ class Route:
 
     target: Target
     proxy: Proxy | None = None
-    ca_file: Path | None = None
+    ca: str = ""
 
 
 @dataclass(frozen=True)
@@ -173,7 +172,7 @@ def _ask(
 
     note = ""
     if location.tls:
-        sock, note = secure(open_socket, location.host, route.ca_file, budget)
+        sock, note = secure(open_socket, location.host, route.ca, budget)
     else:
         sock = open_socket()
     with sock, DeadlineReader(sock, budget) as reader:

@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gridup.probes.address import is_ip, is_loopback
@@ -134,26 +133,26 @@ def connect(target: Target, port: int, budget: Budget) -> socket.socket:
 def secure(
     open_socket: Callable[[], socket.socket],
     host: str,
-    ca_file: Path | None,
+    ca: str,
     budget: Budget,
 ) -> tuple[socket.socket, str]:
     """Speak TLS, trusted if it can be; else a second time untrusted, with the note that says so.
 
-    With `ca_file` only that CA counts, and whatever else answers is not this node.
+    With `ca` (PEM) only that CA counts, and whatever else answers is not this node.
 
     Raises:
-        Failure: the certificate is not from `ca_file`, or that file can't be read.
+        Failure: the certificate is not from `ca`, or that is none.
     """
     import ssl
 
     try:
-        context = _pinned(ca_file) if ca_file else ssl.create_default_context()
-    except OSError as error:
-        raise Failure(ProbeState.DOWN, f"its CA's file {ca_file} can't be read: {error.strerror}") from error
+        context = _pinned(ca) if ca else ssl.create_default_context()
+    except (OSError, ValueError) as error:
+        raise Failure(ProbeState.DOWN, "its CA, as the stack has it, can't be read") from error
     try:
         return _handshake(open_socket(), context, host, budget), ""
     except ssl.SSLCertVerificationError as error:
-        if ca_file:
+        if ca:
             detail = f"its certificate is not this node's own: {error.verify_message}"
             raise Failure(ProbeState.DOWN, detail) from error
         why = "" if error.verify_code in _CHAIN_NOT_TRUSTED else f": {error.verify_message}"
@@ -163,13 +162,13 @@ def secure(
     return _handshake(open_socket(), anything, host, budget), f"untrusted certificate{why}"
 
 
-def _pinned(ca_file: Path) -> ssl.SSLContext:
+def _pinned(ca: str) -> ssl.SSLContext:
     """Trust in one CA, which signs for one node only: so the name in the certificate proves no more."""
     import ssl
 
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
-    context.load_verify_locations(cafile=ca_file)
+    context.load_verify_locations(cadata=ca)
     return context
 
 

@@ -13,9 +13,10 @@ if TYPE_CHECKING:
 _REGISTRY: dict[str, str] = {
     "local": "gridup_infra.targets.local:LocalTarget",
     "docker": "gridup_infra.targets.docker:DockerTarget",
+    "aws": "gridup_infra.targets.aws:AwsTarget",
 }
 
-_PLANNED = ("aws", "azure")
+_PLANNED = ("azure",)
 """Targets of the design that are not there yet: asking for one says so instead of "unknown"."""
 
 DEFAULT = "local"

@@ -67,6 +67,8 @@ class Power(Enum):
     """It should run, and does not, or not as it was laid down."""
     GONE = "gone"
     """What the state knows is not there any more."""
+    UNKNOWN = "unknown"
+    """It could not be looked at, for want of credentials or of a network."""
 
 
 @dataclass(frozen=True)
@@ -181,6 +183,8 @@ class Target(ABC):
     capabilities: ClassVar[frozenset[Capability]]
     extra: ClassVar[str] = ""
     """The lock in `requirements/` with the SDK that this target needs; installed at its first use."""
+    key_types: ClassVar[tuple[str, ...]] = ()
+    """The types of `--ssh-key` that it takes, as a public key begins; empty for all that sshd accepts."""
 
     def __init__(self, secret: Secret = no_secret) -> None:
         self.secret = secret

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from gridup_infra.errors import ResourceError
 from gridup_infra.locking import locked
+from gridup_infra.packages import environment, uv
 from gridup_infra.paths import ensure_private
 from gridup_infra.processes import run, stream
 
@@ -34,13 +35,6 @@ NEEDED_BYTES = 1_500_000_000
 MAKE_ROOM = (
     "Free some space (`gridup prune` removes unused environments), or set GRIDUP_HOME to another disk."
 )
-
-PIP_NAMES = {
-    "PIP_INDEX_URL": ("UV_DEFAULT_INDEX", "UV_INDEX_URL"),
-    "PIP_EXTRA_INDEX_URL": ("UV_INDEX", "UV_EXTRA_INDEX_URL"),
-    "PIP_CERT": ("SSL_CERT_FILE",),
-}
-"""pip's variables -> those of uv that say the same, the one to set first."""
 
 MARKER = "complete.json"
 
@@ -89,12 +83,12 @@ def find_python() -> tuple[str, str]:
     request = python_request()
     if request == sys.executable:
         return request, f"{sys.version_info[0]}.{sys.version_info[1]}"
-    result = run([uv(), "python", "find", "--no-project", request], timeout=60, env=_environment())
+    result = run([uv(), "python", "find", "--no-project", request], timeout=60, env=environment())
     if not result.ok:
         # uv may bring one where the network lets it.
-        fetched = run([uv(), "python", "install", _newest()], timeout=600, env=_environment())
+        fetched = run([uv(), "python", "install", _newest()], timeout=600, env=environment())
         if fetched.ok:
-            result = run([uv(), "python", "find", "--no-project", request], timeout=60, env=_environment())
+            result = run([uv(), "python", "find", "--no-project", request], timeout=60, env=environment())
     path = result.stdout.strip()
     if not result.ok or not path:
         here = ".".join(map(str, sys.version_info[:2]))
@@ -103,7 +97,7 @@ def find_python() -> tuple[str, str]:
             f"Install Python {_newest()}, or name one: GRIDUP_NODE_PYTHON=/path/to/python{_newest()}",
         )
     asked = run(
-        [path, "-c", "import sys; print('%d.%d' % sys.version_info[:2])"], timeout=30, env=_environment()
+        [path, "-c", "import sys; print('%d.%d' % sys.version_info[:2])"], timeout=30, env=environment()
     )
     version = asked.stdout.strip()
     if tuple(int(part) for part in version.split(".") or "0") not in _allowed():
@@ -172,14 +166,14 @@ def _build(path: Path, lock: Path, python: str, version: str, say: Callable[[str
             MAKE_ROOM,
         )
     say(f"making a Python {version} environment")
-    made = run([uv(), "venv", "--no-project", "--python", python, path], timeout=120, env=_environment())
+    made = run([uv(), "venv", "--no-project", "--python", python, path], timeout=120, env=environment())
     if not made.ok:
         raise ResourceError(f"uv could not make the node's environment: {' '.join(made.tail(1))}")
     say("installing syft and JupyterLab")
     argv = [uv(), "pip", "install", "--require-hashes", "--compile-bytecode"]
     argv += ["--python", str(path / "bin" / "python"), "-r", str(lock)]
     try:
-        installed = stream(argv, lambda line: say(line.strip()), timeout=BUILD_SECONDS, env=_environment())
+        installed = stream(argv, lambda line: say(line.strip()), timeout=BUILD_SECONDS, env=environment())
     except TimeoutError as error:
         raise ResourceError(f"The node's environment was not ready in time: {error}.") from None
     if not installed.ok:
@@ -218,25 +212,6 @@ def _listing(path: Path) -> list[str]:
     for packages in sorted(path.glob("lib/python3.*/site-packages")):
         names += [name for name in os.listdir(packages) if name != "__pycache__"]  # noqa: PTH208
     return sorted(names)
-
-
-def uv() -> str:
-    """The uv that came with us."""
-    from uv import find_uv_bin
-
-    return str(find_uv_bin())
-
-
-def _environment() -> dict[str, str]:
-    # Without compiled bytecode `import syft` takes twice as long; UV_* and proxies are the person's.
-    drop = ("PYTHONDONTWRITEBYTECODE", "PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "UV_PROJECT_ENVIRONMENT")
-    environment = {name: value for name, value in os.environ.items() if name not in drop}
-    environment["UV_NO_PROGRESS"] = "1"
-    # Who set up a mirror for pip alone means it for us as well; uv's own variables win.
-    for theirs, ours in PIP_NAMES.items():
-        if theirs in environment and not any(name in environment for name in ours):
-            environment[ours[0]] = environment[theirs]
-    return environment
 
 
 def _allowed() -> tuple[tuple[int, int], ...]:

@@ -1,0 +1,33 @@
+"""Whether a silent port is only closed to us: asked when something is silent, and not before."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from gridup.own_address import among
+from gridup.probes.model import ProbeResult, ProbeState
+from gridup.probes.run import host_result
+from gridup_node.services import Proof
+
+
+def settled(results: Sequence[ProbeResult], own: Callable[[], str | None]) -> list[ProbeResult]:
+    """The results, with RESTRICTED taken back where we are among those who are let in.
+
+    Args:
+        own: tells the address that others see us at, None when it can't be told; called only where a
+            result depends on it.
+    """
+    closed = [r for r in results if r.state is ProbeState.RESTRICTED and r.endpoint.open_to]
+    address = own() if any(r.endpoint.proof is not Proof.ANY for r in closed) else None
+    if address is None:
+        return list(results)
+    told = [_silent(r) if r in closed and among(address, r.endpoint.open_to) else r for r in results]
+    return [
+        host_result(r.endpoint, told) if r.endpoint.proof is Proof.ANY and r.endpoint.offered else r
+        for r in told
+    ]
+
+
+def _silent(result: ProbeResult) -> ProbeResult:
+    detail = "no answer from this address"
+    return ProbeResult(result.endpoint, ProbeState.TIMEOUT, detail, seconds=result.seconds)

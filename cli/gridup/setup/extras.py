@@ -1,0 +1,246 @@
+"""A cloud's SDK, installed from its lock at its first use, into the environment that runs us.
+
+The base install carries none. Two runs at once install it once; one that is killed leaves a mark, by
+which the next knows that what lies there may be half a package.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import importlib
+import operator
+import os
+import platform
+import re
+import shlex
+import sys
+import sysconfig
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from gridup_infra.errors import BusyError, SetupError
+from gridup_infra.locking import locked
+
+INSTALL_SECONDS = 900.0
+"""How long uv may take: some 20 MB to download."""
+
+FOLDER = ".gridup"
+"""Beside the packages: the lock, and the marks of what is being installed."""
+
+NO_NETWORK = re.compile(
+    r"failed to fetch|failed to download|error sending request|dns error|name resolution|"
+    r"connection (refused|reset|error|timed out)|network is unreachable|not found in the package registry|"
+    r"timed out|tunnel|certificate",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True)
+class Pin:
+    """One line of a lock: the distribution, its version, and where it is wanted (empty: everywhere)."""
+
+    name: str
+    version: str
+    marker: str
+
+
+def ensure(extra: str, say: Callable[[str], None]) -> None:
+    """See that the packages of `extra` are there; some milliseconds and no process when they are.
+
+    Args:
+        extra: the name of a lock in requirements/; empty for none.
+        say: told each step in a line.
+
+    Raises:
+        SetupError: they could not be installed.
+    """
+    if not extra:
+        return
+    lock = lock_of(extra)
+    pins = list(read(lock.read_text(encoding="utf-8")))
+    folder = Path(sysconfig.get_path("purelib")) / FOLDER
+    mark = folder / f"{extra}.installing"
+    if not _is_there(mark) and not missing(pins):
+        return
+    try:
+        with _turn(folder / "lock", extra, say):
+            # Another run may have done it meanwhile.
+            broken_off = _is_there(mark)
+            if broken_off or (lacking := missing(pins)):
+                mark.touch()
+                _install(lock, extra, pins if broken_off else lacking, say, again=broken_off)
+                mark.unlink()
+    except OSError as error:
+        raise _not_writable(extra, lock, error.strerror or str(error)) from None
+    # What the import system remembers of the folder is from before.
+    importlib.invalidate_caches()
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except PermissionError:
+        return False  # Another person's environment, which only they install into.
+
+
+def lock_of(extra: str) -> Path:
+    """The lock of an extra: in a wheel beside this module, in a checkout where scripts/lock makes it."""
+    own = Path(__file__).parent
+    packaged = own / "locks" / f"{extra}.txt"
+    return packaged if packaged.exists() else own.parents[2] / "requirements" / f"{extra}.txt"
+
+
+def read(text: str) -> Iterator[Pin]:
+    """The pins of a lock that uv wrote."""
+    for found in re.finditer(r"^([\w.-]+)==([^\s;]+)(?: *; *([^\\\n]*[^\\\s]))?", text, re.MULTILINE):
+        yield Pin(found[1], found[2], found[3] or "")
+
+
+def missing(pins: list[Pin]) -> list[Pin]:
+    """Those that this Python wants, and has not in exactly that version."""
+    return [pin for pin in pins if _version(pin.name) != pin.version and applies(pin.marker)]
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def applies(marker: str) -> bool:
+    """Whether an environment marker (PEP 508) holds here, of the kind that uv writes.
+
+    Raises:
+        SetupError: it says what we don't know.
+    """
+    try:
+        return not marker or _holds(ast.parse(marker, mode="eval").body)
+    except (SyntaxError, KeyError, TypeError, ValueError):
+        raise SetupError(f"The lock has a marker that can't be read: {marker}.") from None
+
+
+_OPERATORS: dict[type[ast.cmpop], Callable[[tuple[object, ...], tuple[object, ...]], bool]] = {
+    ast.Lt: operator.lt,
+    ast.LtE: operator.le,
+    ast.Gt: operator.gt,
+    ast.GtE: operator.ge,
+    ast.Eq: operator.eq,
+    ast.NotEq: operator.ne,
+}
+
+
+def _holds(node: ast.expr) -> bool:
+    # A marker is also an expression of Python's, so its parser reads it; it is never run.
+    if isinstance(node, ast.BoolOp):
+        return (all if isinstance(node.op, ast.And) else any)(map(_holds, node.values))
+    if not isinstance(node, ast.Compare) or len(node.ops) != 1:
+        raise ValueError("not a comparison")
+    left, right = node.left, node.comparators[0]
+    if not isinstance(left, ast.Name) or not isinstance(right, ast.Constant):
+        raise ValueError("not a variable and a text")
+    here, wanted = _variables()[left.id], str(right.value)
+    if left.id in ("python_version", "python_full_version"):
+        return _OPERATORS[type(node.ops[0])](_numbers(here), _numbers(wanted))
+    return _OPERATORS[type(node.ops[0])]((here,), (wanted,))
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", version)[:3])
+
+
+def _variables() -> dict[str, str]:
+    """The variables of PEP 508 that locks use."""
+    return {
+        "python_version": ".".join(map(str, sys.version_info[:2])),
+        "python_full_version": ".".join(map(str, sys.version_info[:3])),
+        "implementation_name": sys.implementation.name,
+        "platform_python_implementation": platform.python_implementation(),
+        "sys_platform": sys.platform,
+        "os_name": os.name,
+        "platform_system": platform.system(),
+        "platform_machine": platform.machine(),
+    }
+
+
+@contextlib.contextmanager
+def _turn(path: Path, extra: str, say: Callable[[str], None]) -> Iterator[None]:
+    """One at a time; who has to wait is told for what."""
+    what = f"installing the packages of {extra}"
+    with contextlib.ExitStack() as stack:
+        try:
+            try:
+                stack.enter_context(locked(path, what, wait=0, busy="Waiting for another run"))
+            except BusyError as error:
+                say(error.message.rstrip("."))
+                busy = f"The packages of {extra} are still not there"
+                stack.enter_context(locked(path, what, wait=INSTALL_SECONDS, busy=busy))
+        except BusyError as error:
+            raise SetupError(error.message, "End that process, then run the same command again.") from None
+        yield
+
+
+def _install(lock: Path, extra: str, pins: list[Pin], say: Callable[[str], None], *, again: bool) -> None:
+    from gridup_infra import packages
+    from gridup_infra.processes import run
+
+    names = ", ".join(pin.name for pin in pins)
+    say(f"Installing the packages of {extra}, once: {names}")
+    argv = [packages.uv(), "pip", "install", "--quiet", "--require-hashes", "--compile-bytecode"]
+    # What they need is in the lock too; nothing else may change under the program that is running.
+    argv += ["--no-deps", "--python", sys.executable, "--requirements", str(lock)]
+    if again:
+        argv += [word for pin in pins for word in ("--reinstall-package", pin.name)]
+    try:
+        result = run(argv, timeout=INSTALL_SECONDS, env=packages.environment())
+    except TimeoutError as error:
+        raise SetupError(f"The packages of {extra} were not there in time: {error}.") from None
+    if not result.ok:
+        raise _error(extra, f"{result.stderr}\n{result.stdout}", lock)
+
+
+def _error(extra: str, text: str, lock: Path) -> SetupError:
+    lines = [line.strip(" │╰─▶├×") for line in text.splitlines() if line.strip(" │╰─▶├×")]
+
+    def first(pattern: str) -> str:
+        found = next((line for line in lines if re.search(pattern, line, re.IGNORECASE)), "")
+        line = re.sub(r"^((error|warning|cause|caused by):\s*)+", "", found, flags=re.IGNORECASE)
+        return re.sub(r"://[^/@\s]+@", "://", line)[:200]
+
+    if cause := first(r"no space left|os error 28|disk quota exceeded"):
+        return SetupError(f"There is no room for the packages of {extra}: {cause}.", "Free some space.")
+    if cause := first(r"externally managed|permission denied|read-only file system"):
+        return _not_writable(extra, lock, cause)
+    if cause := first(r"hash mismatch|do not match the hashes"):
+        return SetupError(
+            f"The package index gave something else for {extra} than the lock names: {cause}",
+            "Nothing of it was installed. Is a mirror in between (PIP_INDEX_URL, UV_DEFAULT_INDEX)?",
+        )
+    if cause := first(NO_NETWORK.pattern):
+        return SetupError(
+            f"The packages of {extra} could not be fetched: {cause}",
+            "Is there a network? HTTPS_PROXY, SSL_CERT_FILE, PIP_INDEX_URL, UV_DEFAULT_INDEX are honoured.",
+        )
+    return SetupError(f"The packages of {extra} could not be installed.", _by_hand(lock), tuple(lines[-4:]))
+
+
+def _not_writable(extra: str, lock: Path, why: str) -> SetupError:
+    folder = sysconfig.get_path("purelib")
+    return SetupError(f"The packages of {extra} can't be installed into {folder}: {why}.", _by_hand(lock))
+
+
+def _by_hand(lock: Path) -> str:
+    words = [
+        "uv",
+        "pip",
+        "install",
+        "--python",
+        sys.executable,
+        "--require-hashes",
+        "--requirement",
+        str(lock),
+    ]
+    return f"By hand, as its owner: {shlex.join(words)}"

@@ -1,0 +1,216 @@
+"""The target `aws`: a node on an EC2 instance, with a network and a data disk of its own."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING, ClassVar
+
+from gridup_infra.errors import GridupError, ResourceError, UsageError
+from gridup_infra.outputs import NodeOutputs
+from gridup_infra.spec import DeploySpec
+from gridup_infra.targets.base import Capability, Finding, Identity, Inspection
+from gridup_infra.vm.target import MachineTarget
+from gridup_node.services import Audience, openings
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    import pulumi
+
+    from gridup_infra.targets.aws.client import Cloud
+
+_SUBNET = re.compile(r"subnet-[0-9a-f]{8,17}")
+_SIZE = re.compile(r"[a-z0-9-]+\.[a-z0-9-]+")
+
+DOCTOR_SECONDS = 3
+
+
+class AwsTarget(MachineTarget):
+    """Amazon EC2."""
+
+    name: ClassVar[str] = "aws"
+    title: ClassVar[str] = "AWS"
+    extra: ClassVar[str] = "aws"
+    capabilities: ClassVar[frozenset[Capability]] = MachineTarget.capabilities | {
+        Capability.SUBNET,
+        Capability.BOOT_LOG,
+    }
+
+    def resolve(self, spec: DeploySpec, previous: DeploySpec | None) -> DeploySpec:
+        from gridup_infra.targets.aws import naming
+
+        spec = super().resolve(spec, previous)
+        if previous and previous.region and spec.region != previous.region:
+            raise UsageError(
+                f'"{spec.name}" is in {previous.region}; it can\'t be moved to {spec.region}.',
+                "Deploy it there under another name, or destroy it first.",
+            )
+        if spec.subnet_id and not _SUBNET.fullmatch(spec.subnet_id):
+            raise UsageError(
+                f"--subnet-id {spec.subnet_id!r}: a subnet's id is like subnet-0a1b2c3d4e5f67890."
+            )
+        disk = spec.disk_size or naming.DEFAULT_DISK
+        if disk > naming.DISK_MAX:
+            raise UsageError(f"--disk-size {disk}: a disk has at most {naming.DISK_MAX} GB.")
+        if previous and disk < previous.disk_size:
+            raise UsageError(
+                f"--disk-size {disk}: the data disk has {previous.disk_size} GB, and a disk can't shrink."
+            )
+        return replace(
+            spec, region=_region(spec), size=spec.size.lower() or naming.DEFAULT_SIZE, disk_size=disk
+        )
+
+    def preflight(self, spec: DeploySpec, current: NodeOutputs | None) -> None:
+        from gridup_infra.targets.aws import preflight
+
+        preflight.check(spec, current)
+
+    def build(self, spec: DeploySpec) -> pulumi.Output[NodeOutputs]:
+        from gridup_infra.targets.aws import resources
+
+        return resources.build(spec)
+
+    def summary(self, spec: DeploySpec) -> tuple[str, ...]:
+        from gridup_infra.targets.aws import naming
+
+        region = spec.region or "its region"
+        size, disk = spec.size or naming.DEFAULT_SIZE, spec.disk_size or naming.DEFAULT_DISK
+        network = f"in the subnet {spec.subnet_id}" if spec.subnet_id else "with a network of its own"
+        address = "no public address" if spec.private else "a public address"
+        who = {
+            Audience.WEB: ", ".join(spec.web_cidr) or "everybody",
+            Audience.STAFF: ", ".join(spec.allow_cidr) or "nobody",
+        }
+        ports = {
+            audience: ", ".join(str(port) for port, its in openings() if its is audience) for audience in who
+        }
+        return (
+            f"a {size} instance in {region} {network}, {address}",
+            f"an encrypted data disk of {disk} GB: data, secrets, keys",
+            "open to " + "; to ".join(f"{who[audience]}: {ports[audience]}" for audience in who),
+        )
+
+    def inspect(self, outputs: NodeOutputs) -> Inspection:
+        from gridup_infra.targets.aws import inspecting
+
+        with self._connected(outputs) as cloud:
+            return inspecting.inspect(cloud, outputs)
+
+    def leftovers(self, identity: Identity) -> tuple[str, ...]:
+        from gridup_infra.targets.aws import sweeping
+        from gridup_infra.targets.aws.client import connected
+
+        with connected(_region_of(identity)) as cloud:
+            return tuple(sweeping.leftovers(cloud, identity.stack_id))
+
+    def sweep(self, identity: Identity) -> None:
+        from gridup_infra.targets.aws import naming, sweeping
+        from gridup_infra.targets.aws.client import connected
+
+        props = {
+            "stack": identity.stack,
+            "stack_id": identity.stack_id,
+            "name": identity.name,
+            "volume_urn": naming.volume_urn(identity.stack),
+        }
+        with connected(_region_of(identity)) as cloud:
+            sweeping.sweep(cloud, props, keep_data=False)
+
+    def losses(self, spec: DeploySpec, current: NodeOutputs) -> tuple[str, ...]:
+        before = current.spec
+        lines = []
+        if why := self._replaced_for(spec, before):
+            lines.append(
+                f"the VM is replaced ({why}): all that is not on the data disk is lost; the data disk stays"
+            )
+        if spec.private and not before.private:
+            lines.append(f"the public address {current.facts.get('ip') or current.address} is given back")
+        return tuple(lines)
+
+    def boot_log(self, outputs: NodeOutputs) -> str:
+        from gridup_infra.targets.aws.client import code_of
+        from gridup_infra.vm.node import MACHINE
+
+        machine = outputs.facts[MACHINE]
+        with self._connected(outputs) as cloud:
+            try:
+                answer = cloud.ec2.get_console_output(InstanceId=machine, Latest=True)
+            except Exception as error:
+                # Only Nitro has the latest at any time; others have what was there at the last boot.
+                if code_of(error) not in ("UnsupportedOperation", "InvalidParameterCombination"):
+                    raise
+                answer = cloud.ec2.get_console_output(InstanceId=machine)
+        return str(answer.get("Output") or "")
+
+    def start(self, outputs: NodeOutputs) -> None:
+        from gridup_infra.targets.aws import instances
+        from gridup_infra.vm.node import MACHINE
+
+        with self._connected(outputs) as cloud:
+            instances.start(cloud, outputs.facts[MACHINE])
+
+    def stop(self, outputs: NodeOutputs) -> None:
+        from gridup_infra.targets.aws import instances
+        from gridup_infra.vm.node import MACHINE
+
+        with self._connected(outputs) as cloud:
+            instances.stop(cloud, outputs.facts[MACHINE])
+
+    def doctor(self) -> Iterator[Finding]:
+        from gridup_infra.targets.aws import client
+
+        if not client.is_there():
+            yield Finding("AWS", None, f"Python's AWS library is not installed. {client.NO_SDK}")
+            return
+        try:
+            account, who = client.glance(client.configured_region(os.environ), DOCTOR_SECONDS)
+        except GridupError as error:
+            yield Finding("AWS", None, f"{error.message} {error.suggestion}".strip())
+        else:
+            yield Finding("AWS", True, f"account {account}, as {who}")
+
+    @staticmethod
+    def _connected(outputs: NodeOutputs) -> AbstractContextManager[Cloud]:
+        from gridup_infra.targets.aws.client import connected
+
+        return connected(outputs.facts["region"], outputs.facts.get("account", ""))
+
+    @staticmethod
+    def _replaced_for(spec: DeploySpec, before: DeploySpec) -> str:
+        """Why a deploy makes another VM; empty when it does not."""
+        if spec.generation != before.generation:
+            return "--new-machine"
+        if spec.subnet_id != before.subnet_id:
+            return "it moves to another network"
+        if spec.size == before.size:
+            return ""
+        from gridup_infra.targets.aws import choosing
+        from gridup_infra.targets.aws.client import connected
+
+        with connected(spec.region) as cloud:
+            kinds = [
+                choosing.architecture_of(size, choosing.size_of(cloud, size))
+                for size in (before.size, spec.size)
+            ]
+        return f"{spec.size} is of another architecture than {before.size}" if kinds[0] != kinds[1] else ""
+
+
+def _region(spec: DeploySpec) -> str:
+    from gridup_infra.targets.aws.client import configured_region
+
+    region = spec.region or configured_region(os.environ)
+    if not region:
+        raise UsageError("Which region of AWS?", "Give --region, for example --region eu-west-1.")
+    return region.lower()
+
+
+def _region_of(identity: Identity) -> str:
+    from gridup_infra.targets.aws.client import configured_region
+
+    region = identity.facts.get("region") or configured_region(os.environ)
+    if not region:
+        raise ResourceError(f"The region of {identity.name} is not known.", "Set AWS_REGION to it.")
+    return region

@@ -1,0 +1,188 @@
+"""Where a node goes: the zone among those that offer its size, and the image of the region.
+
+Chosen once, before anything that is bound to a zone, and kept in the state: a newer image or another zone
+must not replace a machine that runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from gridup_infra.errors import ResourceError
+from gridup_infra.targets.aws import kinds, volumes
+from gridup_infra.targets.aws.client import Cloud, code_of
+from gridup_infra.targets.aws.kinds import Thing
+
+DEBIAN_OWNER = "136693071363"
+"""Debian's own account (https://wiki.debian.org/Cloud/AmazonEC2Image/Trixie)."""
+
+IMAGES = {"x86_64": "debian-13-amd64-*", "arm64": "debian-13-arm64-*"}
+"""By the architecture of the size, as EC2 calls it, the names of Debian's images."""
+
+NEAR = 8
+"""Sizes that a refusal names."""
+
+
+def choose(cloud: Cloud, props: Mapping[str, Any]) -> dict[str, Any]:
+    """The place of a new machine.
+
+    Returns:
+        zones: where it is tried, one after the other; image, architecture; vpc: of a subnet that was given.
+
+    Raises:
+        ResourceError: the size or an image is not to be had, or what is there already leaves no zone.
+    """
+    size, given = props["size"], props["subnet_id"]
+    with ThreadPoolExecutor(max_workers=5) as pool:
+        told = pool.submit(size_of, cloud, size)
+        offering = pool.submit(zones_with, cloud, size)
+        open_zones = pool.submit(zones, cloud)
+        newest = pool.submit(images, cloud)
+        disk = pool.submit(volumes.find_or_kept, cloud, props)
+        subnet = pool.submit(subnet_of, cloud, given) if given else None
+        architecture = architecture_of(size, told.result())
+        usable = [zone for zone in offering.result() if zone in open_zones.result()]
+        chosen: dict[str, Any] = {
+            "zones": usable,
+            "every_zone": open_zones.result(),
+            "architecture": architecture,
+            "image": newest_image(newest.result(), architecture, cloud.region),
+            "vpc": "",
+        }
+        if subnet:
+            chosen |= {"zones": [subnet.result()["AvailabilityZone"]], "vpc": subnet.result()["VpcId"]}
+        data = disk.result()
+    if data and volumes.holds_data(data):
+        chosen["zones"] = [zone for zone in chosen["zones"] if zone == data["AvailabilityZone"]]
+    check_zones(cloud.region, props, usable, chosen["zones"], data)
+    return chosen
+
+
+def check_zones(
+    region: str, props: Mapping[str, Any], usable: list[str], left: list[str], data: Thing | None
+) -> None:
+    """Nothing, when a zone is left that offers the size.
+
+    Raises:
+        ResourceError: none is; it says what narrowed the choice.
+    """
+    size = props["size"]
+    if data and volumes.holds_data(data) and not left:
+        raise ResourceError(
+            f"The node's data disk is in {data['AvailabilityZone']}, where {size} can't be had"
+            + (f" in the subnet {props['subnet_id']}." if props["subnet_id"] else "."),
+            "Choose another --size" + (", or a subnet of that zone." if props["subnet_id"] else "."),
+        )
+    if not usable:
+        raise ResourceError(
+            f"No zone of {region} offers {size} now.", "Choose another --size, or another --region."
+        )
+    if left and not set(left) & set(usable):
+        raise ResourceError(
+            f"The subnet {props['subnet_id']} is in {left[0]}, which does not offer {size}.",
+            f"Choose another --size, or a subnet in {' or '.join(usable)}.",
+        )
+
+
+def size_of(cloud: Cloud, size: str) -> Thing | None:
+    """What EC2 tells of a size; None when the region has none of that name."""
+    try:
+        rows = cloud.ec2.describe_instance_types(InstanceTypes=[size])["InstanceTypes"]
+    except Exception as error:
+        if code_of(error) in ("InvalidInstanceType", "InvalidParameterValue"):
+            return None
+        raise
+    return rows[0] if rows else None
+
+
+def architecture_of(size: str, told: Thing | None) -> str:
+    """The architecture that an image for the size must have.
+
+    Raises:
+        ResourceError: there is no such size, or no Debian image for it.
+    """
+    if told is None:
+        raise ResourceError(f"There is no size {size!r} here.", "For example --size t3.large.")
+    known = told.get("ProcessorInfo", {}).get("SupportedArchitectures") or ()
+    for architecture in IMAGES:
+        if architecture in known:
+            return architecture
+    raise ResourceError(
+        f"{size} runs {' and '.join(known) or 'nothing that is known'}; Debian is there for "
+        f"{' and '.join(IMAGES)}.",
+        "For example --size t3.large or t4g.large.",
+    )
+
+
+def zones_with(cloud: Cloud, size: str) -> list[str]:
+    """The zones of the region that offer a size."""
+    rows = cloud.ec2.describe_instance_type_offerings(
+        LocationType="availability-zone", Filters=[{"Name": "instance-type", "Values": [size]}]
+    )["InstanceTypeOfferings"]
+    return sorted(row["Location"] for row in rows)
+
+
+def zones(cloud: Cloud) -> list[str]:
+    """The region's ordinary zones that are open to this account: no Local or Wavelength Zone."""
+    rows = cloud.ec2.describe_availability_zones(Filters=[{"Name": "state", "Values": ["available"]}])
+    return sorted(
+        row["ZoneName"]
+        for row in rows["AvailabilityZones"]
+        if row.get("ZoneType", "availability-zone") == "availability-zone"
+    )
+
+
+def images(cloud: Cloud) -> list[Thing]:
+    """Debian's images for the region."""
+    answer = cloud.ec2.describe_images(
+        Owners=[DEBIAN_OWNER],
+        Filters=[
+            {"Name": "name", "Values": list(IMAGES.values())},
+            {"Name": "state", "Values": ["available"]},
+        ],
+    )
+    found: list[Thing] = answer["Images"]
+    return found
+
+
+def newest_image(found: list[Thing], architecture: str, region: str) -> dict[str, str]:
+    """The newest one for an architecture: its id, and its root device's name.
+
+    Raises:
+        ResourceError: there is none.
+    """
+    fitting = [row for row in found if row["Architecture"] == architecture]
+    if not fitting:
+        raise ResourceError(
+            f"Debian 13 has no image for {architecture} in {region}.",
+            "Choose another --region; Debian publishes in all that need no opting in.",
+        )
+    newest = max(fitting, key=lambda row: (str(row.get("CreationDate", "")), row["Name"]))
+    return {"id": newest["ImageId"], "root": newest.get("RootDeviceName") or "/dev/xvda"}
+
+
+def subnet_of(cloud: Cloud, subnet: str) -> Thing:
+    """A person's own subnet.
+
+    Raises:
+        ResourceError: there is none of that id.
+    """
+    found = kinds.get(cloud, kinds.SUBNET, subnet)
+    if found is None:
+        raise ResourceError(
+            f"There is no subnet {subnet} in {cloud.region}.", "--subnet-id takes one of the node's region."
+        )
+    return found
+
+
+def near(cloud: Cloud, size: str) -> list[str]:
+    """Sizes of the region whose names are like a mistyped one."""
+    import difflib
+
+    rows = cloud.ec2.get_paginator("describe_instance_type_offerings").paginate(LocationType="region")
+    every = sorted({row["InstanceType"] for page in rows for row in page["InstanceTypeOfferings"]})
+    family = [name for name in every if name.partition(".")[0] == size.partition(".")[0]]
+    close = difflib.get_close_matches(size, every, n=NEAR, cutoff=0.6)
+    return list(dict.fromkeys([*close, *family]))[:NEAR]

@@ -1,0 +1,400 @@
+"""Talking to EC2 and STS: clients with deadlines, calls that survive throttling, errors a person can act on.
+
+boto3 is imported where it is used: `gridup --help` and a node on this machine need none of it.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from gridup_infra import __version__
+from gridup_infra.errors import CredentialsError, GridupError, PreflightError, ResourceError
+
+if TYPE_CHECKING:
+    from botocore.exceptions import BotoCoreError, ClientError
+
+Made = TypeVar("Made")
+
+CONNECT_SECONDS = 10
+READ_SECONDS = 60
+"""RunInstances has been seen to take 20 s."""
+
+ATTEMPTS = 9
+"""Of a call that is throttled, or whose answer was lost: some 90 s in all."""
+
+PAUSE_MAX = 20.0
+
+SOON_SECONDS = 60.0
+"""For EC2 to know what it has just made ("eventual consistency" in its API reference)."""
+
+POLL_SECONDS = 2.0
+
+THROTTLED = frozenset(
+    {
+        "RequestLimitExceeded",
+        "Throttling",
+        "ThrottlingException",
+        "ThrottledException",
+        "TooManyRequestsException",
+        "PriorRequestNotComplete",
+        "BandwidthLimitExceeded",
+        "EC2ThrottledException",
+    }
+)
+"""As botocore's own table has them: the call was not accepted."""
+
+UNSURE = frozenset(
+    {"InternalError", "InternalFailure", "ServiceUnavailable", "Unavailable", "RequestTimeout", "500"}
+)
+"""The call may or may not have been accepted, as with an answer that never came."""
+
+EXPIRED = frozenset({"ExpiredToken", "ExpiredTokenException", "RequestExpired"})
+UNKNOWN = frozenset(
+    {
+        "AuthFailure",
+        "InvalidClientTokenId",
+        "UnrecognizedClientException",
+        "SignatureDoesNotMatch",
+        "InvalidAccessKeyId",
+        "MissingAuthenticationToken",
+    }
+)
+DENIED = frozenset({"UnauthorizedOperation", "AccessDenied", "AccessDeniedException"})
+
+LIMITS = frozenset({"VcpuLimitExceeded", "InstanceLimitExceeded", "MaxSpotInstanceCountExceeded"})
+"""Of the account: another zone would not help."""
+
+NO_ROOM = frozenset(
+    {
+        "InsufficientInstanceCapacity",
+        "InsufficientHostCapacity",
+        "InsufficientCapacity",
+        "InsufficientReservedInstanceCapacity",
+        "Unsupported",
+        "UnsupportedOperation",
+        "InstanceTypeNotSupported",
+    }
+)
+"""Of a zone: another one may have it."""
+
+LOG_IN = "Log in to AWS (`aws configure`, `aws sso login`, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY)."
+NO_SDK = "`gridup deploy --cloud aws` installs it at its first use."
+
+
+@dataclass(frozen=True)
+class Cloud:
+    """One region of AWS, as this machine's credentials have it.
+
+    Attributes:
+        ec2: boto3's client for what may be asked again: it retries by itself.
+        once: for calls that make something, which a blind retry could make twice: see `made`.
+    """
+
+    region: str
+    ec2: Any
+    once: Any
+
+    def made(
+        self, find: Callable[[], Made | None], make: Callable[[Any], Made], *, looked: bool = False
+    ) -> Made:
+        """What `find` finds, else what `make` makes of the client it is given: once, whatever gets lost.
+
+        A throttled call is made again. Where it is unsure whether it was accepted, or where EC2 does not know
+        yet what the call refers to and we have just made, `find` looks before the next attempt.
+
+        Args:
+            looked: whether it is known already that `find` finds nothing.
+        """
+        found = None if looked else find()
+        for attempt in range(1, ATTEMPTS + 1):
+            if found is not None:
+                return found
+            try:
+                return make(self.once)
+            except Exception as error:
+                if attempt == ATTEMPTS or not _worth_another(error):
+                    raise
+                pause(attempt)
+                if not is_throttled(error):
+                    found = find()
+        raise AssertionError("unreachable")
+
+    def again(self, call: Callable[[], Made]) -> Made:
+        """As `call`, which may refer to what was just made and which EC2 need not know yet."""
+        end = time.monotonic() + SOON_SECONDS
+        while True:
+            try:
+                return call()
+            except Exception as error:
+                if not is_missing(error) or time.monotonic() > end:
+                    raise
+                time.sleep(POLL_SECONDS)
+
+
+def pause(attempt: int) -> None:
+    """Before the next attempt: longer each time, with jitter."""
+    time.sleep(min(PAUSE_MAX, 2.0 ** (attempt - 1)) * (0.5 + random.random() / 2))  # noqa: S311
+
+
+def code_of(error: Exception) -> str:
+    """AWS's own code of an error; empty for one that is not an answer of AWS."""
+    response = getattr(error, "response", None)
+    return str(response.get("Error", {}).get("Code", "")) if isinstance(response, Mapping) else ""
+
+
+def is_throttled(error: Exception) -> bool:
+    return code_of(error) in THROTTLED
+
+
+def is_missing(error: Exception) -> bool:
+    """Whether EC2 says that it does not know what it was asked about, such as InvalidVpcID.NotFound."""
+    code = code_of(error)
+    return code.endswith((".NotFound", ".Malformed")) or code in ("InvalidAMIID.Unavailable",)
+
+
+def _worth_another(error: Exception) -> bool:
+    from botocore.exceptions import HTTPClientError
+
+    code = code_of(error)
+    status = getattr(error, "response", {}).get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    return (
+        isinstance(error, HTTPClientError)
+        or code in THROTTLED | UNSURE
+        or code.endswith((".NotFound", ".Duplicate"))
+        or (status >= 500 and code not in NO_ROOM)
+    )
+
+
+_lock = threading.Lock()
+
+
+@functools.lru_cache(maxsize=8)
+def _session(_environment: tuple[tuple[str, str], ...]) -> Any:
+    import boto3
+
+    return boto3.session.Session()
+
+
+@functools.lru_cache(maxsize=16)
+def _client(service: str, region: str, once: bool, environment: tuple[tuple[str, str], ...]) -> Any:
+    from botocore.config import Config
+
+    retries: dict[str, Any] = {"mode": "standard", "total_max_attempts": 1}
+    if not once:
+        retries = {"mode": "adaptive", "total_max_attempts": ATTEMPTS}
+    config = Config(
+        connect_timeout=CONNECT_SECONDS,
+        read_timeout=READ_SECONDS,
+        retries=retries,
+        user_agent_extra=f"gridup/{__version__}",
+        max_pool_connections=16,
+    )
+    return _session(environment).client(service, region_name=region or None, config=config)
+
+
+def client(service: str, region: str, *, once: bool = False) -> Any:
+    """boto3's client, made once for each process: making one takes 0.2 s. Credentials come from boto3's own
+    chain, and are refreshed by it."""
+    environment = tuple(sorted(item for item in os.environ.items() if item[0].startswith("AWS_")))
+    with _lock:  # Sessions are not safe to share while clients are made from them.
+        return _client(service, region, once, environment)
+
+
+@contextmanager
+def translated(region: str) -> Iterator[None]:
+    """botocore's errors as ours.
+
+    Raises:
+        CredentialsError: AWS does not know us, or does not let us.
+        ResourceError: anything else that it refused, or no answer.
+        PreflightError: boto3 is not there.
+    """
+    try:
+        from botocore.exceptions import BotoCoreError, ClientError
+    except ImportError:
+        raise PreflightError("Python's AWS library (boto3) is not installed.", NO_SDK) from None
+    try:
+        yield
+    except ClientError as error:
+        raise refusal(error, region) from error
+    except BotoCoreError as error:
+        raise _trouble(error, region) from error
+
+
+@contextmanager
+def connected(region: str, account: str = "") -> Iterator[Cloud]:
+    """The region `region`.
+
+    Args:
+        account: the id of the account that is meant, where it is known.
+
+    Raises:
+        GridupError: see `translated`; or the credentials are another account's.
+    """
+    with translated(region):
+        cloud = Cloud(region, client("ec2", region), client("ec2", region, once=True))
+        if account:
+            same_account(region, account)
+        yield cloud
+
+
+@functools.lru_cache(maxsize=16)
+def _identity(region: str, _environment: tuple[tuple[str, str], ...]) -> tuple[str, str]:
+    answer = client("sts", region).get_caller_identity()
+    return str(answer["Account"]), str(answer["Arn"])
+
+
+def identity(region: str) -> tuple[str, str]:
+    """The account that the credentials are of, and who they are: asked once in each process."""
+    environment = tuple(sorted(item for item in os.environ.items() if item[0].startswith("AWS_")))
+    with translated(region):
+        return _identity(region, environment)
+
+
+def forget() -> None:
+    """Drop what was kept for this process's life: its clients, and who we are."""
+    for kept in (_client, _session, _identity):
+        kept.cache_clear()
+
+
+def same_account(region: str, account: str) -> None:
+    """Nothing, when the credentials are those of the account that the node is in.
+
+    In another account nothing of it is to be seen, and the state would take it for gone.
+
+    Raises:
+        CredentialsError: they are another's.
+    """
+    ours, _ = identity(region)
+    if ours != account:
+        raise CredentialsError(
+            f"The node is in the AWS account {account}, and the credentials are of {ours}.",
+            "Choose the other ones, for example with AWS_PROFILE.",
+        )
+
+
+def is_there() -> bool:
+    """Whether boto3 can be imported, without doing so."""
+    import importlib.util
+
+    return importlib.util.find_spec("boto3") is not None
+
+
+def configured_region(environment: Mapping[str, str]) -> str:
+    """The region that this machine is set up for: by environment, else by the profile in ~/.aws/config.
+
+    Read here and not by boto3, which need not be installed yet when a node is thought up.
+    """
+    import configparser
+
+    for name in ("AWS_REGION", "AWS_DEFAULT_REGION"):
+        if environment.get(name):
+            return environment[name]
+    profile = environment.get("AWS_PROFILE") or environment.get("AWS_DEFAULT_PROFILE") or "default"
+    file = Path(environment.get("AWS_CONFIG_FILE") or "~/.aws/config").expanduser()
+    parser = configparser.RawConfigParser()
+    try:
+        parser.read(file, encoding="utf-8")
+    except (OSError, UnicodeDecodeError, configparser.Error):
+        return ""
+    section = profile if profile == "default" else f"profile {profile}"
+    return parser.get(section, "region", fallback="").strip()
+
+
+def refusal(error: ClientError, region: str) -> GridupError:
+    """What AWS refused, as a person can act on it."""
+    code, operation = code_of(error), str(getattr(error, "operation_name", ""))
+    message = str(error.response.get("Error", {}).get("Message", "")).strip()
+    if code in EXPIRED:
+        return CredentialsError(
+            "The AWS credentials have expired.", "Log in again, and run the same command again."
+        )
+    if code in UNKNOWN:
+        return CredentialsError(f"AWS does not accept these credentials ({code}).", LOG_IN)
+    if code in DENIED:
+        return CredentialsError(
+            f"AWS does not allow {action_of(error)} to these credentials.",
+            "The rights that Gridup needs are in docs/aws.md; ask whoever manages the account.",
+        )
+    if code == "OptInRequired":
+        return CredentialsError(
+            f"This AWS account is not subscribed to what {operation} needs in {region}: {message}",
+            "Finish its registration, enable the region, or choose another --region.",
+        )
+    if code in THROTTLED:
+        return ResourceError(
+            f"AWS limits this account's calls right now ({operation}: {code}).",
+            "Run the same command again in some minutes.",
+        )
+    if code.endswith("LimitExceeded"):
+        return ResourceError(
+            f"{region}: {_sentence(message)} ({code})",
+            "Remove what is not needed, ask AWS for more (Service Quotas), or choose another --region.",
+        )
+    return ResourceError(f"{operation} in {region}: {_sentence(message)} ({code})")
+
+
+def action_of(error: ClientError) -> str:
+    """The right that was missing, as a policy names it: `ec2:RunInstances`."""
+    import re
+
+    # What is missing need not be the call itself: tags that a call sets need ec2:CreateTags.
+    message = str(error.response.get("Error", {}).get("Message", ""))
+    if found := re.search(r"perform: ?([a-z0-9-]+:[A-Za-z]+)", message):
+        return found[1]
+    operation = error.operation_name
+    service = "sts" if operation == "GetCallerIdentity" else "ec2"
+    return f"{service}:{operation}"
+
+
+def _sentence(text: str) -> str:
+    """Without the encoded part that only an administrator can read, and in one line."""
+    return " ".join(text.partition("Encoded authorization failure message")[0].split())
+
+
+def _trouble(error: BotoCoreError, region: str) -> GridupError:
+    from botocore import exceptions as known
+
+    text = " ".join(str(error).split())
+    if isinstance(error, (known.NoCredentialsError, known.PartialCredentialsError)):
+        return CredentialsError(f"There are no AWS credentials here: {text}.", LOG_IN)
+    if isinstance(error, known.ProfileNotFound):
+        return CredentialsError(f"{text}.", "AWS_PROFILE names a profile of ~/.aws/config.")
+    if isinstance(
+        error,
+        (
+            known.SSOError,
+            known.SSOTokenLoadError,
+            known.UnauthorizedSSOTokenError,
+            known.TokenRetrievalError,
+            known.CredentialRetrievalError,
+        ),
+    ):
+        return CredentialsError(f"The AWS credentials can't be had: {text}", "Log in again: `aws sso login`.")
+    if isinstance(error, (known.InvalidRegionError, known.NoRegionError)):
+        return PreflightError(f"{region!r} is not a region of AWS.", "For example --region eu-west-1.")
+    return ResourceError(
+        f"AWS in {region} can't be reached: {text}",
+        "Is the region's name right, and does this machine reach the internet (HTTPS_PROXY)?",
+    )
+
+
+def glance(region: str, seconds: float) -> tuple[str, str]:
+    """The account and who we are, or an error, within some `seconds`."""
+    with translated(region or "us-east-1"):
+        import boto3
+        from botocore.config import Config
+
+        config = Config(connect_timeout=seconds, read_timeout=seconds, retries={"total_max_attempts": 1})
+        sts = boto3.session.Session().client("sts", region_name=region or "us-east-1", config=config)
+        answer = sts.get_caller_identity()
+    return str(answer["Account"]), str(answer["Arn"])

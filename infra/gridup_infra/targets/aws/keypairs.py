@@ -1,0 +1,24 @@
+"""The deployer's public key where EC2 knows it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from gridup_infra.targets.aws import kinds, tags
+from gridup_infra.targets.aws.client import Cloud
+from gridup_infra.targets.aws.kinds import Thing
+
+
+def ensure(cloud: Cloud, props: Mapping[str, Any]) -> Thing:
+    """The stack's key pair. EC2 takes ed25519 and RSA keys; ours is of the first kind."""
+
+    def make(ec2: Any) -> Thing:
+        made: Thing = ec2.import_key_pair(
+            KeyName=props["project"],
+            PublicKeyMaterial=props["public_key"].encode(),
+            TagSpecifications=tags.specification(props, "key-pair"),
+        )
+        return made
+
+    return cloud.made(lambda: kinds.find(cloud, kinds.KEY, props), make)

@@ -1,0 +1,114 @@
+"""The kinds of things that a node consists of on EC2, and how each is found. One table for all modules."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from gridup_infra.targets.aws import tags
+from gridup_infra.targets.aws.client import Cloud, is_missing
+
+Thing = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of thing.
+
+    Attributes:
+        title: what people call it.
+        tag: what `TagSpecifications` calls it.
+        operation: the describing call, as boto3 names it.
+        key: of the list in its answer.
+        id: the field with a thing's id.
+        filter: the filter's name for that id.
+        dead: states in which it is as good as gone.
+    """
+
+    title: str
+    tag: str
+    operation: str
+    key: str
+    id: str
+    filter: str
+    dead: tuple[str, ...] = ()
+
+
+VPC = Kind("VPC", "vpc", "describe_vpcs", "Vpcs", "VpcId", "vpc-id")
+SUBNET = Kind("subnet", "subnet", "describe_subnets", "Subnets", "SubnetId", "subnet-id")
+GATEWAY = Kind(
+    "internet gateway",
+    "internet-gateway",
+    "describe_internet_gateways",
+    "InternetGateways",
+    "InternetGatewayId",
+    "internet-gateway-id",
+)
+ROUTES = Kind(
+    "route table", "route-table", "describe_route_tables", "RouteTables", "RouteTableId", "route-table-id"
+)
+GROUP = Kind(
+    "security group", "security-group", "describe_security_groups", "SecurityGroups", "GroupId", "group-id"
+)
+KEY = Kind("key pair", "key-pair", "describe_key_pairs", "KeyPairs", "KeyPairId", "key-pair-id")
+ADDRESS = Kind("elastic IP", "elastic-ip", "describe_addresses", "Addresses", "AllocationId", "allocation-id")
+VOLUME = Kind(
+    "volume", "volume", "describe_volumes", "Volumes", "VolumeId", "volume-id", ("deleting", "deleted")
+)
+INSTANCE = Kind(
+    "instance",
+    "instance",
+    "describe_instances",
+    "Reservations",
+    "InstanceId",
+    "instance-id",
+    ("shutting-down", "terminated"),
+)
+INTERFACE = Kind(
+    "network interface",
+    "network-interface",
+    "describe_network_interfaces",
+    "NetworkInterfaces",
+    "NetworkInterfaceId",
+    "network-interface-id",
+)
+
+
+def every(cloud: Cloud, kind: Kind, filters: list[Thing], *, dead: bool = False) -> list[Thing]:
+    """All things of a kind that pass the filters, the oldest first; those that are gone only with `dead`."""
+    call = getattr(cloud.ec2, kind.operation)
+    words: dict[str, Any] = {"Filters": filters}
+    rows: list[Thing] = []
+    while True:
+        try:
+            answer = call(**words)
+        except Exception as error:
+            if is_missing(error):
+                return []
+            raise
+        for row in answer.get(kind.key) or ():
+            rows += row["Instances"] if kind is INSTANCE else [row]
+        if not answer.get("NextToken"):
+            break
+        words["NextToken"] = answer["NextToken"]
+    rows.sort(key=lambda row: str(row.get("CreateTime") or row.get("LaunchTime") or ""))
+    return rows if dead else [row for row in rows if state_of(row) not in kind.dead]
+
+
+def state_of(thing: Mapping[str, Any]) -> str:
+    """`running`, `available` and the like; empty for what has no states."""
+    state = thing.get("State") or ""
+    return str(state.get("Name", "")) if isinstance(state, Mapping) else str(state)
+
+
+def find(cloud: Cloud, kind: Kind, props: Mapping[str, Any]) -> Thing | None:
+    """The live thing that bears this stack's id and this resource's URN; None when there is none."""
+    found = every(cloud, kind, tags.by_urn(props))
+    return found[0] if found else None
+
+
+def get(cloud: Cloud, kind: Kind, id_: str) -> Thing | None:
+    """The live thing of that id; None when it is gone."""
+    found = every(cloud, kind, [{"Name": kind.filter, "Values": [id_]}]) if id_ else []
+    return found[0] if found else None

@@ -1,0 +1,526 @@
+"""The providers of the AWS target's resources: what the engine asks for, done by the modules beside this.
+
+A disk or a subnet is found by its tags and not by the id in the state: a launch that had to go to another
+zone has moved it (see `instances`). All else is found by its id.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from functools import partial
+from typing import Any, ClassVar
+
+from pulumi.dynamic import CreateResult, DiffResult, ReadResult, UpdateResult
+from pulumi.runtime.rpc import UNKNOWN
+
+from gridup_infra.progress import tell
+from gridup_infra.targets.aws import (
+    addresses,
+    choosing,
+    client,
+    firewall,
+    instances,
+    keypairs,
+    kinds,
+    naming,
+    networks,
+    sweeping,
+    tags,
+    volumes,
+)
+from gridup_infra.targets.aws.client import Cloud
+from gridup_infra.targets.aws.kinds import Kind, Thing
+from gridup_infra.targets.dynamic import DRIFT, Properties, Provider, changed_inputs, guarded, plain
+from gridup_node.vm.user_data import Host, user_data
+
+
+class AwsProvider(Provider):
+    """What all of them share.
+
+    Attributes:
+        tells: outputs that are no inputs.
+        ignored: inputs whose change changes nothing that is there.
+        replacing: inputs whose change makes another one, for which the former must go first.
+    """
+
+    tells: ClassVar[tuple[str, ...]] = ()
+    ignored: ClassVar[frozenset[str]] = frozenset()
+    replacing: ClassVar[frozenset[str]] = frozenset()
+    delete_first: ClassVar[bool] = True
+
+    def diff(self, _id: str, olds: Properties, news: Properties) -> DiffResult:
+        changed = self.changed(olds, news)
+        return DiffResult(
+            changes=bool(changed or olds.get(DRIFT)),
+            replaces=[key for key in changed if key in self.replacing | {"region"}],
+            delete_before_replace=self.delete_first,
+        )
+
+    def changed(self, olds: Properties, news: Properties) -> list[str]:
+        """The inputs that matter and differ; one that a preview can't know yet is not among them."""
+        known = {key: value for key, value in news.items() if not _unknown(value)}
+        return [
+            key for key in changed_inputs(olds, known) if key not in self.ignored and key not in self.tells
+        ]
+
+    def kept(self, olds: Properties) -> Properties:
+        """What an update leaves as it was told."""
+        return {key: olds.get(key) for key in self.tells}
+
+
+def _unknown(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return any(map(_unknown, value.values()))
+    if isinstance(value, (list, tuple)):
+        return any(map(_unknown, value))
+    return bool(value == UNKNOWN)
+
+
+def _cloud(props: Properties) -> AbstractContextManager[Cloud]:
+    return client.connected(props["region"], str(props.get("account") or ""))
+
+
+def _delete(props: Properties, work: Callable[[Cloud], None], vpc: str = "") -> None:
+    """Delete something, or leave it to Owner's delete where a machine that no state knows of uses it: its
+    create was broken off.
+
+    Args:
+        vpc: the network that such a machine is in; empty for whatever network.
+    """
+
+    def delete() -> None:
+        with _cloud(props) as cloud:
+            strays = kinds.every(cloud, kinds.INSTANCE, tags.by_stack(props["stack_id"]))
+            if not [row for row in strays if vpc in ("", row.get("VpcId"))]:
+                work(cloud)
+
+    guarded(delete)
+
+
+class OwnerProvider(AwsProvider):
+    """The stack's mark; see the first lines of `resources`."""
+
+    tells = ("account",)
+
+    def create(self, props: Properties) -> CreateResult:
+        def create() -> CreateResult:
+            account, _ = client.identity(props["region"])
+            return CreateResult(props["stack_id"], {**plain(props), "account": account})
+
+        return guarded(create)
+
+    def read(self, id_: str, props: Properties) -> ReadResult:
+        def read() -> ReadResult:
+            client.same_account(props["region"], props["account"])
+            return ReadResult(id_, props)
+
+        return guarded(read)
+
+    def update(self, _id: str, olds: Properties, news: Properties) -> UpdateResult:
+        def update() -> UpdateResult:
+            client.same_account(news["region"], olds["account"])
+            return UpdateResult({**plain(news), **self.kept(olds)})
+
+        return guarded(update)
+
+    def delete(self, _id: str, props: Properties) -> None:
+        def delete() -> None:
+            with _cloud(props) as cloud:
+                sweeping.sweep(cloud, props, keep_data=bool(props["keep_data"]))
+
+        guarded(delete)
+
+
+class PlaceProvider(AwsProvider):
+    """Where the machine goes. Nothing of AWS's: what was chosen is only kept in the state."""
+
+    tells = ("zones", "every_zone", "image", "architecture", "vpc")
+
+    def create(self, props: Properties) -> CreateResult:
+        def create() -> CreateResult:
+            with _cloud(props) as cloud:
+                return CreateResult(props["project"], {**plain(props), **choosing.choose(cloud, props)})
+
+        return guarded(create)
+
+    def update(self, _id: str, olds: Properties, news: Properties) -> UpdateResult:
+        def update() -> UpdateResult:
+            with _cloud(news) as cloud:
+                chosen = self._chosen(cloud, olds, news)
+            return UpdateResult({**plain(news), **chosen})
+
+        return guarded(update)
+
+    def _chosen(self, cloud: Cloud, olds: Properties, news: Properties) -> Properties:
+        """As before, unless there will be another machine."""
+        if {"subnet_id", "generation"} & set(self.changed(olds, news)):
+            return choosing.choose(cloud, news)
+        if olds["size"] == news["size"]:
+            return self.kept(olds)
+        told = choosing.size_of(cloud, news["size"])
+        if choosing.architecture_of(news["size"], told) != olds["architecture"]:
+            return choosing.choose(cloud, news)
+        return self.kept(olds)
+
+
+class _Simple(AwsProvider):
+    """Of a thing that is found by its id, and of which only its being there matters."""
+
+    kind: ClassVar[Kind]
+    used: ClassVar[bool] = True
+    """Whether a machine in the network that `vpc` names keeps it from being deleted."""
+
+    def ensure(self, cloud: Cloud, props: Properties) -> Thing:
+        """The thing, made where it is not there."""
+        raise NotImplementedError
+
+    def told(self, found: Thing) -> Properties:
+        """The values of `tells`."""
+        raise NotImplementedError
+
+    def drift(self, found: Thing, props: Properties) -> list[str]:  # noqa: ARG002
+        """What of it is not as it was laid down."""
+        return []
+
+    def remove(self, cloud: Cloud, found: Thing) -> None:
+        networks.remove(cloud, self.kind, found)
+
+    def create(self, props: Properties) -> CreateResult:
+        def create() -> CreateResult:
+            with _cloud(props) as cloud:
+                found = self.ensure(cloud, props)
+            return CreateResult(found[self.kind.id], {**plain(props), **self.told(found), DRIFT: []})
+
+        # The moment at which a test breaks a run off bears the provider's own name.
+        create.__qualname__ = f"{type(self).__name__}.create.<locals>.create"
+        return guarded(create)
+
+    def update(self, _id: str, _olds: Properties, news: Properties) -> UpdateResult:
+        def update() -> UpdateResult:
+            with _cloud(news) as cloud:
+                found = self.ensure(cloud, news)
+            return UpdateResult({**plain(news), **self.told(found), DRIFT: []})
+
+        return guarded(update)
+
+    def read(self, id_: str, props: Properties) -> ReadResult:
+        def read() -> ReadResult:
+            with _cloud(props) as cloud:
+                found = kinds.get(cloud, self.kind, id_)
+            if found is None:
+                return ReadResult("", {})
+            return ReadResult(id_, {**props, DRIFT: self.drift(found, plain(props))})
+
+        return guarded(read)
+
+    def delete(self, id_: str, props: Properties) -> None:
+        def work(cloud: Cloud) -> None:
+            if found := kinds.get(cloud, self.kind, id_):
+                self.remove(cloud, found)
+
+        if self.used:
+            _delete(props, work, str(props["vpc"]))
+        else:
+            guarded(partial(self._delete, props, work))
+
+    @staticmethod
+    def _delete(props: Properties, work: Callable[[Cloud], None]) -> None:
+        with _cloud(props) as cloud:
+            work(cloud)
+
+
+class VpcProvider(_Simple):
+    kind = kinds.VPC
+    tells = ("vpc",)
+
+    def ensure(self, cloud: Cloud, props: Properties) -> Thing:
+        return networks.vpc(cloud, props)
+
+    def told(self, found: Thing) -> Properties:
+        return {"vpc": found["VpcId"]}
+
+
+class GatewayProvider(_Simple):
+    kind = kinds.GATEWAY
+    tells = ("gateway",)
+    replacing = frozenset({"vpc"})
+
+    def ensure(self, cloud: Cloud, props: Properties) -> Thing:
+        return networks.gateway(cloud, props)
+
+    def told(self, found: Thing) -> Properties:
+        return {"gateway": found["InternetGatewayId"]}
+
+    def drift(self, found: Thing, props: Properties) -> list[str]:
+        return networks.gateway_drift(found, props)
+
+
+class RouteTableProvider(_Simple):
+    kind = kinds.ROUTES
+    tells = ("table",)
+    replacing = frozenset({"vpc"})
+
+    def ensure(self, cloud: Cloud, props: Properties) -> Thing:
+        return networks.routes(cloud, props)
+
+    def told(self, found: Thing) -> Properties:
+        return {"table": found["RouteTableId"]}
+
+    def drift(self, found: Thing, props: Properties) -> list[str]:
+        return networks.routes_drift(found, props)
+
+
+class SecurityGroupProvider(_Simple):
+    kind = kinds.GROUP
+    tells = ("group",)
+    replacing = frozenset({"vpc"})
+    # A machine in another network needs its own before the former machine goes.
+    delete_first = False
+
+    def ensure(self, cloud: Cloud, props: Properties) -> Thing:
+        return firewall.ensure(cloud, props)
+
+    def told(self, found: Thing) -> Properties:
+        return {"group": found["GroupId"]}
+
+    def drift(self, found: Thing, props: Properties) -> list[str]:
+        return firewall.drift(found, props)
+
+
+class KeyPairProvider(_Simple):
+    kind = kinds.KEY
+    used = False
+    replacing = frozenset({"public_key"})
+
+    def ensure(self, cloud: Cloud, props: Properties) -> Thing:
+        return keypairs.ensure(cloud, props)
+
+    def told(self, found: Thing) -> Properties:  # noqa: ARG002
+        return {}
+
+
+class AddressProvider(_Simple):
+    kind = kinds.ADDRESS
+    used = False
+    tells = ("allocation", "address")
+
+    def ensure(self, cloud: Cloud, props: Properties) -> Thing:
+        return addresses.ensure(cloud, props)
+
+    def told(self, found: Thing) -> Properties:
+        return {"allocation": found["AllocationId"], "address": found["PublicIp"]}
+
+    def remove(self, cloud: Cloud, found: Thing) -> None:
+        addresses.release(cloud, found)
+
+
+class SubnetProvider(AwsProvider):
+    """One subnet, and those that a launch in another zone added."""
+
+    tells = ("subnet",)
+    ignored = frozenset({"zones", "every_zone"})
+    replacing = frozenset({"vpc"})
+
+    def create(self, props: Properties) -> CreateResult:
+        def create() -> CreateResult:
+            with _cloud(props) as cloud:
+                there = networks.subnets(cloud, props)
+                found = there[0] if there else networks.subnet(cloud, props, props["zones"][0])
+            return CreateResult(found["SubnetId"], {**plain(props), "subnet": found["SubnetId"], DRIFT: []})
+
+        return guarded(create)
+
+    def update(self, _id: str, olds: Properties, news: Properties) -> UpdateResult:
+        return UpdateResult({**plain(news), **self.kept(olds), DRIFT: []})
+
+    def read(self, id_: str, props: Properties) -> ReadResult:
+        def read() -> ReadResult:
+            with _cloud(props) as cloud:
+                found = kinds.get(cloud, kinds.SUBNET, id_)
+            return ReadResult(id_, props) if found else ReadResult("", {})
+
+        return guarded(read)
+
+    def delete(self, _id: str, props: Properties) -> None:
+        def work(cloud: Cloud) -> None:
+            for found in networks.subnets(cloud, props):
+                networks.remove(cloud, kinds.SUBNET, found)
+
+        _delete(props, work, str(props["vpc"]))
+
+
+class VolumeProvider(AwsProvider):
+    """The node's data. Its delete leaves it to the next node of this name where that is wanted."""
+
+    tells = ("volume",)
+    ignored = frozenset({"zones"})
+
+    def create(self, props: Properties) -> CreateResult:
+        def create() -> CreateResult:
+            found = self._ensure(props)
+            return CreateResult(found["VolumeId"], self._outs(props, found))
+
+        return guarded(create)
+
+    def update(self, _id: str, _olds: Properties, news: Properties) -> UpdateResult:
+        return guarded(lambda: UpdateResult(self._outs(news, self._ensure(news))))
+
+    def read(self, _id: str, props: Properties) -> ReadResult:
+        def read() -> ReadResult:
+            with _cloud(props) as cloud:
+                found = volumes.own(cloud, props)
+            if not found:
+                return ReadResult("", {})
+            id_ = str(found[0]["VolumeId"])
+            small = int(found[0]["Size"]) < volumes.wanted_size(props)
+            return ReadResult(id_, {**self._outs(props, found[0]), DRIFT: ["the disk is too small"] * small})
+
+        return guarded(read)
+
+    def delete(self, _id: str, props: Properties) -> None:
+        def keep() -> None:
+            with _cloud(props) as cloud:
+                volumes.keep(cloud, props)
+
+        if props["keep_data"]:
+            guarded(keep)
+        else:
+            _delete(props, lambda cloud: volumes.remove(cloud, props))
+
+    def _ensure(self, props: Properties) -> Thing:
+        with _cloud(props) as cloud:
+            return volumes.ensure(cloud, props, props["zones"][0])
+
+    @staticmethod
+    def _outs(props: Properties, found: Thing) -> Properties:
+        return {**plain(props), "volume": found["VolumeId"], DRIFT: []}
+
+
+class InstanceProvider(AwsProvider):
+    """The machine. Its size is changed in place; what it was told at its first boot never is."""
+
+    tells = ("instance", "zone", "private_address", "disk")
+    ignored = frozenset({"zones", "every_zone", "image", "host", "routes", "vpc", "key"})
+    replacing = frozenset({"generation", "subnet_id", "architecture", "volume"})
+
+    def changed(self, olds: Properties, news: Properties) -> list[str]:
+        found = super().changed(olds, news)
+        # A launch in another zone has taken another blank disk than the one it was given.
+        return [key for key in found if not (key == "volume" and news["volume"] == olds.get("disk"))]
+
+    def create(self, props: Properties) -> CreateResult:
+        def create() -> CreateResult:
+            with _cloud(props) as cloud:
+                found = instances.launch(
+                    cloud,
+                    props,
+                    lambda disk: self._user_data(props, disk),
+                    lambda text: tell("instance", text),
+                )
+            return CreateResult(found["InstanceId"], {**plain(props), **self._told(found), DRIFT: []})
+
+        return guarded(create)
+
+    def update(self, id_: str, olds: Properties, news: Properties) -> UpdateResult:
+        def update() -> UpdateResult:
+            with _cloud(news) as cloud:
+                instances.converge(cloud, id_, news, lambda text: tell("instance", text))
+            return UpdateResult({**plain(news), **self.kept(olds), DRIFT: []})
+
+        return guarded(update)
+
+    def read(self, id_: str, props: Properties) -> ReadResult:
+        def read() -> ReadResult:
+            with _cloud(props) as cloud:
+                found = kinds.get(cloud, kinds.INSTANCE, id_)
+            if found is None:
+                return ReadResult("", {})
+            return ReadResult(id_, {**props, DRIFT: instances.drift(found, plain(props))})
+
+        return guarded(read)
+
+    def delete(self, id_: str, props: Properties) -> None:
+        def delete() -> None:
+            with _cloud(props) as cloud:
+                instances.end(cloud, id_)
+
+        guarded(delete)
+
+    @staticmethod
+    def _user_data(props: Properties, disk: str) -> bytes:
+        told: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in plain(props["host"]).items()
+        }
+        return user_data(Host(**told, disk=naming.disk_paths(disk)))
+
+    @staticmethod
+    def _told(found: Thing) -> Properties:
+        return {
+            "instance": found["InstanceId"],
+            "zone": found["Placement"]["AvailabilityZone"],
+            "private_address": found["PrivateIpAddress"],
+            "disk": found["disk"],
+        }
+
+
+class AttachmentProvider(AwsProvider):
+    """Disk and address at the machine, which runs by then."""
+
+    replacing = frozenset({"instance", "volume"})
+
+    def create(self, props: Properties) -> CreateResult:
+        def create() -> CreateResult:
+            self._ensure(props)
+            return CreateResult(f"{props['volume']}:{props['instance']}", {**plain(props), DRIFT: []})
+
+        return guarded(create)
+
+    def update(self, _id: str, _olds: Properties, news: Properties) -> UpdateResult:
+        def update() -> UpdateResult:
+            self._ensure(news)
+            return UpdateResult({**plain(news), DRIFT: []})
+
+        return guarded(update)
+
+    def read(self, id_: str, props: Properties) -> ReadResult:
+        def read() -> ReadResult:
+            with _cloud(props) as cloud, ThreadPoolExecutor(max_workers=3) as pool:
+                machine = pool.submit(kinds.get, cloud, kinds.INSTANCE, props["instance"])
+                disk = pool.submit(kinds.get, cloud, kinds.VOLUME, props["volume"])
+                address = pool.submit(kinds.get, cloud, kinds.ADDRESS, props["allocation"])
+                if not machine.result() or not disk.result():
+                    return ReadResult("", {})
+                problems = []
+                if volumes.attached_to(disk.result()) != props["instance"]:
+                    problems.append("the data disk is not attached to the instance")
+                if props["allocation"] and addresses.holder(address.result()) != props["instance"]:
+                    problems.append("the address does not lead to the instance")
+            return ReadResult(id_, {**props, DRIFT: problems})
+
+        return guarded(read)
+
+    def delete(self, _id: str, props: Properties) -> None:
+        def delete() -> None:
+            with _cloud(props) as cloud:
+                if kinds.get(cloud, kinds.INSTANCE, props["instance"]) is None:
+                    return
+                # The disk is in use by what runs there.
+                instances.stop(cloud, props["instance"])
+                volumes.detach(cloud, props["volume"], props["instance"])
+
+        guarded(delete)
+
+    def _ensure(self, props: Properties) -> None:
+        machine, disk, allocation = props["instance"], props["volume"], props["allocation"]
+        with _cloud(props) as cloud, ThreadPoolExecutor(max_workers=3) as pool:
+            mark = pool.submit(volumes.mark_used, cloud, disk)
+            if kinds.state_of(kinds.get(cloud, kinds.INSTANCE, machine) or {}) != "stopped":
+                instances.running(cloud, machine)
+            mark.result()
+            attached = pool.submit(volumes.attach, cloud, disk, machine)
+            if allocation:
+                addresses.give(cloud, allocation, machine)
+            attached.result()

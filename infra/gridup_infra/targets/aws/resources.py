@@ -1,0 +1,279 @@
+"""The AWS target's resources: Owner, Place, the network, KeyPair, Address, Volume, Instance, Attachment.
+
+Owner is first and deleted last: its delete removes whatever still bears the stack's tags, so that a
+broken-off create leaves nothing behind, not even under plain `pulumi destroy`. What does not depend on
+something else is made at the same time. The providers are in `providers`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from functools import partial
+from typing import Any
+
+import pulumi
+from pulumi.dynamic import Resource
+
+from gridup_infra.outputs import NodeOutputs
+from gridup_infra.spec import DeploySpec
+from gridup_infra.targets.aws import firewall, naming, providers
+from gridup_infra.targets.dynamic import Properties
+from gridup_infra.vm import node as machine_node
+from gridup_infra.vm.resources import ManagementKey, declare
+
+MODULE = "gridup-aws"
+
+
+class _Marked(Resource, module=MODULE, name="Marked"):
+    """A resource whose URN is among its inputs: every provider puts it on what it makes."""
+
+    def __init__(
+        self,
+        provider: providers.AwsProvider,
+        kind: str,
+        name: str,
+        props: Properties,
+        opts: pulumi.ResourceOptions | None = None,
+    ) -> None:
+        # What it tells, declared as an input that has no value yet.
+        told = dict.fromkeys(provider.tells)
+        super().__init__(provider, name, {**props, **told, "urn": urn(kind, name)}, opts)
+
+
+def urn(kind: str, name: str) -> str:
+    """The URN of a resource of the stack being run; it holds no other stack's name."""
+    return naming.urn(pulumi.get_stack(), kind, name)
+
+
+class Owner(_Marked, module=MODULE, name="Owner"):
+    """Marks the stack in its account and region."""
+
+    account: pulumi.Output[str]
+
+    def __init__(self, name: str, props: Properties, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__(providers.OwnerProvider(), "Owner", name, props, opts)
+
+
+class Place(_Marked, module=MODULE, name="Place"):
+    """The zone and the image."""
+
+    zones: pulumi.Output[list[str]]
+    every_zone: pulumi.Output[list[str]]
+    image: pulumi.Output[dict[str, str]]
+    architecture: pulumi.Output[str]
+    vpc: pulumi.Output[str]
+
+    def __init__(self, name: str, props: Properties, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__(providers.PlaceProvider(), "Place", name, props, opts)
+
+
+class Vpc(_Marked, module=MODULE, name="Vpc"):
+    """The stack's own network."""
+
+    vpc: pulumi.Output[str]
+
+    def __init__(self, name: str, props: Properties, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__(providers.VpcProvider(), "Vpc", name, props, opts)
+
+
+class Subnet(_Marked, module=MODULE, name="Subnet"):
+    """Its part of a zone."""
+
+    subnet: pulumi.Output[str]
+
+    def __init__(self, name: str, props: Properties, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__(providers.SubnetProvider(), "Subnet", name, props, opts)
+
+
+class InternetGateway(_Marked, module=MODULE, name="InternetGateway"):
+    """Its way out."""
+
+    gateway: pulumi.Output[str]
+
+    def __init__(self, name: str, props: Properties, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__(providers.GatewayProvider(), "InternetGateway", name, props, opts)
+
+
+class RouteTable(_Marked, module=MODULE, name="RouteTable"):
+    """The route to the way out."""
+
+    table: pulumi.Output[str]
+
+    def __init__(self, name: str, props: Properties, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__(providers.RouteTableProvider(), "RouteTable", name, props, opts)
+
+
+class SecurityGroup(_Marked, module=MODULE, name="SecurityGroup"):
+    """Who is let in."""
+
+    group: pulumi.Output[str]
+
+    def __init__(self, name: str, props: Properties, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__(providers.SecurityGroupProvider(), "SecurityGroup", name, props, opts)
+
+
+class KeyPair(_Marked, module=MODULE, name="KeyPair"):
+    """The deployer's public key, where EC2 knows it."""
+
+    def __init__(self, name: str, props: Properties, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__(providers.KeyPairProvider(), "KeyPair", name, props, opts)
+
+
+class Address(_Marked, module=MODULE, name="Address"):
+    """The public address."""
+
+    allocation: pulumi.Output[str]
+    address: pulumi.Output[str]
+
+    def __init__(self, name: str, props: Properties, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__(providers.AddressProvider(), "Address", name, props, opts)
+
+
+class Volume(_Marked, module=MODULE, name="Volume"):
+    """The disk with the node's data."""
+
+    volume: pulumi.Output[str]
+
+    def __init__(self, name: str, props: Properties, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__(providers.VolumeProvider(), "Volume", name, props, opts)
+
+
+class Instance(_Marked, module=MODULE, name="Instance"):
+    """The machine."""
+
+    instance: pulumi.Output[str]
+    zone: pulumi.Output[str]
+    private_address: pulumi.Output[str]
+    disk: pulumi.Output[str]
+
+    def __init__(self, name: str, props: Properties, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__(providers.InstanceProvider(), "Instance", name, props, opts)
+
+
+class Attachment(_Marked, module=MODULE, name="Attachment"):
+    """Disk and address at the machine."""
+
+    def __init__(self, name: str, props: Properties, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__(providers.AttachmentProvider(), "Attachment", name, props, opts)
+
+
+def build(spec: DeploySpec) -> pulumi.Output[NodeOutputs]:
+    """Declare a node's resources on AWS; the result is its `NodeOutputs`."""
+    volume_urn, subnet_urn = naming.volume_urn(pulumi.get_stack()), urn("Subnet", "subnet")
+    owner = Owner(
+        "owner",
+        {
+            **naming.common(spec),
+            "target": spec.target,
+            "keep_data": spec.keep_data,
+            "volume_urn": volume_urn,
+        },
+    )
+    common = {**naming.common(spec), "account": owner.account}
+    after = pulumi.ResourceOptions(depends_on=[owner])
+    management = ManagementKey("management-key", naming.common(spec), after)
+    key = KeyPair("key-pair", {**common, "public_key": management.public_key}, after)
+    place = Place(
+        "place",
+        {
+            **common,
+            "size": spec.size,
+            "subnet_id": spec.subnet_id,
+            "generation": spec.generation,
+            "volume_urn": volume_urn,
+        },
+        after,
+    )
+    network: list[pulumi.Resource] = []
+    vpc: pulumi.Output[str] = place.vpc
+    routes: pulumi.Output[str] | str = ""
+    if not spec.subnet_id:
+        vpc, routes = _network(common, place, network, after)
+    group = SecurityGroup(
+        "security-group",
+        {**common, "vpc": vpc, "rules": firewall.rules(spec.allow_cidr, spec.web_cidr)},
+        after,
+    )
+    volume = Volume(
+        "volume",
+        {**common, "zones": place.zones, "disk_size": spec.disk_size, "keep_data": spec.keep_data},
+        after,
+    )
+    instance = Instance(
+        "instance",
+        {
+            **common,
+            "zones": place.zones,
+            "every_zone": place.every_zone,
+            "image": place.image,
+            "architecture": place.architecture,
+            "size": spec.size,
+            "generation": spec.generation,
+            "subnet_id": spec.subnet_id,
+            "group": group.group,
+            "key": common["project"],
+            "vpc": vpc,
+            "routes": routes,
+            "volume": volume.volume,
+            "host": management.public_key.apply(partial(_host, spec)),
+            "volume_urn": volume_urn,
+            "subnet_urn": subnet_urn,
+        },
+        pulumi.ResourceOptions(depends_on=[owner, key, *network]),
+    )
+    address = None if spec.private else Address("address", common, after)
+    attachment = Attachment(
+        "attachment",
+        {
+            **common,
+            "instance": instance.instance,
+            "volume": instance.disk,
+            "allocation": address.allocation if address else "",
+        },
+        after,
+    )
+    reached = address.address if address else instance.private_address
+    vm = declare(spec, management, instance.instance, reached, [attachment, group])
+    known = pulumi.Output.all(
+        vm=vm,
+        address=reached,
+        account=owner.account,
+        instance=instance.instance,
+        volume=instance.disk,
+        zone=instance.zone,
+        group=group.group,
+        allocation=address.allocation if address else "",
+    )
+    return known.apply(partial(_outputs, spec))
+
+
+def _network(
+    common: Properties, place: Place, network: list[pulumi.Resource], after: pulumi.ResourceOptions
+) -> tuple[pulumi.Output[str], pulumi.Output[str]]:
+    """A network of the stack's own: its VPC and its route table; what was made is added to `network`."""
+    vpc = Vpc("vpc", common, after)
+    subnet = Subnet(
+        "subnet",
+        {**common, "vpc": vpc.vpc, "zones": place.zones, "every_zone": place.every_zone},
+        after,
+    )
+    gateway = InternetGateway("internet-gateway", {**common, "vpc": vpc.vpc}, after)
+    table = RouteTable(
+        "route-table",
+        {**common, "vpc": vpc.vpc, "gateway": gateway.gateway, "subnet": subnet.subnet},
+        after,
+    )
+    network += [vpc, subnet, gateway, table]
+    return vpc.vpc, table.table
+
+
+def _host(spec: DeploySpec, public_key: str) -> dict[str, Any]:
+    """What the machine is told, but for its data disk: which one it is turns out at the launch."""
+    told = asdict(machine_node.host(spec, public_key, naming.disk_paths(naming.ANY_VOLUME)))
+    told.pop("disk")
+    return told
+
+
+def _outputs(spec: DeploySpec, known: Mapping[str, Any]) -> NodeOutputs:
+    return machine_node.node_outputs(spec, known["address"], known["vm"], naming.facts(spec, known))
