@@ -538,6 +538,72 @@ class TestWayIn:
         assert self.made("i-2", no_node=True).boot_state().done
 
 
+class TestWaiting:
+    """What tells whoever waits for a node that it is no use, or that all is done."""
+
+    @pytest.fixture(autouse=True)
+    def home(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("GRIDUP_HOME", str(tmp_path))
+
+    @staticmethod
+    def target() -> MachineTarget:
+        return _Target(lambda _stack, _export: "KEY")
+
+    @staticmethod
+    def outputs(**changes: Any) -> NodeOutputs:
+        return vm_node.node_outputs(replace(SPEC, **changes), IP, {}, {"machine": "i-1"})
+
+    @staticmethod
+    def dead(monkeypatch: pytest.MonkeyPatch, *lines: str) -> None:
+        monkeypatch.setattr(Releases, "look", lambda _self: {"dead": list(lines)})
+
+    def test_a_first_boot_that_failed_is_told_with_its_log(self, machine: Machine) -> None:
+        machine.states = [state("failed", step="disk", message="no disk")]
+        machine.answers["tail"] = Result((), 0, "the tail\n", "")
+        for no_node in (True, False):
+            why = self.target().given_up(self.outputs(no_node=no_node))
+            assert isinstance(why, FirstBootError)
+            assert (why.message, why.details) == (
+                "The first boot failed at step disk: no disk.",
+                ("the tail",),
+            )
+
+    def test_a_program_that_has_given_up_is_told_with_its_log(
+        self, machine: Machine, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        machine.states = [state("done")]
+        machine.answers["sh -c"] = Result((), 0, "boom\n", "")
+        self.dead(monkeypatch, "api ended with exit code 3 and was given up")
+        why = self.target().given_up(self.outputs())
+        assert why is not None
+        assert why.message == "api ended with exit code 3 and was given up"
+        assert (why.details, why.suggestion) == (("boom",), 'The whole log: gridup logs "My Lab_2"')
+        assert self.target().given_up(self.outputs(no_node=True)) is None
+        self.dead(monkeypatch)
+        assert self.target().given_up(self.outputs()) is None
+
+    def test_what_may_yet_come_is_waited_for(self, machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.dead(monkeypatch, "api was asked of a machine that still boots")
+        machine.states = [state("running", step="packages")]
+        assert self.target().given_up(self.outputs()) is None
+        machine.closed = [ClosedError("no answer")]
+        assert self.target().given_up(self.outputs()) is None
+
+    def test_another_machine_at_its_address_is_no_use(self, machine: Machine) -> None:
+        machine.closed = [HostKeyError("another one")]
+        assert isinstance(self.target().given_up(self.outputs()), HostKeyError)
+
+    def test_a_host_is_ready_when_its_first_boot_is_done(self, machine: Machine) -> None:
+        for name, ready in (("running", False), ("failed", False), ("done", True)):
+            machine.states = [state(name)]
+            assert self.target().ready(self.outputs(no_node=True)) is ready
+        machine.closed = [ClosedError("no answer")]
+        assert self.target().ready(self.outputs(no_node=True)) is False
+        # The engine has waited for a node's.
+        machine.states = [state("running")]
+        assert self.target().ready(self.outputs()) is True
+
+
 class TestDeclare:
     """What the program declares."""
 

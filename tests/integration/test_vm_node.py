@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -27,15 +26,20 @@ from gridup_node.vm import first_boot
 from gridup_node.vm.docker import NODE
 from gridup_node.vm.user_data import Host, user_data
 from support.booted import ADDRESS_VARIABLE, ID_VARIABLE, PUBLIC_KEY, BootedCli
+from support.breaking import kill_run
 from support.containers import another_version
 from support.docker_rig import BOOTSTRAP_SECONDS, base_archive
 from support.local_node import HER, HERS, client
+from support.registry import publish
 from support.vm_network import must
 from support.vm_rig import Machine, Rig
 
 pytestmark = [pytest.mark.engine, pytest.mark.node, pytest.mark.vm]
 
 DEVICE = "/dev/disk/by-id/nvme-data"
+
+DATA = {"datasets": ["Census"], "data": 600_000.0, "users": ["admin@example.org", HER]}
+"""What the real client lays down, and finds after whatever happens to the machine."""
 
 BOOM = """
 if __name__ == "__main__":
@@ -146,7 +150,12 @@ def test_all_is_https_and_its_own_ca_vouches_for_it(inst: Inst) -> None:
 def test_the_real_client_logs_in_and_works_where_it_trusts_the_ca(inst: Inst, runtime: Path) -> None:
     seen = client(inst.cli, runtime, "set_up.py", trusted=inst.ca, her=HER, hers=HERS)
     assert (seen["mock"], seen["data"]) == (300_000.0, "refused")
-    Path(inst.ca.parent / "seen.json").write_text(json.dumps(seen))
+    assert data(inst, runtime) == DATA
+
+
+def data(inst: Inst, runtime: Path) -> Any:
+    """What the administrator finds there."""
+    return client(inst.cli, runtime, "list_data.py", trusted=inst.ca)
 
 
 def test_the_key_is_nowhere_in_plain(inst: Inst) -> None:
@@ -185,7 +194,7 @@ def test_the_same_again_changes_nothing_and_is_quick(inst: Inst) -> None:
 def test_what_was_changed_by_hand_is_seen_and_put_right(inst: Inst) -> None:
     inst.machine.run("docker", "rm", "--force", "gridup-jupyter")
     inst.machine.run("sh", "-c", "echo 'ssh-ed25519 EVIL x' >>/home/gridup/.ssh/authorized_keys")
-    assert "node" in inst.cli("refresh", "Inst").ok().out
+    assert "node: changed" in inst.cli("refresh", "Inst").ok().err
     inst.cli("deploy", "--name", "Inst").ok()
     assert "gridup-jupyter" in inst.containers()
     assert b"EVIL" not in inst.machine.read("/home/gridup/.ssh/authorized_keys")
@@ -225,9 +234,7 @@ def test_a_new_version_is_brought_up_in_place_and_keeps_the_data(
     print(f"a new version: {time.monotonic() - began:.0f} s")
     assert not set(before.values()) & set(inst.containers().values())
     assert inst.cli("outputs", "Inst", "--ca").ok().out == ca
-    seen = json.loads((inst.ca.parent / "seen.json").read_text())
-    again = client(inst.cli, runtime, "look_again.py", trusted=inst.ca, her=HER, hers=HERS, slow=seen["slow"])
-    assert again["datasets"] == ["Census"]
+    assert data(inst, runtime) == DATA
 
 
 def test_a_version_that_cannot_become_healthy_gives_way_to_the_one_before(inst: Inst, tmp_path: Path) -> None:
@@ -248,19 +255,15 @@ def test_a_version_that_cannot_become_healthy_gives_way_to_the_one_before(inst: 
 
 def test_a_deploy_that_is_killed_is_finished_by_the_next(inst: Inst, tmp_path: Path) -> None:
     newer = another_version(tmp_path, facts="KILLED = 1")
-    process = inst.cli.start("deploy", "--name", "Inst", env=newer)
+    run = inst.cli.start("deploy", "--name", "Inst", env=newer)
     began = time.monotonic()
-    try:
-        assert wait_until(
-            lambda: inst.machine.try_run("pgrep", "-f", "release-.*pyz apply").ok, timeout=120, every=0.2
-        )
-        time.sleep(1)
-    finally:
-        process.kill()
-        threading.Thread(target=process.communicate, daemon=True).start()
-    ended = inst.cli("deploy", "--name", "Inst", "--wait-lock", "120", env=newer).ok()
+    busy = ("pgrep", "--full", "release-.*pyz apply")
+    assert wait_until(lambda: inst.machine.try_run(*busy).ok, timeout=120, every=0.1)
+    kill_run(run, providers=True)
+    # What it began there goes on to its end, and the next one waits for that.
+    assert inst.machine.try_run(*busy).ok
+    ended = inst.cli("deploy", "--name", "Inst", env=newer).ok()
     print(f"killed and deployed: {time.monotonic() - began:.0f} s\n{ended.err}")
-    assert inst.cli("check", "Inst").ok()
     inst.cli("deploy", "--name", "Inst").ok()
 
 
@@ -272,9 +275,7 @@ def test_after_a_reboot_all_is_back_and_the_data_is_there(inst: Inst, runtime: P
     print(f"back after {time.monotonic() - began:.0f} s")
     assert inst.machine.read(f"{NODE}/proxy/caddy/pki/authorities/local/root.crt") == ca
     assert "Nothing changed" in inst.cli("deploy", "--name", "Inst").ok().err
-    seen = json.loads((inst.ca.parent / "seen.json").read_text())
-    again = client(inst.cli, runtime, "look_again.py", trusted=inst.ca, her=HER, hers=HERS, slow=seen["slow"])
-    assert again["datasets"] == ["Census"]
+    assert data(inst, runtime) == DATA
 
 
 def test_without_the_node_the_machine_stays_a_host_and_the_data_is_kept(inst: Inst) -> None:
@@ -297,6 +298,19 @@ def test_another_host_key_at_its_address_is_refused(inst: Inst) -> None:
         "sh", "-c", 'for f in /etc/ssh/*.kept; do mv "$f" "${f%.kept}"; done; systemctl restart ssh'
     )
     inst.cli("deploy", "--name", "Inst").ok()
+
+
+def test_a_published_image_is_pulled_by_its_digest(inst: Inst) -> None:
+    built = inst.machine.run("docker", "inspect", "--format", "{{.Config.Image}}", "gridup-api").strip()
+    image = publish(inst.machine, built)
+    inst.cli("deploy", "--name", "Inst", "--image", image).ok()
+    used = inst.machine.run("docker", "inspect", "--format", "{{.Config.Image}}", "gridup-api").strip()
+    assert used == image
+    lost = image.replace("@sha256:", "@sha256:" + "0" * 8)[: len(image)]
+    failed = inst.cli("deploy", "--name", "Inst", "--image", lost)
+    assert failed.code == 4
+    assert f"The image {lost} could not be pulled" in failed.err
+    inst.cli("check", "Inst").ok()
 
 
 def test_its_end_needs_no_machine(inst: Inst) -> None:

@@ -26,6 +26,8 @@ FLAPPED = 2
 
 LOG_LINES = 15
 BUILD_LINES = 12
+STEP_LENGTH = 90
+"""Characters of a build's step that are told: its number and how its command begins."""
 
 MADE = "org.gridup.made"
 """The label that holds a hash of what a container was made by."""
@@ -159,7 +161,9 @@ class Engine:
             if text := told(line, arguments):
                 last.append(text)
                 del last[:-BUILD_LINES]
-                say(text)
+                # The steps alone: what each of them writes is hundreds of lines.
+                if text.startswith("["):
+                    say(" ".join(text.split())[:STEP_LENGTH])
 
         # Docker takes a value from the environment where only its name is given.
         names = [word for name in sorted(arguments) for word in ("--build-arg", name)]
