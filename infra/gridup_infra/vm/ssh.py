@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import queue
 import random
 import shlex
@@ -185,7 +186,7 @@ class Session:
         if self._connection is not None:
             self._connection.abort()
         with contextlib.suppress(TimeoutError, ClosedError):
-            self._wait(_cancel_all(), GRACE_SECONDS)
+            self._wait(_wind_up(), GRACE_SECONDS)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(timeout=GRACE_SECONDS)
         if not self._thread.is_alive():
@@ -309,15 +310,16 @@ async def _communicate(
 
 
 async def _lines(reader: Any) -> Any:
-    async for line in reader:
+    while line := await reader.readline():
         yield line.decode(errors="replace").rstrip("\r\n")
 
 
-async def _cancel_all() -> None:
+async def _wind_up() -> None:
+    """Leave nothing behind in the loop, and no thread that looked up a name."""
     for task in asyncio.all_tasks():
         if task is not asyncio.current_task():
             task.cancel()
-    await asyncio.sleep(0)
+    await asyncio.get_running_loop().shutdown_default_executor()
 
 
 def _error() -> type[Exception]:
@@ -327,5 +329,7 @@ def _error() -> type[Exception]:
 
 
 def _reason(error: Exception) -> str:
+    if isinstance(error, OSError) and error.errno:
+        return os.strerror(error.errno).lower()
     text = " ".join(str(error).split()).rstrip(".")
     return text or type(error).__name__

@@ -75,6 +75,7 @@ class VmWayIn(WayIn):
         key = self._folder() / keys.CLIENT_KEY
         # Written each time: another machine's deploy may have left another one.
         write_private(key, door.key.encode())
+        self._pin(door.host_key)
         known_hosts = self._folder() / keys.KNOWN_HOSTS
         return SshAccess(door.user, door.address, door.port, key, known_hosts)
 
