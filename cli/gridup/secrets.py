@@ -34,7 +34,12 @@ def read_secrets(way_in: WayIn) -> Secrets:
     result = way_in.run(["python", "-m", "gridup_node.admin", "secrets"], timeout=READ_SECONDS)
     if not result.ok:
         raise ResourceError(f"The node's secrets can't be read: {' '.join(result.tail(1))}")
-    return Secrets(**json.loads(result.stdout))
+    try:
+        return Secrets(**json.loads(result.stdout))
+    except (ValueError, TypeError):
+        raise ResourceError(
+            "The node's secrets can't be read: it answered something else.", "Try again."
+        ) from None
 
 
 def change_password(way_in: WayIn, password: str) -> None:
