@@ -56,6 +56,19 @@ IMAGES = (
 )
 
 
+SERVER = """\
+import itertools, sys
+from moto.ec2.models import elastic_ip_addresses
+from moto.server import main
+
+numbers = itertools.count()
+elastic_ip_addresses.random_ip = lambda: f"203.0.113.{next(numbers) % 240 + 10}"
+main(sys.argv[1:])
+"""
+"""moto gives out loopback addresses as public ones, where this machine's own services would answer. These are
+set aside by RFC 5737: nobody's, until the hypervisor gives one to a machine."""
+
+
 def images() -> list[dict[str, Any]]:
     """As MOTO_AMIS_PATH takes them."""
     return [
@@ -275,7 +288,7 @@ class Moto:
         port = _free_port()
         self._log = (self._folder / "moto.log").open("wb")
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
+            [sys.executable, "-c", SERVER, "-H", "127.0.0.1", "-p", str(port)],
             env={
                 **{key: value for key, value in os.environ.items() if not key.startswith("AWS_")},
                 "MOTO_AMIS_PATH": str(amis),

@@ -1,0 +1,213 @@
+"""`gridup deploy --cloud aws` to its end, on machines that really boot.
+
+AWS is moto's server. What it is told to run is booted by a hypervisor of the tests', with exactly the
+user-data that the API holds; nothing of this repository is mounted there, and of images there is but the one
+that the node's own is built from, under its public name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gridup_infra.targets.aws import kinds
+from gridup_node.image import BASE_IMAGE
+from gridup_node.vm.docker import NODE
+from support.aws_cloud import AwsCloud
+from support.cli import REPOSITORY, Cli
+from support.containers import another_version
+from support.docker_rig import base_archive
+from support.hypervisor import Hypervisor
+from support.local_node import HER, HERS, client
+from support.moto_rig import Moto
+from support.vm_network import must
+from support.vm_rig import Machine, Rig
+
+pytestmark = [pytest.mark.engine, pytest.mark.node, pytest.mark.vm]
+
+DEPLOY = ("deploy", "--name", "Inst", "--cloud", "aws", "--allow-cidr", "0.0.0.0/0", "--timeout", "600")
+
+DATA = {"datasets": ["Census"], "data": 600_000.0, "users": ["admin@example.org", HER]}
+
+BOOM = """
+if __name__ == "__main__":
+    import sys
+
+    sys.stderr.write("boom\\n")
+    sys.exit(3)
+"""
+
+
+@dataclass
+class Cloud:
+    """An account whose machines boot, and a command line that is its customer."""
+
+    moto: Moto
+    hypervisor: Hypervisor
+    cli: Cli
+
+    @property
+    def machine(self) -> Machine:
+        return self.hypervisor.only().machine
+
+
+@pytest.fixture(scope="module")
+def cloud(
+    tmp_path_factory: pytest.TempPathFactory, cache: Path, engine: Path, vm_rig: Rig
+) -> Iterator[Cloud]:
+    home = tmp_path_factory.mktemp("home")
+    home.chmod(0o700)
+    (home / "engine").symlink_to(cache / "engine")
+    archive, changes = base_archive(cache)
+    with Moto(tmp_path_factory.mktemp("moto")) as moto:
+        cli = Cli(home, dict(moto.environment))
+        aws = AwsCloud(moto.client())
+        with Hypervisor(vm_rig, aws, lambda machine: lay_base(machine, archive, changes)) as hypervisor:
+            yield Cloud(moto, hypervisor, cli)
+            cli.destroy_all()
+
+
+def lay_base(machine: Machine, archive: Path, changes: Sequence[str]) -> None:
+    """Have Docker find the base image when it is first started, as if it had been pulled."""
+    must("cp", str(archive), str(machine.root / "base.tar"))
+    told = " ".join(f"--change '{change}'" for change in changes)
+    load = f"docker image inspect {BASE_IMAGE} >/dev/null 2>&1 || docker import {told} /base.tar {BASE_IMAGE}"
+    script = machine.root / "usr/local/sbin/lay-base"
+    script.write_text(f"#!/bin/sh\n{load}\n")
+    script.chmod(0o755)
+    folder = machine.root / "etc/systemd/system/docker.service.d"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "base.conf").write_text("[Service]\nExecStartPost=/usr/local/sbin/lay-base\n")
+
+
+@pytest.fixture(scope="module")
+def inst(cloud: Cloud) -> Cloud:
+    """The node that the tests share."""
+    began = time.monotonic()
+    ended = cloud.cli(*DEPLOY, timeout=1200)
+    cloud.hypervisor.check()
+    assert ended.code == 0, f"{ended.err}\n{console(cloud)}"
+    print(f"deploy: {time.monotonic() - began:.0f} s\n{ended.err}\n{ended.out}")
+    all_green(ended.out)
+    return cloud
+
+
+def console(cloud: Cloud) -> str:
+    return "\n".join(one.machine.console[-3000:] for one in cloud.hypervisor.booted.values())
+
+
+def all_green(table: str) -> None:
+    for row in ("host", "UI", "api", "ssh", "jupyter"):
+        assert any(row in line and "✅" in line for line in table.splitlines()), table
+
+
+def ca_of(cloud: Cloud, folder: Path) -> Path:
+    path = folder / "inst-ca.pem"
+    path.write_text(cloud.cli("outputs", "Inst", "--ca").ok().out)
+    return path
+
+
+def test_the_machine_was_told_what_the_api_holds_and_nothing_else(inst: Cloud) -> None:
+    booted = inst.hypervisor.only()
+    held = inst.moto.things().user_data(booted.identity)
+    assert hashlib.sha256(held).hexdigest() == booted.sent
+    assert booted.machine.read("/var/lib/cloud/instance/user-data.txt") == held
+    mounts = booted.machine.run("cat", "/proc/self/mountinfo")
+    assert str(REPOSITORY) not in mounts
+    assert inst.moto.things().one(kinds.ADDRESS)["PublicIp"] == booted.machine.address
+    assert inst.cli("outputs", "Inst", "--json").ok().json["address"] == booted.machine.address
+
+
+def test_a_command_runs_on_it(inst: Cloud) -> None:
+    ended = inst.cli("ssh", "Inst", "--", "sh", "-c", "id -un; exit 7")
+    assert (ended.code, ended.out) == (7, "gridup\n")
+
+
+def test_the_real_client_logs_in_with_the_account_of_the_outputs(
+    inst: Cloud, runtime: Path, tmp_path: Path
+) -> None:
+    trusted = ca_of(inst, tmp_path)
+    seen = client(inst.cli, runtime, "set_up.py", trusted=trusted, her=HER, hers=HERS)
+    assert (seen["mock"], seen["data"]) == (300_000.0, "refused")
+    assert data(inst, runtime, trusted) == DATA
+
+
+def data(cloud: Cloud, runtime: Path, trusted: Path) -> Any:
+    return client(cloud.cli, runtime, "list_data.py", trusted=trusted)
+
+
+def test_after_a_reboot_all_five_are_green_and_the_data_is_there(
+    inst: Cloud, runtime: Path, tmp_path: Path
+) -> None:
+    inst.hypervisor.reboot()
+    all_green(inst.cli("check", "Inst", "--wait", "--timeout", "180").ok().out)
+    assert data(inst, runtime, ca_of(inst, tmp_path)) == DATA
+
+
+def test_stop_and_start_are_the_clouds_own_and_keep_the_address(inst: Cloud) -> None:
+    machine = inst.machine
+    address = machine.address
+    inst.cli("stop", "Inst").ok()
+    assert inst.cli("status", "Inst", "--no-probe", "--json").ok().json[0]["state"] == "stopped"
+    all_green(inst.cli("start", "Inst", "--timeout", "180").ok().out)
+    assert inst.machine.address == address
+
+
+def test_a_new_version_is_brought_up_in_place_and_one_that_fails_gives_way_to_it(
+    inst: Cloud, tmp_path: Path
+) -> None:
+    identity = inst.hypervisor.only().identity
+    newer = another_version(tmp_path / "newer", facts="ANOTHER = 1")
+    all_green(inst.cli(*DEPLOY, env=newer).ok().out)
+    image = ("docker", "inspect", "--format", "{{.Config.Image}}", "gridup-api")
+    runs = inst.machine.run(*image)
+    failed = inst.cli(*DEPLOY, env=another_version(tmp_path / "broken", container=BOOM))
+    assert failed.code == 4, failed.err
+    assert "boom" in failed.err
+    assert inst.machine.run(*image) == runs
+    all_green(inst.cli("check", "Inst", "--wait", "--timeout", "60").ok().out)
+    assert inst.hypervisor.only().identity == identity
+
+
+def test_another_machine_on_the_same_disk_has_the_data(inst: Cloud, runtime: Path, tmp_path: Path) -> None:
+    identity, trusted = inst.hypervisor.only().identity, ca_of(inst, tmp_path)
+    refused = inst.cli(*DEPLOY, "--new-machine")
+    assert refused.code == 8
+    assert "--yes" in refused.err
+    assert inst.hypervisor.only().identity == identity
+    all_green(inst.cli(*DEPLOY, "--new-machine", "--yes", timeout=1200).ok().out)
+    assert inst.hypervisor.only().identity != identity
+    # Its CA is with the data too, so that whoever trusts it need not do anything.
+    assert data(inst, runtime, trusted) == DATA
+    assert inst.machine.try_run("test", "-e", f"{NODE}/secrets/admin_password").ok
+    assert inst.cli("ssh", "Inst", "--", "true").ok()
+
+
+def test_its_end_leaves_nothing(inst: Cloud) -> None:
+    inst.cli("destroy", "Inst", "--yes").ok()
+    assert inst.moto.things().marked() == []
+
+
+def test_a_first_boot_that_fails_ends_the_deploy_with_its_log(cloud: Cloud, tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
+    env = another_version(broken)
+    packages = broken / "infra/gridup_node/vm/packages.py"
+    text = packages.read_text()
+    assert '"docker.io",' in text
+    packages.write_text(text.replace('"docker.io",', '"docker.io", "no-such-package",', 1))
+    failed = cloud.cli("deploy", "--name", "Broken", *DEPLOY[3:], env=env, timeout=900)
+    cloud.hypervisor.check()
+    assert failed.code == 4, failed.err
+    assert "first boot failed at step packages" in failed.err
+    assert "Unable to locate package no-such-package" in failed.err
+    waited = cloud.cli("check", "Broken", "--wait", "--timeout", "60", env=env)
+    assert waited.code in (4, 6), os.linesep.join([waited.out, waited.err])
+    cloud.cli("destroy", "Broken", "--yes").ok()
+    assert cloud.moto.things().marked() == []
