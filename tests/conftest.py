@@ -169,6 +169,12 @@ def aws(moto: Moto, monkeypatch: pytest.MonkeyPatch) -> Iterator[Moto]:
 
 
 @pytest.fixture
+def aws_url(aws: Moto) -> str:
+    """Its address, as AWS_ENDPOINT_URL takes it."""
+    return aws.url
+
+
+@pytest.fixture
 def aws_cli(bare_home: Cli, moto: Moto) -> Iterator[Cli]:
     """Runs `gridup` with that account; what is left deployed is destroyed."""
     bare_home.environment.update(moto.environment)

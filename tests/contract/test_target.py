@@ -13,11 +13,14 @@ from gridup_infra import targets
 from gridup_infra.errors import GridupError, NameError_, UsageError
 from gridup_infra.outputs import NodeOutputs
 from gridup_infra.spec import DeploySpec
+from gridup_infra.targets.aws import naming
 from gridup_infra.targets.base import Capability, Identity, Power, Target
 from gridup_infra.targets.docker import nodes
+from gridup_infra.vm import node
 from gridup_node.containers import containers
 from gridup_node.services import SERVICES
 from support.checkpoints import PORTS, outputs_for
+from support.moto_rig import ACCOUNT
 
 ASKED: dict[str, object] = {
     "port": 9001,
@@ -39,14 +42,20 @@ ASKED: dict[str, object] = {
 NAME = "My Lab_2"
 
 
-PLACES: dict[str, tuple[str, str]] = {"docker": ("docker_host", "DOCKER_HOST")}
+PLACES: dict[str, tuple[str, str]] = {
+    "docker": ("docker_host", "DOCKER_HOST"),
+    "aws": ("aws_url", "AWS_ENDPOINT_URL"),
+}
 """What a target needs beside this machine: the fixture that has it, and the variable that names it."""
+
+NOTHING = {"account": ACCOUNT, "instance": "i-0123456789abcdef0", "volume": "", "zone": "", "group": ""}
 
 GONE: dict[str, Callable[[DeploySpec, Path], NodeOutputs]] = {
     "local": outputs_for,
     "docker": lambda spec, _folder: nodes.outputs(
         spec, PORTS, configs={part.service: "0" for part in containers({})}
     ),
+    "aws": lambda spec, _folder: node.node_outputs(spec, "203.0.113.1", {}, naming.facts(spec, NOTHING)),
 }
 """For each target a node as it would export it."""
 

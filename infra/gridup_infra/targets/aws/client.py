@@ -165,7 +165,9 @@ def _worth_another(error: Exception) -> bool:
     from botocore.exceptions import HTTPClientError
 
     code = code_of(error)
-    status = getattr(error, "response", {}).get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    # Of an answer that never came, `response` is there and None.
+    response = getattr(error, "response", None) or {}
+    status = response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
     return (
         isinstance(error, HTTPClientError)
         or code in THROTTLED | UNSURE

@@ -241,6 +241,15 @@ class VpcProvider(_Simple):
     def told(self, found: Thing) -> Properties:
         return {"vpc": found["VpcId"]}
 
+    def delete(self, id_: str, props: Properties) -> None:
+        def delete() -> None:
+            with _cloud(props) as cloud:
+                # What is in it and no state knows of goes with Owner's delete, and then it goes too.
+                if not sweeping.within(cloud, props["stack_id"], id_):
+                    networks.remove(cloud, kinds.VPC, {"VpcId": id_})
+
+        guarded(delete)
+
 
 class GatewayProvider(_Simple):
     kind = kinds.GATEWAY
@@ -402,7 +411,7 @@ class InstanceProvider(AwsProvider):
     """The machine. Its size is changed in place; what it was told at its first boot never is."""
 
     tells = ("instance", "zone", "private_address", "disk")
-    ignored = frozenset({"zones", "every_zone", "image", "host", "routes", "vpc", "key"})
+    ignored = frozenset({"zones", "every_zone", "image", "host", "routes", "vpc", "key", "disk_size"})
     replacing = frozenset({"generation", "subnet_id", "architecture", "volume"})
 
     def changed(self, olds: Properties, news: Properties) -> list[str]:

@@ -216,6 +216,8 @@ def build(spec: DeploySpec) -> pulumi.Output[NodeOutputs]:
             "vpc": vpc,
             "routes": routes,
             "volume": volume.volume,
+            # Of the disk that a launch in another zone makes.
+            "disk_size": spec.disk_size,
             "host": management.public_key.apply(partial(_host, spec)),
             "volume_urn": volume_urn,
             "subnet_urn": subnet_urn,

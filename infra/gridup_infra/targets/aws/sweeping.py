@@ -32,6 +32,16 @@ def found(cloud: Cloud, stack_id: str) -> list[tuple[Kind, Thing]]:
         return [(kind, thing) for kind, things in zip(ORDER, each, strict=True) for thing in things]
 
 
+def within(cloud: Cloud, stack_id: str, vpc: str) -> list[Thing]:
+    """What of a stack is in its network."""
+    return [
+        thing
+        for kind, thing in found(cloud, stack_id)
+        if kind is not kinds.VPC
+        and vpc in (thing.get("VpcId"), *(row.get("VpcId") for row in thing.get("Attachments") or ()))
+    ]
+
+
 def leftovers(cloud: Cloud, stack_id: str) -> list[str]:
     """What is there of a stack, a line each."""
     return [f"{kind.title} {thing[kind.id]} in {cloud.region}" for kind, thing in found(cloud, stack_id)]
