@@ -41,7 +41,7 @@ DEVICE = "/dev/disk/by-id/nvme-data"
 
 DOMAIN = "node.inst.example"
 
-DATA = {"datasets": ["Census"], "data": 600_000.0, "users": ["admin@example.org", HER]}
+DATA = {"datasets": ["Census"], "data": 600_000.0, "users": [HER, "admin@example.org"]}
 """What the real client lays down, and finds after whatever happens to the machine."""
 
 BOOM = """
