@@ -26,7 +26,7 @@ from gridup_node.vm import first_boot
 from gridup_node.vm.docker import NODE
 from gridup_node.vm.user_data import Host, user_data
 from support.booted import ADDRESS_VARIABLE, ID_VARIABLE, PUBLIC_KEY, BootedCli
-from support.breaking import kill_run
+from support.breaking import all_end, engine_of, kill_run
 from support.containers import another_version
 from support.docker_rig import BOOTSTRAP_SECONDS, base_archive
 from support.local_node import HER, HERS, client
@@ -262,7 +262,9 @@ def test_a_deploy_that_is_killed_is_finished_by_the_next(inst: Inst, tmp_path: P
     began = time.monotonic()
     busy = ("pgrep", "--full", "release-.*pyz apply")
     assert wait_until(lambda: inst.machine.try_run(*busy).ok, timeout=120, every=0.1)
+    engine = engine_of(run)
     kill_run(run, providers=True)
+    all_end([engine])
     # What it began there goes on to its end, and the next one waits for that.
     assert inst.machine.try_run(*busy).ok
     ended = inst.cli("deploy", "--name", "Inst", env=newer).ok()
