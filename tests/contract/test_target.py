@@ -32,7 +32,7 @@ ASKED: dict[str, object] = {
     "allow_cidr": ("10.0.0.0/8",),
     "web_cidr": ("10.0.0.0/8",),
     "domain_name": "node.example.org",
-    "ssh_keys": ("ssh-ed25519 AAAA a",),
+    "ssh_keys": ("ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHEqQrwX+uyY52PLpPQ4uZA9s1YZ+hqp0f9ra4Tu6M8H a",),
     "no_node": True,
     "subnet_id": "subnet-0a1b2c3d",
     "private": True,

@@ -17,7 +17,7 @@ import pytest
 from gridup_infra.errors import ResourceError
 from gridup_infra.processes import run, wait_until
 from gridup_infra.vm import keys
-from gridup_infra.vm.ssh import ClosedError, Door, HostKeyError, Session, entered
+from gridup_infra.vm.ssh import WATCHED, ClosedError, Door, HostKeyError, Session, entered
 from gridup_node.vm.user_data import public_key
 from support.ssh_rig import HERE, Machine
 
@@ -205,6 +205,19 @@ class TestRunning:
         with entered(door, timeout=10) as session:
             lines = session.follow({"a": ["sh", "-c", "echo first; exec sleep 60"]})
             assert next(lines) == ("a", "first")
+        assert time.monotonic() - began < 5
+
+    def test_what_is_followed_ends_there_when_we_leave(self, door: Door, tmp_path: Path) -> None:
+        pid = tmp_path / "pid"
+        with entered(door, timeout=10) as session:
+            argv = [*WATCHED, "sh", "-c", f"echo $$ >{pid}; echo up; exec sleep 600"]
+            assert next(session.follow({"a": argv})) == ("a", "up")
+        other = Path(f"/proc/{pid.read_text().strip()}")
+        assert wait_until(lambda: not other.exists(), timeout=10)
+
+    def test_what_is_followed_and_ends_by_itself_is_over(self, session: Session) -> None:
+        began = time.monotonic()
+        assert list(session.follow({"a": [*WATCHED, "echo", "a  b"]})) == [("a", "a  b")]
         assert time.monotonic() - began < 5
 
     def test_a_connection_that_breaks_off_is_said(self, tmp_path: Path) -> None:

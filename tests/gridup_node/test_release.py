@@ -218,6 +218,26 @@ class TestApply:
         assert place.running() == {"gridup-node:1"}
         assert (place.home / ".ssh/authorized_keys").read_text() == f"{OWN}\n"
 
+    def test_what_another_version_keeps_beside_it_is_no_trouble(self, place: Place) -> None:
+        place.releases.apply(plan())
+        saved = place.folder / "releases.json"
+        told_ = json.loads(saved.read_text())
+        told_["current"]["novelty"] = told_["novelty"] = 1
+        saved.write_text(json.dumps(told_))
+        assert place.fresh().look()["problems"] == []
+
+    def test_a_builders_last_words_are_told_without_passwords(self, place: Place) -> None:
+        whole = place.docker.run
+
+        def fail(argv: Sequence[str], **more: Any) -> Done:
+            done = whole(argv, **more)
+            return Done(1, "ERROR") if argv[1] == "build" else done
+
+        place.docker.run = fail  # type: ignore[method-assign]
+        with pytest.raises(Failed) as caught:
+            place.fresh().apply(plan())
+        assert caught.value.details == ("[environment 2/3] RUN x", "from https://***@mirror.example")
+
     def test_the_same_once_more_changes_nothing(self, place: Place) -> None:
         place.releases.apply(plan())
         place.docker.calls.clear()

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from gridup_infra.outputs import NodeOutputs
-from gridup_infra.processes import wait_until
+from gridup_infra.processes import run, wait_until
 from gridup_infra.spec import DeploySpec
 from gridup_infra.vm import keys
 from gridup_infra.vm.node import host
@@ -26,10 +26,11 @@ from gridup_node.vm import first_boot
 from gridup_node.vm.docker import NODE
 from gridup_node.vm.user_data import Host, user_data
 from support.booted import ADDRESS_VARIABLE, ID_VARIABLE, PUBLIC_KEY, BootedCli
-from support.breaking import kill_run
+from support.breaking import all_end, engine_of, kill_run
 from support.containers import another_version
 from support.docker_rig import BOOTSTRAP_SECONDS, base_archive
 from support.local_node import HER, HERS, client
+from support.pebble_rig import pebble
 from support.registry import publish
 from support.vm_network import must
 from support.vm_rig import Machine, Rig
@@ -38,7 +39,9 @@ pytestmark = [pytest.mark.engine, pytest.mark.node, pytest.mark.vm]
 
 DEVICE = "/dev/disk/by-id/nvme-data"
 
-DATA = {"datasets": ["Census"], "data": 600_000.0, "users": ["admin@example.org", HER]}
+DOMAIN = "node.inst.example"
+
+DATA = {"datasets": ["Census"], "data": 600_000.0, "users": [HER, "admin@example.org"]}
 """What the real client lays down, and finds after whatever happens to the machine."""
 
 BOOM = """
@@ -259,7 +262,9 @@ def test_a_deploy_that_is_killed_is_finished_by_the_next(inst: Inst, tmp_path: P
     began = time.monotonic()
     busy = ("pgrep", "--full", "release-.*pyz apply")
     assert wait_until(lambda: inst.machine.try_run(*busy).ok, timeout=120, every=0.1)
+    engine = engine_of(run)
     kill_run(run, providers=True)
+    all_end([engine])
     # What it began there goes on to its end, and the next one waits for that.
     assert inst.machine.try_run(*busy).ok
     ended = inst.cli("deploy", "--name", "Inst", env=newer).ok()
@@ -311,6 +316,21 @@ def test_a_published_image_is_pulled_by_its_digest(inst: Inst) -> None:
     assert failed.code == 4
     assert f"The image {lost} could not be pulled" in failed.err
     inst.cli("check", "Inst").ok()
+
+
+def test_a_domain_name_gets_its_certificate_by_acme_in_place(inst: Inst, cache: Path, tmp_path: Path) -> None:
+    here = inst.machine.run("ip", "route", "show", "default").split()[2]
+    with pebble(cache, tmp_path, address=inst.machine.address, http=80, https=443, host=here) as authority:
+        env = {"GRIDUP_ACME_URL": authority.url, "GRIDUP_ACME_CA": str(authority.ca)}
+        # Nobody here knows the name, so that its rows could not be proven.
+        inst.cli("deploy", "--name", "Inst", "--domain-name", DOMAIN, "--no-wait", env=env).ok()
+        ca = tmp_path / "told.pem"
+        ca.write_text(inst.cli("outputs", "Inst", "--ca").ok().out)
+        where = ["--resolve", f"{DOMAIN}:443:{inst.machine.address}", "--noproxy", "*"]
+        fetch = ["curl", "--silent", "--show-error", "--cacert", str(ca), *where, f"https://{DOMAIN}/login"]
+        served = wait_until(lambda: "Gridup portal" in run(fetch, timeout=20).stdout, timeout=60, every=1)
+        assert served, inst.machine.run("docker", "logs", "--tail=20", "gridup-proxy")
+    assert ca.read_text().strip() == authority.ca.read_text().strip()
 
 
 def test_its_end_needs_no_machine(inst: Inst) -> None:

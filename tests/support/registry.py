@@ -1,4 +1,4 @@
-"""A registry of images (OCI distribution, read only) on a machine, where Docker trusts what is on its loopback.
+"""A registry of images (OCI distribution, read only) on a machine, whose Docker trusts its own loopback.
 
 It serves what `docker save` writes, which has been a layout of OCI since Docker 25.
 """

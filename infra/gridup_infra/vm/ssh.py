@@ -7,6 +7,7 @@ A machine's host key is pinned: whoever answers with another one is refused. Nei
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import contextlib
 import os
 import queue
@@ -38,6 +39,15 @@ ALIVE_SECONDS, ALIVE_COUNT = 15, 4
 
 GRACE_SECONDS = 10.0
 """For asyncssh to give up by itself what has run out of time."""
+
+WATCHED = (
+    "sh",
+    "-c",
+    'exec 3<&0; "$@" </dev/null 2>&1 3<&- & child=$!; '
+    '{ cat <&3; kill "$child"; } >/dev/null 2>&1 & wait "$child"',
+    "watched",
+)
+"""Before a program that would go on for ever: it is ended there as soon as nobody is connected any more."""
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.3, 5.0
 
@@ -158,7 +168,10 @@ class Session:
             raise ClosedError(f"{path} could not be written on the machine: {' '.join(done.tail())}.")
 
     def follow(self, commands: Mapping[str, Sequence[str]]) -> Iterator[tuple[str, str]]:
-        """The lines of several programs as they come, each with its program's name; ends when all have."""
+        """The lines of several programs as they come, each with its program's name; ends when all have.
+
+        A program ends there when we leave, if it does so at the end of its input: see `WATCHED`.
+        """
         found: queue.Queue[tuple[str, str] | None] = queue.Queue()
 
         async def read(name: str, argv: Sequence[str]) -> None:
@@ -201,8 +214,12 @@ class Session:
         future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
             return future.result(timeout + GRACE_SECONDS)
-        except BaseException:
+        except BaseException as error:
+            # Before Python 3.11 that of a future is another class.
+            expired = isinstance(error, concurrent.futures.TimeoutError) and not future.done()
             future.cancel()
+            if expired:
+                raise TimeoutError(f"no answer within {timeout:g} s") from None
             raise
 
     async def _run(

@@ -10,6 +10,6 @@ root = sy.login(url=told["url"], email=told["email"], password=told["password"])
 seen = {
     "datasets": [dataset.name for dataset in root.datasets],
     "data": float(root.datasets["Census"].assets["ages"].data.sum()),
-    "users": sorted(user.email for user in root.users),
+    "users": sorted(user.email for user in root.users.get_all()),
 }
 print(json.dumps(seen))
