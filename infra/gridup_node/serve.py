@@ -7,12 +7,15 @@ Reads node.json, makes what secrets are missing and serves on the loopback, or o
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import logging
 import os
 import signal
 import socket
+import stat
 import sys
+from functools import partial
 
 from gridup_node import facts, secrets
 
@@ -67,7 +70,7 @@ def main() -> int:
         # syft would take these before what we hand it.
         os.environ.pop(variable, None)
     os.environ.update(environment(folder))
-    os.register_at_fork(after_in_child=_in_job)
+    os.register_at_fork(after_in_child=partial(_in_job, port))
 
     import uvicorn
 
@@ -100,17 +103,38 @@ def _check_free(host: str, port: int) -> None:
         probe.bind(address)
 
 
-def _in_job() -> None:
+def _in_job(port: int) -> None:
     """In a process that syft forks for a job: it ends when told to, and when the node is gone.
 
     Without this it inherits uvicorn's way with SIGTERM, so syft could not stop a job; and it
     would hold the node's port after the node was killed, so that the node could not come back.
     """
+    _let_go(port)
     signal.set_wakeup_fd(-1)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_DFL)
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _let_go(port: int) -> None:
+    """Let go of the server's sockets, which a fork has copied.
+
+    A connection ends when its last copy does. The front door would take one that the server has closed as
+    idle for open as long as the job runs, send a request down it, and wait for ever.
+    """
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for name in os.listdir("/dev/fd"):  # noqa: PTH208 - no object for each, right after a fork
+        # The listing's own is gone by now.
+        with contextlib.suppress(OSError):
+            if not stat.S_ISSOCK(os.fstat(int(name)).st_mode):
+                continue
+            with socket.socket(fileno=os.dup(int(name))) as one:
+                own = one.family in (socket.AF_INET, socket.AF_INET6) and one.getsockname()[1] == port
+            if own:
+                # Its number stays taken: objects of the server's still mean it.
+                os.dup2(nothing, int(name), inheritable=False)
+    os.close(nothing)
 
 
 if __name__ == "__main__":
