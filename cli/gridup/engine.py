@@ -191,7 +191,9 @@ def _is_dead(lock: _Lock) -> bool:
     if lock.hostname != socket.gethostname():
         return False
     try:
-        return "pulumi" not in psutil.Process(lock.pid).name()
+        holder = psutil.Process(lock.pid)
+        # One that was killed a moment ago may not have been buried yet.
+        return "pulumi" not in holder.name() or holder.status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return True
     except psutil.Error:

@@ -109,7 +109,7 @@ class DeploySpec:
         if self.image and not _IMAGE.fullmatch(self.image):
             raise UsageError(
                 f"--image {self.image!r} is not an image's reference.",
-                "For example ghcr.io/inst/gridup-node@sha256:… or ghcr.io/inst/gridup-node:0.9.5.",
+                "For example ghcr.io/inst/gridup-node@sha256:…, with the 64 digits of its digest.",
             )
         if self.domain_name and not _DOMAIN.fullmatch(self.domain_name):
             raise UsageError(

@@ -23,8 +23,6 @@ from gridup_node.services import SERVICES
 from support.checkpoints import PORTS, outputs_for
 from support.moto_rig import ACCOUNT
 
-KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA a"
-
 ASKED: dict[str, object] = {
     "port": 9001,
     "bind": "127.0.0.1",
@@ -35,7 +33,7 @@ ASKED: dict[str, object] = {
     "allow_cidr": ("10.0.0.0/8",),
     "web_cidr": ("10.0.0.0/8",),
     "domain_name": "node.example.org",
-    "ssh_keys": (KEY,),
+    "ssh_keys": ("ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHEqQrwX+uyY52PLpPQ4uZA9s1YZ+hqp0f9ra4Tu6M8H a",),
     "no_node": True,
     "subnet_id": "subnet-0a1b2c3d",
     "private": True,

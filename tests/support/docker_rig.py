@@ -365,15 +365,26 @@ def base_image(daemon: Daemon, cache: Path) -> None:
     with closing(daemon.client()) as client:
         if not recipe.wanted(client):
             return
-        folder = ensure_private(cache / "docker")
-        tar = folder / f"base-{recipe.digest}.tar"
-        with locked(folder / "base.lock", "a bootstrap", wait=BOOTSTRAP_SECONDS, busy="The image is made"):
-            if not tar.exists():
-                recipe.make(tar)
+        tar = _base_tar(recipe, cache)
         repository, tag = BASE_IMAGE.split(":")
         client.api.timeout = int(BOOTSTRAP_SECONDS)
         client.api.import_image(str(tar), repository=repository, tag=tag, changes=recipe.changes)
         client.images.get(BASE_IMAGE)
+
+
+def base_archive(cache: Path) -> tuple[Path, list[str]]:
+    """The same image as a tar, and what `docker import` must add to it, for a daemon elsewhere."""
+    recipe = _Recipe.of_this_machine()
+    return _base_tar(recipe, cache), recipe.changes
+
+
+def _base_tar(recipe: _Recipe, cache: Path) -> Path:
+    folder = ensure_private(cache / "docker")
+    tar = folder / f"base-{recipe.digest}.tar"
+    with locked(folder / "base.lock", "a bootstrap", wait=BOOTSTRAP_SECONDS, busy="The image is made"):
+        if not tar.exists():
+            recipe.make(tar)
+    return tar
 
 
 BUNDLE = "etc/ssl/certs/ca-certificates.crt"

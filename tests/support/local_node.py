@@ -99,8 +99,14 @@ def problems(cli: Cli, name: str = "Inst") -> list[str]:
     return found
 
 
-def client(cli: Cli, runtime: Path, script: str, name: str = "Inst", **told: Any) -> Any:
-    """Run a script with the real syft client against the deployed node's front door."""
+def client(
+    cli: Cli, runtime: Path, script: str, name: str = "Inst", trusted: Path | None = None, **told: Any
+) -> Any:
+    """Run a script with the real syft client against the deployed node's front door.
+
+    Args:
+        trusted: the only CA that the client is told to trust, as the node's instructions say.
+    """
     outputs = cli("outputs", name, "--show-secrets", "--json").ok().json
     told = {
         "url": outputs["api_url"].removesuffix("/api/v2"),
@@ -108,8 +114,10 @@ def client(cli: Cli, runtime: Path, script: str, name: str = "Inst", **told: Any
         "password": outputs["admin_password"],
         **told,
     }
+    pinned = dict.fromkeys(("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE"), str(trusted)) if trusted else {}
     ended = subprocess.run(
         [str(runtime / "bin" / "python"), str(SCRIPTS / script)],
+        env={**os.environ, **pinned},
         input=json.dumps(told),
         capture_output=True,
         text=True,

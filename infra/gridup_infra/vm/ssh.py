@@ -7,7 +7,9 @@ A machine's host key is pinned: whoever answers with another one is refused. Nei
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import contextlib
+import os
 import queue
 import random
 import shlex
@@ -37,6 +39,15 @@ ALIVE_SECONDS, ALIVE_COUNT = 15, 4
 
 GRACE_SECONDS = 10.0
 """For asyncssh to give up by itself what has run out of time."""
+
+WATCHED = (
+    "sh",
+    "-c",
+    'exec 3<&0; "$@" </dev/null 2>&1 3<&- & child=$!; '
+    '{ cat <&3; kill "$child"; } >/dev/null 2>&1 & wait "$child"',
+    "watched",
+)
+"""Before a program that would go on for ever: it is ended there as soon as nobody is connected any more."""
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.3, 5.0
 
@@ -157,7 +168,10 @@ class Session:
             raise ClosedError(f"{path} could not be written on the machine: {' '.join(done.tail())}.")
 
     def follow(self, commands: Mapping[str, Sequence[str]]) -> Iterator[tuple[str, str]]:
-        """The lines of several programs as they come, each with its program's name; ends when all have."""
+        """The lines of several programs as they come, each with its program's name; ends when all have.
+
+        A program ends there when we leave, if it does so at the end of its input: see `WATCHED`.
+        """
         found: queue.Queue[tuple[str, str] | None] = queue.Queue()
 
         async def read(name: str, argv: Sequence[str]) -> None:
@@ -185,7 +199,7 @@ class Session:
         if self._connection is not None:
             self._connection.abort()
         with contextlib.suppress(TimeoutError, ClosedError):
-            self._wait(_cancel_all(), GRACE_SECONDS)
+            self._wait(_wind_up(), GRACE_SECONDS)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(timeout=GRACE_SECONDS)
         if not self._thread.is_alive():
@@ -200,8 +214,12 @@ class Session:
         future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
             return future.result(timeout + GRACE_SECONDS)
-        except BaseException:
+        except BaseException as error:
+            # Before Python 3.11 that of a future is another class.
+            expired = isinstance(error, concurrent.futures.TimeoutError) and not future.done()
             future.cancel()
+            if expired:
+                raise TimeoutError(f"no answer within {timeout:g} s") from None
             raise
 
     async def _run(
@@ -309,15 +327,16 @@ async def _communicate(
 
 
 async def _lines(reader: Any) -> Any:
-    async for line in reader:
+    while line := await reader.readline():
         yield line.decode(errors="replace").rstrip("\r\n")
 
 
-async def _cancel_all() -> None:
+async def _wind_up() -> None:
+    """Leave nothing behind in the loop, and no thread that looked up a name."""
     for task in asyncio.all_tasks():
         if task is not asyncio.current_task():
             task.cancel()
-    await asyncio.sleep(0)
+    await asyncio.get_running_loop().shutdown_default_executor()
 
 
 def _error() -> type[Exception]:
@@ -327,5 +346,7 @@ def _error() -> type[Exception]:
 
 
 def _reason(error: Exception) -> str:
+    if isinstance(error, OSError) and error.errno:
+        return os.strerror(error.errno).lower()
     text = " ".join(str(error).split()).rstrip(".")
     return text or type(error).__name__

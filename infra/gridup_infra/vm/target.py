@@ -17,10 +17,6 @@ from gridup_node.vm import user_data
 GLANCE_SECONDS = 8.0
 """For a look at a machine that may not answer; whoever asks does so again and again."""
 
-_HOST_LABEL = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
-_DOMAIN_NAME = re.compile(rf"(?=.{{4,253}}$)({_HOST_LABEL}\.)+[a-z]([a-z0-9-]{{0,61}}[a-z0-9])")
-"""RFC 1123, section 2.1; a last label of digits alone would be an IP address."""
-
 _BY_DIGEST = re.compile(r"[^\s@]+@sha256:[0-9a-f]{64}")
 
 
@@ -45,12 +41,6 @@ class MachineTarget(Target):
     def resolve(self, spec: DeploySpec, previous: DeploySpec | None) -> DeploySpec:  # noqa: ARG002
         """See `Target.resolve`. A cloud calls this first and fills in what is its own."""
         check_tag(spec)
-        name = spec.domain_name.lower().rstrip(".")
-        if name and not _DOMAIN_NAME.fullmatch(name):
-            raise UsageError(
-                f"--domain-name {spec.domain_name!r} is not a domain name.",
-                "It is one such as node.inst.example, that leads to the node's address.",
-            )
         if spec.image and not _BY_DIGEST.fullmatch(spec.image):
             raise UsageError(
                 f"--image {spec.image!r} has no digest, and what a tag means may change.",
@@ -58,7 +48,7 @@ class MachineTarget(Target):
             )
         keys = tuple(_public_key(line) for line in spec.ssh_keys)
         base = os.environ.get(BASE_IMAGE_VARIABLE) or spec.base_image
-        return replace(spec, domain_name=name, ssh_keys=keys, base_image=base)
+        return replace(spec, domain_name=spec.domain_name.lower(), ssh_keys=keys, base_image=base)
 
     def kept(self, spec: DeploySpec) -> tuple[str, ...]:
         return ("the disk with the node's data, secrets and keys (--keep-data)",) if spec.keep_data else ()

@@ -14,7 +14,7 @@ from gridup_infra.processes import Result
 from gridup_infra.targets.base import Secret, SshAccess, WayIn
 from gridup_infra.vm import booting
 from gridup_infra.vm.node import HOST_KEY, IP, MACHINE, PROJECT
-from gridup_infra.vm.ssh import Door, Session, entered
+from gridup_infra.vm.ssh import WATCHED, Door, Session, entered
 from gridup_node import keys
 from gridup_node.services import backends, service
 from gridup_node.vm.first_boot import State
@@ -23,7 +23,7 @@ ENTER_SECONDS = 30.0
 
 LOG_SECONDS = 60.0
 
-JOURNAL = ("sudo", "journalctl", "--unit=ssh.service", "--no-pager", "--output=short-iso")
+JOURNAL = ("journalctl", "--unit=ssh.service", "--no-pager", "--output=short-iso")
 """The log of what the machine serves by itself, which is ssh."""
 
 
@@ -75,6 +75,7 @@ class VmWayIn(WayIn):
         key = self._folder() / keys.CLIENT_KEY
         # Written each time: another machine's deploy may have left another one.
         write_private(key, door.key.encode())
+        self._pin(door.host_key)
         known_hosts = self._folder() / keys.KNOWN_HOSTS
         return SshAccess(door.user, door.address, door.port, key, known_hosts)
 
@@ -143,7 +144,9 @@ class VmWayIn(WayIn):
     @staticmethod
     def _log(name: str, lines: int, follow: bool) -> list[str]:
         own = service(name)
+        watched = WATCHED if follow else ()
         if own.machine_serves:
-            return [*JOURNAL, f"--lines={lines}", *["--follow"] * follow]
+            # Root's from the watch on: nobody else could end it.
+            return ["sudo", *watched, *JOURNAL, f"--lines={lines}", *["--follow"] * follow]
         container = f"{PROJECT}-{own.served_by or own.name}"
-        return ["docker", "logs", f"--tail={lines}", *["--follow"] * follow, container]
+        return [*watched, "docker", "logs", f"--tail={lines}", *["--follow"] * follow, container]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -25,6 +26,8 @@ FLAPPED = 2
 
 LOG_LINES = 15
 BUILD_LINES = 12
+STEP_LENGTH = 90
+"""Characters of a build's step that are told: its number and how its command begins."""
 
 MADE = "org.gridup.made"
 """The label that holds a hash of what a container was made by."""
@@ -102,11 +105,11 @@ def run(
 
 def _feed(process: subprocess.Popen[bytes], data: bytes) -> None:
     if process.stdin is not None:
-        try:
+        # One that ends without reading it all is told of by its exit code.
+        with contextlib.suppress(OSError):
             process.stdin.write(data)
+        with contextlib.suppress(OSError):
             process.stdin.close()
-        except OSError:
-            pass  # It ended without reading it all; its exit code tells why.
 
 
 Run = Callable[..., Done]
@@ -158,7 +161,9 @@ class Engine:
             if text := told(line, arguments):
                 last.append(text)
                 del last[:-BUILD_LINES]
-                say(text)
+                # The steps alone: what each of them writes is hundreds of lines.
+                if text.startswith("["):
+                    say(" ".join(text.split())[:STEP_LENGTH])
 
         # Docker takes a value from the environment where only its name is given.
         names = [word for name in sorted(arguments) for word in ("--build-arg", name)]

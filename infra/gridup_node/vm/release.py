@@ -75,8 +75,7 @@ class Plan:
     @classmethod
     def parse(cls, told: Mapping[str, Any]) -> Plan:
         """From what the deployer sends."""
-        own = {one.name for one in fields(cls)}
-        return cls(**{key: value for key, value in _frozen(told).items() if key in own})
+        return cls(**_fields(cls, told))
 
 
 @dataclass(frozen=True)
@@ -140,11 +139,15 @@ class State:
 def _release(told: dict[str, Any] | None) -> Release | None:
     if told is None:
         return None
-    return Release(**_frozen(told))
+    return Release(**_fields(Release, told))
 
 
-def _frozen(told: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in told.items()}
+def _fields(kind: type[Plan] | type[Release], told: Mapping[str, Any]) -> dict[str, Any]:
+    """What of `told` is a field: another version may have told more."""
+    own = {one.name for one in fields(kind)}
+    return {
+        key: tuple(value) if isinstance(value, list) else value for key, value in told.items() if key in own
+    }
 
 
 def marked(compose: str) -> str:
