@@ -111,6 +111,11 @@ def deploy(
     """
     # Before anything is fetched or made.
     foreseen = plan(session, name, asked, defaults)
+    if how.password is not None and foreseen.spec.no_node:
+        raise UsageError(
+            "--admin-password-file: with --no-node there is no node to set it on.",
+            "Give it to the deploy that brings the node up.",
+        )
     agree(session.ui, foreseen, yes=how.yes)
     with session.ui.progress() as reporter:
         engine = session.engine(reporter)

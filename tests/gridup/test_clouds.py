@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -81,6 +82,12 @@ class TestOptions:
         assert spec_of(inside).no_node
         deploy().ok()
         assert not spec_of(inside).no_node
+
+    def test_a_password_is_for_a_node(self, inside: Inside, deploy: Deploy, tmp_path: Path) -> None:
+        (tmp_path / "p").write_text("S3cret!x9Qz-long\n")
+        ended = deploy("--no-node", "--admin-password-file", str(tmp_path / "p"), *OPEN)
+        assert (ended.code, inside.engine.calls) == (2, [])
+        assert "with --no-node there is no node to set it on" in ended.err
 
     @pytest.mark.parametrize(
         ("words", "said"),
@@ -306,6 +313,7 @@ class TestSdk:
     def got(self, monkeypatch: pytest.MonkeyPatch) -> list[str]:
         calls: list[str] = []
         monkeypatch.setattr(extras, "ensure", lambda extra, _say: calls.append(extra) if extra else None)
+        monkeypatch.setattr(extras, "installed", lambda _extra: False)
         return calls
 
     def test_once_a_run_before_the_target_looks_at_anything(
@@ -346,6 +354,15 @@ class TestSdk:
         inside.lay("Inst", target="moon")
         inside(*words)
         assert got == []
+
+    @pytest.mark.parametrize(("there", "said"), [(True, "installed"), (False, "none yet")])
+    def test_doctor_says_whether_it_is_there(
+        self, inside: Inside, got: list[str], monkeypatch: pytest.MonkeyPatch, there: bool, said: str
+    ) -> None:
+        monkeypatch.setattr(extras, "installed", lambda _extra: there)
+        found = {row["what"]: row for row in inside("doctor", "--json").json}["SDK of the moon"]
+        assert found["ok"] is (True if there else None)
+        assert found["detail"].startswith(said)
 
     def test_a_failure_is_one_error_and_hides_no_other_node(
         self, inside: Inside, deploy: Deploy, monkeypatch: pytest.MonkeyPatch

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import typer
 
@@ -15,7 +15,7 @@ from gridup.settings import Settings
 from gridup_infra import targets
 from gridup_infra.errors import GridupError
 from gridup_infra.processes import which
-from gridup_infra.targets.base import Finding
+from gridup_infra.targets.base import Finding, Target
 
 EPILOG = """\b
 Examples:
@@ -31,7 +31,8 @@ def main(context: typer.Context, json: Json = False) -> None:
     """Check what this machine has for running Gridup."""
     session = Session.of(context, json=json)
     findings = [look(session.settings) for look in LOOKS]
-    findings += [finding for name in targets.names() for finding in targets.target(name).doctor()]
+    for target in map(targets.target, targets.names()):
+        findings += [*_sdk(target), *target.doctor()]
     marks = {True: "✅", False: "❌", None: "➖"}
 
     def human() -> None:
@@ -80,6 +81,15 @@ def _node_python(_settings: Settings) -> Finding:
     except GridupError as error:
         return Finding("Python for nodes", False, f"{error.message} {error.suggestion}")
     return Finding("Python for nodes", True, f"{version} at {path}")
+
+
+def _sdk(target: Target) -> Iterator[Finding]:
+    from gridup.setup import extras
+
+    if target.extra:
+        there = extras.installed(target.extra)
+        detail = "installed" if there else "none yet; the first use installs it"
+        yield Finding(f"SDK of {target.title}", there or None, detail)
 
 
 def _tool(name: str, role: str) -> Callable[[Settings], Finding]:

@@ -16,7 +16,7 @@ import re
 import shlex
 import sys
 import sysconfig
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -57,16 +57,12 @@ def ensure(extra: str, say: Callable[[str], None]) -> None:
     Raises:
         SetupError: they could not be installed.
     """
-    if not extra:
+    if not extra or installed(extra):
         return
-    lock = lock_of(extra)
+    lock, mark = lock_of(extra), _mark(extra)
     pins = list(read(lock.read_text(encoding="utf-8")))
-    folder = Path(sysconfig.get_path("purelib")) / FOLDER
-    mark = folder / f"{extra}.installing"
-    if not _is_there(mark) and not missing(pins):
-        return
     try:
-        with _turn(folder / "lock", extra, say):
+        with _turn(mark.with_name("lock"), extra, say):
             # Another run may have done it meanwhile.
             broken_off = _is_there(mark)
             if broken_off or (lacking := missing(pins)):
@@ -77,6 +73,16 @@ def ensure(extra: str, say: Callable[[str], None]) -> None:
         raise _not_writable(extra, lock, error.strerror or str(error)) from None
     # What the import system remembers of the folder is from before.
     importlib.invalidate_caches()
+
+
+def installed(extra: str) -> bool:
+    """Whether all of it is there, in the versions of its lock."""
+    return not _is_there(_mark(extra)) and not missing(read(lock_of(extra).read_text(encoding="utf-8")))
+
+
+def _mark(extra: str) -> Path:
+    """The file that says that an installation of it has begun, and not ended."""
+    return Path(sysconfig.get_path("purelib")) / FOLDER / f"{extra}.installing"
 
 
 def _is_there(path: Path) -> bool:
@@ -99,7 +105,7 @@ def read(text: str) -> Iterator[Pin]:
         yield Pin(found[1], found[2], found[3] or "")
 
 
-def missing(pins: list[Pin]) -> list[Pin]:
+def missing(pins: Iterable[Pin]) -> list[Pin]:
     """Those that this Python wants, and has not in exactly that version."""
     return [pin for pin in pins if _version(pin.name) != pin.version and applies(pin.marker)]
 
@@ -107,8 +113,8 @@ def missing(pins: list[Pin]) -> list[Pin]:
 def _version(name: str) -> str | None:
     try:
         return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None
+    except (metadata.PackageNotFoundError, KeyError):
+        return None  # KeyError: half a package, without its metadata.
 
 
 def applies(marker: str) -> bool:

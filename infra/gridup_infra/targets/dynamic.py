@@ -78,8 +78,10 @@ def guarded(work: Callable[[], Made]) -> Made:
         return made
     except GridupError as error:
         text = " ".join(part for part in (error.message, error.suggestion) if part)
+        # A blank line would be taken for the end; the engine puts one after what we say.
+        tail = [line.rstrip() for detail in error.details for line in detail.splitlines() if line.strip()]
         # `from None`: the engine prints the whole chain.
-        raise FailedError("\n".join([text, *error.details]) if error.details else text) from None
+        raise FailedError("\n".join([text, *tail])) from None
 
 
 HOLD = "GRIDUP_TEST_HOLD"

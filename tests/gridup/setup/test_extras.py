@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shlex
 import subprocess
 import sys
 import sysconfig
@@ -161,13 +162,17 @@ def test_what_is_not_what_the_lock_names_is_refused(place: Place) -> None:
 
 
 def test_an_environment_that_is_not_ours_to_write_is_one_error_with_the_way(
-    place: Place, monkeypatch: pytest.MonkeyPatch
+    place: Place,
 ) -> None:
     # A file in the folder's place: root may write everywhere else.
     (place.packages / extras.FOLDER).write_text("")
     (line,) = place.ask()
     assert line.startswith(f"SetupError: The packages of moon can't be installed into {place.packages}")
-    assert f"uv pip install --python {place.python} --require-hashes --requirement {place.lock}" in line
+    (place.packages / extras.FOLDER).unlink()
+    by_hand = shlex.split(line.partition("By hand, as its owner: ")[2])
+    assert by_hand[0] == "uv"
+    assert run([uv(), *by_hand[1:]], timeout=60, env=place.env()).ok
+    assert place.ask("/no/such/uv") == ["tiny 1.0"]
 
 
 def test_nothing_is_looked_at_for_a_target_without_an_sdk() -> None:

@@ -1,0 +1,65 @@
+"""What a provider's failure becomes, on its way through the engine."""
+
+from __future__ import annotations
+
+import traceback
+from types import SimpleNamespace
+
+import pytest
+
+from gridup.engine import _translate
+from gridup.engine_events import Watch
+from gridup.reporter import Silent
+from gridup_infra.errors import FirstBootError, ResourceError
+from gridup_infra.targets.dynamic import FailedError, guarded
+
+
+def told(error: Exception) -> Watch:
+    """A watch that was told of a provider's error as the engine tells it: a traceback, and a blank line."""
+    text = "".join(traceback.format_exception(error))
+    diagnostic = SimpleNamespace(
+        severity="error",
+        urn="urn:pulumi:inst::gridup::t::host",
+        message=f"<{{%reset%}}>{text}<{{%reset%}}>\n\n",
+    )
+    event = SimpleNamespace(
+        resource_pre_event=None, res_outputs_event=None, res_op_failed_event=None, diagnostic_event=diagnostic
+    )
+    watch = Watch(Silent())
+    watch.event(event)
+    return watch
+
+
+def test_the_tail_of_a_first_boots_log_arrives_whole() -> None:
+    tail = (
+        "E: Unable to locate package docker.oi",
+        "",
+        "gridup-host: packages failed\n\nafter 3 tries",
+        "  end",
+    )
+
+    def boot() -> None:
+        raise FirstBootError("The first boot of Inst failed.", "gridup logs Inst --boot shows all.", tail)
+
+    with pytest.raises(FailedError) as caught:
+        guarded(boot)
+    error = _translate("", told(caught.value).failures)
+    assert isinstance(error, ResourceError)
+    assert error.exit_code == 4
+    assert error.message == "host: The first boot of Inst failed. gridup logs Inst --boot shows all."
+    assert error.details == (
+        "E: Unable to locate package docker.oi",
+        "gridup-host: packages failed",
+        "after 3 tries",
+        "  end",
+    )
+
+
+def test_one_without_a_log_is_one_line() -> None:
+    def make() -> None:
+        raise ResourceError("There is no room.", "Make some.")
+
+    with pytest.raises(FailedError) as caught:
+        guarded(make)
+    error = _translate("", told(caught.value).failures)
+    assert (error.message, error.details) == ("host: There is no room. Make some.", ())
