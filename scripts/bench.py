@@ -21,6 +21,7 @@ from typing import Any
 
 import psutil
 
+from bench_aws import bench_aws
 from bench_docker import bench_docker
 from bench_kit import (
     QUIET,
@@ -180,6 +181,7 @@ def bench_local(bench: Bench, full: bool) -> dict[str, Any]:
 GROUPS: dict[str, Callable[[Bench, bool], dict[str, Any]]] = {
     "local": bench_local,
     "docker": lambda bench, _full: bench_docker(bench),
+    "aws": lambda bench, _full: bench_aws(bench),
 }
 
 

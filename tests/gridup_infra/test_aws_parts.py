@@ -184,6 +184,15 @@ def test_a_quota_is_one_line_and_no_other_zone_is_tried(aws: Moto) -> None:
     assert aws.proxy.actions()["RunInstances"] == 1
 
 
+def test_an_image_that_is_gone_is_said_to_be_and_not_waited_for(aws: Moto) -> None:
+    aws.proxy.fail("RunInstances", "InvalidAMIID.NotFound")
+    with pytest.raises(
+        FailedError, match=f"{NEWEST['x86_64']} of this node's VM is not there any more.*--new-ma"
+    ):
+        Parts(spec()).deploy()
+    assert aws.proxy.actions()["RunInstances"] == 1
+
+
 def test_a_size_without_room_in_the_zone_gives_the_former_one_back(aws: Moto, things: Things) -> None:
     parts = Parts(spec()).deploy()
     aws.proxy.fail("StartInstances", "InsufficientInstanceCapacity", count=1)

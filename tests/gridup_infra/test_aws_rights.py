@@ -164,7 +164,7 @@ def test_the_policy_is_enough_for_a_whole_life_and_without_any_of_its_actions_so
     order.pop("ec2:GetCallerIdentity", None)
     assert set(order) == set(ACTIONS)
     life = Life(iam)
-    # These two are under way at the same time, and only the second is called again whatever came of the first.
+    # Both are under way at the same time; only the second is called again whatever came of the first.
     each = list(order)
     each.remove("ec2:AttachVolume")
     each.insert(each.index("ec2:AssociateAddress"), "ec2:AttachVolume")

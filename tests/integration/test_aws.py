@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -296,4 +297,80 @@ def test_a_name_is_shown_as_typed_and_legal_where_it_has_to_be(
     assert re.fullmatch(r"gridup-[a-z0-9-]+-[0-9a-f]{8}", tags.of(machine)["Name"])
     assert name in aws_cli("status", "--no-probe", "--json").ok().out
     aws_cli("destroy", name, "--yes").ok()
+    account.as_before()
+
+
+def test_a_deploy_that_fails_says_why_and_destroy_says_what_is_left_until_nothing_is(
+    aws_cli: Cli, moto: Moto
+) -> None:
+    _without_default_network(moto)
+    account = Account(moto)
+    moto.proxy.fail("RunInstances", "InsufficientInstanceCapacity", status=500)
+    failed = aws_cli(*DEPLOY)
+    assert failed.code == 4
+    error = next(line for line in failed.err.splitlines() if line.startswith("Error: "))
+    assert "AWS has no room for t3.large in eu-west-1 now" in error
+    assert "--size" in error
+    assert "Traceback" not in failed.err
+    assert len(account.things.all(kinds.ADDRESS)) == 1
+    moto.proxy.fail("DeleteVolume", "UnauthorizedOperation", status=403)
+    refused = aws_cli("destroy", "Inst", "--yes")
+    assert refused.code == 4
+    assert "does not allow ec2:DeleteVolume" in refused.err
+    disk = account.things.one(kinds.VOLUME)["VolumeId"]
+    assert f"left: volume {disk} in eu-west-1" in refused.err
+    moto.proxy.clear()
+    aws_cli("destroy", "Inst", "--yes").ok()
+    account.as_before()
+    assert account.things.all(kinds.ADDRESS) == []
+
+
+def _without_default_network(moto: Moto) -> None:
+    """As in accounts whose owner has removed it."""
+    ec2 = moto.client()
+    for vpc in ec2.describe_vpcs()["Vpcs"]:
+        for subnet in ec2.describe_subnets(Filters=[{"Name": "vpc-id", "Values": [vpc["VpcId"]]}])["Subnets"]:
+            ec2.delete_subnet(SubnetId=subnet["SubnetId"])
+        ec2.delete_vpc(VpcId=vpc["VpcId"])
+
+
+def test_without_credentials_or_rights_nothing_is_made_and_the_reason_is_right(
+    aws_cli: Cli, moto: Moto, account: Account
+) -> None:
+    told = {}
+    for code in ("", "ExpiredToken", "InvalidClientTokenId"):
+        moto.proxy.clear()
+        environment = {} if code else {"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""}
+        if code:
+            moto.proxy.fail("GetCallerIdentity", code, status=403)
+        ended = aws_cli(*DEPLOY, env=environment)
+        assert ended.code == 3, ended
+        assert "Traceback" not in ended.err
+        told[code] = next(line for line in ended.err.splitlines() if line.startswith("Error: "))
+    assert len(set(told.values())) == 3
+    assert "no AWS credentials" in told[""]
+    assert "expired" in told["ExpiredToken"]
+    account.as_before()
+    assert aws_cli("status", "--json").ok().json == []
+
+
+def test_a_zone_without_room_costs_a_deploy_nothing_and_the_state_stays_right(
+    aws_cli: Cli, moto: Moto, account: Account
+) -> None:
+    ec2 = moto.client()
+
+    def in_zone_a(params: Mapping[str, str]) -> bool:
+        subnet = ec2.describe_subnets(SubnetIds=[params["NetworkInterface.1.SubnetId"]])["Subnets"][0]
+        return bool(subnet["AvailabilityZone"] == "eu-west-1a")
+
+    moto.proxy.fail("RunInstances", "Unsupported", when=in_zone_a)
+    deploy(aws_cli)
+    disk, machine = account.things.one(kinds.VOLUME), account.things.one(kinds.INSTANCE)
+    assert disk["AvailabilityZone"] == machine["Placement"]["AvailabilityZone"] == "eu-west-1b"
+    assert disk["Attachments"][0]["InstanceId"] == machine["InstanceId"]
+    assert moto.proxy.actions()["RunInstances"] == 2
+    assert aws_cli("status", "Inst", "--no-probe", "--json").ok().json[0]["problems"] == []
+    aws_cli("refresh", "Inst").ok()
+    assert "Nothing changed" in deploy(aws_cli).err
+    aws_cli("destroy", "Inst", "--yes").ok()
     account.as_before()

@@ -157,8 +157,7 @@ def is_throttled(error: Exception) -> bool:
 
 def is_missing(error: Exception) -> bool:
     """Whether EC2 says that it does not know what it was asked about, such as InvalidVpcID.NotFound."""
-    code = code_of(error)
-    return code.endswith((".NotFound", ".Malformed")) or code in ("InvalidAMIID.Unavailable",)
+    return code_of(error).endswith(".NotFound")
 
 
 def _worth_another(error: Exception) -> bool:
@@ -171,7 +170,7 @@ def _worth_another(error: Exception) -> bool:
     return (
         isinstance(error, HTTPClientError)
         or code in THROTTLED | UNSURE
-        or code.endswith((".NotFound", ".Duplicate"))
+        or (code.endswith((".NotFound", ".Duplicate")) and not code.startswith("InvalidAMIID"))
         or (status >= 500 and code not in NO_ROOM)
     )
 

@@ -24,7 +24,6 @@ from gridup_infra.targets.aws.client import (
     is_missing,
 )
 from gridup_infra.targets.aws.kinds import Thing
-from gridup_infra.targets.dynamic import moment
 
 START_SECONDS = 600.0
 STOP_SECONDS = 600.0
@@ -74,7 +73,6 @@ def launch(cloud: Cloud, props: Mapping[str, Any], user_data: UserData, say: Cal
             if zone != home:
                 volumes.delete(cloud, disk["VolumeId"])
             continue
-        moment("Instance.launched")
         for other in disks:
             if other["VolumeId"] != disk["VolumeId"] and not volumes.holds_data(other):
                 volumes.delete(cloud, other["VolumeId"])
@@ -98,6 +96,11 @@ def _unfit(error: Exception, props: Mapping[str, Any]) -> Exception:
             f"The AWS account's quota has no room for {props['size']} in {props['region']} "
             f"({code_of(error)}).",
             "Choose a smaller --size or another --region, or ask AWS for a higher quota (Service Quotas).",
+        )
+    if code_of(error).startswith("InvalidAMIID"):
+        return ResourceError(
+            f"The image {props['image']['id']} of this node's VM is not there any more.",
+            "`gridup deploy --new-machine` takes Debian's newest one.",
         )
     return error
 
@@ -318,7 +321,6 @@ def end(cloud: Cloud, instance: str) -> None:
                 "Take the protection away in the AWS console, and run the same command again.",
             ) from error
         raise
-    moment("Instance.ended")
     _wait(cloud, instance, ("terminated", ""), END_SECONDS)
 
 

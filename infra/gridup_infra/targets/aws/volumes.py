@@ -12,7 +12,6 @@ from gridup_infra.processes import wait_until
 from gridup_infra.targets.aws import kinds, naming, tags
 from gridup_infra.targets.aws.client import POLL_SECONDS, Cloud, code_of, is_missing
 from gridup_infra.targets.aws.kinds import Thing
-from gridup_infra.targets.dynamic import moment
 
 READY_SECONDS = 180.0
 """For a volume to be made, attached or detached; each takes EC2 some seconds."""
@@ -155,7 +154,6 @@ def attach(cloud: Cloud, volume: str, instance: str) -> None:
         cloud.again(
             lambda: cloud.ec2.attach_volume(VolumeId=volume, InstanceId=instance, Device=naming.DEVICE)
         )
-        moment("Attachment.attached")
     if not wait_until(
         lambda: _attachment(look()).get("State") == "attached", timeout=READY_SECONDS, every=POLL_SECONDS
     ):
