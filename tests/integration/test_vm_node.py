@@ -153,6 +153,8 @@ def test_all_is_https_and_its_own_ca_vouches_for_it(inst: Inst) -> None:
 def test_the_real_client_logs_in_and_works_where_it_trusts_the_ca(inst: Inst, runtime: Path) -> None:
     seen = client(inst.cli, runtime, "set_up.py", trusted=inst.ca, her=HER, hers=HERS)
     assert (seen["mock"], seen["data"]) == (300_000.0, "refused")
+    # Beside a job of hers that goes on.
+    assert data(inst, runtime) == DATA
 
 
 def data(inst: Inst, runtime: Path) -> Any:
