@@ -13,7 +13,16 @@ import pytest
 
 from gridup_infra.errors import CredentialsError, GridupError, PreflightError, ResourceError, UsageError
 from gridup_infra.targets import target
-from gridup_infra.targets.aws import client, instances, kinds, naming, preflight, tags
+from gridup_infra.targets.aws import (
+    client,
+    instances,
+    kinds,
+    naming,
+    networks,
+    preflight,
+    tags,
+    volumes,
+)
 from gridup_infra.targets.aws.client import configured_region
 from gridup_infra.targets.aws.firewall import Rule, rules
 from gridup_infra.targets.base import Identity
@@ -34,7 +43,8 @@ def no_pauses(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     waited: list[int] = []
     monkeypatch.setattr(client, "pause", waited.append)
     monkeypatch.setattr(client, "POLL_SECONDS", 0.01)
-    monkeypatch.setattr(instances, "POLL_SECONDS", 0.01)
+    for module in (instances, volumes, networks):
+        monkeypatch.setattr(module, "POLL_SECONDS", 0.01)
     yield waited
 
 

@@ -281,6 +281,7 @@ class Moto:
     def __init__(self, folder: Path, environment: Mapping[str, str] | None = None) -> None:
         self._folder = folder
         self._environment = dict(environment or {})
+        self._clients: dict[tuple[str, str], Any] = {}
 
     def __enter__(self) -> Moto:
         amis = self._folder / "amis.json"
@@ -354,6 +355,11 @@ class Moto:
 
     def client(self, service: str = "ec2", region: str = REGION) -> Any:
         """A client that goes past the proxy."""
+        if (service, region) not in self._clients:
+            self._clients[service, region] = self._client(service, region)
+        return self._clients[service, region]
+
+    def _client(self, service: str, region: str) -> Any:
         return boto3.session.Session().client(
             service,
             region_name=region,

@@ -25,6 +25,10 @@ NEAR = 8
 """Sizes that a refusal names."""
 
 
+class UnknownSizeError(ResourceError):
+    """The region has no size of that name."""
+
+
 def choose(cloud: Cloud, props: Mapping[str, Any]) -> dict[str, Any]:
     """The place of a new machine.
 
@@ -104,7 +108,7 @@ def architecture_of(size: str, told: Thing | None) -> str:
         ResourceError: there is no such size, or no Debian image for it.
     """
     if told is None:
-        raise ResourceError(f"There is no size {size!r} here.", "For example --size t3.large.")
+        raise UnknownSizeError(f"There is no size {size!r} here.", "For example --size t3.large.")
     known = told.get("ProcessorInfo", {}).get("SupportedArchitectures") or ()
     for architecture in IMAGES:
         if architecture in known:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from gridup_infra.errors import ResourceError
@@ -48,12 +49,16 @@ def launch(cloud: Cloud, props: Mapping[str, Any], user_data: UserData, say: Cal
     Raises:
         ResourceError: no zone has room for its size, or something else is in the way.
     """
-    every = kinds.every(cloud, kinds.INSTANCE, tags.by_urn(props), dead=True)
+    disk_props = {**props, "urn": props["volume_urn"]}
+    with ThreadPoolExecutor(max_workers=3) as pool:
+        machines = pool.submit(kinds.every, cloud, kinds.INSTANCE, tags.by_urn(props), dead=True)
+        disks_there = pool.submit(volumes.own, cloud, disk_props)
+        subnets_there = pool.submit(networks.subnets, cloud, {**props, "urn": props["subnet_urn"]})
+        every, disks = machines.result(), disks_there.result()
+        subnets = {row["AvailabilityZone"]: str(row["SubnetId"]) for row in subnets_there.result()}
     live = [row for row in every if kinds.state_of(row) not in kinds.INSTANCE.dead]
     if live:
-        return {**visible(cloud, live[0]["InstanceId"]), "disk": _disk_of(cloud, props, live[0])}
-    disk_props = {**props, "urn": props["volume_urn"]}
-    disks = volumes.own(cloud, disk_props)
+        return {**visible(cloud, live[0]["InstanceId"]), "disk": _disk_of(cloud, disks, live[0])}
     home = disks[0]["AvailabilityZone"] if disks else ""
     zones = [home] if disks and volumes.holds_data(disks[0]) else _with_first(props["zones"], home)
     dead = sorted(row["InstanceId"] for row in every)
@@ -61,7 +66,7 @@ def launch(cloud: Cloud, props: Mapping[str, Any], user_data: UserData, say: Cal
     for zone in zones:
         disk = next((row for row in disks if row["AvailabilityZone"] == zone), None)
         disk = disk or volumes.make(cloud, disk_props, zone)
-        subnet = props["subnet_id"] or _subnet_in(cloud, props, zone)
+        subnet = props["subnet_id"] or subnets.get(zone) or _another_subnet(cloud, props, zone)
         say(f"launching {props['size']} in {zone}")
         try:
             made = _run(cloud, props, subnet, user_data(disk["VolumeId"]), dead)
@@ -109,24 +114,19 @@ def _with_first(zones: list[str], first: str) -> list[str]:
     return [zone for zone in dict.fromkeys([first, *zones]) if zone]
 
 
-def _disk_of(cloud: Cloud, props: Mapping[str, Any], machine: Thing) -> str:
+def _disk_of(cloud: Cloud, disks: list[Thing], machine: Thing) -> str:
     """The data disk of a machine whose launch was broken off: the one in its zone."""
     zone = machine["Placement"]["AvailabilityZone"]
-    found = volumes.own(cloud, {**props, "urn": props["volume_urn"]})
-    here = [row for row in found if row["AvailabilityZone"] == zone]
-    for row in found:
+    here = [row for row in disks if row["AvailabilityZone"] == zone]
+    for row in disks:
         if here and row["AvailabilityZone"] != zone and not volumes.holds_data(row):
             volumes.delete(cloud, row["VolumeId"])
-    return str((here or found or [{"VolumeId": ""}])[0]["VolumeId"])
+    return str((here or disks or [{"VolumeId": ""}])[0]["VolumeId"])
 
 
-def _subnet_in(cloud: Cloud, props: Mapping[str, Any], zone: str) -> str:
-    """The stack's subnet in a zone, with the way out."""
-    own = {**props, "urn": props["subnet_urn"]}
-    found = {row["AvailabilityZone"]: row for row in networks.subnets(cloud, own)}
-    if zone in found:
-        return str(found[zone]["SubnetId"])
-    made = networks.subnet(cloud, own, zone)
+def _another_subnet(cloud: Cloud, props: Mapping[str, Any], zone: str) -> str:
+    """A subnet of the stack's in one more zone, with the way out."""
+    made = networks.subnet(cloud, {**props, "urn": props["subnet_urn"]}, zone)
     networks.associate(cloud, props["routes"], made["SubnetId"])
     return str(made["SubnetId"])
 

@@ -43,12 +43,15 @@ def check(spec: DeploySpec, current: NodeOutputs | None) -> None:
     account = current.facts.get("account", "") if current else ""
     try:
         with connected(spec.region, account) as cloud:
-            if current is None or _other_machine(spec, current.spec):
+            if current is None:
+                with ThreadPoolExecutor(max_workers=2) as pool:
+                    quota = pool.submit(_quota, cloud, spec)
+                    _place(cloud, spec)
+                    quota.result()
+            elif _other_machine(spec, current.spec):
                 _place(cloud, spec)
             elif spec.size != current.spec.size:
                 _size(cloud, spec, current.facts.get("zone", ""))
-            if current is None:
-                _quota(cloud, spec)
     except ResourceError as error:
         raise PreflightError(error.message, error.suggestion) from None
 
@@ -111,16 +114,16 @@ def _fits(spec: DeploySpec) -> None:
 
 
 def _place(cloud: Cloud, spec: DeploySpec) -> None:
-    told = choosing.size_of(cloud, spec.size)
-    if told is None:
-        raise unknown_size(cloud, spec.size)
     props = {
         **naming.common(spec),
         "size": spec.size,
         "subnet_id": spec.subnet_id,
         "volume_urn": naming.volume_urn(spec.stack),
     }
-    choosing.choose(cloud, props)
+    try:
+        choosing.choose(cloud, props)
+    except choosing.UnknownSizeError:
+        raise unknown_size(cloud, spec.size) from None
 
 
 def _size(cloud: Cloud, spec: DeploySpec, zone: str) -> None:

@@ -524,7 +524,7 @@ class AttachmentProvider(AwsProvider):
         machine, disk, allocation = props["instance"], props["volume"], props["allocation"]
         with _cloud(props) as cloud, ThreadPoolExecutor(max_workers=3) as pool:
             mark = pool.submit(volumes.mark_used, cloud, disk)
-            if kinds.state_of(kinds.get(cloud, kinds.INSTANCE, machine) or {}) != "stopped":
+            if kinds.state_of(kinds.get(cloud, kinds.INSTANCE, machine) or {}) not in ("running", "stopped"):
                 instances.running(cloud, machine)
             mark.result()
             attached = pool.submit(volumes.attach, cloud, disk, machine)
