@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from gridup.deploying import NEEDS, resolve
+from gridup.ssh_keys import check_types
 from gridup_infra import targets
 from gridup_infra.errors import GridupError, NameError_, UsageError
 from gridup_infra.outputs import NodeOutputs
@@ -20,6 +21,7 @@ from gridup_infra.targets.docker import nodes
 from gridup_infra.vm import node
 from gridup_node.containers import containers
 from gridup_node.services import SERVICES
+from support import ssh_keys
 from support.checkpoints import PORTS, outputs_for
 from support.moto_rig import ACCOUNT
 
@@ -119,6 +121,16 @@ def test_what_it_lacks_is_refused_by_the_flag_and_what_it_has_is_taken(target: T
     else:
         with pytest.raises(UsageError, match="has no --"):
             resolve(asked, {}, NAME, None, {})
+
+
+def test_a_cloud_takes_the_keys_that_all_of_its_machines_take(target: Target, tmp_path: Path) -> None:
+    """Case G24."""
+    if Capability.FIREWALL not in target.capabilities:
+        return
+    for key in (ssh_keys.ed25519("a"), ssh_keys.rsa4096("a")):
+        check_types(target, [key])
+    with pytest.raises(UsageError, match="ecdsa-sha2-nistp256"):
+        check_types(target, [ssh_keys.ecdsa("a")])
 
 
 def test_a_syft_version_that_is_not_shipped_is_refused(target: Target, spec: DeploySpec) -> None:

@@ -38,6 +38,9 @@ class MachineTarget(Target):
         }
     )
 
+    key_types: ClassVar[tuple[str, ...]] = ("ssh-ed25519", "ssh-rsa")
+    """What every cloud's own machines take; others would be refused there in the middle, or never let in."""
+
     def resolve(self, spec: DeploySpec, previous: DeploySpec | None) -> DeploySpec:  # noqa: ARG002
         """See `Target.resolve`. A cloud calls this first and fills in what is its own."""
         check_tag(spec)
