@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import hashlib
 import re
 from collections.abc import Callable, Iterator
@@ -10,8 +11,10 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+import yaml
 
 from gridup_infra.errors import CredentialsError, GridupError, PreflightError, ResourceError, UsageError
+from gridup_infra.naming import NAME_MAX
 from gridup_infra.targets import target
 from gridup_infra.targets.aws import (
     client,
@@ -27,7 +30,8 @@ from gridup_infra.targets.aws.client import configured_region
 from gridup_infra.targets.aws.firewall import Rule, rules
 from gridup_infra.targets.base import Identity
 from gridup_infra.targets.dynamic import FailedError
-from gridup_node.vm.user_data import Host, user_data
+from gridup_node.vm.user_data import LIMIT, Host, user_data
+from support import ssh_keys
 from support.aws_parts import Parts, spec
 from support.moto_rig import NEWEST, ONE_OF_EACH, REGION, Moto, Things
 
@@ -332,6 +336,28 @@ def test_the_user_data_arrives_byte_for_byte(aws: Moto, things: Things) -> None:
     assert hashlib.sha256(arrived).hexdigest() == hashlib.sha256(sent).hexdigest()
     call = next(call for call in aws.proxy.calls if call.action == "RunInstances")
     assert base64.b64decode(call.params["UserData"]) == sent
+
+
+def test_the_longest_name_and_every_option_fit_into_the_user_data(aws: Moto, things: Things) -> None:
+    """Case G27."""
+    # The most bytes that as many characters can take. People's keys do not travel in it.
+    most = replace(
+        spec("𝕀" * NAME_MAX),
+        ssh_keys=tuple(ssh_keys.rsa4096(f"a b: c #{number}") for number in range(10)),
+        domain_name=f"{'n' * 63}.{'n' * 63}.example.org",
+        admin_email=f"{'a' * 64}@inst.example",
+        web_cidr=("0.0.0.0/0", "::/0"),
+        disk_size=16384,
+    )
+    parts = Parts(most).deploy()
+    sent = things.user_data(parts.outs["instance"]["instance"])
+    assert len(sent) <= LIMIT
+    text = sent.decode()
+    assert text.startswith("#cloud-config\n")
+    assert yaml.safe_load(text)["users"][0]["ssh_authorized_keys"] == [parts.inputs("key-pair")["public_key"]]
+    (motd,) = [file for file in yaml.safe_load(text)["write_files"] if file["path"] == "/etc/motd"]
+    raw = base64.b64decode(motd["content"]) if motd.get("encoding") else motd["content"].encode()
+    assert most.name in (gzip.decompress(raw) if motd.get("encoding") else raw).decode()
 
 
 def test_an_image_is_looked_up_in_each_region_and_the_newest_of_debians_own_is_taken(aws: Moto) -> None:

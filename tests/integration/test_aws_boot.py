@@ -36,6 +36,8 @@ DEPLOY = ("deploy", "--name", "Inst", "--cloud", "aws", "--allow-cidr", "0.0.0.0
 
 DATA = {"datasets": ["Census"], "data": 600_000.0, "users": [HER, "admin@example.org"]}
 
+PASSWORD = "S3cret!x9Qz"
+
 BOOM = """
 if __name__ == "__main__":
     import sys
@@ -52,6 +54,8 @@ class Cloud:
     moto: Moto
     hypervisor: Hypervisor
     cli: Cli
+    said: str = ""
+    """What the first deploy wrote."""
 
     @property
     def machine(self) -> Machine:
@@ -88,14 +92,17 @@ def lay_base(machine: Machine, archive: Path, changes: Sequence[str]) -> None:
 
 
 @pytest.fixture(scope="module")
-def inst(cloud: Cloud) -> Cloud:
+def inst(cloud: Cloud, tmp_path_factory: pytest.TempPathFactory) -> Cloud:
     """The node that the tests share."""
+    password = tmp_path_factory.mktemp("password") / "password"
+    password.write_text(PASSWORD)
     began = time.monotonic()
-    ended = cloud.cli(*DEPLOY, timeout=1200)
+    ended = cloud.cli(*DEPLOY, "--admin-password-file", str(password), timeout=1200)
     cloud.hypervisor.check()
     assert ended.code == 0, f"{ended.err}\n{console(cloud)}"
     print(f"deploy: {time.monotonic() - began:.0f} s\n{ended.err}\n{ended.out}")
     all_green(ended.out)
+    cloud.said = ended.out + ended.err
     return cloud
 
 
@@ -123,6 +130,25 @@ def test_the_machine_was_told_what_the_api_holds_and_nothing_else(inst: Cloud) -
     assert str(REPOSITORY) not in mounts
     assert inst.moto.things().one(kinds.ADDRESS)["PublicIp"] == booted.machine.address
     assert inst.cli("outputs", "Inst", "--json").ok().json["address"] == booted.machine.address
+
+
+def test_no_secret_is_said_or_kept_in_plain(inst: Cloud) -> None:
+    """Case G12: the password that was given, and the key that opens the machine."""
+    shown = inst.cli("outputs", "Inst", "--show-secrets", "--json").ok().json
+    assert shown["admin_password"] == PASSWORD
+    inst.cli("ssh", "Inst", "--", "true").ok()
+    own = inst.cli.home / "stacks/inst/keys/client_ed25519"
+    assert (own.stat().st_mode & 0o777, own.parent.stat().st_mode & 0o777) == (0o600, 0o700)
+    secrets = (PASSWORD, shown["jupyter_token"], own.read_text().splitlines()[2])
+    masked = inst.cli("outputs", "Inst").ok()
+    told = inst.moto.things().user_data(inst.hypervisor.only().identity).decode("latin-1")
+    files = [
+        path.read_text(errors="replace")
+        for path in inst.cli.home.rglob("*")
+        if path.is_file() and path != own and not path.is_relative_to(inst.cli.home / "engine")
+    ]
+    for secret in secrets:
+        assert not [text for text in (inst.said, masked.out, masked.err, told, *files) if secret in text]
 
 
 def test_a_command_runs_on_it(inst: Cloud) -> None:
