@@ -137,6 +137,9 @@ class Hypervisor:
         if wanted.power is Power.GONE:
             if known:
                 del self.booted[wanted.identity]
+                if known.machine.running:
+                    # A cloud presses the button, too, before it takes a machine away.
+                    known.machine.poweroff()
                 known.machine.destroy()
             return
         if known is None:
