@@ -99,6 +99,7 @@ def wait_healthy(
     """
     wanted = endpoints(outputs)
     waiting: set[str] = set()
+    hope = Hope(lambda: target.given_up(outputs))
     end = time.monotonic() + timeout
 
     def on_round(results: Sequence[probes.ProbeResult]) -> None:
@@ -113,11 +114,11 @@ def wait_healthy(
         timeout,
         PROBE_SECONDS,
         on_round=on_round,
-        stop_early=lambda: _why(target.given_up(outputs)),
+        stop_early=hope.gone,
         probe=lambda these, seconds: look(these, seconds, own),
     )
-    if not probes.healthy(results) and (why := target.given_up(outputs)):
-        raise why
+    if not probes.healthy(results) and hope.gone() and hope.why:
+        raise hope.why
     if not probes.healthy(results):
         down = ", ".join(
             f"{r.endpoint.title} ({r.detail})" for r in results if not r.up and r.endpoint.offered
@@ -173,5 +174,19 @@ def unready(
         sleep(min(READY_PAUSE, left))
 
 
-def _why(error: ResourceError | None) -> str | None:
-    return error.message if error else None
+class Hope:
+    """Whether waiting is of use. Once it is not, that stays so: a program that is started again and again
+    looks as if it ran for a moment each time.
+
+    Args:
+        ask: why it is of no use; None while it is.
+    """
+
+    def __init__(self, ask: Callable[[], ResourceError | None]) -> None:
+        self._ask = ask
+        self.why: ResourceError | None = None
+
+    def gone(self) -> str | None:
+        """The reason in a line."""
+        self.why = self.why or self._ask()
+        return self.why.message if self.why else None

@@ -36,6 +36,8 @@ DEPLOY = ("deploy", "--name", "Inst", "--cloud", "aws", "--allow-cidr", "0.0.0.0
 
 DATA = {"datasets": ["Census"], "data": 600_000.0, "users": [HER, "admin@example.org"]}
 
+OFF = ("StopInstances", "TerminateInstances")
+
 PASSWORD = "S3cret!x9Qz"
 
 BOOM = """
@@ -74,6 +76,8 @@ def cloud(
         cli = Cli(home, dict(moto.environment))
         aws = AwsCloud(moto.client())
         with Hypervisor(vm_rig, aws, lambda machine: lay_base(machine, archive, changes)) as hypervisor:
+            # moto says at once that a machine is off; a cloud says so when it is.
+            moto.proxy.after = lambda action: hypervisor.settle() if action in OFF else None
             yield Cloud(moto, hypervisor, cli)
             cli.destroy_all()
 

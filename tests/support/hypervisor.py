@@ -116,6 +116,12 @@ class Hypervisor:
         assert len(self.booted) == 1, list(self.booted)
         return next(iter(self.booted.values()))
 
+    def settle(self) -> None:
+        """Bring every machine to what the cloud says by now, and return when it is there."""
+        with self.lock:
+            for one in self._cloud.wanted():
+                self._bring(one)
+
     def reboot(self) -> None:
         """Restart the one machine from within."""
         with self.lock:
@@ -124,9 +130,7 @@ class Hypervisor:
     def _run(self) -> None:
         while not self._ending.wait(POLL_SECONDS):
             try:
-                for one in self._cloud.wanted():
-                    with self.lock:
-                        self._bring(one)
+                self.settle()
             except BaseException as error:  # noqa: BLE001 - told by `check`, in the test's own thread
                 self._failure = error
                 return

@@ -160,6 +160,8 @@ class Proxy:
     holds: list[Held] = field(default_factory=list)
     delay: float = 0.0
     lock: threading.Lock = field(default_factory=threading.Lock)
+    after: Callable[[str], None] = lambda _action: None
+    """Called once moto has done an action, before anybody is told."""
 
     def clear(self) -> None:
         for hold in self.holds:
@@ -227,6 +229,7 @@ class _Handler(BaseHTTPRequestHandler):
             status, headers, answer = fault.status, [("Content-Type", "text/xml")], _error(fault, service)
         else:
             status, headers, answer = self._upstream(body)
+            proxy.after(action)
             if held := proxy.hold_for(action):
                 held.over.wait(600)
                 status = 0

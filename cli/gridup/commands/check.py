@@ -36,7 +36,7 @@ Examples:
 Exit code 0: all is proven; 10: not; 9: not within --timeout of a --wait."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Checked:
     """One thing to check: a deployed node, or a mere address."""
 
@@ -44,10 +44,13 @@ class Checked:
     endpoints: list[probes.Endpoint]
     outputs: NodeOutputs | None = None
     target: Target | None = None
+    why: ResourceError | None = None
 
     def given_up(self) -> ResourceError | None:
-        """Why waiting longer is no use."""
-        return self.target.given_up(self.outputs) if self.target and self.outputs else None
+        """Why waiting longer is no use; once there is a reason, it stays: see `health.Hope`."""
+        if self.why is None and self.target and self.outputs:
+            self.why = self.target.given_up(self.outputs)
+        return self.why
 
     def unready(self, end: float) -> GridupError | None:
         """Why it is not done yet, though all its probes are green."""
