@@ -34,6 +34,7 @@ from botocore.config import Config
 from gridup_infra.processes import wait_until
 from gridup_infra.targets.aws import kinds, tags
 from gridup_infra.targets.aws.choosing import DEBIAN_OWNER
+from support.holding import Held
 
 START_SECONDS = 60.0
 
@@ -122,28 +123,6 @@ class Fault:
     status: int = 400
     when: Callable[[Mapping[str, str]], bool] = lambda _params: True
     met: int = 0
-
-
-class Held:
-    """The answer to the first call of an action from now on: moto has done it, and nobody is told.
-
-    `wait` until that is so; `drop` closes the connection, as a cable does that breaks.
-    """
-
-    def __init__(self, action: str) -> None:
-        self.action = action
-        self.accepted = threading.Event()
-        self.over = threading.Event()
-
-    def wait(self, run: subprocess.Popen[str] | None = None, seconds: float = 120) -> None:
-        def come() -> bool:
-            return self.accepted.is_set() or (run is not None and run.poll() is not None)
-
-        wait_until(come, timeout=seconds)
-        assert self.accepted.is_set(), run.communicate() if run else self.action
-
-    def drop(self) -> None:
-        self.over.set()
 
 
 @dataclass
