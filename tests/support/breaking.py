@@ -56,7 +56,8 @@ def engine_of(run: subprocess.Popen[str]) -> psutil.Process:
 
 def providers_of(run: subprocess.Popen[str]) -> list[psutil.Process]:
     """The engine's provider processes."""
-    return [p for p in below(run.pid) if "pulumi.dynamic" in " ".join(p.cmdline()) and "python" in p.name()]
+    modules = {"pulumi.dynamic", "support.azure_native"}
+    return [p for p in below(run.pid) if "python" in p.name() and modules & set(p.cmdline())]
 
 
 def kill_run(run: subprocess.Popen[str], *, providers: bool) -> list[psutil.Process]:
