@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from support import azure_native
+from support.arm import Arm
 from support.cache import engine_in, runtime_in, test_cache
 from support.cli import Cli
 from support.docker_rig import Daemon, base_image
@@ -177,6 +179,50 @@ def aws_cli(bare_home: Cli, moto: Moto) -> Iterator[Cli]:
     bare_home.environment.update(moto.environment)
     yield bare_home
     moto.proxy.clear()
+    bare_home.destroy_all()
+
+
+@pytest.fixture(scope="session")
+def arm_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Arm]:
+    """An Azure, which all tests share."""
+    with Arm(tmp_path_factory.mktemp("arm")) as arm:
+        yield arm
+
+
+@pytest.fixture
+def arm(arm_server: Arm) -> Arm:
+    """A subscription with nothing in it."""
+    arm_server.reset()
+    return arm_server
+
+
+@pytest.fixture
+def azure(arm: Arm, monkeypatch: pytest.MonkeyPatch) -> Arm:
+    """The same, with this process as its customer."""
+    for name in list(os.environ):
+        if name.startswith(("AZURE_", "ARM_")):
+            monkeypatch.delenv(name)
+    for name, value in arm.environment.items():
+        monkeypatch.setenv(name, value)
+    return arm
+
+
+@pytest.fixture
+def azure_url(azure: Arm) -> str:
+    """Its address, as AZURE_RESOURCE_MANAGER_URL takes it."""
+    return azure.url
+
+
+@pytest.fixture
+def azure_cli(bare_home: Cli, arm: Arm, tmp_path: Path) -> Iterator[Cli]:
+    """Runs `gridup` with that subscription and our own provider; what is left deployed is destroyed."""
+    plugins = tmp_path / "plugins"
+    plugins.mkdir()
+    azure_native.install(plugins)
+    path = os.pathsep.join([str(plugins), os.environ["PATH"]])
+    bare_home.environment.update({**arm.environment, "PATH": path})
+    yield bare_home
+    arm.interference.clear()
     bare_home.destroy_all()
 
 

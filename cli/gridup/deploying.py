@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from gridup import health
-from gridup.engine_api import Report
+from gridup.engine_api import Engine, Report
 from gridup.own_address import network
 from gridup.reporter import Reporter
 from gridup.session import Session, require
@@ -15,7 +15,7 @@ from gridup.ssh_keys import check_types
 from gridup.state import Record
 from gridup.ui import Ui, plural
 from gridup_infra import targets
-from gridup_infra.errors import BusyError, NameError_, UsageError
+from gridup_infra.errors import BusyError, NameError_, ResourceError, UsageError
 from gridup_infra.naming import stack_name
 from gridup_infra.outputs import NodeOutputs
 from gridup_infra.spec import PROJECT, DeploySpec
@@ -34,6 +34,7 @@ NEEDS: dict[str, Capability] = {
     "ssh_keys": Capability.SSH_KEYS,
     "no_node": Capability.HOST_ONLY,
     "subnet_id": Capability.SUBNET,
+    "resource_group": Capability.RESOURCE_GROUP,
     "private": Capability.PRIVATE,
     "image": Capability.IMAGE,
     "generation": Capability.NEW_MACHINE,
@@ -129,7 +130,13 @@ def deploy(
             if how.preflight:
                 target.preflight(spec, now.current)
             reporter.step(f'Deploying "{name}" on {target.title}')
-            report = engine.up(spec, reporter, refresh=must_look(record, target))
+            look = must_look(record, target)
+            if look and record:
+                settle(record, target, engine, reporter)
+            try:
+                report = engine.up(spec, reporter, refresh=look)
+            except ResourceError as error:
+                raise target.explained(error, spec) from error
             outputs = outputs_of(session, spec.stack)
             results = None
             if how.wait or how.password is not None:
@@ -229,6 +236,13 @@ def resolve(
     return target.resolve(whole, previous), target
 
 
+def settle(record: Record, target: Target, engine: Engine, reporter: Reporter) -> None:
+    """Have what a broken-off deploy has made taken into the state, where the target can tell of it."""
+    if record.identity and (made := target.settle(record.identity, record.known)):
+        reporter.step(f"Taking over what was made of {record.name} before it was broken off")
+        engine.adopt(record.stack, made, reporter)
+
+
 def must_look(record: Record | None, target: Target) -> bool:
     """Whether the engine must first look at what is really there: a new stack has nothing, and a target
     may be able to tell by itself, in milliseconds, that all is right."""
@@ -249,7 +263,9 @@ def known_spec(record: Record | None, stored: Mapping[str, str]) -> DeploySpec |
     if stored.get(f"{PROJECT}:stack-id") == found.stack_id:
         return DeploySpec.from_config(stored)
     # Elsewhere its mark still tells where it was being made.
-    where: dict[str, Any] = {key: found.facts[key] for key in ("region", "host") if found.facts.get(key)}
+    where: dict[str, Any] = {
+        key: found.facts[key] for key in ("region", "host", "resource_group") if found.facts.get(key)
+    }
     return DeploySpec(name=found.name, target=found.target, stack_id=found.stack_id, **where)
 
 

@@ -15,11 +15,12 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pulumi import automation as auto
 from semver import VersionInfo
 
+from gridup import pending
 from gridup.engine_api import Report
 from gridup.engine_events import Watch, watching
 from gridup.reporter import Reporter
@@ -37,6 +38,8 @@ from gridup_infra.locking import locked
 from gridup_infra.paths import Home, ensure_private
 from gridup_infra.processes import EngineProcess
 from gridup_infra.spec import PROJECT, DeploySpec
+
+Made = TypeVar("Made")
 
 GRACE = 5.0
 """Seconds that a create under way may take to end by itself after Ctrl-C."""
@@ -83,6 +86,15 @@ class PulumiEngine:
                 watch,
                 lambda: opened.refresh(on_event=watch.event, show_secrets=False, clear_pending_creates=True),
             )
+
+    def adopt(self, stack: str, ids: Mapping[str, str], reporter: Reporter) -> Report:
+        opened = self._open(stack)
+        # A killed run leaves its lock, and an import respects it.
+        self.unlock(stack)
+        asked = self._edited(opened, lambda deployment: pending.take(deployment, ids))
+        report = self.refresh(stack, reporter)
+        self._edited(opened, lambda deployment: pending.restore(deployment, asked))
+        return report
 
     def destroy(self, stack: str, reporter: Reporter) -> Report:
         opened = self._open(stack)
@@ -134,6 +146,15 @@ class PulumiEngine:
             f"Stopped. What exists of {name}: {exists}{half}.",
             f'Run the same command again to go on, or `gridup destroy "{name}"` to take it away.',
         )
+
+    @staticmethod
+    def _edited(opened: auto.Stack, edit: Callable[[dict[str, Any]], Made]) -> Made:
+        with _errors({}):
+            state = opened.export_stack()
+            deployment = dict(state.deployment or {})
+            made = edit(deployment)
+            opened.import_stack(auto.Deployment(state.version, deployment))
+        return made
 
     def _open(self, stack: str, spec: DeploySpec | None = None, elsewhere: Path | None = None) -> auto.Stack:
         """The stack, made when there is a spec for it; `elsewhere` in a backend that is thrown away."""

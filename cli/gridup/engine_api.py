@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -44,6 +45,14 @@ class Engine(Protocol):
 
     def refresh(self, stack: str, reporter: Reporter) -> Report:
         """Take what is really there into the state."""
+        ...
+
+    def adopt(self, stack: str, ids: Mapping[str, str], reporter: Reporter) -> Report:
+        """Take what creates that were broken off have made after all into the state; forget the other ones.
+
+        Args:
+            ids: the cloud's own, by URN.
+        """
         ...
 
     def destroy(self, stack: str, reporter: Reporter) -> Report:

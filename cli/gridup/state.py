@@ -10,7 +10,7 @@ import gzip
 import json
 import zlib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -36,6 +36,7 @@ class Record:
         resources: the names of what exists, as in the program.
         pending: operations that were broken off, as "creating node".
         problem: why it can't be read; empty when it can.
+        known: the URNs of what exists, each with its id; empty for a create that was broken off.
     """
 
     stack: str
@@ -44,6 +45,7 @@ class Record:
     resources: tuple[str, ...]
     pending: tuple[str, ...]
     problem: str = ""
+    known: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -276,6 +278,10 @@ def _record(stack: str, deployment: Mapping[str, Any]) -> Record:
         # A destroy keeps what was pending before it for ever. With no resource left, not even the
         # stack's own, there is nothing that it could have made: the owner's delete has seen to that.
         pending=operations if resources else (),
+        known={
+            **{item["resource"]["urn"]: "" for item in pending if item["type"] == "creating"},
+            **{resource["urn"]: str(resource.get("id") or "") for resource in own},
+        },
     )
 
 

@@ -56,6 +56,7 @@ class DeploySpec:
         base_image: what the node's image is built from.
         image: a published image of the node, pulled instead of one being built.
         subnet_id: an existing subnet of the cloud's; empty for a network of the stack's own.
+        resource_group: an existing group of the cloud's, never ours to delete; empty for one of our own.
         private: no public address.
         generation: of the VM: one more replaces it, and its data disk stays.
     """
@@ -81,6 +82,7 @@ class DeploySpec:
     base_image: str = ""
     image: str = ""
     subnet_id: str = ""
+    resource_group: str = ""
     private: bool = False
     generation: int = 0
 

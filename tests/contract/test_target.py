@@ -16,12 +16,14 @@ from gridup_infra.errors import GridupError, NameError_, UsageError
 from gridup_infra.outputs import NodeOutputs
 from gridup_infra.spec import DeploySpec
 from gridup_infra.targets.aws import naming
+from gridup_infra.targets.azure import naming as azure_naming
 from gridup_infra.targets.base import Capability, Identity, Power, Target
 from gridup_infra.targets.docker import nodes
 from gridup_infra.vm import node
 from gridup_node.containers import containers
 from gridup_node.services import SERVICES
 from support import ssh_keys
+from support.arm import SUBSCRIPTION
 from support.checkpoints import PORTS, outputs_for
 from support.moto_rig import ACCOUNT
 
@@ -38,19 +40,31 @@ ASKED: dict[str, object] = {
     "ssh_keys": ("ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHEqQrwX+uyY52PLpPQ4uZA9s1YZ+hqp0f9ra4Tu6M8H a",),
     "no_node": True,
     "subnet_id": "subnet-0a1b2c3d",
+    "resource_group": "theirs",
     "private": True,
     "image": "registry.example.org/node@sha256:" + "0" * 64,
     "generation": 1,
 }
+OWN: dict[str, dict[str, object]] = {
+    "azure": {
+        "region": "westeurope",
+        "subnet_id": "/subscriptions/5ab5c71b-0000-4000-8000-00000000a2e0/resourceGroups/theirs"
+        "/providers/Microsoft.Network/virtualNetworks/lab/subnets/machines",
+    },
+}
+"""Where a target's own words for a part differ."""
+
 NAME = "My Lab_2"
 
 
 PLACES: dict[str, tuple[str, str]] = {
     "docker": ("docker_host", "DOCKER_HOST"),
     "aws": ("aws_url", "AWS_ENDPOINT_URL"),
+    "azure": ("azure_url", "AZURE_RESOURCE_MANAGER_URL"),
 }
 """What a target needs beside this machine: the fixture that has it, and the variable that names it."""
 
+NOTHING_ON_AZURE = {"subscription": SUBSCRIPTION, "machine": "00000000-0000-0000-0000-000000000000"}
 NOTHING = {"account": ACCOUNT, "instance": "i-0123456789abcdef0", "volume": "", "zone": "", "group": ""}
 
 GONE: dict[str, Callable[[DeploySpec, Path], NodeOutputs]] = {
@@ -59,6 +73,9 @@ GONE: dict[str, Callable[[DeploySpec, Path], NodeOutputs]] = {
         spec, PORTS, configs={part.service: "0" for part in containers({})}
     ),
     "aws": lambda spec, _folder: node.node_outputs(spec, "203.0.113.1", {}, naming.facts(spec, NOTHING)),
+    "azure": lambda spec, _folder: node.node_outputs(
+        spec, "203.0.113.1", {}, azure_naming.facts(spec, NOTHING_ON_AZURE)
+    ),
 }
 """For each target a node as it would export it."""
 
@@ -114,10 +131,11 @@ def test_the_defaults_are_filled_in_and_stay_as_they_are(target: Target, spec: D
 
 @pytest.mark.parametrize("part", NEEDS)
 def test_what_it_lacks_is_refused_by_the_flag_and_what_it_has_is_taken(target: Target, part: str) -> None:
-    asked = {"target": target.name, part: ASKED[part]}
+    value = {**ASKED, **OWN.get(target.name, {})}[part]
+    asked = {"target": target.name, part: value}
     if NEEDS[part] in target.capabilities:
         made, _ = resolve(asked, {}, NAME, None, {})
-        assert getattr(made, part) == ASKED[part]
+        assert getattr(made, part) == value
     else:
         with pytest.raises(UsageError, match="has no --"):
             resolve(asked, {}, NAME, None, {})

@@ -30,12 +30,12 @@ def test_the_environment_is_a_new_nodes_default(inside: Inside, monkeypatch: pyt
 
 def test_a_default_does_not_change_a_deployed_node(inside: Inside, monkeypatch: pytest.MonkeyPatch) -> None:
     inside("deploy", "--name", "Inst", "--no-wait", "--admin-email", "first@inst.example").ok()
-    monkeypatch.setenv("GRIDUP_CLOUD", "azure")
+    monkeypatch.setenv("GRIDUP_CLOUD", "moon")
     monkeypatch.setenv("GRIDUP_DEPLOY_ADMIN_EMAIL", "env@inst.example")
     (inside.home.root / "config.yaml").write_text("deploy: {admin-email: file@inst.example}\n")
     inside("deploy", "--name", "Inst", "--no-wait").ok()
     assert config_of(inside, "Inst").admin_email == "first@inst.example"
-    assert "The target 'azure' is not there yet" in inside("deploy", "--name", "Other", "--no-wait").err
+    assert "The target 'moon' is unknown" in inside("deploy", "--name", "Other", "--no-wait").err
 
 
 def test_a_damaged_stack_hides_no_other(inside: Inside) -> None:

@@ -33,6 +33,7 @@ POOLS: dict[str, list[Any]] = {
     "base_image": ["", "registry.inst.example/python:3.11"],
     "image": ["", "registry.inst.example/node@sha256:" + "0" * 64],
     "subnet_id": ["", "subnet-0a1b2c3d"],
+    "resource_group": ["", "theirs"],
     "private": [True, False],
     "generation": [0, 3],
 }

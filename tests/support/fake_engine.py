@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -66,6 +66,11 @@ class FakeEngine:
 
     def refresh(self, stack: str, reporter: Reporter) -> Report:
         self.calls.append("refresh")
+        self._known(stack)
+        return Report()
+
+    def adopt(self, stack: str, ids: Mapping[str, str], reporter: Reporter) -> Report:
+        self.calls.append("adopt")
         self._known(stack)
         return Report()
 

@@ -106,6 +106,14 @@ SubnetId = Annotated[
         "--subnet-id", help="A subnet of yours to make the VM in.  [default: a network of the node's own]"
     ),
 ]
+ResourceGroup = Annotated[
+    str | None,
+    typer.Option(
+        "--resource-group",
+        metavar="GROUP",
+        help="A resource group of yours to make it in, on Azure.  [default: one of the node's own]",
+    ),
+]
 Private = Annotated[
     bool | None,
     typer.Option("--private/--no-private", help="No public address: reached through your own network."),

@@ -14,9 +14,10 @@ _REGISTRY: dict[str, str] = {
     "local": "gridup_infra.targets.local:LocalTarget",
     "docker": "gridup_infra.targets.docker:DockerTarget",
     "aws": "gridup_infra.targets.aws:AwsTarget",
+    "azure": "gridup_infra.targets.azure:AzureTarget",
 }
 
-_PLANNED = ("azure",)
+_PLANNED: tuple[str, ...] = ()
 """Targets of the design that are not there yet: asking for one says so instead of "unknown"."""
 
 DEFAULT = "local"

@@ -7,13 +7,13 @@ A target's module must import quickly: pulumi and cloud SDKs are imported where 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from gridup_infra.errors import ResourceError, StateError, UsageError
+from gridup_infra.errors import GridupError, ResourceError, StateError, UsageError
 from gridup_infra.outputs import NodeOutputs
 from gridup_infra.processes import Result
 from gridup_infra.spec import DeploySpec
@@ -46,6 +46,8 @@ class Capability(Enum):
     """`--no-node`: stops at the container host."""
     SUBNET = "subnet"
     """`--subnet-id`: a network that is there already."""
+    RESOURCE_GROUP = "resource-group"
+    """`--resource-group`: a group of the cloud's that is there already."""
     PRIVATE = "private"
     """`--private`: no public address."""
     IMAGE = "image"
@@ -236,6 +238,24 @@ class Target(ABC):
         Raises:
             ResourceError: something could not be removed.
         """
+
+    def settle(self, identity: Identity, known: Mapping[str, str]) -> dict[str, str]:  # noqa: ARG002
+        """Make what a broken-off deploy has left fit for the next one: what exists is told, so that the state
+        takes it over; what the state can't take over is removed. A target whose creates look for themselves
+        has nothing to do.
+
+        Args:
+            known: the URNs that the state knows, each with the id it has; empty for a create that was
+                broken off.
+
+        Returns:
+            The ids of things that exist, by those URNs whose id is empty.
+        """
+        return {}
+
+    def explained(self, error: ResourceError, spec: DeploySpec) -> GridupError:  # noqa: ARG002
+        """What a provider that is not ours said of a failure, as a person can act on it."""
+        return error
 
     @abstractmethod
     def way_in(self, outputs: NodeOutputs) -> WayIn:

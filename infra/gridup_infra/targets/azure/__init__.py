@@ -1,0 +1,263 @@
+"""The target `azure`: a node on an Azure VM, with a network and a data disk of its own."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from gridup_infra.errors import GridupError, ResourceError, UsageError
+from gridup_infra.outputs import NodeOutputs
+from gridup_infra.spec import DeploySpec
+from gridup_infra.targets.base import Capability, Finding, Identity, Inspection
+from gridup_infra.vm.target import MachineTarget
+from gridup_node.services import Audience, openings
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    import pulumi
+
+    from gridup_infra.targets.azure.client import Arm
+
+_SUBNET = re.compile(
+    r"/subscriptions/[0-9a-f-]{36}/resourceGroups/[^/]+/providers/Microsoft\.Network/virtualNetworks/[^/]+"
+    r"/subnets/[^/]+",
+    re.IGNORECASE,
+)
+_SIZE = re.compile(r"[A-Za-z0-9]+(_[A-Za-z0-9-]+)*")
+_GROUP = re.compile(r"(?=.{1,90}$)[-\w.()]*[-\w()]")
+"""https://learn.microsoft.com/azure/azure-resource-manager/management/resource-name-rules"""
+
+_FAILED = re.compile(r"\bcode\b\W{1,4}(?P<code>[A-Z][A-Za-z]+)\b", re.IGNORECASE)
+_MESSAGE = re.compile(r"\bmessage\b\W{1,4}(?P<text>[^\"]+)", re.IGNORECASE)
+
+
+class AzureTarget(MachineTarget):
+    """Azure's virtual machines."""
+
+    name: ClassVar[str] = "azure"
+    title: ClassVar[str] = "Azure"
+    extra: ClassVar[str] = "azure"
+    capabilities: ClassVar[frozenset[Capability]] = MachineTarget.capabilities | {
+        Capability.SUBNET,
+        Capability.RESOURCE_GROUP,
+        Capability.BOOT_LOG,
+    }
+
+    def resolve(self, spec: DeploySpec, previous: DeploySpec | None) -> DeploySpec:
+        from gridup_infra.targets.azure import client, naming
+
+        spec = super().resolve(spec, previous)
+        if spec.subnet_id and not _SUBNET.fullmatch(spec.subnet_id):
+            raise UsageError(
+                f"--subnet-id {spec.subnet_id!r} is not a subnet's whole id.",
+                "`az network vnet subnet list` shows it: /subscriptions/…/virtualNetworks/…/subnets/….",
+            )
+        if spec.resource_group and not _GROUP.fullmatch(spec.resource_group):
+            raise UsageError(
+                f"--resource-group {spec.resource_group!r}: a group's name has at most 90 letters, digits "
+                "and -_.(), and no dot at its end."
+            )
+        if spec.size and not _SIZE.fullmatch(spec.size):
+            raise UsageError(f"--size {spec.size!r}: a size of Azure's is like {naming.DEFAULT_SIZE}.")
+        region = spec.region or client.configured_region(os.environ) or naming.DEFAULT_REGION
+        spec = replace(
+            spec,
+            # As people read it in the portal: "West Europe".
+            region=region.replace(" ", "").lower(),
+            size=spec.size or naming.DEFAULT_SIZE,
+            disk_size=_disk_size(spec, previous),
+        )
+        if previous:
+            _stays(spec, previous)
+        if spec.private and naming.is_own_name(spec.domain_name):
+            return replace(spec, domain_name="")
+        if not spec.private and not spec.domain_name and spec.stack_id:
+            return replace(spec, domain_name=naming.fqdn(spec, client.endpoint_host()))
+        return spec
+
+    def preflight(self, spec: DeploySpec, current: NodeOutputs | None) -> None:
+        from gridup_infra.targets.azure import preflight
+
+        preflight.check(spec, current)
+
+    def build(self, spec: DeploySpec) -> pulumi.Output[NodeOutputs]:
+        from gridup_infra.targets.azure import resources
+
+        return resources.build(spec)
+
+    def summary(self, spec: DeploySpec) -> tuple[str, ...]:
+        from gridup_infra.targets.azure import naming
+
+        region = spec.region or "its region"
+        size, disk = spec.size or naming.DEFAULT_SIZE, spec.disk_size or naming.DEFAULT_DISK
+        network = f"in the subnet {spec.subnet_id}" if spec.subnet_id else "with a network of its own"
+        address = "no public address" if spec.private else "a public address"
+        who = {
+            Audience.WEB: ", ".join(spec.web_cidr) or "everybody",
+            Audience.STAFF: ", ".join(spec.allow_cidr) or "nobody",
+        }
+        ports = {
+            audience: ", ".join(str(port) for port, its in openings() if its is audience) for audience in who
+        }
+        group = (
+            f"in the resource group {spec.resource_group}, which is not Gridup's"
+            if spec.resource_group
+            else f"the resource group {naming.group(spec)}, with all that is in it"
+        )
+        return (
+            group,
+            f"a {size} VM in {region} {network}, {address}",
+            f"an encrypted data disk of {disk} GB: data, secrets, keys",
+            "open to " + "; to ".join(f"{who[audience]}: {ports[audience]}" for audience in who),
+        )
+
+    def inspect(self, outputs: NodeOutputs) -> Inspection:
+        from gridup_infra.targets.azure import inspecting
+
+        with self._connected(outputs) as arm:
+            return inspecting.inspect(arm, outputs)
+
+    def leftovers(self, identity: Identity) -> tuple[str, ...]:
+        from gridup_infra.targets.azure import sweeping
+        from gridup_infra.targets.azure.client import connected
+
+        with connected(_subscription(identity)) as arm:
+            return tuple(sweeping.leftovers(arm, _props(identity)))
+
+    def sweep(self, identity: Identity) -> None:
+        from gridup_infra.targets.azure import sweeping
+        from gridup_infra.targets.azure.client import connected
+
+        with connected(_subscription(identity)) as arm:
+            sweeping.sweep(arm, _props(identity), keep_data=False)
+
+    def settle(self, identity: Identity, known: Mapping[str, str]) -> dict[str, str]:
+        from gridup_infra.targets.azure import sweeping
+        from gridup_infra.targets.azure.client import connected
+
+        with connected(_subscription(identity)) as arm:
+            return sweeping.settle(arm, _props(identity), known)
+
+    def explained(self, error: ResourceError, spec: DeploySpec) -> GridupError:
+        from gridup_infra.targets.azure import client
+
+        text = " ".join((error.message, *error.details))
+        found = list(_FAILED.finditer(text))
+        if not found:
+            return error
+        code = found[-1]["code"]
+        said = _MESSAGE.search(text, found[-1].start())
+        plain = client.explained(code, said["text"].strip().rstrip("\\").rstrip() if said else error.message)
+        where = error.message.partition(": ")[0]
+        message = f"{where}, {spec.size} in {spec.region}: {plain.message}"
+        return type(plain)(message, plain.suggestion or error.suggestion)
+
+    def losses(self, spec: DeploySpec, current: NodeOutputs) -> tuple[str, ...]:
+        before = current.spec
+        lines = []
+        if spec.generation != before.generation:
+            lines.append(
+                "the VM is replaced (--new-machine): all that is not on the data disk is lost; "
+                "the data disk stays"
+            )
+        if spec.private and not before.private:
+            lines.append(f"the public address {current.facts.get('ip') or current.address} is given back")
+        return tuple(lines)
+
+    def boot_log(self, outputs: NodeOutputs) -> str:
+        from gridup_infra.targets.azure import machines
+
+        with self._connected(outputs) as arm:
+            return machines.boot_log(arm, outputs.facts)
+
+    def start(self, outputs: NodeOutputs) -> None:
+        from gridup_infra.targets.azure import machines
+
+        with self._connected(outputs) as arm:
+            machines.start(arm, outputs.facts)
+
+    def stop(self, outputs: NodeOutputs) -> None:
+        from gridup_infra.targets.azure import machines
+
+        with self._connected(outputs) as arm:
+            machines.stop(arm, outputs.facts)
+
+    def doctor(self) -> Iterator[Finding]:
+        from gridup_infra.targets.azure import client
+
+        if not client.is_there():
+            yield Finding("Azure", None, f"Python's Azure library is not installed. {client.NO_SDK}")
+            return
+        try:
+            found = _glance()
+        except GridupError as error:
+            yield Finding("Azure", None, f"{error.message} {error.suggestion}".strip())
+        else:
+            yield Finding(
+                "Azure", True, f"subscription {found.get('displayName')} ({found['subscriptionId']})"
+            )
+
+    @staticmethod
+    def _connected(outputs: NodeOutputs) -> AbstractContextManager[Arm]:
+        from gridup_infra.targets.azure.client import connected
+
+        return connected(outputs.facts["subscription"])
+
+
+def _glance() -> dict[str, Any]:
+    from gridup_infra.targets.azure import client
+    from gridup_infra.targets.azure.providers import known
+
+    with client.connected() as arm:
+        return known(arm)
+
+
+def _disk_size(spec: DeploySpec, previous: DeploySpec | None) -> int:
+    from gridup_infra.targets.azure import naming
+
+    disk = spec.disk_size or naming.DEFAULT_DISK
+    if disk > naming.DISK_MAX:
+        raise UsageError(f"--disk-size {disk}: a disk has at most {naming.DISK_MAX} GB.")
+    if previous and disk < previous.disk_size:
+        raise UsageError(
+            f"--disk-size {disk}: the data disk has {previous.disk_size} GB, and a disk can't shrink."
+        )
+    return disk
+
+
+def _stays(spec: DeploySpec, previous: DeploySpec) -> None:
+    """Refuse what Azure can't change without all of the node being another one."""
+    for flag, was, now in (
+        ("--region", previous.region, spec.region),
+        ("--resource-group", previous.resource_group, spec.resource_group),
+        ("--subnet-id", previous.subnet_id, spec.subnet_id),
+    ):
+        known = bool(previous.region)  # Of a first deploy that was broken off elsewhere, little is.
+        if known and was.lower() != now.lower():
+            raise UsageError(
+                f'{flag}: "{spec.name}" is in {was or "one of its own"}; it can\'t be moved.',
+                "Deploy it there under another name, or destroy it first.",
+            )
+
+
+def _subscription(identity: Identity) -> str:
+    """As its outputs tell, else as its first resource was asked to be; empty where neither does."""
+    return identity.facts.get("subscription") or identity.facts.get("configured") or ""
+
+
+def _props(identity: Identity) -> dict[str, str]:
+    """What a stack's things are found by."""
+    from gridup_infra.targets.azure import naming
+
+    project = identity.facts.get("project") or naming.project_of(identity.stack, identity.stack_id)
+    return {
+        "stack": identity.stack,
+        "stack_id": identity.stack_id,
+        "project": project,
+        "group": identity.facts.get("group") or project,
+        "resource_group": identity.facts.get("resource_group", ""),
+    }

@@ -1,0 +1,100 @@
+"""A node's VM: whether it runs, started, stopped, and what it printed as it booted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from gridup_infra.errors import ResourceError
+from gridup_infra.targets.azure import client, kinds
+from gridup_infra.targets.azure.client import Arm
+from gridup_infra.targets.azure.kinds import Thing
+from gridup_infra.targets.base import Power
+
+POWERS = {
+    "starting": Power.STARTING,
+    "running": Power.RUNNING,
+    "stopping": Power.STOPPED,
+    "stopped": Power.STOPPED,
+    "deallocating": Power.STOPPED,
+    "deallocated": Power.STOPPED,
+}
+"""By the code `PowerState/…`
+(https://learn.microsoft.com/azure/virtual-machines/states-billing#power-states-and-billing)."""
+
+
+def get(arm: Arm, group: str, name: str) -> Thing | None:
+    """The VM, with how it runs; None when it is not there."""
+    return arm.get(kinds.path(arm, group, kinds.MACHINE, name), client.COMPUTE, **{"$expand": "instanceView"})
+
+
+def power_of(vm: Thing) -> Power:
+    """Whether it runs."""
+    view = (vm.get("properties") or {}).get("instanceView") or {}
+    codes = [str(row.get("code")) for row in view.get("statuses") or ()]
+    state = next((code.partition("/")[2] for code in codes if code.startswith("PowerState/")), "")
+    if not state:
+        return Power.STARTING if kinds.state_of(vm) in ("Creating", "Updating") else Power.BROKEN
+    return POWERS.get(state, Power.BROKEN)
+
+
+def start(arm: Arm, facts: Mapping[str, str]) -> None:
+    """Start it; one that runs is left alone.
+
+    Raises:
+        ResourceError: it is gone, or Azure has no room for it.
+    """
+    if power_of(_get(arm, facts)) not in (Power.RUNNING, Power.STARTING):
+        arm.post(_path(arm, facts, "start"), client.COMPUTE)
+
+
+def stop(arm: Arm, facts: Mapping[str, str]) -> None:
+    """Stop it and give its place back, so that only its disks cost; a stopped one is left alone.
+
+    Raises:
+        ResourceError: it is gone.
+    """
+    vm = _get(arm, facts)
+    codes = ((vm.get("properties") or {}).get("instanceView") or {}).get("statuses") or ()
+    # One that was only shut down keeps its place, and costs as before.
+    if not any(row.get("code") == "PowerState/deallocated" for row in codes):
+        arm.post(_path(arm, facts, "deallocate"), client.COMPUTE)
+
+
+def boot_log(arm: Arm, facts: Mapping[str, str]) -> str:
+    """What it printed on its serial console.
+
+    Raises:
+        ResourceError: it is gone, or has printed nothing that Azure would show.
+    """
+    import requests
+
+    _get(arm, facts)
+    told = arm.post(_path(arm, facts, "retrieveBootDiagnosticsData"), client.COMPUTE)
+    url = str(told.get("serialConsoleLogBlobUri") or "")
+    if not url.startswith("https://"):
+        return ""
+    # The address itself is the right to read it, for some minutes: no token goes there.
+    try:
+        answer = requests.get(
+            url, timeout=(client.CONNECT_SECONDS, client.READ_SECONDS), verify=client.verify()
+        )
+    except requests.RequestException:
+        raise ResourceError("The boot log can't be fetched from Azure's storage.", "Try it again.") from None
+    if answer.status_code == 404:
+        return ""  # Nothing was printed yet.
+    if not answer.ok:
+        raise ResourceError(f"The boot log can't be fetched from Azure's storage ({answer.status_code}).")
+    return answer.content.decode(errors="replace").replace("\x00", "")
+
+
+def _path(arm: Arm, facts: Mapping[str, str], act: str) -> str:
+    return f"{kinds.path(arm, facts['group'], kinds.MACHINE, facts['vm'])}/{act}"
+
+
+def _get(arm: Arm, facts: Mapping[str, str]) -> Thing:
+    found = get(arm, facts["group"], facts["vm"])
+    if found is None:
+        raise ResourceError(
+            f"The VM {facts['vm']} is gone.", "`gridup deploy` makes another, on its data disk."
+        )
+    return found

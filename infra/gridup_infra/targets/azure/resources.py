@@ -1,0 +1,371 @@
+"""The Azure target's resources. All but a few are Pulumi's azure-native: group, network, security-group,
+address, interface, disk, machine.
+
+Ours is Owner, first and deleted last: its delete removes whatever still bears the stack's tags, so that a
+broken-off create leaves nothing behind, not even under plain `pulumi destroy`. It makes nothing in Azure, so
+that it can't be what was broken off. What does not depend on something else is made at the same time.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import asdict
+from functools import partial
+from typing import Any
+
+import pulumi
+from pulumi.dynamic import Resource
+
+from gridup_infra.outputs import NodeOutputs
+from gridup_infra.spec import DeploySpec
+from gridup_infra.targets.azure import client, firewall, naming, providers
+from gridup_infra.targets.dynamic import Properties
+from gridup_infra.vm import node as machine_node
+from gridup_infra.vm.resources import ManagementKey, declare
+from gridup_node.vm.machine import USER
+
+MODULE = "gridup-azure"
+
+TIMEOUT = pulumi.CustomTimeouts(create="30m", update="30m", delete="30m")
+
+
+class _Marked(Resource, module=MODULE, name="Marked"):
+    """A resource whose URN is among its inputs."""
+
+    def __init__(
+        self,
+        provider: providers.AzureProvider,
+        kind: str,
+        name: str,
+        props: Properties,
+        opts: pulumi.ResourceOptions | None = None,
+    ) -> None:
+        told = dict.fromkeys(provider.tells)
+        urn = naming.urn(pulumi.get_stack(), kind, name)
+        super().__init__(provider, name, {**props, **told, "urn": urn}, opts)
+
+
+class Owner(_Marked, module=MODULE, name="Owner"):
+    """Marks the stack in its subscription."""
+
+    subscription: pulumi.Output[str]
+
+    def __init__(self, name: str, props: Properties, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__(providers.OwnerProvider(), "Owner", name, props, opts)
+
+
+class Told(_Marked, module=MODULE, name="Told"):
+    """What the VM is told."""
+
+    custom_data: pulumi.Output[str]
+
+    def __init__(self, name: str, props: Properties, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__(providers.ToldProvider(), "Told", name, props, opts)
+
+
+class Kept(_Marked, module=MODULE, name="Kept"):
+    """The data disk that an earlier node of this name has left."""
+
+    source: pulumi.Output[str]
+    size: pulumi.Output[int]
+
+    def __init__(self, name: str, props: Properties, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__(providers.KeptProvider(), "Kept", name, props, opts)
+
+
+class Taken(_Marked, module=MODULE, name="Taken"):
+    """That it was taken over."""
+
+    def __init__(self, name: str, props: Properties, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__(providers.TakenProvider(), "Taken", name, props, opts)
+
+
+class Running(_Marked, module=MODULE, name="Running"):
+    """That the VM runs."""
+
+    def __init__(self, name: str, props: Properties, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__(providers.RunningProvider(), "Running", name, props, opts)
+
+
+class _Declared:
+    """What the resources of one node share.
+
+    Attributes:
+        spec: of the node.
+        owner: the first resource.
+        group: the resource group's name, known once the group is there.
+    """
+
+    def __init__(self, spec: DeploySpec, owner: Owner, provider: pulumi.ProviderResource) -> None:
+        self.spec = spec
+        self._options = pulumi.ResourceOptions(provider=provider, depends_on=[owner], custom_timeouts=TIMEOUT)
+        self._after: list[pulumi.Resource] = []
+        self.group: pulumi.Input[str] = spec.resource_group
+        self._container: pulumi.Resource | None = None
+        if not spec.resource_group:
+            self._own_group()
+        # Owner's delete removes all of the stack in the order that Azure needs, what no state knows
+        # of too: that would keep the engine from deleting what it uses.
+        self._container = self._container or owner
+
+    def _own_group(self) -> None:
+        from pulumi_azure_native import resources as azure
+
+        spec = self.spec
+        made = azure.ResourceGroup(
+            "group",
+            resource_group_name=naming.group(spec),
+            location=spec.region,
+            tags=naming.tags(spec, "group"),
+            # What it holds of a kept disk must not be lost with it; Owner sees to the rest.
+            opts=self.options(retain_on_delete=spec.keep_data or None),
+        )
+        self.group = made.name
+        # A group takes all in it along: nothing of it need be deleted first.
+        if not spec.keep_data:
+            self._container = made
+
+    def options(self, **more: Any) -> pulumi.ResourceOptions:
+        """The options of a resource."""
+        own = pulumi.ResourceOptions(deleted_with=self._container, **more)
+        return pulumi.ResourceOptions.merge(self._options, own)
+
+    def common(self, name: str) -> dict[str, Any]:
+        """The arguments that all resources in the group take."""
+        return {
+            "resource_group_name": self.group,
+            "location": self.spec.region,
+            "tags": naming.tags(self.spec, name),
+        }
+
+
+def build(spec: DeploySpec) -> pulumi.Output[NodeOutputs]:
+    """Declare a node's resources on Azure; the result is its `NodeOutputs`."""
+    configured = client.configured_subscription(os.environ)
+    owner = Owner(
+        "owner",
+        {
+            **naming.common(spec),
+            "target": spec.target,
+            "keep_data": spec.keep_data,
+            "configured": configured,
+        },
+    )
+    after = pulumi.ResourceOptions(depends_on=[owner])
+    made = _Declared(spec, owner, _provider(owner, configured))
+    key = ManagementKey("management-key", naming.common(spec), after)
+    told = Told(
+        "told",
+        {
+            **naming.common(spec),
+            "generation": spec.generation,
+            "subnet_id": spec.subnet_id,
+            "host": key.public_key.apply(partial(_host, spec)),
+        },
+        after,
+    )
+    interface, address = _network(made)
+    here = {**naming.common(spec), "subscription": owner.subscription}
+    kept = Kept("kept", here, after)
+    disk = _disk(made, kept)
+    Taken("taken", {**here, "source": kept.source}, pulumi.ResourceOptions(depends_on=[disk]))
+    machine = _machine(made, key, told, interface, disk)
+    running = Running(
+        "running",
+        {**here, "vm": naming.machine(spec), "machine": machine.vm_id},
+        pulumi.ResourceOptions(depends_on=[machine]),
+    )
+    reached: pulumi.Output[str] = (
+        address.ip_address if address else interface.ip_configurations.apply(_private_address)
+    )
+    vm = declare(spec, key, machine.vm_id, reached, [machine, running, interface])
+    known = pulumi.Output.all(vm=vm, address=reached, subscription=owner.subscription, machine=machine.vm_id)
+    return known.apply(partial(_outputs, spec))
+
+
+def _provider(owner: Owner, configured: str) -> pulumi.ProviderResource:
+    """Pulumi's own, set up to take credentials from where we take them, and for the same subscription."""
+    import pulumi_azure_native as azure
+
+    host = client.endpoint_host()
+    how: dict[str, Any] = {}
+    if host in client.ENVIRONMENTS:
+        how["environment"] = client.ENVIRONMENTS[host]
+    else:
+        how |= {"metadata_host": host, "disable_instance_discovery": True}
+    made: pulumi.ProviderResource = azure.Provider(
+        "azure",
+        # Owner refuses another one than its own before anything is done with it.
+        subscription_id=configured or owner.subscription,
+        use_default_azure_credential=None if client.uses_arm_variables() else True,
+        opts=pulumi.ResourceOptions(depends_on=[owner]),
+        **how,
+    )
+    return made
+
+
+def _network(made: _Declared) -> tuple[Any, Any]:
+    """The interface and, unless there shall be none, the public address."""
+    from pulumi_azure_native import network as azure
+
+    spec, project = made.spec, naming.project(made.spec)
+    group = azure.NetworkSecurityGroup(
+        "security-group",
+        network_security_group_name=project,
+        security_rules=[
+            azure.SecurityRuleArgs(
+                name=rule.name,
+                priority=rule.priority,
+                direction="Inbound",
+                access="Allow",
+                protocol="Tcp",
+                source_address_prefixes=list(rule.who),
+                source_port_range="*",
+                destination_address_prefix="*",
+                destination_port_range=str(rule.port),
+            )
+            for rule in firewall.rules(spec.allow_cidr, spec.web_cidr)
+        ],
+        opts=made.options(),
+        **made.common("security-group"),
+    )
+    subnet: pulumi.Input[Any] = spec.subnet_id
+    if not spec.subnet_id:
+        network = azure.VirtualNetwork(
+            "network",
+            virtual_network_name=project,
+            address_space=azure.AddressSpaceArgs(address_prefixes=[naming.NETWORK]),
+            subnets=[azure.SubnetArgs(name=naming.SUBNET_NAME, address_prefix=naming.SUBNET)],
+            opts=made.options(),
+            **made.common("network"),
+        )
+        subnet = network.id.apply(lambda id_: f"{id_}/subnets/{naming.SUBNET_NAME}")
+    address = None if spec.private else _address(made)
+    interface = azure.NetworkInterface(
+        "interface",
+        network_interface_name=project,
+        network_security_group={"id": group.id},
+        ip_configurations=[
+            azure.NetworkInterfaceIPConfigurationArgs(
+                name="node",
+                primary=True,
+                private_ip_allocation_method="Dynamic",
+                # As plain dicts: the classes add defaults, and a mere reference must have none.
+                subnet={"id": subnet},
+                public_ip_address={"id": address.id} if address else None,
+            )
+        ],
+        opts=made.options(),
+        **made.common("interface"),
+    )
+    return interface, address
+
+
+def _address(made: _Declared) -> Any:
+    from pulumi_azure_native import network as azure
+
+    project = naming.project(made.spec)
+    return azure.PublicIPAddress(
+        "address",
+        public_ip_address_name=project,
+        # Basic ones are retired, and Standard ones are always static.
+        sku=azure.PublicIPAddressSkuArgs(name="Standard", tier="Regional"),
+        public_ip_allocation_method="Static",
+        public_ip_address_version="IPv4",
+        dns_settings=azure.PublicIPAddressDnsSettingsArgs(domain_name_label=project),
+        opts=made.options(),
+        **made.common("address"),
+    )
+
+
+def _disk(made: _Declared, kept: Kept) -> Any:
+    from pulumi_azure_native import compute as azure
+
+    return azure.Disk(
+        "disk",
+        disk_name=naming.data_disk(made.spec),
+        disk_size_gb=kept.size.apply(lambda size: max(int(size or 0), made.spec.disk_size)),
+        sku=azure.DiskSkuArgs(name=naming.DISK_SKU),
+        creation_data=kept.source.apply(_creation),
+        network_access_policy="DenyAll",
+        public_network_access="Disabled",
+        opts=made.options(retain_on_delete=made.spec.keep_data or None),
+        **made.common("disk"),
+    )
+
+
+def _machine(made: _Declared, key: ManagementKey, told: Told, interface: Any, disk: Any) -> Any:
+    from pulumi_azure_native import compute as azure
+
+    spec = made.spec
+    return azure.VirtualMachine(
+        "machine",
+        vm_name=naming.machine(spec),
+        hardware_profile=azure.HardwareProfileArgs(vm_size=spec.size),
+        security_profile=azure.SecurityProfileArgs(
+            security_type="TrustedLaunch",
+            uefi_settings=azure.UefiSettingsArgs(secure_boot_enabled=True, v_tpm_enabled=True),
+        ),
+        os_profile=azure.OSProfileArgs(
+            admin_username=USER,
+            computer_name=naming.project(spec),
+            custom_data=told.custom_data,
+            linux_configuration=azure.LinuxConfigurationArgs(
+                disable_password_authentication=True,
+                ssh=azure.SshConfigurationArgs(
+                    public_keys=[
+                        azure.SshPublicKeyArgs(
+                            path=f"/home/{USER}/.ssh/authorized_keys", key_data=key.public_key
+                        )
+                    ]
+                ),
+            ),
+        ),
+        storage_profile=azure.StorageProfileArgs(
+            image_reference=azure.ImageReferenceArgs(**naming.IMAGE),
+            os_disk=azure.OSDiskArgs(
+                name=naming.root_disk(spec),
+                create_option="FromImage",
+                delete_option="Delete",
+                disk_size_gb=naming.ROOT_GB,
+                managed_disk=azure.ManagedDiskParametersArgs(storage_account_type=naming.DISK_SKU),
+            ),
+            data_disks=[
+                azure.DataDiskArgs(
+                    lun=naming.LUN,
+                    create_option="Attach",
+                    delete_option="Detach",
+                    managed_disk=azure.ManagedDiskParametersArgs(id=disk.id),
+                )
+            ],
+        ),
+        network_profile=azure.NetworkProfileArgs(
+            network_interfaces=[
+                azure.NetworkInterfaceReferenceArgs(id=interface.id, primary=True, delete_option="Detach")
+            ]
+        ),
+        # Without an address of a storage account: one of Azure's own.
+        diagnostics_profile=azure.DiagnosticsProfileArgs(
+            boot_diagnostics=azure.BootDiagnosticsArgs(enabled=True)
+        ),
+        # Disk and interface are at one machine at a time.
+        opts=made.options(delete_before_replace=True),
+        **made.common("machine"),
+    )
+
+
+def _creation(source: str | None) -> dict[str, str]:
+    return {"createOption": "Copy", "sourceResourceId": source} if source else {"createOption": "Empty"}
+
+
+def _host(spec: DeploySpec, public_key: str) -> dict[str, Any]:
+    return asdict(machine_node.host(spec, public_key, naming.DISK_PATHS))
+
+
+def _private_address(rows: Any) -> str:
+    return str(rows[0].private_ip_address or "") if rows else ""
+
+
+def _outputs(spec: DeploySpec, known: Mapping[str, Any]) -> NodeOutputs:
+    return machine_node.node_outputs(spec, known["address"], known["vm"], naming.facts(spec, known))

@@ -1,0 +1,178 @@
+"""All that bears a stack's id: found, removed, or settled after a create that was broken off."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from gridup_infra.errors import DeadlineError, ResourceError
+from gridup_infra.targets.azure import client, kinds, naming
+from gridup_infra.targets.azure.client import Arm
+from gridup_infra.targets.azure.kinds import Kind, Thing
+
+SETTLE_SECONDS = 900.0
+"""For a create that nobody waits for any more to end."""
+
+GONE_SECONDS = 1200.0
+
+
+def leftovers(arm: Arm, props: Mapping[str, Any]) -> list[str]:
+    """What is there of a stack, a line each.
+
+    Args:
+        props: `group`, `resource_group` (empty where the group is ours), `stack_id`, `project`.
+    """
+    if kinds.resource_group(arm, props["group"]) is None:
+        return []
+    rows = kinds.found(arm, props["group"], props["stack_id"], props["project"])
+    lines = [f"{kind.title} {thing['name']} in {props['group']}" for kind, thing in rows]
+    if _own_group(arm, props):
+        lines.append(f"{kinds.RESOURCE_GROUP} {props['group']}")
+    return lines
+
+
+def sweep(arm: Arm, props: Mapping[str, Any], *, keep_data: bool) -> None:
+    """Remove all of a stack, or all but its data disk.
+
+    Args:
+        props: as `leftovers`.
+
+    Raises:
+        ResourceError: something could not be removed.
+    """
+    own = _own_group(arm, props)
+    if own and not keep_data:
+        remove_group(arm, props["group"])
+        return
+    # What is still being made by nobody that waits for it can't be removed yet.
+    rows = _settled(arm, props)
+    data = f"{props['project']}-data"
+    for kind in kinds.ORDER:
+        names = [str(thing["name"]) for its, thing in rows if its is kind]
+        if keep_data and kind is kinds.DISK:
+            names = [name for name in names if name != data]
+        with ThreadPoolExecutor(max_workers=4) as pool:
+            paths = [kinds.path(arm, props["group"], kind, name) for name in names]
+            list(pool.map(lambda where, api=kind.api: arm.delete(where, api), paths))
+    if keep_data:
+        _keep(
+            arm, props, own, [thing for kind, thing in rows if kind is kinds.DISK and thing["name"] == data]
+        )
+
+
+def _keep(arm: Arm, props: Mapping[str, Any], own: Thing | None, disks: list[Thing]) -> None:
+    """Take the stack's mark off what stays: it is of no stack any more."""
+    for disk in disks:
+        where = kinds.path(arm, props["group"], kinds.DISK, str(disk["name"]))
+        tags = naming.kept_tags(kinds.tags_of(disk), props["stack_id"])
+        arm.patch(where, kinds.DISK.api, {"tags": tags})
+    if own and disks:
+        tags = naming.kept_tags(kinds.tags_of(own), props["stack_id"])
+        arm.patch(arm.group(props["group"]), client.RESOURCES, {"tags": tags})
+    elif own:
+        remove_group(arm, props["group"])
+
+
+def _own_group(arm: Arm, props: Mapping[str, Any]) -> Thing | None:
+    """The stack's resource group; None where it is not there, or is not the stack's."""
+    if props["resource_group"]:
+        return None
+    found = kinds.resource_group(arm, props["group"])
+    return found if found and kinds.is_of(found, props["stack_id"]) else None
+
+
+def remove_group(arm: Arm, name: str) -> None:
+    """Remove a resource group with all that is in it, and wait until it is gone."""
+    arm.delete(arm.group(name), client.RESOURCES)
+
+
+def settle(arm: Arm, props: Mapping[str, Any], known: Mapping[str, str]) -> dict[str, str]:
+    """After a deploy that was broken off: what exists, so that the state takes it over; what failed, and what
+    the state can't take over, is removed.
+
+    Args:
+        props: as `leftovers`.
+        known: the URNs that the state knows, those of creates that were broken off among them, each with the
+            id that it has; empty where it has none yet.
+
+    Returns:
+        The ids of things that exist, by those URNs that have none.
+    """
+    _await_deletion(arm, props)
+    found: dict[str, str] = {}
+    own = _own_group(arm, props)
+    rows: list[tuple[Kind | None, Thing]] = [(None, own)] if own else []
+    rows += _settled(arm, props)
+    stray: list[tuple[Kind | None, Thing]] = []
+    for kind, thing in rows:
+        if kind and kinds.is_root_disk(kind, thing, props["project"]):
+            continue
+        urn = kinds.tags_of(thing).get(naming.URN, "")
+        if known.get(urn):
+            continue
+        if urn in known and kinds.state_of(thing) == "Succeeded":
+            # Not the id that ARM lists: some of its services write a group's name in capitals there.
+            name = str(thing["name"])
+            found[urn] = kinds.path(arm, props["group"], kind, name) if kind else arm.group(name)
+        elif kind is kinds.DISK and _may_hold_data(thing):
+            raise ResourceError(
+                f"The disk {thing['name']} in {props['group']} may hold the node's data, and the state does "
+                "not know it.",
+                "Snapshot or delete it in Azure, then run the same command again.",
+            )
+        else:
+            stray.append((kind, thing))
+    if stray and stray[0][0] is None:
+        if len(rows) > 1:
+            raise ResourceError(
+                f"The resource group {props['group']} holds the node, and the state does not know it.",
+                "Delete it in Azure if the node's data is not needed, then run the same command again.",
+            )
+        remove_group(arm, props["group"])
+        return {}
+    for kind, thing in stray:
+        if kind is not None:
+            arm.delete(str(thing["id"]), kind.api)
+    _remove_root_disks(arm, props)
+    return found
+
+
+def _may_hold_data(disk: Thing) -> bool:
+    """Whether a disk ever was at a machine: Azure notes when that last changed."""
+    return bool(disk.get("managedBy") or (disk.get("properties") or {}).get("lastOwnershipUpdateTime"))
+
+
+def _remove_root_disks(arm: Arm, props: Mapping[str, Any]) -> None:
+    """Of a VM that failed or was removed by hand, its own disk may be left, in the way of the next one's."""
+    for kind, thing in kinds.found(arm, props["group"], props["stack_id"], props["project"]):
+        if kinds.is_root_disk(kind, thing, props["project"]) and not thing.get("managedBy"):
+            arm.delete(str(thing["id"]), kind.api)
+
+
+def _settled(arm: Arm, props: Mapping[str, Any]) -> list[tuple[Kind, Thing]]:
+    """All that is there of a stack, once nothing of it is being made or removed."""
+    end = time.monotonic() + SETTLE_SECONDS
+    while True:
+        rows = kinds.found(arm, props["group"], props["stack_id"], props["project"])
+        busy = [thing for _, thing in rows if kinds.state_of(thing) not in kinds.SETTLED]
+        if not busy:
+            return rows
+        if time.monotonic() > end:
+            raise DeadlineError(
+                f"Azure has not ended making {busy[0]['name']} within {SETTLE_SECONDS / 60:g} minutes.",
+                "Run the same command again.",
+            )
+        time.sleep(client.POLL_SECONDS)
+
+
+def _await_deletion(arm: Arm, props: Mapping[str, Any]) -> None:
+    """A group that is being removed takes nothing new."""
+    end = time.monotonic() + GONE_SECONDS
+    while (group := kinds.resource_group(arm, props["group"])) and kinds.state_of(group) == "Deleting":
+        if time.monotonic() > end:
+            raise ResourceError(
+                f"The resource group {props['group']} is still being removed.", "Run the same command again."
+            )
+        time.sleep(client.POLL_SECONDS)

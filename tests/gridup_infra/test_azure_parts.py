@@ -1,0 +1,378 @@
+"""What the Azure target does by itself, against an ARM of our own and without an engine: looking before a
+deploy, settling what was broken off, removing what no state knows of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from gridup_infra.errors import CredentialsError, GridupError, PreflightError, ResourceError
+from gridup_infra.outputs import NodeOutputs
+from gridup_infra.spec import DeploySpec
+from gridup_infra.targets.azure import AzureTarget, client, naming, preflight, sweeping
+from gridup_infra.targets.base import Identity, Power
+from gridup_infra.vm import node
+from support.arm import SUBSCRIPTION, Arm
+from support.azure_node import COMPUTE, NETWORK, OPEN, REGION, Account
+from support.azure_parts import Parts
+
+KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHEqQrwX+uyY52PLpPQ4uZA9s1YZ+hqp0f9ra4Tu6M8H gridup"
+
+
+@pytest.fixture(autouse=True)
+def no_pauses(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(client, "pause", lambda *_: None)
+    monkeypatch.setattr(client, "POLL_SECONDS", 0.01)
+    client.forget()
+    yield
+    client.forget()
+
+
+def spec(**how: Any) -> DeploySpec:
+    asked = {"region": REGION, "allow_cidr": ("203.0.113.7/32",), **how}
+    return AzureTarget().resolve(DeploySpec("Inst", target="azure", **asked).with_new_id(), None)
+
+
+def identity(wanted: DeploySpec) -> Identity:
+    facts = {"group": naming.group(wanted), "resource_group": wanted.resource_group}
+    return Identity(wanted.stack, wanted.stack_id, wanted.name, "azure", facts)
+
+
+class Made:
+    """A node's things, made by raw requests as Pulumi's provider makes them."""
+
+    def __init__(self, account: Account, wanted: DeploySpec) -> None:
+        self.account, self.spec = account, wanted
+        self.group, self.project = naming.group(wanted), naming.project(wanted)
+        if not wanted.resource_group:
+            body = {"location": REGION, "tags": self.tags("group")}
+            account.customer.send("PUT", f"resourceGroups/{self.group}", body)
+
+    def tags(self, name: str) -> dict[str, str]:
+        return naming.tags(self.spec, name)
+
+    def path(self, type_: str, name: str = "") -> str:
+        return f"resourceGroups/{self.group}/providers/{type_}/{name or self.project}"
+
+    def id(self, type_: str, name: str = "") -> str:
+        return f"/subscriptions/{SUBSCRIPTION}/{self.path(type_, name)}"
+
+    def urn(self, name: str) -> str:
+        return self.tags(name)[naming.URN]
+
+    def make(self, name: str, type_: str, properties: dict[str, Any], called: str = "", **top: Any) -> None:
+        body = {"location": REGION, "tags": self.tags(name), "properties": properties, **top}
+        self.account.customer.make(self.path(type_, called), body)
+
+    def disk(self) -> None:
+        empty = {"creationData": {"createOption": "Empty"}, "diskSizeGB": 64}
+        self.make("disk", f"{COMPUTE}/disks", empty, naming.data_disk(self.spec))
+
+    def network(self) -> None:
+        self.make("security-group", f"{NETWORK}/networkSecurityGroups", {})
+        space = {"addressPrefixes": [naming.NETWORK]}
+        subnet = {"name": "node", "properties": {"addressPrefix": naming.SUBNET}}
+        self.make("network", f"{NETWORK}/virtualNetworks", {"addressSpace": space, "subnets": [subnet]})
+        static = {"publicIPAllocationMethod": "Static"}
+        self.make("address", f"{NETWORK}/publicIPAddresses", static, sku={"name": "Standard"})
+        configuration = {
+            "name": "node",
+            "properties": {
+                "subnet": {"id": f"{self.id(f'{NETWORK}/virtualNetworks')}/subnets/node"},
+                "publicIPAddress": {"id": self.id(f"{NETWORK}/publicIPAddresses")},
+            },
+        }
+        self.make("interface", f"{NETWORK}/networkInterfaces", {"ipConfigurations": [configuration]})
+
+    def machine(self) -> None:
+        ssh = {"publicKeys": [{"path": "/home/gridup/.ssh/authorized_keys", "keyData": KEY}]}
+        disk = self.id(f"{COMPUTE}/disks", naming.data_disk(self.spec))
+        self.make(
+            "machine",
+            f"{COMPUTE}/virtualMachines",
+            {
+                "hardwareProfile": {"vmSize": naming.DEFAULT_SIZE},
+                "osProfile": {
+                    "computerName": "inst",
+                    "adminUsername": "gridup",
+                    "linuxConfiguration": {"disablePasswordAuthentication": True, "ssh": ssh},
+                },
+                "storageProfile": {
+                    "imageReference": naming.IMAGE,
+                    "osDisk": {
+                        "name": naming.root_disk(self.spec),
+                        "createOption": "FromImage",
+                        "deleteOption": "Delete",
+                    },
+                    "dataDisks": [{"lun": 0, "createOption": "Attach", "managedDisk": {"id": disk}}],
+                },
+                "networkProfile": {"networkInterfaces": [{"id": self.id(f"{NETWORK}/networkInterfaces")}]},
+            },
+        )
+
+    def whole(self) -> Made:
+        self.disk(), self.network(), self.machine()
+        return self
+
+
+@pytest.fixture(params=["", "existing"], ids=["own group", "existing group"])
+def account(request: pytest.FixtureRequest, azure: Arm) -> Account:
+    return Account(azure, request.param)
+
+
+def test_all_of_a_stack_is_found_and_removed_and_nothing_else(account: Account) -> None:
+    """Cases G20 and G23."""
+    made = Made(account, spec(resource_group=account.group)).whole()
+    target, who = AzureTarget(), identity(made.spec)
+    left = target.leftovers(who)
+    assert len(left) == 7 + (not account.group)
+    other = Identity("inst", "f" * 16, "Inst", "azure", who.facts)
+    assert [line for line in target.leftovers(other) if "root" not in line] == []
+    target.sweep(who)
+    account.as_before()
+    assert target.leftovers(who) == ()
+
+
+def test_a_group_of_somebody_elses_is_never_removed(azure: Arm) -> None:
+    account, wanted = Account(azure), spec()
+    account.customer.send("PUT", f"resourceGroups/{naming.group(wanted)}", {"location": REGION})
+    before = account.snapshot()
+    AzureTarget().sweep(identity(wanted))
+    assert account.snapshot() == before
+
+
+def test_with_the_data_kept_only_its_disk_stays_and_is_nobodys(account: Account) -> None:
+    made = Made(account, spec(resource_group=account.group, keep_data=True)).whole()
+    who = identity(made.spec)
+    with client.connected() as arm:
+        props = {**who.facts, "stack_id": who.stack_id, "project": made.project}
+        sweeping.sweep(arm, props, keep_data=True)
+    assert AzureTarget().leftovers(who) == ()
+    disk = account.one(f"{COMPUTE}/disks")
+    assert disk["name"] == f"{made.project}-data"
+    assert disk["tags"] == {
+        **made.tags("disk"),
+        naming.STACK_ID: naming.NOBODY,
+        naming.KEPT: who.stack_id,
+    }
+
+
+def test_what_was_made_before_it_was_broken_off_is_taken_over(account: Account) -> None:
+    made = Made(account, spec(resource_group=account.group)).whole()
+    ids = {row["tags"][naming.URN]: row["id"] for kind in (NETWORK, COMPUTE) for row in _all(account, kind)}
+    known = dict(ids)
+    pending = [made.urn("machine"), made.urn("address"), "urn:not-made"]
+    known.update(dict.fromkeys(pending, ""))
+    if not account.group:
+        known[made.urn("group")] = f"/subscriptions/{SUBSCRIPTION}/resourceGroups/{made.group}"
+    before = account.snapshot()
+    found = AzureTarget().settle(identity(made.spec), known)
+    assert found == {urn: ids[urn] for urn in pending[:2]}
+    assert account.snapshot() == before
+
+
+def _all(account: Account, namespace: str) -> list[dict[str, Any]]:
+    kinds = [kind for kind in naming.TYPES.values() if not kind.startswith("resources")]
+    paths = {
+        f"{NETWORK}/virtualNetworks",
+        f"{NETWORK}/networkSecurityGroups",
+        f"{NETWORK}/publicIPAddresses",
+        f"{NETWORK}/networkInterfaces",
+        f"{COMPUTE}/disks",
+        f"{COMPUTE}/virtualMachines",
+    }
+    assert len(kinds) == len(paths)
+    rows = [row for path in paths if path.startswith(namespace) for row in account.things(path)]
+    return [row for row in rows if not row["name"].endswith(naming.ROOT_SUFFIX)]
+
+
+def test_what_the_state_cannot_know_is_removed_so_that_it_can_be_made(account: Account) -> None:
+    """A provider that died in a create leaves nothing pending: its engine saw it fail."""
+    made = Made(account, spec(resource_group=account.group)).whole()
+    ids = {row["tags"][naming.URN]: row["id"] for kind in (NETWORK, COMPUTE) for row in _all(account, kind)}
+    if not account.group:
+        ids[made.urn("group")] = f"/subscriptions/{SUBSCRIPTION}/resourceGroups/{made.group}"
+    known = {urn: id_ for urn, id_ in ids.items() if urn != made.urn("machine")}
+    assert AzureTarget().settle(identity(made.spec), known) == {}
+    assert account.things(f"{COMPUTE}/virtualMachines") == []
+    assert [row["name"] for row in account.things(f"{COMPUTE}/disks")] == [f"{made.project}-data"]
+    assert len(account.things(f"{NETWORK}/networkInterfaces")) == 1
+
+
+def test_a_disk_that_the_state_lost_and_that_has_been_used_is_not_removed(azure: Arm) -> None:
+    account = Account(azure)
+    made = Made(account, spec()).whole()
+    known = {made.urn("group"): "known"}
+    with pytest.raises(ResourceError, match="may hold the node's data"):
+        AzureTarget().settle(identity(made.spec), known)
+    assert len(account.things(f"{COMPUTE}/disks")) == 2
+
+
+def outputs(wanted: DeploySpec, machine: str) -> NodeOutputs:
+    known = {"subscription": SUBSCRIPTION, "machine": machine}
+    return node.node_outputs(wanted, "203.0.113.20", {}, naming.facts(wanted, known))
+
+
+def test_it_is_stopped_for_good_and_started_and_tells_what_it_printed(azure: Arm) -> None:
+    account = Account(azure)
+    made = Made(account, spec()).whole()
+    target = AzureTarget()
+    there = outputs(made.spec, account.machine()["properties"]["vmId"])
+    assert target.inspect(there).power in (Power.RUNNING, Power.BROKEN)
+    for _ in range(2):
+        target.stop(there)
+    assert account.power() == "deallocated"
+    assert target.inspect(there).power is Power.STOPPED
+    for _ in range(2):
+        target.start(there)
+    assert account.power() == "running"
+    gone = outputs(made.spec, "another")
+    assert target.inspect(gone).power is Power.GONE
+
+
+def refused(wanted: DeploySpec, error: type[GridupError] = PreflightError) -> str:
+    with pytest.raises(error) as caught:
+        preflight.check(wanted, None)
+    assert caught.value.suggestion
+    return f"{caught.value.message} {caught.value.suggestion}"
+
+
+def test_a_preflight_with_nothing_in_the_way_makes_nothing(azure: Arm) -> None:
+    account = Account(azure)
+    preflight.check(spec(), None)
+    account.as_before()
+    assert {call.method for call in azure.calls if call.action != "token"} == {"GET"}
+
+
+def test_an_unknown_region_or_size_is_refused_with_those_near_it(azure: Arm) -> None:
+    """Case G21."""
+    assert "westeurope" in refused(spec(region="westeuropa"))
+    assert "Standard_D2s_v5" in refused(spec(size="Standard_D2s_v55"))
+    assert "Arm64" in refused(spec(size="Standard_D2ps_v5"))
+    assert "Standard_A1_v2" in refused(spec(size="Standard_A1_v2"))
+
+
+def test_a_quota_that_would_be_exceeded_is_told_before(azure: Arm) -> None:
+    """Case G21."""
+    said = refused(spec(size="Standard_D64s_v5"))
+    assert "needs 64" in said
+    assert "--size" in said
+
+
+def test_a_subscription_that_is_not_registered_is_told_how(azure: Arm) -> None:
+    azure.subscription.providers["Microsoft.Compute"] = "NotRegistered"
+    assert "az provider register --namespace Microsoft.Compute" in refused(spec())
+
+
+def test_a_group_or_subnet_that_is_not_there_is_refused(azure: Arm) -> None:
+    assert "theirs" in refused(spec(resource_group="theirs"))
+    network = f"/subscriptions/{SUBSCRIPTION}/resourceGroups/a/providers/{NETWORK}/virtualNetworks/b"
+    assert "subnet" in refused(spec(subnet_id=f"{network}/subnets/c"))
+
+
+def test_wrong_and_missing_credentials_and_missing_rights_are_told_apart(
+    azure: Arm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Case G14."""
+    azure.rights = ("Microsoft.Compute/*",)
+    assert "Microsoft.Resources/subscriptions/read" in refused(spec(), CredentialsError)
+    azure.rights = None
+    azure.fail(f"{COMPUTE}/skus/read", "ExpiredAuthenticationToken", status=401)
+    assert "expired" in refused(spec(), CredentialsError)
+    azure.interference.clear()
+    monkeypatch.setenv("AZURE_CLIENT_SECRET", "wrong")
+    client.forget()
+    assert "not accepted" in refused(spec(), CredentialsError)
+    for name in ("AZURE_CLIENT_ID", "AZURE_CLIENT_SECRET", "AZURE_TENANT_ID", "ARM_CLIENT_ID"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.setenv("HOME", "/nowhere")
+    client.forget()
+    assert "no Azure credentials" in refused(spec(), CredentialsError)
+    monkeypatch.setenv("AZURE_SUBSCRIPTION_ID", "another")
+
+
+def test_another_subscription_than_the_nodes_is_refused(azure: Arm, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AZURE_SUBSCRIPTION_ID", "11111111-0000-4000-8000-00000000a2e0")
+    wanted = spec()
+    with pytest.raises(CredentialsError, match=SUBSCRIPTION):
+        preflight.check(wanted, outputs(wanted, "x"))
+
+
+def test_a_throttled_call_is_made_again(azure: Arm) -> None:
+    azure.fail("Microsoft.Resources/subscriptions/read", "TooManyRequests", status=429, count=2)
+    preflight.check(spec(), None)
+
+
+def test_a_right_that_only_tells_of_quotas_is_not_needed(azure: Arm) -> None:
+    azure.fail(f"{NETWORK}/locations/usages/read", "AuthorizationFailed", status=403)
+    azure.fail(f"{COMPUTE}/locations/usages/read", "AuthorizationFailed", status=403)
+    preflight.check(spec(), None)
+
+
+def test_what_the_program_declares_is_what_azure_takes_and_stays_as_it_is(account: Account) -> None:
+    made = Parts()
+    wanted = replace(spec(resource_group=account.group), no_node=True)
+    there = made.deploy(wanted)
+    account.one_of_everything()
+    assert account.rules() == OPEN
+    assert made.refresh() == {}
+    target = AzureTarget()
+    seen = target.inspect(there)
+    assert (seen.power, seen.problems, seen.right) == (Power.RUNNING, (), True)
+    group = account.one(f"{NETWORK}/networkSecurityGroups")
+    account.customer.drop(f"{group['id']}/securityRules/staff-22")
+    assert set(made.refresh()) == {"security-group"}
+    assert target.inspect(there).problems == ("the firewall's rule tcp 22 203.0.113.7/32 is gone",)
+    made.destroy()
+    account.as_before()
+    assert target.leftovers(identity(wanted)) == ()
+
+
+def test_nothing_is_left_of_what_no_state_knows(account: Account) -> None:
+    """As with plain `pulumi destroy` after a kill in mid-create: Owner's delete sees to it."""
+    made = Parts()
+    made.deploy(replace(spec(resource_group=account.group), no_node=True))
+    for name in [name for name in made.made if name != "owner"]:
+        del made.made[name]
+    made.destroy()
+    account.as_before()
+
+
+def test_a_kept_disk_is_taken_over_and_the_first_one_goes(account: Account) -> None:
+    first = Parts()
+    first.deploy(replace(spec(resource_group=account.group, keep_data=True, disk_size=100), no_node=True))
+    kept = account.data_disk()
+    for name in [name for name in first.made if name != "owner"]:
+        del first.made[name]
+    first.destroy()
+    second = Parts()
+    second.deploy(replace(spec(resource_group=account.group), no_node=True))
+    account.one_of_everything()
+    taken = account.data_disk()["properties"]
+    assert taken["creationData"]["sourceResourceId"].lower() == kept["id"].lower()
+    assert taken["diskSizeGB"] == 100
+    second.destroy()
+    account.as_before()
+
+
+def test_a_group_that_the_state_lost_is_removed_only_while_it_holds_nothing(azure: Arm) -> None:
+    account, wanted = Account(azure), spec()
+    made = Made(account, wanted)
+    assert AzureTarget().settle(identity(wanted), {}) == {}
+    account.as_before()
+    made = Made(account, wanted).whole()
+    known = {made.urn(name): "known" for name in naming.TYPES if name != "group"}
+    with pytest.raises(ResourceError, match="holds the node"):
+        AzureTarget().settle(identity(wanted), known)
+    assert len(account.things(f"{COMPUTE}/disks")) == 2
+
+
+def test_a_pending_group_is_taken_over(azure: Arm) -> None:
+    account, wanted = Account(azure), spec()
+    made = Made(account, wanted)
+    found = AzureTarget().settle(identity(wanted), {made.urn("group"): ""})
+    assert found == {made.urn("group"): f"/subscriptions/{SUBSCRIPTION}/resourceGroups/{made.group}"}

@@ -1,0 +1,89 @@
+"""The role in docs/azure.md is enough for a node's whole life, and has no action that no part of it takes."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gridup_infra.outputs import NodeOutputs
+from gridup_infra.spec import DeploySpec
+from gridup_infra.targets.azure import AzureTarget, client, preflight
+from gridup_infra.targets.base import Identity
+from support.arm import Arm
+from support.azure_node import NETWORK, REGION, Account
+from support.azure_parts import Parts
+
+REAL = {
+    "microsoft.compute/locations/diskoperations/read",
+    "microsoft.network/locations/operationresults/read",
+}
+"""Where the real Azure has clients ask after operations; ours has them ask at one place."""
+
+DOCS = Path(__file__).parents[2] / "docs" / "azure.md"
+
+
+def role() -> list[str]:
+    block = re.search(r"```json\n(.*?)```", DOCS.read_text(), re.DOTALL)
+    assert block
+    actions: list[str] = json.loads(block[1])["Actions"]
+    return actions
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(client, "POLL_SECONDS", 0.01)
+    client.forget()
+    yield
+    client.forget()
+
+
+def a_life(account: Account, subnet: str = "", **how: Any) -> None:
+    asked = {"region": REGION, "allow_cidr": ("203.0.113.7/32",), "no_node": True, **how}
+    target = AzureTarget()
+    wanted = target.resolve(DeploySpec("Inst", target="azure", subnet_id=subnet, **asked).with_new_id(), None)
+    target.preflight(wanted, None)
+    made = Parts()
+    there: NodeOutputs = made.deploy(wanted)
+    assert target.inspect(there).right
+    assert made.refresh() == {}
+    target.stop(there)
+    target.start(there)
+    target.boot_log(there)
+    preflight.check(replace(wanted, size="Standard_D4s_v5"), there)
+    who = Identity(wanted.stack, wanted.stack_id, wanted.name, "azure", dict(there.facts))
+    known = {f"urn:pulumi:inst::gridup::{typ}::{name}": id_ for name, (typ, id_, *_) in made.made.items()}
+    assert target.settle(who, known) == {}
+    if wanted.keep_data:
+        for name in [name for name in made.made if name != "owner"]:
+            del made.made[name]
+    made.destroy()
+    assert target.leftovers(who) == ()
+
+
+def test_the_role_in_the_docs_is_enough_and_no_more(azure: Arm) -> None:
+    account = Account(azure, "existing")
+    customer = account.customer
+    network = {
+        "addressSpace": {"addressPrefixes": ["10.1.0.0/16"]},
+        "subnets": [{"name": "machines", "properties": {"addressPrefix": "10.1.0.0/24"}}],
+    }
+    path = f"resourceGroups/existing/providers/{NETWORK}/virtualNetworks/lab"
+    made = customer.make(path, {"location": REGION, "properties": network})
+    subnet = f"{made['id']}/subnets/machines"
+    azure.calls.clear()
+    azure.rights = tuple(role())
+    a_life(account, keep_data=True)
+    a_life(account)
+    a_life(account, subnet, resource_group="existing", private=True)
+    taken = {
+        action.lower() for call in azure.calls if call.action not in ("", "token") for action in call.actions
+    }
+    given = {action.lower() for action in role()}
+    assert sorted(given - taken - REAL) == [], "no part of a node's life takes these"
+    assert sorted(taken - given) == []

@@ -1,0 +1,176 @@
+"""A node's host on Azure: the real engine and command line against an ARM of our own."""
+
+from __future__ import annotations
+
+import base64
+import json
+
+import pytest
+
+from support.arm import Arm
+from support.azure_node import CLOUD, COMPUTE, DEPLOY, NETWORK, OPEN, STAFF, Account, deploy
+from support.cli import Cli
+
+pytestmark = pytest.mark.engine
+
+
+@pytest.fixture(params=["", "existing"], ids=["own group", "existing group"])
+def account(request: pytest.FixtureRequest, arm: Arm) -> Account:
+    return Account(arm, request.param)
+
+
+def words(account: Account) -> tuple[str, ...]:
+    return (*DEPLOY, *(("--resource-group", account.group) if account.group else ()))
+
+
+def test_the_life_of_a_host(azure_cli: Cli, account: Account) -> None:
+    cli, arm = azure_cli, account.arm
+    made = cli(*words(account), "--json").ok()
+    account.one_of_everything()
+    assert account.rules() == OPEN
+    machine, disk, address = account.machine(), account.data_disk(), account.address()
+    label = account.one(f"{NETWORK}/publicIPAddresses")["properties"]["dnsSettings"]["fqdn"]
+    assert made.json["address"] == label
+    with arm.world.lock:
+        told = arm.world.get(machine["id"]).hidden["customData"]  # type: ignore[union-attr]
+    assert base64.b64decode(told).startswith(b"#cloud-config\n")
+
+    # Nothing has changed, and all of them say so.
+    assert cli("preview", "--name", "Inst", "--no-node", "--json").ok().json["changes"] == []
+    calls = len(arm.calls)
+    assert "Nothing changed" in cli(*words(account)).ok().err
+    assert not [call for call in arm.calls[calls:] if call.action != "token" and call.method != "GET"]
+    assert cli("refresh", "Inst", "--json").ok().json == {"name": "Inst", "changes": [], "problems": []}
+
+    # A rule that was removed by hand is seen, and put back.
+    group = account.one(f"{NETWORK}/networkSecurityGroups")
+    account.customer.drop(f"{group['id']}/securityRules/staff-22")
+    seen = cli("status", "Inst", "--no-probe", "--json").ok().json[0]
+    assert (seen["state"], seen["problems"]) == ("broken", [f"the firewall's rule tcp 22 {STAFF} is gone"])
+    refreshed = cli("refresh", "Inst", "--json").ok().json
+    assert [row["resource"] for row in refreshed["changes"]] == ["security-group"]
+    changed = json.loads(cli(*words(account), "--json").ok().out)["changes"]
+    assert [row["resource"] for row in changed] == ["security-group"]
+    assert account.rules() == OPEN
+
+    # Who is let in, the disk and the size are changed in place.
+    cli(
+        "deploy", "--name", "Inst", *CLOUD, "--allow-cidr", "10.0.0.0/8", "--web-cidr", "198.51.100.0/24"
+    ).ok()
+    assert account.rules() == {
+        *((port, "10.0.0.0/8") for port in (22, 8888)),
+        *((port, "198.51.100.0/24") for port in (80, 443)),
+    }
+    cli("deploy", "--name", "Inst", *CLOUD, "--size", "Standard_D4s_v5", "--disk-size", "80").ok()
+    account.one_of_everything()
+    after = account.machine()["properties"]
+    assert (after["vmId"], after["hardwareProfile"]["vmSize"]) == (
+        machine["properties"]["vmId"],
+        "Standard_D4s_v5",
+    )
+    grown = account.data_disk()
+    assert grown["properties"]["uniqueId"] == disk["properties"]["uniqueId"]
+    assert grown["properties"]["diskSizeGB"] == 80
+    assert "Nothing changed" in cli("deploy", "--name", "Inst", *CLOUD).ok().err
+
+    # Stopped and started; the address stays. A deploy starts it too.
+    cli("stop", "Inst").ok()
+    assert account.power() == "deallocated"
+    assert cli("status", "Inst", "--no-probe", "--json").ok().json[0]["state"] == "stopped"
+    assert cli("start", "Inst", "--timeout", "1").code == 9
+    account.one_of_everything()
+    cli("stop", "Inst").ok()
+    cli("deploy", "--name", "Inst", *CLOUD).ok()
+    account.one_of_everything()
+    assert account.address() == address
+
+    # Another machine on the same disk.
+    replaced = cli("deploy", "--name", "Inst", *CLOUD, "--new-machine").ok()
+    assert "data disk stays" in replaced.err
+    account.one_of_everything()
+    assert account.machine()["properties"]["vmId"] != machine["properties"]["vmId"]
+    assert account.data_disk()["properties"]["uniqueId"] == disk["properties"]["uniqueId"]
+
+    ended = cli("destroy", "Inst", "--yes").ok()
+    assert '"Inst" is destroyed' in ended.out
+    account.as_before()
+    # And at once again.
+    cli(*words(account)).ok()
+    account.one_of_everything()
+
+
+def test_what_was_removed_elsewhere_is_gone_and_made_anew(azure_cli: Cli, account: Account) -> None:
+    """Case G37."""
+    cli = azure_cli
+    cli(*words(account)).ok()
+    disk = account.data_disk()
+    account.customer.drop(account.machine()["id"])
+    seen = cli("status", "Inst", "--no-probe", "--json").ok().json[0]
+    assert seen["state"] == "gone"
+    cli(*words(account)).ok()
+    account.one_of_everything()
+    assert account.data_disk()["properties"]["uniqueId"] == disk["properties"]["uniqueId"]
+    account.customer.drop(account.machine()["id"])
+    cli("destroy", "Inst", "--yes").ok()
+    account.as_before()
+
+
+def test_a_disk_that_is_kept_is_taken_over_by_the_next_of_that_name(azure_cli: Cli, account: Account) -> None:
+    cli = azure_cli
+    cli(*words(account), "--keep-data", "--disk-size", "100").ok()
+    kept = account.data_disk()
+    ended = cli("destroy", "Inst", "--yes", "--json").ok()
+    assert ended.json["kept"]
+    assert account.things(f"{COMPUTE}/virtualMachines") == []
+    [left] = account.things(f"{COMPUTE}/disks")
+    assert left["id"] == kept["id"]
+    assert left["tags"]["gridup:stack-id"] == "kept"
+    cli(*words(account)).ok()
+    account.one_of_everything()
+    taken = account.data_disk()
+    assert taken["properties"]["creationData"]["sourceResourceId"].lower() == kept["id"].lower()
+    assert taken["properties"]["diskSizeGB"] == 100
+    cli("destroy", "Inst", "--yes").ok()
+    account.as_before()
+
+
+def test_a_size_that_is_sold_out_is_told_in_one_line_and_all_of_it_goes(azure_cli: Cli, arm: Arm) -> None:
+    """Case G21."""
+    account = Account(arm)
+    arm.fail(
+        "Microsoft.Compute/virtualMachines/write",
+        "SkuNotAvailable",
+        "The requested VM size for resource is currently not available in location 'westeurope'.",
+        status=409,
+    )
+    ended = azure_cli(*DEPLOY)
+    assert ended.code == 4
+    assert "Traceback" not in ended.err
+    for word in ("Standard_D2s_v5", "westeurope", "--size", "--region", "SkuNotAvailable"):
+        assert word in ended.err, ended.err
+    azure_cli("destroy", "Inst", "--yes").ok()
+    account.as_before()
+
+
+def test_nothing_is_made_without_credentials(azure_cli: Cli, arm: Arm) -> None:
+    """Case G14."""
+    account = Account(arm)
+    ended = azure_cli(*DEPLOY, env={"AZURE_CLIENT_SECRET": "wrong"})
+    assert (ended.code, "Traceback" in ended.err) == (3, False)
+    account.as_before()
+    assert azure_cli("status", "--json").ok().json == []
+
+
+def test_two_colleagues_nodes_of_one_name_do_not_touch_each_other(
+    azure_cli: Cli, arm: Arm, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    home = tmp_path_factory.mktemp("colleague") / "home"
+    home.mkdir(mode=0o700)
+    (home / "engine").symlink_to((azure_cli.home / "engine").resolve())
+    colleague = Cli(home, dict(azure_cli.environment))
+    deploy(colleague)
+    theirs = Account(arm)
+    deploy(azure_cli)
+    azure_cli("destroy", "Inst", "--yes").ok()
+    theirs.as_before()
+    colleague("destroy", "Inst", "--yes").ok()
