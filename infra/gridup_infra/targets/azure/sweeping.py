@@ -141,7 +141,8 @@ def settle(arm: Arm, props: Mapping[str, Any], known: Mapping[str, str]) -> dict
 
 def _may_hold_data(disk: Thing) -> bool:
     """Whether a disk ever was at a machine: Azure notes when that last changed."""
-    return bool(disk.get("managedBy") or (disk.get("properties") or {}).get("lastOwnershipUpdateTime"))
+    # REST spells it with a capital, unlike all else.
+    return bool(disk.get("managedBy") or (disk.get("properties") or {}).get("LastOwnershipUpdateTime"))
 
 
 def _remove_root_disks(arm: Arm, props: Mapping[str, Any]) -> None:
