@@ -12,6 +12,7 @@ from gridup_infra.errors import ResourceError, UsageError
 from gridup_infra.outputs import NodeOutputs
 from gridup_infra.spec import DeploySpec
 from gridup_infra.targets.base import LOG_LINES, Capability, Target, WayIn, check_tag
+from gridup_node.services import Audience, openings
 from gridup_node.vm import user_data
 
 GLANCE_SECONDS = 8.0
@@ -95,6 +96,18 @@ class MachineTarget(Target):
             return VmWayIn(outputs, self.secret, GLANCE_SECONDS).boot_state().done
         except (ResourceError, TimeoutError):
             return False
+
+
+def let_in(spec: DeploySpec) -> str:
+    """Whom a machine's firewall lets in, and to which ports; for the summary."""
+    who = {
+        Audience.WEB: ", ".join(spec.web_cidr) or "everybody",
+        Audience.STAFF: ", ".join(spec.allow_cidr) or "nobody",
+    }
+    ports = {
+        audience: ", ".join(str(port) for port, its in openings() if its is audience) for audience in who
+    }
+    return "open to " + "; to ".join(f"{who[audience]}: {ports[audience]}" for audience in who)
 
 
 def _public_key(line: str) -> str:

@@ -12,8 +12,7 @@ from gridup_infra.errors import GridupError, ResourceError, UsageError
 from gridup_infra.outputs import NodeOutputs
 from gridup_infra.spec import DeploySpec
 from gridup_infra.targets.base import Capability, Finding, Identity, Inspection
-from gridup_infra.vm.target import MachineTarget
-from gridup_node.services import Audience, openings
+from gridup_infra.vm.target import MachineTarget, let_in
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -96,13 +95,6 @@ class AzureTarget(MachineTarget):
         size, disk = spec.size or naming.DEFAULT_SIZE, spec.disk_size or naming.DEFAULT_DISK
         network = f"in the subnet {spec.subnet_id}" if spec.subnet_id else "with a network of its own"
         address = "no public address" if spec.private else "a public address"
-        who = {
-            Audience.WEB: ", ".join(spec.web_cidr) or "everybody",
-            Audience.STAFF: ", ".join(spec.allow_cidr) or "nobody",
-        }
-        ports = {
-            audience: ", ".join(str(port) for port, its in openings() if its is audience) for audience in who
-        }
         group = (
             f"in the resource group {spec.resource_group}, which is not Gridup's"
             if spec.resource_group
@@ -112,7 +104,7 @@ class AzureTarget(MachineTarget):
             group,
             f"a {size} VM in {region} {network}, {address}",
             f"an encrypted data disk of {disk} GB: data, secrets, keys",
-            "open to " + "; to ".join(f"{who[audience]}: {ports[audience]}" for audience in who),
+            let_in(spec),
         )
 
     def inspect(self, outputs: NodeOutputs) -> Inspection:
