@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from support import language_host
-from support.aws_node import DEPLOY, Account, deploy, killed
-from support.breaking import interrupt, locks
+from support.aws_node import DEPLOY, Account, deploy
+from support.breaking import interrupt, killed, locks
 from support.cli import Cli
 from support.containers import stack_id
 from support.moto_rig import ONE_OF_EACH, Moto

@@ -10,9 +10,8 @@ import pytest
 
 from support import language_host
 from support.arm import Arm
-from support.aws_node import killed
 from support.azure_node import COMPUTE, DEPLOY, NETWORK, Account
-from support.breaking import interrupt, locks
+from support.breaking import interrupt, killed, locks
 from support.cli import Cli
 from support.plain_pulumi import Plain
 

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import json
-import subprocess
-from collections.abc import Sequence
 from typing import Any
 
 from gridup_infra.targets.aws import kinds, tags
-from support import breaking
-from support.breaking import providers_of
 from support.checkpoints import checkpoint_path
 from support.cli import Cli, Ended
-from support.moto_rig import ONE_OF_EACH, REGION, Held, Moto
+from support.moto_rig import ONE_OF_EACH, REGION, Moto
 
 CLOUD = ("--cloud", "aws", "--no-node", "--no-wait", "--yes")
 STAFF = "203.0.113.7/32"
@@ -87,25 +83,3 @@ def node(cli: Cli, stack: str = "inst") -> dict[str, Any]:
     outputs = next(row["outputs"] for row in resources if row["type"] == "pulumi:pulumi:Stack")
     exported: dict[str, Any] = json.loads(outputs["node"])
     return exported
-
-
-def killed(run: subprocess.Popen[str], held: Sequence[Held], how: str) -> None:
-    """Kill a run once AWS has accepted all that is held, before the answers arrive.
-
-    Args:
-        how: `engine` kills the command line and the engine, `all` the providers too, `provider` these alone.
-    """
-    for one in held:
-        one.wait(run)
-    if how == "provider":
-        for process in providers_of(run):
-            process.kill()
-        out, err = run.communicate(timeout=120)
-        assert run.returncode not in (0, None), (out, err)
-        assert "Traceback" not in err, err
-    else:
-        left = breaking.kill_run(run, providers=how == "all")
-        # A provider that outlives its engine would go on making what no state knows of.
-        breaking.all_end(left)
-    for one in held:
-        one.drop()

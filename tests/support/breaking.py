@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import psutil
 
+from support import holding
 from support.cli import Cli
 from support.local_node import eventually
 
@@ -71,6 +72,28 @@ def kill_run(run: subprocess.Popen[str], *, providers: bool) -> list[psutil.Proc
         process.kill()
     run.communicate()
     return [process for process in children if process != engine]
+
+
+def killed(run: subprocess.Popen[str], held: Sequence[holding.Held], how: str) -> None:
+    """Kill a run once a cloud has accepted all that is held, before the answers arrive.
+
+    Args:
+        how: `engine` kills the command line and the engine, `all` the providers too, `provider` these alone.
+    """
+    for one in held:
+        one.wait(run)
+    if how == "provider":
+        for process in providers_of(run):
+            process.kill()
+        out, err = run.communicate(timeout=120)
+        assert run.returncode not in (0, None), (out, err)
+        assert "Traceback" not in err, err
+    else:
+        left = kill_run(run, providers=how == "all")
+        # A provider that outlives its engine would go on making what no state knows of.
+        all_end(left)
+    for one in held:
+        one.drop()
 
 
 def interrupt(run: subprocess.Popen[str]) -> None:
