@@ -20,6 +20,7 @@ from gridup_infra.vm.node import MACHINE
 from gridup_node import services
 from gridup_node.services import Audience, Proof, Service, openings
 from gridup_node.vm.user_data import HEADER
+from support.declaring import declared
 
 SUBSCRIPTION = "00000000-1111-2222-3333-444444444444"
 SUBNET_ID = (
@@ -88,19 +89,11 @@ Declare = Callable[[DeploySpec], tuple[Declared, NodeOutputs]]
 def declare(monkeypatch: pytest.MonkeyPatch) -> Declare:
     monkeypatch.setenv("AZURE_SUBSCRIPTION_ID", SUBSCRIPTION)
 
-    def declared(wanted: DeploySpec) -> tuple[Declared, NodeOutputs]:
+    def run(wanted: DeploySpec) -> tuple[Declared, NodeOutputs]:
         mocks = Declared()
-        pulumi.runtime.set_mocks(mocks, project="gridup", stack=wanted.stack, preview=False)
-        found: list[NodeOutputs] = []
+        return mocks, declared(mocks, lambda: resources.build(wanted), wanted.stack)
 
-        @pulumi.runtime.test
-        def run() -> pulumi.Output[Any]:
-            return resources.build(wanted).apply(found.append)
-
-        run()
-        return mocks, found[0]
-
-    return declared
+    return run
 
 
 def test_one_of_each_and_all_of_it_in_a_group_of_its_own(declare: Declare) -> None:

@@ -35,6 +35,7 @@ from gridup_node.services import (
     programs,
     service,
 )
+from support.declaring import declared
 
 CATALOG = Service(
     name="catalog",
@@ -410,22 +411,15 @@ def test_a_new_service_is_declared_on_docker(one_row_more: None) -> None:
     spec = DeploySpec(
         name="Inst", target="docker", stack_id="0123456789abcdef", bind="127.0.0.1", host="unix:///x"
     )
-    declared = Declared()
-    pulumi.runtime.set_mocks(declared, project="gridup", stack="inst", preview=False)
-
-    @pulumi.runtime.test
-    def declare() -> pulumi.Output[Any]:
-        return resources.build(spec).apply(lambda node: found.append(node))
-
-    found: list[NodeOutputs] = []
-    declare()
+    mocks = Declared()
+    made: NodeOutputs = declared(mocks, lambda: resources.build(spec), "inst")
     others = {"owner", "image", "network", "volume"}
-    assert set(declared.inputs) == others | {row.name for row in programs(TABLE)}
-    metrics = declared.inputs["metrics"]
+    assert set(mocks.inputs) == others | {row.name for row in programs(TABLE)}
+    metrics = mocks.inputs["metrics"]
     assert (metrics["command"], metrics["port"], metrics["published"]) == (["metrics"], 9100, 9101)
     assert json.loads(metrics["environment"]["GRIDUP_NODE"]) == {"name": "Inst"}
     assert (metrics["volume"], metrics["stop_seconds"]) == ("the-data", 3)
     assert metrics["urn"] == "urn:pulumi:inst::gridup::pulumi-python:dynamic/gridup-docker:Container::metrics"
-    assert (declared.inputs["catalog"]["published"], declared.inputs["catalog"]["port"]) == (0, 7070)
-    assert found[0].ports["metrics"] == 9101
-    assert set(json.loads(found[0].facts["configs"])) == {row.name for row in programs(TABLE)}
+    assert (mocks.inputs["catalog"]["published"], mocks.inputs["catalog"]["port"]) == (0, 7070)
+    assert made.ports["metrics"] == 9101
+    assert set(json.loads(made.facts["configs"])) == {row.name for row in programs(TABLE)}

@@ -32,6 +32,7 @@ from gridup_node import services
 from gridup_node.vm import first_boot
 from gridup_node.vm.release import Plan, Release
 from gridup_node.vm.user_data import LIMIT, document, user_data
+from support.declaring import declared
 
 OWN = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHEqQrwX+uyY52PLpPQ4uZA9s1YZ+hqp0f9ra4Tu6M8H gridup"
 ADAS = OWN.replace("gridup", "ada")
@@ -626,21 +627,19 @@ class TestDeclare:
             return {}
 
     def declared(self, spec: DeploySpec, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, Any, Any]:
-        mocks, exports, found = self.Declared(), {}, []
-        pulumi.runtime.set_mocks(mocks, project="gridup", stack="my-lab-2", preview=False)
+        mocks, exports = self.Declared(), {}
         monkeypatch.setattr(pulumi, "export", lambda name, value: exports.update({name: value}))
 
-        @pulumi.runtime.test
         def declare() -> Any:
             common = {"stack": spec.stack, "stack_id": spec.stack_id}
             key = resources.ManagementKey("management-key", common)
             after = pulumi.Output.from_input
             made = resources.declare(spec, key, after("i-1"), after(IP), [key])
             secret = exports["management-key"]
-            return pulumi.Output.all(made, secret.is_secret()).apply(found.append)
+            return pulumi.Output.all(made, secret.is_secret())
 
-        declare()
-        return mocks.inputs, found[0][0], found[0][1]
+        made, secret = declared(mocks, declare, spec.stack)
+        return mocks.inputs, made, secret
 
     def test_host_and_node_follow_the_key(self, monkeypatch: pytest.MonkeyPatch) -> None:
         inputs, made, secret = self.declared(SPEC, monkeypatch)

@@ -19,6 +19,7 @@ from support.arm import SUBSCRIPTION, Arm
 from support.azure_native import kinds
 from support.azure_native.server import Provider
 from support.azure_native.values import plain
+from support.declaring import declared
 from support.provider_caller import Caller
 
 SUBNET = (
@@ -76,8 +77,7 @@ def run(azure: Arm) -> Run:
         wanted = DeploySpec("Inst", target="azure", stack_id="0123456789abcdef", **{**asked, **how})
         spec = AzureTarget().resolve(wanted, None)
         engine = Engine()
-        pulumi.runtime.set_mocks(engine, project="gridup", stack=spec.stack, preview=False)
-        pulumi.runtime.test(lambda: resources.build(spec))()
+        declared(engine, lambda: resources.build(spec), spec.stack)
         return engine
 
     return ran

@@ -13,6 +13,7 @@ from gridup_infra.vm.resources import ManagementKeyProvider
 from support.arm import SUBSCRIPTION
 from support.azure_native.server import Provider
 from support.azure_native.values import plain
+from support.declaring import declared
 from support.provider_caller import Caller
 
 OURS = {
@@ -56,15 +57,8 @@ class Parts(pulumi.runtime.Mocks):
 
     def deploy(self, spec: DeploySpec) -> NodeOutputs:
         """Run the program."""
-        pulumi.runtime.set_mocks(self, project="gridup", stack=spec.stack, preview=False)
-        found: list[NodeOutputs] = []
-
-        @pulumi.runtime.test
-        def run() -> pulumi.Output[Any]:
-            return resources.build(spec).apply(found.append)
-
-        run()
-        return found[0]
+        made: NodeOutputs = declared(self, lambda: resources.build(spec), spec.stack)
+        return made
 
     def refresh(self) -> dict[str, list[str]]:
         """What of Azure's own is not as it was laid down, by name."""

@@ -25,6 +25,9 @@ UID = 10001
 MOUNT = "/var/lib/gridup"
 """Where the data disk is mounted."""
 
+MOUNT_UNIT = "var-lib-gridup.mount"
+"""systemd's name for that, by `systemd-escape --path --suffix=mount`."""
+
 COMMAND_SECONDS = 120.0
 
 

@@ -22,7 +22,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from gridup_node.vm.host import MODULES
-from gridup_node.vm.machine import CONFIG, PROGRAM, UID, UNIT, USER
+from gridup_node.vm.machine import CONFIG, MOUNT_UNIT, PROGRAM, UID, UNIT, USER
 
 LIMIT = 16384
 """Bytes of user-data that EC2 takes, before its API's base64. Azure takes 64 KB."""
@@ -30,11 +30,12 @@ LIMIT = 16384
 HEADER = "#cloud-config\n"
 """Its first line; without it cloud-init ignores the whole document."""
 
+# Its own mount: systemd's, which checks the file system first, comes before ours at a later boot.
 SERVICE = f"""\
 [Unit]
 Description=Gridup container host
 Wants=network-online.target
-After=network-online.target
+After=network-online.target {MOUNT_UNIT}
 
 [Service]
 Type=oneshot
