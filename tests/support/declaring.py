@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pulumi
@@ -12,13 +13,21 @@ import pulumi
 def declared(mocks: pulumi.runtime.Mocks, program: Callable[[], Any], stack: str) -> Any:
     """What `program` comes to, an output's value too, once all that it declared was made by `mocks`."""
     found: list[Any] = []
-    # Pulumi makes one where there is none, and leaves it to be found unclosed in the middle of a later test.
-    loop = asyncio.new_event_loop()
-    asyncio.set_event_loop(loop)
+    loops: list[asyncio.AbstractEventLoop] = []
+
+    def with_a_loop() -> None:
+        # Pulumi makes one in each thread that has none, and leaves it to be found unclosed in a later test.
+        loops.append(asyncio.new_event_loop())
+        asyncio.set_event_loop(loops[-1])
+
+    with_a_loop()
     try:
-        pulumi.runtime.set_mocks(mocks, project="gridup", stack=stack, preview=False)
-        pulumi.runtime.test(lambda: pulumi.Output.from_input(program()).apply(found.append))()
+        with ThreadPoolExecutor(initializer=with_a_loop) as threads:
+            loops[0].set_default_executor(threads)
+            pulumi.runtime.set_mocks(mocks, project="gridup", stack=stack, preview=False)
+            pulumi.runtime.test(lambda: pulumi.Output.from_input(program()).apply(found.append))()
     finally:
         asyncio.set_event_loop(None)
-        loop.close()
+        for loop in loops:
+            loop.close()
     return found[0]
