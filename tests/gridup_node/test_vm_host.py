@@ -17,7 +17,7 @@ from gridup_node.vm.machine import LOG, STATE, Config, Failed, Machine
 
 CONFIG = Config(("/dev/disk/by-id/*vol1", "/dev/disk/by-id/*vol2"), disk_seconds=10)
 UUID = "11111111-2222-3333-4444-555555555555"
-LINE = f"UUID={UUID} /var/lib/gridup ext4 defaults,nofail,nodev,nosuid,x-systemd.device-timeout=60s 0 2\n"
+LINE = f"UUID={UUID} /var/lib/gridup ext4 defaults,nofail,nodev,nosuid,x-systemd.device-timeout=20s 0 2\n"
 
 
 class Fake(Machine):

@@ -206,9 +206,9 @@ def fstab_with(text: str, uuid: str) -> str:
     """A file system table in which `MOUNT` is the file system `uuid`; all other lines stay as they are.
 
     `nofail` lets a machine whose disk is gone come up as far as ssh. Docker then does not start, see
-    `lay_docker`.
+    `lay_docker`. Our own program, which comes after systemd's attempt, waits for a late disk for longer.
     """
-    line = f"UUID={uuid} {MOUNT} ext4 defaults,nofail,nodev,nosuid,x-systemd.device-timeout=60s 0 2"
+    line = f"UUID={uuid} {MOUNT} ext4 defaults,nofail,nodev,nosuid,x-systemd.device-timeout=20s 0 2"
     rows = text.splitlines()
     kept = [row for row in rows if row.lstrip().startswith("#") or MOUNT not in row.split()[1:2]]
     if line in rows and len(kept) == len(rows) - 1:
