@@ -12,13 +12,16 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import psutil
-from pulumi.dynamic import ConfigureRequest, DiffResult, ResourceProvider
+import pulumi
+from pulumi.dynamic import ConfigureRequest, DiffResult, Resource, ResourceProvider
+from pulumi.runtime.rpc import UNKNOWN
 
 from gridup_infra.errors import GridupError
 from gridup_infra.processes import end_descendants, wait_until
+from gridup_infra.spec import PROJECT
 
 Properties = dict[str, Any]
 Made = TypeVar("Made")
@@ -35,7 +38,13 @@ class FailedError(Exception):
 
 
 class Provider(ResourceProvider):
-    """A provider whose inputs stand in its outputs as they were when last applied."""
+    """A provider whose inputs stand in its outputs as they were when last applied.
+
+    Attributes:
+        tells: outputs that are no inputs.
+    """
+
+    tells: ClassVar[tuple[str, ...]] = ()
 
     # Nothing in it is secret, and an encrypted one would differ at every run.
     serialize_as_secret_always = False
@@ -48,11 +57,59 @@ class Provider(ResourceProvider):
         return DiffResult(changes=bool(changed_inputs(olds, news) or olds.get(DRIFT)))
 
 
+class CloudProvider(Provider):
+    """A provider that knows which inputs matter, and leaves at an update what it told before.
+
+    Attributes:
+        ignored: inputs whose change changes nothing that is there.
+    """
+
+    ignored: ClassVar[frozenset[str]] = frozenset()
+
+    def diff(self, _id: str, olds: Properties, news: Properties) -> DiffResult:
+        return DiffResult(changes=bool(self.changed(olds, news) or olds.get(DRIFT)))
+
+    def changed(self, olds: Properties, news: Properties) -> list[str]:
+        """The inputs that matter and differ; one that a preview can't know yet is not among them."""
+        known = {key: value for key, value in news.items() if not _unknown(value)}
+        return [
+            key for key in changed_inputs(olds, known) if key not in self.ignored and key not in self.tells
+        ]
+
+    def kept(self, olds: Properties) -> Properties:
+        """What an update leaves as it was told."""
+        return {key: olds.get(key) for key in self.tells}
+
+
+class Marked(Resource, module="gridup", name="Marked"):
+    """A resource whose URN is among its inputs: its provider puts it on what it makes.
+
+    Attributes:
+        made_by: its provider.
+    """
+
+    made_by: ClassVar[type[Provider]]
+
+    def __init__(self, name: str, props: Properties, opts: pulumi.ResourceOptions | None = None) -> None:
+        # What is told is declared as an input that has no value yet.
+        told = dict.fromkeys(self.made_by.tells)
+        urn = f"urn:pulumi:{pulumi.get_stack()}::{PROJECT}::pulumi-python:{self._resource_type_name}::{name}"
+        super().__init__(self.made_by(), name, {**props, **told, "urn": urn}, opts)
+
+
 def changed_inputs(olds: Mapping[str, Any], news: Mapping[str, Any]) -> list[str]:
     """The inputs that differ from those last applied."""
     return sorted(
         key for key in news if not key.startswith("__") and plain(news[key]) != plain(olds.get(key))
     )
+
+
+def _unknown(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return any(map(_unknown, value.values()))
+    if isinstance(value, (list, tuple)):
+        return any(map(_unknown, value))
+    return bool(value == UNKNOWN)
 
 
 def plain(value: Any) -> Any:

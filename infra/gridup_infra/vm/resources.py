@@ -11,13 +11,22 @@ from functools import partial
 from typing import Any, cast
 
 import pulumi
-from pulumi.dynamic import CreateResult, DiffResult, ReadResult, Resource, ResourceProvider, UpdateResult
+from pulumi.dynamic import CreateResult, DiffResult, ReadResult, UpdateResult
 
 from gridup_infra.errors import GridupError
 from gridup_infra.outputs import MANAGEMENT_KEY
 from gridup_infra.progress import tell
-from gridup_infra.spec import PROJECT, DeploySpec
-from gridup_infra.targets.dynamic import DRIFT, Properties, Provider, changed_inputs, guarded, plain
+from gridup_infra.spec import DeploySpec
+from gridup_infra.targets.dynamic import (
+    DRIFT,
+    CloudProvider,
+    Marked,
+    Properties,
+    Provider,
+    changed_inputs,
+    guarded,
+    plain,
+)
 from gridup_infra.vm import booting, keys
 from gridup_infra.vm.bundle import releasing
 from gridup_infra.vm.plan import plan, version_of
@@ -36,8 +45,10 @@ LEAVE_SECONDS = 5.0
 """For a delete to get in. The machine may be gone, and is about to go in any case."""
 
 
-class ManagementKeyProvider(Provider):
+class ManagementKeyProvider(CloudProvider):
     """The key pair that the deployer enters with; the same for the stack's whole life."""
+
+    tells = ("private_key", "public_key")
 
     def create(self, props: Properties) -> CreateResult:
         def create() -> CreateResult:
@@ -48,17 +59,14 @@ class ManagementKeyProvider(Provider):
 
         return guarded(create)
 
-    def diff(self, _id: str, olds: Properties, news: Properties) -> DiffResult:
-        changed = [key for key in changed_inputs(olds, news) if key not in ("private_key", "public_key")]
-        return DiffResult(changes=bool(changed))
-
     def update(self, _id: str, olds: Properties, news: Properties) -> UpdateResult:
-        kept = {key: olds[key] for key in ("private_key", "public_key")}
-        return UpdateResult({**plain(news), **kept})
+        return UpdateResult({**plain(news), **self.kept(olds)})
 
 
 class HostProvider(Provider):
     """A machine's first boot, waited for; its host key is pinned at first contact."""
+
+    tells = ("host_key",)
 
     def create(self, props: Properties) -> CreateResult:
         def create() -> CreateResult:
@@ -68,7 +76,7 @@ class HostProvider(Provider):
         return guarded(create)
 
     def diff(self, _id: str, olds: Properties, news: Properties) -> DiffResult:
-        changed = [key for key in changed_inputs(olds, news) if key != "host_key"]
+        changed = [key for key in changed_inputs(olds, news) if key not in self.tells]
         # Another machine has another host key: what was pinned must not be asked of it.
         return DiffResult(changes=bool(changed), replaces=[key for key in changed if key == "machine"])
 
@@ -83,11 +91,13 @@ class HostProvider(Provider):
 class NodeProvider(Provider):
     """The node's bundle on its machine."""
 
+    tells = ("ca", "release")
+
     def create(self, props: Properties) -> CreateResult:
         return guarded(lambda: CreateResult(props["stack_id"], self._apply(props)))
 
     def diff(self, _id: str, olds: Properties, news: Properties) -> DiffResult:
-        changed = [key for key in changed_inputs(olds, news) if key not in ("ca", "release")]
+        changed = [key for key in changed_inputs(olds, news) if key not in self.tells]
         return DiffResult(changes=bool(changed or olds.get(DRIFT)))
 
     def update(self, _id: str, _olds: Properties, news: Properties) -> UpdateResult:
@@ -129,51 +139,34 @@ def _door(props: Properties, host_key: str | None = None) -> Door:
     return Door(props["address"], props["private_key"], pinned or "")
 
 
-class _Marked(Resource, module=MODULE, name="Marked"):
-    """A resource that knows its own URN, as every resource of a stack does."""
-
-    def __init__(
-        self,
-        provider: ResourceProvider,
-        kind: str,
-        name: str,
-        props: Properties,
-        opts: pulumi.ResourceOptions | None = None,
-    ) -> None:
-        urn = f"urn:pulumi:{pulumi.get_stack()}::{PROJECT}::pulumi-python:dynamic/{MODULE}:{kind}::{name}"
-        super().__init__(provider, name, {**props, "urn": urn}, opts)
-
-
-class ManagementKey(_Marked, module=MODULE, name="ManagementKey"):
+class ManagementKey(Marked, module=MODULE, name="ManagementKey"):
     """The deployer's key pair."""
+
+    made_by = ManagementKeyProvider
 
     public_key: pulumi.Output[str]
     private_key: pulumi.Output[str]
 
     def __init__(self, name: str, props: Properties, opts: pulumi.ResourceOptions | None = None) -> None:
         secret = pulumi.ResourceOptions(additional_secret_outputs=["private_key"])
-        opts = pulumi.ResourceOptions.merge(opts, secret)
-        made = {**props, "public_key": None, "private_key": None}
-        super().__init__(ManagementKeyProvider(), "ManagementKey", name, made, opts)
+        super().__init__(name, props, pulumi.ResourceOptions.merge(opts, secret))
 
 
-class Host(_Marked, module=MODULE, name="Host"):
+class Host(Marked, module=MODULE, name="Host"):
     """A machine that has become a container host."""
+
+    made_by = HostProvider
 
     host_key: pulumi.Output[str]
 
-    def __init__(self, name: str, props: Properties, opts: pulumi.ResourceOptions | None = None) -> None:
-        super().__init__(HostProvider(), "Host", name, {**props, "host_key": None}, opts)
 
-
-class Node(_Marked, module=MODULE, name="Node"):
+class Node(Marked, module=MODULE, name="Node"):
     """The node on it."""
+
+    made_by = NodeProvider
 
     ca: pulumi.Output[str]
     release: pulumi.Output[str]
-
-    def __init__(self, name: str, props: Properties, opts: pulumi.ResourceOptions | None = None) -> None:
-        super().__init__(NodeProvider(), "Node", name, {**props, "ca": None, "release": None}, opts)
 
 
 def declare(

@@ -6,14 +6,13 @@ zone has moved it (see `instances`). All else is found by its id.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any, ClassVar
 
 from pulumi.dynamic import CreateResult, DiffResult, ReadResult, UpdateResult
-from pulumi.runtime.rpc import UNKNOWN
 
 from gridup_infra.progress import tell
 from gridup_infra.targets.aws import (
@@ -32,21 +31,17 @@ from gridup_infra.targets.aws import (
 )
 from gridup_infra.targets.aws.client import Cloud
 from gridup_infra.targets.aws.kinds import Kind, Thing
-from gridup_infra.targets.dynamic import DRIFT, Properties, Provider, changed_inputs, guarded, plain
+from gridup_infra.targets.dynamic import DRIFT, CloudProvider, Properties, guarded, plain
 from gridup_node.vm.user_data import Host, user_data
 
 
-class AwsProvider(Provider):
+class AwsProvider(CloudProvider):
     """What all of them share.
 
     Attributes:
-        tells: outputs that are no inputs.
-        ignored: inputs whose change changes nothing that is there.
         replacing: inputs whose change makes another one, for which the former must go first.
     """
 
-    tells: ClassVar[tuple[str, ...]] = ()
-    ignored: ClassVar[frozenset[str]] = frozenset()
     replacing: ClassVar[frozenset[str]] = frozenset()
     delete_first: ClassVar[bool] = True
 
@@ -57,25 +52,6 @@ class AwsProvider(Provider):
             replaces=[key for key in changed if key in self.replacing | {"region"}],
             delete_before_replace=self.delete_first,
         )
-
-    def changed(self, olds: Properties, news: Properties) -> list[str]:
-        """The inputs that matter and differ; one that a preview can't know yet is not among them."""
-        known = {key: value for key, value in news.items() if not _unknown(value)}
-        return [
-            key for key in changed_inputs(olds, known) if key not in self.ignored and key not in self.tells
-        ]
-
-    def kept(self, olds: Properties) -> Properties:
-        """What an update leaves as it was told."""
-        return {key: olds.get(key) for key in self.tells}
-
-
-def _unknown(value: Any) -> bool:
-    if isinstance(value, Mapping):
-        return any(map(_unknown, value.values()))
-    if isinstance(value, (list, tuple)):
-        return any(map(_unknown, value))
-    return bool(value == UNKNOWN)
 
 
 def _cloud(props: Properties) -> AbstractContextManager[Cloud]:

@@ -13,32 +13,15 @@ from functools import partial
 from typing import Any
 
 import pulumi
-from pulumi.dynamic import Resource
 
 from gridup_infra.outputs import NodeOutputs
 from gridup_infra.spec import DeploySpec
 from gridup_infra.targets.aws import firewall, naming, providers
-from gridup_infra.targets.dynamic import Properties
+from gridup_infra.targets.dynamic import Marked, Properties
 from gridup_infra.vm import node as machine_node
 from gridup_infra.vm.resources import ManagementKey, declare
 
 MODULE = "gridup-aws"
-
-
-class _Marked(Resource, module=MODULE, name="Marked"):
-    """A resource whose URN is among its inputs: every provider puts it on what it makes."""
-
-    def __init__(
-        self,
-        provider: providers.AwsProvider,
-        kind: str,
-        name: str,
-        props: Properties,
-        opts: pulumi.ResourceOptions | None = None,
-    ) -> None:
-        # What it tells, declared as an input that has no value yet.
-        told = dict.fromkeys(provider.tells)
-        super().__init__(provider, name, {**props, **told, "urn": urn(kind, name)}, opts)
 
 
 def urn(kind: str, name: str) -> str:
@@ -46,17 +29,18 @@ def urn(kind: str, name: str) -> str:
     return naming.urn(pulumi.get_stack(), kind, name)
 
 
-class Owner(_Marked, module=MODULE, name="Owner"):
+class Owner(Marked, module=MODULE, name="Owner"):
     """Marks the stack in its account and region."""
+
+    made_by = providers.OwnerProvider
 
     account: pulumi.Output[str]
 
-    def __init__(self, name: str, props: Properties, opts: pulumi.ResourceOptions | None = None) -> None:
-        super().__init__(providers.OwnerProvider(), "Owner", name, props, opts)
 
-
-class Place(_Marked, module=MODULE, name="Place"):
+class Place(Marked, module=MODULE, name="Place"):
     """The zone and the image."""
+
+    made_by = providers.PlaceProvider
 
     zones: pulumi.Output[list[str]]
     every_zone: pulumi.Output[list[str]]
@@ -64,98 +48,85 @@ class Place(_Marked, module=MODULE, name="Place"):
     architecture: pulumi.Output[str]
     vpc: pulumi.Output[str]
 
-    def __init__(self, name: str, props: Properties, opts: pulumi.ResourceOptions | None = None) -> None:
-        super().__init__(providers.PlaceProvider(), "Place", name, props, opts)
 
-
-class Vpc(_Marked, module=MODULE, name="Vpc"):
+class Vpc(Marked, module=MODULE, name="Vpc"):
     """The stack's own network."""
+
+    made_by = providers.VpcProvider
 
     vpc: pulumi.Output[str]
 
-    def __init__(self, name: str, props: Properties, opts: pulumi.ResourceOptions | None = None) -> None:
-        super().__init__(providers.VpcProvider(), "Vpc", name, props, opts)
 
-
-class Subnet(_Marked, module=MODULE, name="Subnet"):
+class Subnet(Marked, module=MODULE, name="Subnet"):
     """Its part of a zone."""
+
+    made_by = providers.SubnetProvider
 
     subnet: pulumi.Output[str]
 
-    def __init__(self, name: str, props: Properties, opts: pulumi.ResourceOptions | None = None) -> None:
-        super().__init__(providers.SubnetProvider(), "Subnet", name, props, opts)
 
-
-class InternetGateway(_Marked, module=MODULE, name="InternetGateway"):
+class InternetGateway(Marked, module=MODULE, name="InternetGateway"):
     """Its way out."""
+
+    made_by = providers.GatewayProvider
 
     gateway: pulumi.Output[str]
 
-    def __init__(self, name: str, props: Properties, opts: pulumi.ResourceOptions | None = None) -> None:
-        super().__init__(providers.GatewayProvider(), "InternetGateway", name, props, opts)
 
-
-class RouteTable(_Marked, module=MODULE, name="RouteTable"):
+class RouteTable(Marked, module=MODULE, name="RouteTable"):
     """The route to the way out."""
+
+    made_by = providers.RouteTableProvider
 
     table: pulumi.Output[str]
 
-    def __init__(self, name: str, props: Properties, opts: pulumi.ResourceOptions | None = None) -> None:
-        super().__init__(providers.RouteTableProvider(), "RouteTable", name, props, opts)
 
-
-class SecurityGroup(_Marked, module=MODULE, name="SecurityGroup"):
+class SecurityGroup(Marked, module=MODULE, name="SecurityGroup"):
     """Who is let in."""
+
+    made_by = providers.SecurityGroupProvider
 
     group: pulumi.Output[str]
 
-    def __init__(self, name: str, props: Properties, opts: pulumi.ResourceOptions | None = None) -> None:
-        super().__init__(providers.SecurityGroupProvider(), "SecurityGroup", name, props, opts)
 
-
-class KeyPair(_Marked, module=MODULE, name="KeyPair"):
+class KeyPair(Marked, module=MODULE, name="KeyPair"):
     """The deployer's public key, where EC2 knows it."""
 
-    def __init__(self, name: str, props: Properties, opts: pulumi.ResourceOptions | None = None) -> None:
-        super().__init__(providers.KeyPairProvider(), "KeyPair", name, props, opts)
+    made_by = providers.KeyPairProvider
 
 
-class Address(_Marked, module=MODULE, name="Address"):
+class Address(Marked, module=MODULE, name="Address"):
     """The public address."""
+
+    made_by = providers.AddressProvider
 
     allocation: pulumi.Output[str]
     address: pulumi.Output[str]
 
-    def __init__(self, name: str, props: Properties, opts: pulumi.ResourceOptions | None = None) -> None:
-        super().__init__(providers.AddressProvider(), "Address", name, props, opts)
 
-
-class Volume(_Marked, module=MODULE, name="Volume"):
+class Volume(Marked, module=MODULE, name="Volume"):
     """The disk with the node's data."""
+
+    made_by = providers.VolumeProvider
 
     volume: pulumi.Output[str]
 
-    def __init__(self, name: str, props: Properties, opts: pulumi.ResourceOptions | None = None) -> None:
-        super().__init__(providers.VolumeProvider(), "Volume", name, props, opts)
 
-
-class Instance(_Marked, module=MODULE, name="Instance"):
+class Instance(Marked, module=MODULE, name="Instance"):
     """The machine."""
+
+    made_by = providers.InstanceProvider
 
     instance: pulumi.Output[str]
     zone: pulumi.Output[str]
     private_address: pulumi.Output[str]
     disk: pulumi.Output[str]
 
-    def __init__(self, name: str, props: Properties, opts: pulumi.ResourceOptions | None = None) -> None:
-        super().__init__(providers.InstanceProvider(), "Instance", name, props, opts)
 
-
-class Attachment(_Marked, module=MODULE, name="Attachment"):
+class Attachment(Marked, module=MODULE, name="Attachment"):
     """Disk and address at the machine."""
 
-    def __init__(self, name: str, props: Properties, opts: pulumi.ResourceOptions | None = None) -> None:
-        super().__init__(providers.AttachmentProvider(), "Attachment", name, props, opts)
+    made_by = providers.AttachmentProvider
 
 
 def build(spec: DeploySpec) -> pulumi.Output[NodeOutputs]:

@@ -6,45 +6,18 @@ All else is made by Pulumi's azure-native.
 from __future__ import annotations
 
 import base64
-from typing import Any, ClassVar
+from typing import Any
 
-from pulumi.dynamic import CreateResult, DiffResult, ReadResult, UpdateResult
-from pulumi.runtime.rpc import UNKNOWN
+from pulumi.dynamic import CreateResult, ReadResult, UpdateResult
 
 from gridup_infra.errors import CredentialsError
 from gridup_infra.targets.azure import client, keeping, machines, sweeping
 from gridup_infra.targets.base import Power
-from gridup_infra.targets.dynamic import DRIFT, Properties, Provider, changed_inputs, guarded, plain
+from gridup_infra.targets.dynamic import DRIFT, CloudProvider, Properties, guarded, plain
 from gridup_node.vm.user_data import Host, user_data
 
 
-class AzureProvider(Provider):
-    """What all of them share.
-
-    Attributes:
-        tells: outputs that are no inputs.
-        ignored: inputs whose change changes nothing that is there.
-    """
-
-    tells: ClassVar[tuple[str, ...]] = ()
-    ignored: ClassVar[frozenset[str]] = frozenset()
-
-    def diff(self, _id: str, olds: Properties, news: Properties) -> DiffResult:
-        return DiffResult(changes=bool(self.changed(olds, news) or olds.get(DRIFT)))
-
-    def changed(self, olds: Properties, news: Properties) -> list[str]:
-        """The inputs that matter and differ; one that a preview can't know yet is not among them."""
-        known = {key: value for key, value in news.items() if value != UNKNOWN}
-        return [
-            key for key in changed_inputs(olds, known) if key not in self.ignored and key not in self.tells
-        ]
-
-    def kept(self, olds: Properties) -> Properties:
-        """What an update leaves as it was told."""
-        return {key: olds.get(key) for key in self.tells}
-
-
-class OwnerProvider(AzureProvider):
+class OwnerProvider(CloudProvider):
     """The stack's mark; see the first lines of `resources`."""
 
     tells = ("subscription",)
@@ -112,7 +85,7 @@ def same_subscription(had: str, configured: str) -> None:
         )
 
 
-class ToldProvider(AzureProvider):
+class ToldProvider(CloudProvider):
     """What the VM is told at its first boot. Azure can't change it, so neither does a later deploy, unless
     it makes another VM."""
 
@@ -136,7 +109,7 @@ class ToldProvider(AzureProvider):
         return {**plain(props), "custom_data": base64.b64encode(user_data(Host(**host))).decode()}
 
 
-class KeptProvider(AzureProvider):
+class KeptProvider(CloudProvider):
     """Which kept disk the node takes over: looked for once in its life."""
 
     tells = ("source", "size")
@@ -153,7 +126,7 @@ class KeptProvider(AzureProvider):
         return UpdateResult({**plain(news), **self.kept(olds)})
 
 
-class TakenProvider(AzureProvider):
+class TakenProvider(CloudProvider):
     """That what was taken over is not there twice."""
 
     def create(self, props: Properties) -> CreateResult:
@@ -169,7 +142,7 @@ class TakenProvider(AzureProvider):
         return UpdateResult(plain(news))
 
 
-class RunningProvider(AzureProvider):
+class RunningProvider(CloudProvider):
     """That the VM runs: a deploy starts one that was stopped."""
 
     def create(self, props: Properties) -> CreateResult:

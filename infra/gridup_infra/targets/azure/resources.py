@@ -15,12 +15,11 @@ from functools import partial
 from typing import Any
 
 import pulumi
-from pulumi.dynamic import Resource
 
 from gridup_infra.outputs import NodeOutputs
 from gridup_infra.spec import DeploySpec
 from gridup_infra.targets.azure import client, firewall, naming, providers
-from gridup_infra.targets.dynamic import Properties
+from gridup_infra.targets.dynamic import Marked
 from gridup_infra.vm import node as machine_node
 from gridup_infra.vm.resources import ManagementKey, declare
 from gridup_node.vm.machine import USER
@@ -30,62 +29,41 @@ MODULE = "gridup-azure"
 TIMEOUT = pulumi.CustomTimeouts(create="30m", update="30m", delete="30m")
 
 
-class _Marked(Resource, module=MODULE, name="Marked"):
-    """A resource whose URN is among its inputs."""
-
-    def __init__(
-        self,
-        provider: providers.AzureProvider,
-        kind: str,
-        name: str,
-        props: Properties,
-        opts: pulumi.ResourceOptions | None = None,
-    ) -> None:
-        told = dict.fromkeys(provider.tells)
-        urn = naming.urn(pulumi.get_stack(), kind, name)
-        super().__init__(provider, name, {**props, **told, "urn": urn}, opts)
-
-
-class Owner(_Marked, module=MODULE, name="Owner"):
+class Owner(Marked, module=MODULE, name="Owner"):
     """Marks the stack in its subscription."""
+
+    made_by = providers.OwnerProvider
 
     subscription: pulumi.Output[str]
 
-    def __init__(self, name: str, props: Properties, opts: pulumi.ResourceOptions | None = None) -> None:
-        super().__init__(providers.OwnerProvider(), "Owner", name, props, opts)
 
-
-class Told(_Marked, module=MODULE, name="Told"):
+class Told(Marked, module=MODULE, name="Told"):
     """What the VM is told."""
+
+    made_by = providers.ToldProvider
 
     custom_data: pulumi.Output[str]
 
-    def __init__(self, name: str, props: Properties, opts: pulumi.ResourceOptions | None = None) -> None:
-        super().__init__(providers.ToldProvider(), "Told", name, props, opts)
 
-
-class Kept(_Marked, module=MODULE, name="Kept"):
+class Kept(Marked, module=MODULE, name="Kept"):
     """The data disk that an earlier node of this name has left."""
+
+    made_by = providers.KeptProvider
 
     source: pulumi.Output[str]
     size: pulumi.Output[int]
 
-    def __init__(self, name: str, props: Properties, opts: pulumi.ResourceOptions | None = None) -> None:
-        super().__init__(providers.KeptProvider(), "Kept", name, props, opts)
 
-
-class Taken(_Marked, module=MODULE, name="Taken"):
+class Taken(Marked, module=MODULE, name="Taken"):
     """That it was taken over."""
 
-    def __init__(self, name: str, props: Properties, opts: pulumi.ResourceOptions | None = None) -> None:
-        super().__init__(providers.TakenProvider(), "Taken", name, props, opts)
+    made_by = providers.TakenProvider
 
 
-class Running(_Marked, module=MODULE, name="Running"):
+class Running(Marked, module=MODULE, name="Running"):
     """That the VM runs."""
 
-    def __init__(self, name: str, props: Properties, opts: pulumi.ResourceOptions | None = None) -> None:
-        super().__init__(providers.RunningProvider(), "Running", name, props, opts)
+    made_by = providers.RunningProvider
 
 
 class _Declared:

@@ -11,13 +11,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pulumi
-from pulumi.dynamic import CreateResult, ReadResult, Resource, ResourceProvider, UpdateResult
+from pulumi.dynamic import CreateResult, ReadResult, UpdateResult
 
 from gridup_infra.progress import tell
-from gridup_infra.spec import PROJECT, DeploySpec
+from gridup_infra.spec import DeploySpec
 from gridup_infra.targets.docker import choosing, images, marks, nodes, running, sweeping, volumes
 from gridup_infra.targets.docker.client import connected, daemon_id, same_daemon
-from gridup_infra.targets.dynamic import DRIFT, Properties, Provider, guarded, plain
+from gridup_infra.targets.dynamic import DRIFT, Marked, Properties, Provider, guarded, plain
 from gridup_node import catalog
 from gridup_node.containers import Container as Part
 from gridup_node.containers import containers
@@ -31,6 +31,8 @@ MODULE = "gridup-docker"
 
 class OwnerProvider(Provider):
     """The stack's mark on the daemon; see the module's first lines."""
+
+    tells = ("daemon",)
 
     def create(self, props: Properties) -> CreateResult:
         def create() -> CreateResult:
@@ -73,6 +75,8 @@ class OwnerProvider(Provider):
 class ImageProvider(Provider):
     """The node's image with the stack's marks on it."""
 
+    tells = ("image_id",)
+
     def create(self, props: Properties) -> CreateResult:
         return guarded(lambda: CreateResult(props["project"], self._ensure(props)))
 
@@ -103,6 +107,8 @@ class ImageProvider(Provider):
 
 class NetworkProvider(Provider):
     """The node's private network, and the ports that it is reached at."""
+
+    tells = ("ports",)
 
     def create(self, props: Properties) -> CreateResult:
         return guarded(lambda: CreateResult(props["project"], self._ensure(props, {})))
@@ -139,6 +145,8 @@ class NetworkProvider(Provider):
 class VolumeProvider(Provider):
     """The node's data. Its delete leaves it to the next node of this name where that is wanted."""
 
+    tells = ("volume",)
+
     def create(self, props: Properties) -> CreateResult:
         return guarded(lambda: CreateResult(props["project"], self._ensure(props)))
 
@@ -170,6 +178,8 @@ class VolumeProvider(Provider):
 
 class ContainerProvider(Provider):
     """One program of the node in its container."""
+
+    tells = ("config",)
 
     def create(self, props: Properties) -> CreateResult:
         return guarded(lambda: CreateResult(running.name_of(props), self._converge(props)))
@@ -209,62 +219,42 @@ def _left_to_owner(client: docker.DockerClient, props: Properties) -> bool:
     return bool(marks.containers(client, props["stack_id"]))
 
 
-class _Marked(Resource, module=MODULE, name="Marked"):
-    """A resource whose URN is among its inputs: every provider puts it on what it makes."""
-
-    def __init__(
-        self,
-        provider: ResourceProvider,
-        kind: str,
-        name: str,
-        props: Properties,
-        opts: pulumi.ResourceOptions | None = None,
-    ) -> None:
-        urn = f"urn:pulumi:{pulumi.get_stack()}::{PROJECT}::pulumi-python:dynamic/{MODULE}:{kind}::{name}"
-        super().__init__(provider, name, {**props, "urn": urn}, opts)
-
-
-class Owner(_Marked, module=MODULE, name="Owner"):
+class Owner(Marked, module=MODULE, name="Owner"):
     """Marks the stack on the daemon."""
+
+    made_by = OwnerProvider
 
     daemon: pulumi.Output[str]
 
-    def __init__(self, name: str, props: Properties, opts: pulumi.ResourceOptions | None = None) -> None:
-        super().__init__(OwnerProvider(), "Owner", name, {**props, "daemon": None}, opts)
 
-
-class Image(_Marked, module=MODULE, name="Image"):
+class Image(Marked, module=MODULE, name="Image"):
     """The node's image."""
 
-    def __init__(self, name: str, props: Properties, opts: pulumi.ResourceOptions | None = None) -> None:
-        super().__init__(ImageProvider(), "Image", name, {**props, "image_id": None}, opts)
+    made_by = ImageProvider
 
 
-class Network(_Marked, module=MODULE, name="Network"):
+class Network(Marked, module=MODULE, name="Network"):
     """The node's network."""
+
+    made_by = NetworkProvider
 
     ports: pulumi.Output[dict[str, Any]]
 
-    def __init__(self, name: str, props: Properties, opts: pulumi.ResourceOptions | None = None) -> None:
-        super().__init__(NetworkProvider(), "Network", name, {**props, "ports": None}, opts)
 
-
-class Volume(_Marked, module=MODULE, name="Volume"):
+class Volume(Marked, module=MODULE, name="Volume"):
     """The node's data."""
+
+    made_by = VolumeProvider
 
     volume: pulumi.Output[str]
 
-    def __init__(self, name: str, props: Properties, opts: pulumi.ResourceOptions | None = None) -> None:
-        super().__init__(VolumeProvider(), "Volume", name, {**props, "volume": None}, opts)
 
-
-class Container(_Marked, module=MODULE, name="Container"):
+class Container(Marked, module=MODULE, name="Container"):
     """A program's container."""
 
-    config: pulumi.Output[str]
+    made_by = ContainerProvider
 
-    def __init__(self, name: str, props: Properties, opts: pulumi.ResourceOptions | None = None) -> None:
-        super().__init__(ContainerProvider(), "Container", name, {**props, "config": None}, opts)
+    config: pulumi.Output[str]
 
 
 def build(spec: DeploySpec) -> pulumi.Output[Any]:
