@@ -22,6 +22,7 @@ from typing import Any
 import psutil
 
 from bench_aws import bench_aws
+from bench_azure import bench_azure
 from bench_docker import bench_docker
 from bench_kit import (
     QUIET,
@@ -182,6 +183,7 @@ GROUPS: dict[str, Callable[[Bench, bool], dict[str, Any]]] = {
     "local": bench_local,
     "docker": lambda bench, _full: bench_docker(bench),
     "aws": lambda bench, _full: bench_aws(bench),
+    "azure": lambda bench, _full: bench_azure(bench),
 }
 
 

@@ -155,7 +155,7 @@ def test_the_ca_is_its_owners_alone_and_the_same_after_a_restart(runtime: Path, 
 
 def test_a_name_gets_its_certificate_by_acme(runtime: Path, cache: Path, tmp_path: Path) -> None:
     here = next(ADDRESSES)
-    with pebble(cache, tmp_path, address=here, http=HTTP, https=HTTPS) as authority:
+    with pebble(cache, tmp_path, find=lambda _: here, http=HTTP, https=HTTPS) as authority:
         tls = Tls(NAME, True, "ops@inst.example", authority.url, authority.ca.read_text())
         with front(runtime, tmp_path, here, tls) as made:
 

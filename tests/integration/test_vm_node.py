@@ -32,7 +32,7 @@ from support.docker_rig import BOOTSTRAP_SECONDS, base_archive
 from support.local_node import HER, HERS, client
 from support.pebble_rig import pebble
 from support.registry import publish
-from support.vm_network import must
+from support.vm_network import GATEWAY, must
 from support.vm_rig import Machine, Rig
 
 pytestmark = [pytest.mark.engine, pytest.mark.node, pytest.mark.vm]
@@ -320,14 +320,14 @@ def test_a_published_image_is_pulled_by_its_digest(inst: Inst) -> None:
 
 
 def test_a_domain_name_gets_its_certificate_by_acme_in_place(inst: Inst, cache: Path, tmp_path: Path) -> None:
-    here = inst.machine.run("ip", "route", "show", "default").split()[2]
-    with pebble(cache, tmp_path, address=inst.machine.address, http=80, https=443, host=here) as authority:
+    address = inst.machine.address
+    with pebble(cache, tmp_path, find=lambda _: address, http=80, https=443, host=GATEWAY) as authority:
         env = {"GRIDUP_ACME_URL": authority.url, "GRIDUP_ACME_CA": str(authority.ca)}
         # Nobody here knows the name, so that its rows could not be proven.
         inst.cli("deploy", "--name", "Inst", "--domain-name", DOMAIN, "--no-wait", env=env).ok()
         ca = tmp_path / "told.pem"
         ca.write_text(inst.cli("outputs", "Inst", "--ca").ok().out)
-        where = ["--resolve", f"{DOMAIN}:443:{inst.machine.address}", "--noproxy", "*"]
+        where = ["--resolve", f"{DOMAIN}:443:{address}", "--noproxy", "*"]
         fetch = ["curl", "--silent", "--show-error", "--cacert", str(ca), *where, f"https://{DOMAIN}/login"]
         served = wait_until(lambda: "Gridup portal" in run(fetch, timeout=20).stdout, timeout=60, every=1)
         assert served, inst.machine.run("docker", "logs", "--tail=20", "gridup-proxy")

@@ -1,12 +1,21 @@
-"""EC2 as the hypervisor asks it: which instances there are, what each is told, and which volumes it has."""
+"""EC2 as the hypervisor asks it: which instances there are, what each is told, and which volumes it has.
+
+And as the story of a node on a cloud does.
+"""
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
-from support.hypervisor import Power, Wanted
+from gridup_infra.targets.aws import kinds
+from support.cli import Cli
+from support.hypervisor import Hypervisor, Power, Wanted
+from support.moto_rig import CONSOLE, Moto
 
 POWERS = {
     "pending": Power.ON,
@@ -37,6 +46,9 @@ class AwsCloud:
         reservations = self._ec2.describe_instances()["Reservations"]
         return [self._wanted(row, addresses) for group in reservations for row in group["Instances"]]
 
+    def printed(self, identity: str, text: str) -> None:
+        """moto has a text of its own for all consoles."""
+
     def _wanted(self, row: dict[str, Any], addresses: dict[str, str]) -> Wanted:
         identity = row["InstanceId"]
         power = POWERS[row["State"]["Name"]]
@@ -60,3 +72,54 @@ class AwsCloud:
 def by_id(volume: str) -> str:
     """udev's name for an EBS volume: NVMe controllers tell its id as their serial number."""
     return f"/dev/disk/by-id/nvme-Amazon_Elastic_Block_Store_{volume.replace('-', '')}"
+
+
+OFF = ("StopInstances", "TerminateInstances")
+
+
+class AwsTenancy:
+    """See `support.tenancy.Tenancy`."""
+
+    words = ("--cloud", "aws")
+    # The node's own, as there is no name.
+    issuer = "Caddy Local Authority"
+    boot_log = CONSOLE
+
+    def __init__(self, moto: Moto) -> None:
+        self.moto = moto
+        self.machines = AwsCloud(moto.client())
+        self.secrets = (moto.environment["AWS_SECRET_ACCESS_KEY"],)
+
+    def cli(self, home: Path) -> Cli:
+        return Cli(home, dict(self.moto.environment))
+
+    def obey(self, hypervisor: Hypervisor) -> None:
+        self.moto.proxy.after = lambda action: hypervisor.settle() if action in OFF else None
+
+    def user_data(self, identity: str) -> bytes:
+        return self.moto.things().user_data(identity)
+
+    def address(self) -> str:
+        return str(self.moto.things().one(kinds.ADDRESS)["PublicIp"])
+
+    def name(self) -> str:
+        return self.address()
+
+    def said(self) -> str:
+        return json.dumps([dict(call.params) for call in self.moto.proxy.calls])
+
+    def marked(self) -> Sequence[str]:
+        return [title for title, _ in self.moto.things().marked()]
+
+    def stop(self, identity: str) -> None:
+        self.moto.client().stop_instances(InstanceIds=[identity])
+
+    def delete(self, identity: str) -> None:
+        self.moto.client().terminate_instances(InstanceIds=[identity])
+
+
+@contextmanager
+def aws_tenancy(folder: Path, _cache: Path) -> Iterator[AwsTenancy]:
+    """On a moto's server of its own."""
+    with Moto(folder) as moto:
+        yield AwsTenancy(moto)

@@ -35,10 +35,15 @@ class Ended:
 
 @dataclass
 class Cli:
-    """`gridup` with one GRIDUP_HOME; no terminal, unless a test gives it one."""
+    """`gridup` with one GRIDUP_HOME; no terminal, unless a test gives it one.
+
+    Attributes:
+        around: a program that starts it, with its arguments: for who must see this machine otherwise.
+    """
 
     home: Path
     environment: dict[str, str] = field(default_factory=dict)
+    around: tuple[str, ...] = ()
 
     def env(self, extra: Mapping[str, str] | None = None) -> dict[str, str]:
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("GRIDUP_", "PULUMI_"))}
@@ -63,7 +68,7 @@ class Cli:
         timeout: float = LONGEST,
     ) -> Ended:
         ended = subprocess.run(
-            [*self.argv, *words],
+            [*self.around, *self.argv, *words],
             env=self.env(env),
             input=stdin,
             stdin=subprocess.DEVNULL if stdin is None else None,
@@ -77,7 +82,7 @@ class Cli:
     def start(self, *words: str, env: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
         """The same, under way; in a process group of its own."""
         return subprocess.Popen(
-            [*self.argv, *words],
+            [*self.around, *self.argv, *words],
             env=self.env(env),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

@@ -57,6 +57,10 @@ class Cloud(Protocol):
         """Every machine there is or was."""
         ...
 
+    def printed(self, identity: str, text: str) -> None:
+        """Take what a machine has written to its console so far."""
+        ...
+
 
 @dataclass
 class Booted:
@@ -121,6 +125,8 @@ class Hypervisor:
         with self.lock:
             for one in self._cloud.wanted():
                 self._bring(one)
+            for booted in self.booted.values():
+                self._cloud.printed(booted.identity, booted.machine.console)
 
     def reboot(self) -> None:
         """Restart the one machine from within."""

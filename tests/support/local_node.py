@@ -116,7 +116,7 @@ def client(
     }
     pinned = dict.fromkeys(("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE"), str(trusted)) if trusted else {}
     ended = subprocess.run(
-        [str(runtime / "bin" / "python"), str(SCRIPTS / script)],
+        [*cli.around, str(runtime / "bin" / "python"), str(SCRIPTS / script)],
         env={**os.environ, **pinned},
         input=json.dumps(told),
         capture_output=True,

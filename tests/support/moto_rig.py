@@ -43,6 +43,9 @@ ACCOUNT = "123456789012"
 
 REGION = "eu-west-1"
 
+CONSOLE = "Linux version 2.6.16-xenU"
+"""Stands in what moto has every machine print, whatever it did."""
+
 NEWEST = {"x86_64": "ami-0d13a0000000000a2", "arm64": "ami-0d13b0000000000b2"}
 """By architecture, the image that a new machine must have."""
 

@@ -16,7 +16,7 @@ import struct
 import subprocess
 import threading
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,6 +33,8 @@ MODULE = "github.com/letsencrypt/pebble/v2/cmd/pebble"
 VERSION = "v2.10.1"
 
 BUILD_SECONDS = 600.0
+
+LOOPBACK, EVERY = "127.0.0.1", "0.0.0.0"
 
 
 @dataclass(frozen=True)
@@ -52,22 +54,24 @@ class Pebble:
 
 @contextlib.contextmanager
 def pebble(
-    cache: Path, folder: Path, *, address: str, http: int, https: int, host: str = "127.0.0.1"
+    cache: Path, folder: Path, *, find: Callable[[str], str], http: int, https: int, host: str = ""
 ) -> Iterator[Pebble]:
     """Run one. Skips the test where it can't be had.
 
     Args:
-        address: where every name leads to.
+        find: tells the address that a name leads to; empty where there is no such name.
         http, https: the ports there that it comes to, where a public authority comes to 80 and 443.
-        host: the address that it listens on.
+        host: this machine's address as whoever asks for certificates sees it, which need not be there yet;
+            with none it listens on the loopback alone.
     """
     program = _program(cache)
-    certificate = self_signed(folder, f"IP:{host}")
-    listen, manage = free_port(host), free_port(host)
+    certificate = self_signed(folder, ",".join(f"IP:{one}" for one in (LOOPBACK, host) if one))
+    bound = EVERY if host else LOOPBACK
+    listen, manage = free_port(bound), free_port()
     config = folder / "pebble.json"
     own = {
-        "listenAddress": f"{host}:{listen}",
-        "managementListenAddress": f"{host}:{manage}",
+        "listenAddress": f"{bound}:{listen}",
+        "managementListenAddress": f"{LOOPBACK}:{manage}",
         "certificate": str(certificate.cert),
         "privateKey": str(folder / "key.pem"),
         "httpPort": http,
@@ -77,7 +81,7 @@ def pebble(
     }
     config.write_text(json.dumps({"pebble": own}))
     log = folder / "pebble.log"
-    with _names(address) as name_server, log.open("wb") as output:
+    with _names(find) as name_server, log.open("wb") as output:
         process = subprocess.Popen(
             [str(program), "-config", str(config), "-dnsserver", name_server],
             # Without the first it takes its time; the second has it refuse some good nonces, as may happen.
@@ -88,12 +92,13 @@ def pebble(
             start_new_session=True,
         )
         try:
-            url = f"https://{host}:{listen}/dir"
             trusted = ssl.create_default_context(cafile=str(certificate.cert))
-            assert wait_until(lambda: bool(_get(url, trusted)), timeout=20), log.read_text()
+            there = f"https://{LOOPBACK}:{listen}/dir"
+            assert wait_until(lambda: bool(_get(there, trusted)), timeout=20), log.read_text()
+            root = _get(f"https://{LOOPBACK}:{manage}/roots/0", trusted)
             ca = folder / "acme.pem"
-            ca.write_bytes(certificate.cert.read_bytes() + _get(f"https://{host}:{manage}/roots/0", trusted))
-            yield Pebble(url, ca, log)
+            ca.write_bytes(certificate.cert.read_bytes() + root)
+            yield Pebble(f"https://{host or LOOPBACK}:{listen}/dir", ca, log)
         finally:
             process.kill()
             process.wait()
@@ -132,19 +137,22 @@ def _get(url: str, trusted: ssl.SSLContext) -> bytes:
 
 
 @contextlib.contextmanager
-def _names(address: str) -> Iterator[str]:
-    """A name server (RFC 1035, over TCP) for which every name has one IPv4 address, and nothing else."""
+def _names(find: Callable[[str], str]) -> Iterator[str]:
+    """A name server (RFC 1035, over TCP) for which a name has one IPv4 address or none, and nothing else."""
 
     class Handler(socketserver.StreamRequestHandler):
         def handle(self) -> None:
             while length := self.rfile.read(2):
                 asked = self.rfile.read(int.from_bytes(length, "big"))
-                end = 12
-                while asked[end]:
-                    end += asked[end] + 1
+                end, labels = 12, []
+                while size := asked[end]:
+                    labels.append(asked[end + 1 : end + 1 + size].decode())
+                    end += size + 1
                 question = asked[12 : end + 5]
-                known = question[-4:-2] == b"\0\1"
-                found = b"\xc0\x0c" + struct.pack("!HHIH", 1, 1, 1, 4) + socket.inet_aton(address)
+                # Any case will do, and the authority mixes them.
+                address = find(".".join(labels).lower()) if question[-4:-2] == b"\0\1" else ""
+                known = bool(address)
+                found = b"\xc0\x0c" + struct.pack("!HHIH", 1, 1, 1, 4) + socket.inet_aton(address or EVERY)
                 head = asked[:2] + struct.pack("!HHHHH", 0x8580, 1, int(known), 0, 0)
                 answer = head + question + found * known
                 self.wfile.write(len(answer).to_bytes(2, "big") + answer)

@@ -10,6 +10,7 @@ import threading
 import time
 import uuid
 from collections import Counter
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,7 @@ class Arm:
         rights: the actions that the customer may do, `*` for any part of one; None is all.
         retry_after: seconds that its answers tell clients to wait before they ask again.
         page: how many rows a page of a listing has.
+        after: called with the action of a request that was taken, before anybody is told.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -79,6 +81,7 @@ class Arm:
         self.rights: tuple[str, ...] | None = None
         self.retry_after = 0
         self.page = 100
+        self.after: Callable[[str], None] = lambda _action: None
         self.world = World()
         self.tokens = Tokens(PRINCIPAL)
         self.subscription = Subscription(
@@ -246,6 +249,7 @@ class _Handler(BaseHTTPRequestHandler):
         time.sleep(arm.delay)
         try:
             answer = arm.handle(request, call)
+            arm.after(call["action"])
         except ArmError as error:
             call["code"], call["refusal"] = error.code, error.refusal
             answer = Answer(error.status, error.body(), dict(error.headers))

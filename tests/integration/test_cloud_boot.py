@@ -1,8 +1,8 @@
-"""`gridup deploy --cloud aws` to its end, on machines that really boot.
+"""`gridup deploy --cloud …` to its end on each cloud, on machines that really boot.
 
-AWS is moto's server. What it is told to run is booted by a hypervisor of the tests', with exactly the
+The cloud is an emulator. What it is told to run is booted by a hypervisor of the tests', with exactly the
 user-data that the API holds; nothing of this repository is mounted there, and of images there is but the one
-that the node's own is built from, under its public name.
+that the node's own is built from, under its public name. All that is one cloud's alone is its `Tenancy`.
 """
 
 from __future__ import annotations
@@ -17,26 +17,28 @@ from typing import Any
 
 import pytest
 
-from gridup_infra.targets.aws import kinds
+from gridup_infra.processes import run
 from gridup_node.image import BASE_IMAGE
 from gridup_node.vm.docker import NODE
-from support.aws_cloud import AwsCloud
+from support.argvs import Argvs
+from support.aws_cloud import aws_tenancy
+from support.azure_cloud import azure_tenancy
 from support.cli import REPOSITORY, Cli
 from support.containers import another_version
 from support.docker_rig import base_archive
 from support.hypervisor import Hypervisor
 from support.local_node import HER, HERS, client
-from support.moto_rig import Moto
+from support.tenancy import Tenancy
 from support.vm_network import must
 from support.vm_rig import Machine, Rig
 
 pytestmark = [pytest.mark.engine, pytest.mark.node, pytest.mark.vm]
 
-DEPLOY = ("deploy", "--name", "Inst", "--cloud", "aws", "--allow-cidr", "0.0.0.0/0", "--timeout", "600")
+TENANCIES = {"aws": aws_tenancy, "azure": azure_tenancy}
+
+OPTIONS = ("--allow-cidr", "0.0.0.0/0", "--timeout", "600")
 
 DATA = {"datasets": ["Census"], "data": 600_000.0, "users": [HER, "admin@example.org"]}
-
-OFF = ("StopInstances", "TerminateInstances")
 
 PASSWORD = "S3cret!x9Qz"
 
@@ -51,34 +53,46 @@ if __name__ == "__main__":
 
 @dataclass
 class Cloud:
-    """An account whose machines boot, and a command line that is its customer."""
+    """Where machines boot, and a command line that is its customer.
 
-    moto: Moto
+    Attributes:
+        said: what the first deploy wrote.
+        argvs: what all processes were started with meanwhile.
+    """
+
+    tenancy: Tenancy
     hypervisor: Hypervisor
     cli: Cli
     said: str = ""
-    """What the first deploy wrote."""
+    argvs: frozenset[str] = frozenset()
 
     @property
     def machine(self) -> Machine:
         return self.hypervisor.only().machine
 
+    def words(self, name: str = "Inst") -> tuple[str, ...]:
+        """Of a deploy."""
+        return ("deploy", "--name", name, *self.tenancy.words, *OPTIONS)
 
-@pytest.fixture(scope="module")
+
+@pytest.fixture(scope="module", params=TENANCIES)
 def cloud(
-    tmp_path_factory: pytest.TempPathFactory, cache: Path, engine: Path, vm_rig: Rig
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    cache: Path,
+    engine: Path,
+    vm_rig: Rig,
 ) -> Iterator[Cloud]:
     home = tmp_path_factory.mktemp("home")
     home.chmod(0o700)
     (home / "engine").symlink_to(cache / "engine")
     archive, changes = base_archive(cache)
-    with Moto(tmp_path_factory.mktemp("moto")) as moto:
-        cli = Cli(home, dict(moto.environment))
-        aws = AwsCloud(moto.client())
-        with Hypervisor(vm_rig, aws, lambda machine: lay_base(machine, archive, changes)) as hypervisor:
-            # moto says at once that a machine is off; a cloud says so when it is.
-            moto.proxy.after = lambda action: hypervisor.settle() if action in OFF else None
-            yield Cloud(moto, hypervisor, cli)
+    with TENANCIES[request.param](tmp_path_factory.mktemp(request.param), cache) as tenancy:
+        cli = tenancy.cli(home)
+        prepare = lambda machine: lay_base(machine, archive, changes)  # noqa: E731
+        with Hypervisor(vm_rig, tenancy.machines, prepare) as hypervisor:
+            tenancy.obey(hypervisor)
+            yield Cloud(tenancy, hypervisor, cli)
             cli.destroy_all()
 
 
@@ -101,12 +115,13 @@ def inst(cloud: Cloud, tmp_path_factory: pytest.TempPathFactory) -> Cloud:
     password = tmp_path_factory.mktemp("password") / "password"
     password.write_text(PASSWORD)
     began = time.monotonic()
-    ended = cloud.cli(*DEPLOY, "--admin-password-file", str(password), timeout=1200)
+    with Argvs() as seen:
+        ended = cloud.cli(*cloud.words(), "--admin-password-file", str(password), timeout=1200)
     cloud.hypervisor.check()
     assert ended.code == 0, f"{ended.err}\n{console(cloud)}"
     print(f"deploy: {time.monotonic() - began:.0f} s\n{ended.err}\n{ended.out}")
     all_green(ended.out)
-    cloud.said = ended.out + ended.err
+    cloud.said, cloud.argvs = ended.out + ended.err, frozenset(seen.lines)
     return cloud
 
 
@@ -127,32 +142,43 @@ def ca_of(cloud: Cloud, folder: Path) -> Path:
 
 def test_the_machine_was_told_what_the_api_holds_and_nothing_else(inst: Cloud) -> None:
     booted = inst.hypervisor.only()
-    held = inst.moto.things().user_data(booted.identity)
+    held = inst.tenancy.user_data(booted.identity)
     assert hashlib.sha256(held).hexdigest() == booted.sent
     assert booted.machine.read("/var/lib/cloud/instance/user-data.txt") == held
     mounts = booted.machine.run("cat", "/proc/self/mountinfo")
     assert str(REPOSITORY) not in mounts
-    assert inst.moto.things().one(kinds.ADDRESS)["PublicIp"] == booted.machine.address
-    assert inst.cli("outputs", "Inst", "--json").ok().json["address"] == booted.machine.address
+    assert inst.tenancy.address() == booted.machine.address
+    assert inst.cli("outputs", "Inst", "--json").ok().json["address"] == inst.tenancy.name()
 
 
 def test_no_secret_is_said_or_kept_in_plain(inst: Cloud) -> None:
-    """Case G12: the password that was given, and the key that opens the machine."""
+    """Case G12: the password that was given, the key that opens the machine, and the customer's own."""
     shown = inst.cli("outputs", "Inst", "--show-secrets", "--json").ok().json
     assert shown["admin_password"] == PASSWORD
     inst.cli("ssh", "Inst", "--", "true").ok()
     own = inst.cli.home / "stacks/inst/keys/client_ed25519"
     assert (own.stat().st_mode & 0o777, own.parent.stat().st_mode & 0o777) == (0o600, 0o700)
-    secrets = (PASSWORD, shown["jupyter_token"], own.read_text().splitlines()[2])
-    masked = inst.cli("outputs", "Inst").ok()
-    told = inst.moto.things().user_data(inst.hypervisor.only().identity).decode("latin-1")
+    secrets = (PASSWORD, shown["jupyter_token"], own.read_text().splitlines()[2], *inst.tenancy.secrets)
+    masked, logs = inst.cli("outputs", "Inst").ok(), inst.cli("logs", "Inst", "--lines", "1000").ok()
+    told = inst.tenancy.user_data(inst.hypervisor.only().identity).decode("latin-1")
     files = [
         path.read_text(errors="replace")
         for path in inst.cli.home.rglob("*")
         if path.is_file() and path != own and not path.is_relative_to(inst.cli.home / "engine")
     ]
+    said = (inst.said, masked.out, masked.err, logs.out, logs.err, told, inst.tenancy.said())
+    assert any("pulumi" in line for line in inst.argvs)
     for secret in secrets:
-        assert not [text for text in (inst.said, masked.out, masked.err, told, *files) if secret in text]
+        assert not [text for text in (*said, *inst.argvs, *files) if secret in text]
+
+
+def test_its_certificate_is_from_whom_the_cloud_can_have_vouch_for_it(inst: Cloud, tmp_path: Path) -> None:
+    name, trusted = inst.tenancy.name(), ca_of(inst, tmp_path)
+    fetch = ["curl", "--noproxy", "*", "--silent", "--verbose", "--cacert", str(trusted)]
+    page = run([*inst.cli.around, *fetch, f"https://{name}/login"], timeout=30)
+    assert "Gridup portal" in page.stdout, page.stderr
+    [issuer] = [line for line in page.stderr.splitlines() if "issuer:" in line]
+    assert inst.tenancy.issuer in issuer
 
 
 def test_a_command_runs_on_it(inst: Cloud) -> None:
@@ -182,12 +208,27 @@ def test_after_a_reboot_all_five_are_green_and_the_data_is_there(
 
 
 def test_stop_and_start_are_the_clouds_own_and_keep_the_address(inst: Cloud) -> None:
-    machine = inst.machine
-    address = machine.address
+    address = inst.machine.address
     inst.cli("stop", "Inst").ok()
-    assert inst.cli("status", "Inst", "--no-probe", "--json").ok().json[0]["state"] == "stopped"
+    assert state(inst) == "stopped"
+    assert not inst.machine.running
     all_green(inst.cli("start", "Inst", "--timeout", "180").ok().out)
     assert inst.machine.address == address
+
+
+def test_a_machine_that_was_stopped_elsewhere_is_started_by_a_deploy(inst: Cloud) -> None:
+    """Case G37."""
+    identity = inst.hypervisor.only().identity
+    inst.tenancy.stop(identity)
+    inst.hypervisor.settle()
+    assert state(inst) == "stopped"
+    all_green(inst.cli(*inst.words()).ok().out)
+    assert inst.hypervisor.only().identity == identity
+
+
+def state(inst: Cloud) -> str:
+    """What `gridup status` says of it."""
+    return str(inst.cli("status", "Inst", "--no-probe", "--json").ok().json[0]["state"])
 
 
 def test_a_new_version_is_brought_up_in_place_and_one_that_fails_gives_way_to_it(
@@ -195,10 +236,10 @@ def test_a_new_version_is_brought_up_in_place_and_one_that_fails_gives_way_to_it
 ) -> None:
     identity = inst.hypervisor.only().identity
     newer = another_version(tmp_path / "newer", facts="ANOTHER = 1")
-    all_green(inst.cli(*DEPLOY, env=newer).ok().out)
+    all_green(inst.cli(*inst.words(), env=newer).ok().out)
     image = ("docker", "inspect", "--format", "{{.Config.Image}}", "gridup-api")
     runs = inst.machine.run(*image)
-    failed = inst.cli(*DEPLOY, env=another_version(tmp_path / "broken", container=BOOM))
+    failed = inst.cli(*inst.words(), env=another_version(tmp_path / "broken", container=BOOM))
     assert failed.code == 4, failed.err
     assert "boom" in failed.err
     assert inst.machine.run(*image) == runs
@@ -208,11 +249,11 @@ def test_a_new_version_is_brought_up_in_place_and_one_that_fails_gives_way_to_it
 
 def test_another_machine_on_the_same_disk_has_the_data(inst: Cloud, runtime: Path, tmp_path: Path) -> None:
     identity, trusted = inst.hypervisor.only().identity, ca_of(inst, tmp_path)
-    refused = inst.cli(*DEPLOY, "--new-machine")
+    refused = inst.cli(*inst.words(), "--new-machine")
     assert refused.code == 2
     assert "--yes" in refused.err
     assert inst.hypervisor.only().identity == identity
-    all_green(inst.cli(*DEPLOY, "--new-machine", "--yes", timeout=1200).ok().out)
+    all_green(inst.cli(*inst.words(), "--new-machine", "--yes", timeout=1200).ok().out)
     assert inst.hypervisor.only().identity != identity
     # Its CA is with the data too, so that whoever trusts it need not do anything.
     assert data(inst, runtime, trusted) == DATA
@@ -220,9 +261,18 @@ def test_another_machine_on_the_same_disk_has_the_data(inst: Cloud, runtime: Pat
     assert inst.cli("ssh", "Inst", "--", "true").ok()
 
 
-def test_its_end_leaves_nothing(inst: Cloud) -> None:
+def test_a_machine_that_was_deleted_elsewhere_is_made_anew_and_its_end_leaves_nothing(inst: Cloud) -> None:
+    """Case G37."""
+    booted = inst.hypervisor.only()
+    inst.tenancy.delete(booted.identity)
+    inst.hypervisor.settle()
+    assert state(inst) == "gone"
+    inst.cli(*inst.words(), "--no-node").ok()
+    another = inst.hypervisor.only()
+    assert another.identity != booted.identity
+    assert list(another.machine.disks.values()) == list(booted.machine.disks.values())
     inst.cli("destroy", "Inst", "--yes").ok()
-    assert inst.moto.things().marked() == []
+    assert inst.tenancy.marked() == []
 
 
 def test_a_first_boot_that_fails_ends_the_deploy_with_its_log(cloud: Cloud, tmp_path: Path) -> None:
@@ -232,12 +282,14 @@ def test_a_first_boot_that_fails_ends_the_deploy_with_its_log(cloud: Cloud, tmp_
     text = packages.read_text()
     assert '"docker.io",' in text
     packages.write_text(text.replace('"docker.io",', '"docker.io", "no-such-package",', 1))
-    failed = cloud.cli("deploy", "--name", "Broken", *DEPLOY[3:], env=env, timeout=900)
+    failed = cloud.cli(*cloud.words("Broken"), env=env, timeout=900)
     cloud.hypervisor.check()
     assert failed.code == 4, failed.err
     assert "first boot failed at step packages" in failed.err
     assert "Unable to locate package no-such-package" in failed.err
     waited = cloud.cli("check", "Broken", "--wait", "--timeout", "60", env=env)
     assert waited.code in (4, 6), os.linesep.join([waited.out, waited.err])
+    printed = cloud.cli("logs", "Broken", "--boot")
+    assert cloud.tenancy.boot_log in printed.out, printed.err
     cloud.cli("destroy", "Broken", "--yes").ok()
-    assert cloud.moto.things().marked() == []
+    assert cloud.tenancy.marked() == []
