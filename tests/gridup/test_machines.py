@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +15,7 @@ from gridup import health, own_address
 from gridup_infra.errors import FirstBootError, ResourceError
 from gridup_infra.outputs import NodeOutputs
 from gridup_infra.spec import DeploySpec
+from gridup_infra.targets.base import Identity
 from support import http_rig as rig
 from support.inside import Inside
 from support.moon import MoonTarget
@@ -235,6 +236,20 @@ class TestBootLog:
         monkeypatch.setattr(MoonTarget, "boot_log", lambda *_: "")
         ended = inside("logs", "Inst", "--boot").ok()
         assert (ended.out, ended.err.startswith("The cloud has nothing yet")) == ("", True)
+
+    def test_a_node_whose_deploy_failed_has_one_as_soon_as_it_has_a_machine(
+        self, inside: Inside, moon: type[MoonTarget], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        spec = inside.lay("Inst", half=True, target="moon")
+        assert "was not completed" in inside("logs", "Inst", "--boot").err
+
+        def begun(_self: MoonTarget, identity: Identity, known: Mapping[str, str]) -> NodeOutputs:
+            assert (identity.stack_id, len(known)) == (spec.stack_id, 3)
+            return NodeOutputs(spec, "", {}, facts={"machine": "m-1"})
+
+        monkeypatch.setattr(MoonTarget, "begun", begun)
+        monkeypatch.setattr(MoonTarget, "boot_log", lambda _self, outputs: f"of {outputs.facts['machine']}")
+        assert inside("logs", "Inst", "--boot").ok().out == "of m-1\n"
 
     @pytest.mark.parametrize("words", [["api"], ["-f"]])
     def test_it_is_the_machines_and_whole(

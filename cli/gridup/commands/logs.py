@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Annotated
 
 import typer
@@ -12,7 +13,7 @@ from gridup.session import Session, require
 from gridup.ui import Ui
 from gridup_infra.errors import UsageError
 from gridup_infra.outputs import NodeOutputs
-from gridup_infra.targets.base import Capability
+from gridup_infra.targets.base import Capability, Target
 from gridup_node.services import programs
 
 EPILOG = """\b
@@ -47,13 +48,15 @@ def main(
         # With --name every argument is a service.
         wanted.insert(0, argument)
         argument = None
-    _, outputs, target = session.deployed(one_name(argument, name))
+    asked = one_name(argument, name)
     if boot:
         if wanted or follow:
             raise UsageError("--boot shows the whole log of the machine's boot: no service, no --follow.")
+        outputs, target = begun(session, asked)
         require(target, Capability.BOOT_LOG, "--boot")
         show_boot(session.ui, target.boot_log(outputs))
         return
+    _, outputs, target = session.deployed(asked)
     chosen = choose(wanted, outputs)
     found = target.way_in(outputs).logs(chosen, lines=lines, follow=follow and not json)
     if json:
@@ -62,6 +65,22 @@ def main(
     width = max(map(len, chosen), default=0)
     for service, line in found:
         session.ui.line(line if len(chosen) == 1 else f"{service:<{width}} | {line}")
+
+
+def begun(session: Session, name: str | None) -> tuple[NodeOutputs, Target]:
+    """A node whose machine was made: its first boot may be what its deploy failed at.
+
+    Raises:
+        ResourceError: the deploy was broken off before that.
+    """
+    record = session.find(name)
+    if record.identity:
+        target = session.target(record.target)
+        if found := target.begun(record.identity, record.known):
+            had = record.outputs.facts if record.outputs else {}
+            return replace(found, facts={**had, **found.facts}), target
+    _, outputs, target = session.deployed(record.name)
+    return outputs, target
 
 
 def show_boot(ui: Ui, text: str) -> None:

@@ -278,6 +278,15 @@ class Target(ABC):
         """What bringing a deployed node to `spec` takes away, a line each; the person is asked first."""
         return ()
 
+    def begun(self, identity: Identity, known: Mapping[str, str]) -> NodeOutputs | None:  # noqa: ARG002
+        """The outputs as far as `boot_log` reads them, of the machine that the state knows: its deploy may
+        have failed, or be under way. None while the state knows none.
+
+        Args:
+            known: as `settle` takes it.
+        """
+        return None
+
     def boot_log(self, outputs: NodeOutputs) -> str:
         """What the machine printed as it booted."""
         raise NotImplementedError

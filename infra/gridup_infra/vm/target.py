@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import ClassVar
 
@@ -11,7 +12,7 @@ from gridup_infra.building import BASE_IMAGE_VARIABLE
 from gridup_infra.errors import ResourceError, UsageError
 from gridup_infra.outputs import NodeOutputs
 from gridup_infra.spec import DeploySpec
-from gridup_infra.targets.base import LOG_LINES, Capability, Target, WayIn, check_tag
+from gridup_infra.targets.base import LOG_LINES, Capability, Identity, Target, WayIn, check_tag
 from gridup_node.services import Audience, openings
 from gridup_node.vm import user_data
 
@@ -96,6 +97,12 @@ class MachineTarget(Target):
             return VmWayIn(outputs, self.secret, GLANCE_SECONDS).boot_state().done
         except (ResourceError, TimeoutError):
             return False
+
+
+def begun(identity: Identity, facts: Mapping[str, str]) -> NodeOutputs:
+    """What `Target.begun` tells, with what the cloud's `boot_log` looks for among the facts."""
+    spec = DeploySpec(name=identity.name, target=identity.target, stack_id=identity.stack_id)
+    return NodeOutputs(spec=spec, address="", ports={}, facts=dict(facts))
 
 
 def let_in(spec: DeploySpec) -> str:

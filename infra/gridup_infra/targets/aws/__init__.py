@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
@@ -12,7 +12,7 @@ from gridup_infra.errors import GridupError, ResourceError, UsageError
 from gridup_infra.outputs import NodeOutputs
 from gridup_infra.spec import DeploySpec
 from gridup_infra.targets.base import Capability, Finding, Identity, Inspection
-from gridup_infra.vm.target import MachineTarget, let_in
+from gridup_infra.vm.target import MachineTarget, begun, let_in
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -121,6 +121,13 @@ class AwsTarget(MachineTarget):
         if spec.private and not before.private:
             lines.append(f"the public address {current.facts.get('ip') or current.address} is given back")
         return tuple(lines)
+
+    def begun(self, identity: Identity, known: Mapping[str, str]) -> NodeOutputs | None:
+        from gridup_infra.targets.aws import naming
+        from gridup_infra.vm.node import MACHINE
+
+        instance = known.get(naming.urn(identity.stack, "Instance", "instance"))
+        return begun(identity, {MACHINE: instance, "region": _region_of(identity)}) if instance else None
 
     def boot_log(self, outputs: NodeOutputs) -> str:
         from gridup_infra.targets.aws.client import code_of

@@ -12,7 +12,7 @@ from gridup_infra.errors import GridupError, ResourceError, UsageError
 from gridup_infra.outputs import NodeOutputs
 from gridup_infra.spec import DeploySpec
 from gridup_infra.targets.base import Capability, Finding, Identity, Inspection
-from gridup_infra.vm.target import MachineTarget, let_in
+from gridup_infra.vm.target import MachineTarget, begun, let_in
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -159,6 +159,15 @@ class AzureTarget(MachineTarget):
         if spec.private and not before.private:
             lines.append(f"the public address {current.facts.get('ip') or current.address} is given back")
         return tuple(lines)
+
+    def begun(self, identity: Identity, known: Mapping[str, str]) -> NodeOutputs | None:
+        from gridup_infra.targets.azure import naming
+
+        # /subscriptions/ID/resourceGroups/NAME/providers/Microsoft.Compute/virtualMachines/NAME
+        _, *parts = known.get(naming.azure_urn(identity.stack, "machine"), "").split("/")
+        if len(parts) < 8:
+            return None
+        return begun(identity, {"subscription": parts[1], "group": parts[3], "vm": parts[7]})
 
     def boot_log(self, outputs: NodeOutputs) -> str:
         from gridup_infra.targets.azure import machines

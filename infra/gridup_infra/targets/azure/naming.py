@@ -148,7 +148,7 @@ def tags(spec: DeploySpec, name: str) -> dict[str, str]:
     """
     return {
         STACK_ID: spec.stack_id,
-        URN: value(f"urn:pulumi:{spec.stack}::{PROJECT}::azure-native:{TYPES[name]}::{name}"),
+        URN: value(azure_urn(spec.stack, name)),
         STACK: spec.stack,
         NAME: value(spec.name),
     }
@@ -157,6 +157,11 @@ def tags(spec: DeploySpec, name: str) -> dict[str, str]:
 def kept_tags(known: Mapping[str, str], stack_id: str) -> dict[str, str]:
     """Those of a thing that outlives its stack."""
     return {**known, STACK_ID: NOBODY, KEPT: stack_id}
+
+
+def azure_urn(stack: str, name: str) -> str:
+    """The URN of one of Azure's own resources, by its name in the program."""
+    return f"urn:pulumi:{stack}::{PROJECT}::azure-native:{TYPES[name]}::{name}"
 
 
 def urn(stack: str, kind: str, name: str) -> str:
