@@ -6,6 +6,7 @@ import difflib
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 from gridup_infra.errors import GridupError, PreflightError, ResourceError
@@ -43,24 +44,27 @@ def check(spec: DeploySpec, current: NodeOutputs | None) -> None:
         same_subscription(had, client.configured_subscription(os.environ))
     try:
         with client.connected(had) as arm:
-            known(arm)
             if current is None:
                 _new(arm, spec)
-            elif spec.size.lower() != current.spec.size.lower():
+                return
+            known(arm)
+            if spec.size.lower() != current.spec.size.lower():
                 _size(arm, spec)
     except ResourceError as error:
         raise PreflightError(error.message, error.suggestion) from None
 
 
 def _new(arm: Arm, spec: DeploySpec) -> None:
-    looks: list[Callable[[Arm, DeploySpec], None]] = [_region, _registered, _size_and_quota, _addresses]
+    looks: list[Callable[[Arm, DeploySpec], object]] = [lambda arm, _spec: known(arm), _region]
+    looks += [partial(_registered, namespace) for namespace in NAMESPACES]
+    looks += [_size_and_quota, _addresses]
     looks += [_group] if spec.resource_group else []
     looks += [_subnet] if spec.subnet_id else []
     with ThreadPoolExecutor(max_workers=len(looks)) as pool:
         answers = [pool.submit(look, arm, spec) for look in looks]
         errors = [error for error in (answer.exception() for answer in answers) if error]
     if errors:
-        # In the order above: of an unknown region nothing else is true.
+        # In the order above: in an unknown subscription or region nothing else is true.
         raise errors[0]
 
 
@@ -85,14 +89,13 @@ def _region(arm: Arm, spec: DeploySpec) -> None:
         raise PreflightError(f"{spec.region!r} is not a region of this Azure subscription.", hint)
 
 
-def _registered(arm: Arm, _spec: DeploySpec) -> None:
-    for namespace in NAMESPACES:
-        found = arm.get(f"{arm.root}/providers/{namespace}", client.RESOURCES) or {}
-        if found.get("registrationState") not in ("Registered", None):
-            raise PreflightError(
-                f"The Azure subscription is not registered for {namespace}.",
-                f"Register it: az provider register --namespace {namespace} --wait",
-            )
+def _registered(namespace: str, arm: Arm, _spec: DeploySpec) -> None:
+    found = arm.get(f"{arm.root}/providers/{namespace}", client.RESOURCES) or {}
+    if found.get("registrationState") not in ("Registered", None):
+        raise PreflightError(
+            f"The Azure subscription is not registered for {namespace}.",
+            f"Register it: az provider register --namespace {namespace} --wait",
+        )
 
 
 def sizes(arm: Arm, region: str) -> list[dict[str, Any]]:
@@ -146,10 +149,12 @@ def _unknown_size(spec: DeploySpec, every: list[str]) -> PreflightError:
 
 
 def _size_and_quota(arm: Arm, spec: DeploySpec) -> None:
-    found = _size(arm, spec)
-    cores = int(capabilities(found).get("vCPUs", "0"))
     where = f"{arm.root}/providers/Microsoft.Compute/locations/{spec.region}/usages"
-    usages = {str(row["name"]["value"]).lower(): row for row in _told(arm, where, client.COMPUTE)}
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        told = pool.submit(_told, arm, where, client.COMPUTE)
+        found = _size(arm, spec)
+    cores = int(capabilities(found).get("vCPUs", "0"))
+    usages = {str(row["name"]["value"]).lower(): row for row in told.result()}
     for name in ("cores", str(found.get("family") or "")):
         row = usages.get(name.lower())
         if row and int(row["currentValue"]) + cores > int(row["limit"]):
