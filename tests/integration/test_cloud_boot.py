@@ -28,8 +28,8 @@ from support.containers import another_version
 from support.docker_rig import base_archive
 from support.hypervisor import Hypervisor
 from support.local_node import HER, HERS, client
+from support.system import must
 from support.tenancy import Tenancy
-from support.vm_network import must
 from support.vm_rig import Machine, Rig
 
 pytestmark = [pytest.mark.engine, pytest.mark.node, pytest.mark.vm]

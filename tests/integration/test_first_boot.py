@@ -18,7 +18,7 @@ from gridup_node.vm.machine import LOG
 from gridup_node.vm.user_data import LIMIT, Host, public_key, user_data
 from support import debian
 from support.ssh_keys import ed25519, rsa4096
-from support.vm_network import must
+from support.system import must
 from support.vm_rig import Machine, Rig
 
 pytestmark = pytest.mark.vm

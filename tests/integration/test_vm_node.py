@@ -32,7 +32,8 @@ from support.docker_rig import BOOTSTRAP_SECONDS, base_archive
 from support.local_node import HER, HERS, client
 from support.pebble_rig import pebble
 from support.registry import publish
-from support.vm_network import GATEWAY, must
+from support.system import must
+from support.vm_network import GATEWAY
 from support.vm_rig import Machine, Rig
 
 pytestmark = [pytest.mark.engine, pytest.mark.node, pytest.mark.vm]

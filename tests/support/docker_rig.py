@@ -22,7 +22,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -35,9 +34,11 @@ import requests
 from gridup_infra.errors import BusyError
 from gridup_infra.locking import locked
 from gridup_infra.paths import ensure_private
-from gridup_infra.processes import Result, run, wait_until, which
+from gridup_infra.processes import run, wait_until, which
 from gridup_infra.targets.docker.marks import STACK_ID
 from gridup_node.image import BASE_IMAGE
+from support.debian import apt_settings, apt_sources
+from support.system import attempt, lacking, must, program
 
 START_SECONDS = 60.0
 """Until dockerd must answer; it takes 1 to 3 s."""
@@ -124,7 +125,7 @@ class Daemon:
             if not self._launch():
                 self._fail()
             return
-        if reason := _missing():
+        if reason := lacking(PROGRAMS):
             pytest.skip(f"no Docker daemon: {reason}")
         with ExitStack() as stack:
             try:
@@ -225,7 +226,7 @@ class Daemon:
         config = self._run / "containerd.toml"
         config.write_text('version = 2\ndisabled_plugins = ["io.containerd.grpc.v1.cri"]\n')
         return [
-            _program("containerd"),
+            program("containerd"),
             *("--config", str(config)),
             *("--root", str(self.data_root / "containerd")),
             *("--state", str(self._run / "containerd")),
@@ -234,7 +235,7 @@ class Daemon:
 
     def _argv(self) -> list[str]:
         return [
-            _program("dockerd"),
+            program("dockerd"),
             *("--config-file", str(self._run / "daemon.json")),
             *("--data-root", str(self.data_root)),
             *("--exec-root", str(self._run / "exec")),
@@ -328,30 +329,30 @@ class Daemon:
         pytest.skip(f"no Docker daemon: every network of {NETWORKS} is in use")
 
     def _make_network(self, pool: ipaddress.IPv4Network) -> None:
-        _must("ip", "link", "add", self._bridge, "type", "bridge")
-        _must("ip", "addr", "add", f"{pool[1]}/24", "dev", self._bridge)
-        _must("ip", "link", "set", self._bridge, "up")
+        must("ip", "link", "add", self._bridge, "type", "bridge")
+        must("ip", "addr", "add", f"{pool[1]}/24", "dev", self._bridge)
+        must("ip", "link", "set", self._bridge, "up")
         # Where another dockerd has the kernel show bridged packets to iptables, its rules would drop ours.
         # Between two networks nothing passes, as with a daemon that keeps the firewall itself.
-        _must("iptables", "-w", "-N", self._chain)
+        must("iptables", "-w", "-N", self._chain)
         if Path("/proc/sys/net/bridge").exists():
             rule = ("-m", "physdev", "--physdev-is-bridged", "-j", "ACCEPT")
-            _must("iptables", "-w", "-A", self._chain, *rule)
-        _must("iptables", "-w", "-A", self._chain, "-j", "DROP")
-        _must("iptables", "-w", "-I", "FORWARD", "-s", str(pool), "-d", str(pool), "-j", self._chain)
+            must("iptables", "-w", "-A", self._chain, *rule)
+        must("iptables", "-w", "-A", self._chain, "-j", "DROP")
+        must("iptables", "-w", "-I", "FORWARD", "-s", str(pool), "-d", str(pool), "-j", self._chain)
 
     def _remove_network(self) -> None:
         """Remove the rules, the containers' bridges and ours, whichever run made them."""
-        for line in _must("iptables", "-w", "-S", "FORWARD").stdout.splitlines():
+        for line in must("iptables", "-w", "-S", "FORWARD").stdout.splitlines():
             if line.endswith(f" -j {self._chain}"):
-                _must("iptables", "-w", "-D", *line.split()[1:])
-        _try("iptables", "-w", "-F", self._chain)
-        _try("iptables", "-w", "-X", self._chain)
+                must("iptables", "-w", "-D", *line.split()[1:])
+        attempt("iptables", "-w", "-F", self._chain)
+        attempt("iptables", "-w", "-X", self._chain)
         bridges = _addresses()
         if self._bridge in bridges:
             pool = ipaddress.IPv4Network((bridges[self._bridge], POOL_PREFIX), strict=False)
             for name in (name for name, address in bridges.items() if address in pool):
-                _try("ip", "link", "delete", name)
+                attempt("ip", "link", "delete", name)
 
 
 def base_image(daemon: Daemon, cache: Path) -> None:
@@ -397,9 +398,6 @@ SETTINGS = ("etc/pip.conf", "etc/uv/uv.toml")
 OWN_SETTINGS = (".config/pip/pip.conf", ".config/uv/uv.toml")
 """Of the person, below their home; root's in the image."""
 
-ACQUIRE = ("Acquire::http", "Acquire::Check-", "Acquire::Retries", "Acquire::Force")
-"""What of apt's configuration has to do with the way to its sources."""
-
 SLIM = b"""path-exclude /usr/share/doc/*
 path-include /usr/share/doc/*/copyright
 path-exclude /usr/share/info/*
@@ -433,7 +431,7 @@ class _Recipe:
 
     @classmethod
     def of_this_machine(cls) -> _Recipe:
-        mirror, sources = _apt_sources()
+        mirror, sources = apt_sources("bookworm")
         given = Path(os.environ.get("SSL_CERT_FILE") or f"/{BUNDLE}")
         copied = {BUNDLE: given, **{path: Path("/", path) for path in SETTINGS}}
         copied |= {f"root/{path}": Path.home() / path for path in OWN_SETTINGS}
@@ -442,7 +440,7 @@ class _Recipe:
         copied |= {str(path.relative_to("/")): path for path in sorted(local.rglob("*.crt"))}
         files = {path: source.read_bytes() for path, source in copied.items() if source.is_file()}
         files |= {
-            "etc/apt/apt.conf.d/90machine": _apt_settings(),
+            "etc/apt/apt.conf.d/90machine": apt_settings(),
             "etc/dpkg/dpkg.cfg.d/slim": SLIM,
             "usr/sbin/policy-rc.d": NO_SERVICES,
         }
@@ -485,7 +483,7 @@ class _Recipe:
                 pytest.fail("\n".join(("debootstrap failed:", *made.tail(15))), pytrace=False)
             self._finish(root)
             # Docker makes /dev itself.
-            _must("tar", "--numeric-owner", "--exclude=./dev/*", "-C", str(root), "-cf", str(temporary), ".")
+            must("tar", "--numeric-owner", "--exclude=./dev/*", "-C", str(root), "-cf", str(temporary), ".")
             temporary.replace(tar)
         finally:
             temporary.unlink(missing_ok=True)
@@ -513,30 +511,14 @@ def unmount_below(folder: Path) -> None:
     """Undo each mount at `folder` or below it, the innermost first."""
     points = (Path(line.split()[1]) for line in Path("/proc/self/mounts").read_text().splitlines())
     for point in sorted((point for point in points if point.is_relative_to(folder)), reverse=True):
-        _try("umount", "--lazy", str(point))
+        attempt("umount", "--lazy", str(point))
 
 
 def _addresses() -> dict[str, ipaddress.IPv4Address]:
     """This machine's bridges, each with its first address."""
-    shown = json.loads(_must("ip", "-json", "-4", "addr", "show", "type", "bridge").stdout or "[]")
+    shown = json.loads(must("ip", "-json", "-4", "addr", "show", "type", "bridge").stdout or "[]")
     found = ((link.get("ifname"), link.get("addr_info")) for link in shown)
     return {name: ipaddress.IPv4Address(rows[0]["local"]) for name, rows in found if rows}
-
-
-def _missing() -> str:
-    """Why there can be no daemon here; empty when nothing speaks against it."""
-    if sys.platform != "linux":
-        return "it needs Linux"
-    if os.geteuid() != 0:
-        return "the tests do not run as root"
-    for name, package in PROGRAMS.items():
-        if which(name) is None:
-            return f"{name} is not installed (Debian's package {package})"
-    with tempfile.TemporaryDirectory() as folder:
-        if not _try("mount", "-t", "tmpfs", "none", folder).ok:
-            return "nothing may be mounted here, as in a container without privileges"
-        _must("umount", folder)
-    return ""
 
 
 def _storage_driver(folder: Path) -> str:
@@ -546,58 +528,7 @@ def _storage_driver(folder: Path) -> str:
         for path in (lower, upper, work, merged):
             path.mkdir()
         options = f"lowerdir={lower},upperdir={upper},workdir={work}"
-        if not _try("mount", "-t", "overlay", "overlay", "-o", options, str(merged)).ok:
+        if not attempt("mount", "-t", "overlay", "overlay", "-o", options, str(merged)).ok:
             return "vfs"
-        _must("umount", str(merged))
+        must("umount", str(merged))
     return "overlay2"
-
-
-def _apt_sources() -> tuple[str, str]:
-    """The mirror that this machine's apt has Debian from, and its sources as those of a bookworm system.
-
-    Both empty on another system than Debian: debootstrap then knows where Debian is.
-    """
-    release = dict(
-        line.split("=", 1) for line in Path("/etc/os-release").read_text().splitlines() if "=" in line
-    )
-    if release.get("ID") != "debian":
-        return "", ""
-    here = release["VERSION_CODENAME"]
-    # Apt tells it for either format of its files.
-    told = _must(
-        "apt-get", "indextargets", "--format", "$(REPO_URI) $(RELEASE) $(COMPONENT)", "Identifier: Packages"
-    )
-    rows = dict.fromkeys(line for line in told.stdout.splitlines() if line.count(" ") == 2)
-    suites = (here, f"{here}-updates", f"{here}-security")
-    debian = [row for row in (line.split(" ") for line in rows) if row[1] in suites]
-    mirror = next((uri for uri, suite, component in debian if (suite, component) == (here, "main")), "")
-    lines = (f"deb {uri} {suite.replace(here, 'bookworm')} {component}\n" for uri, suite, component in debian)
-    return mirror, "".join(lines)
-
-
-def _apt_settings() -> bytes:
-    """The proxies, certificates and the like of this machine's apt."""
-    lines = ['Acquire::Languages "none";']
-    if which("apt-config"):
-        lines += [
-            line for line in _must("apt-config", "dump").stdout.splitlines() if line.startswith(ACQUIRE)
-        ]
-    return "".join(f"{line}\n" for line in lines).encode()
-
-
-def _program(name: str) -> str:
-    found = which(name)
-    if found is None:
-        raise FileNotFoundError(f"{name} is not installed")
-    return found
-
-
-def _try(*argv: str) -> Result:
-    return run([_program(argv[0]), *argv[1:]], timeout=120)
-
-
-def _must(*argv: str) -> Result:
-    result = _try(*argv)
-    if not result.ok:
-        raise RuntimeError(f"{' '.join(argv)}: {' '.join(result.tail())}")
-    return result

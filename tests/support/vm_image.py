@@ -14,7 +14,7 @@ from gridup_infra.paths import ensure_private
 from gridup_infra.processes import run, which
 from support import debian
 from support.docker_rig import BOOTSTRAP_SECONDS, unmount_below
-from support.vm_network import must
+from support.system import must
 
 PACKAGES = (
     "ca-certificates",

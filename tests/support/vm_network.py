@@ -12,7 +12,7 @@ import random
 import shlex
 from pathlib import Path
 
-from gridup_infra.processes import Result, run, which
+from support.system import attempt, must
 
 ADDRESSES = ipaddress.IPv4Network("198.51.100.0/24")
 """Set aside by RFC 5737 for documentation: nobody's own."""
@@ -129,17 +129,3 @@ def _mtu() -> int:
         return 1500
     links = json.loads(must("ip", "-json", "link", "show", "dev", routes[0]["dev"]).stdout)
     return int(links[0]["mtu"])
-
-
-def attempt(*argv: str) -> Result:
-    program = which(argv[0])
-    if program is None:
-        raise FileNotFoundError(f"{argv[0]} is not installed")
-    return run([program, *argv[1:]], timeout=60)
-
-
-def must(*argv: str) -> Result:
-    result = attempt(*argv)
-    if not result.ok:
-        raise RuntimeError(f"{' '.join(argv)}: {' '.join(result.tail())}")
-    return result

@@ -20,8 +20,6 @@ import os
 import secrets
 import shutil
 import subprocess
-import sys
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -29,11 +27,12 @@ from pathlib import Path
 import pytest
 
 from gridup_infra.paths import ensure_private
-from gridup_infra.processes import Result, run, wait_until, which
+from gridup_infra.processes import Result, run, wait_until
 from support import vm_network
 from support.docker_rig import unmount_below
+from support.system import attempt, lacking, must
 from support.vm_image import base_system
-from support.vm_network import Network, attempt, must
+from support.vm_network import Network
 
 PROGRAMS = {
     "systemd-nspawn": "systemd-container",
@@ -391,17 +390,8 @@ def _cgroups() -> Path:
 
 def _missing() -> str:
     """Why no machine can be booted here; empty when nothing speaks against it."""
-    if sys.platform != "linux":
-        return "it needs Linux"
-    if os.geteuid() != 0:
-        return "the tests do not run as root"
-    for name, package in PROGRAMS.items():
-        if which(name) is None:
-            return f"{name} is not installed (Debian's package {package})"
-    with tempfile.TemporaryDirectory() as folder:
-        if not attempt("mount", "-t", "tmpfs", "none", folder).ok:
-            return "nothing may be mounted here, as in a container without privileges"
-        must("umount", folder)
+    if reason := lacking(PROGRAMS):
+        return reason
     try:
         if not os.access(_cgroups(), os.W_OK):
             return "its cgroups are read-only"
