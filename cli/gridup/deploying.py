@@ -38,6 +38,8 @@ NEEDS: dict[str, Capability] = {
     "private": Capability.PRIVATE,
     "image": Capability.IMAGE,
     "generation": Capability.NEW_MACHINE,
+    "host": Capability.HOST,
+    "host_key": Capability.HOST,
 }
 """Which capability each part of a spec asks of its target."""
 

@@ -104,6 +104,7 @@ def stream(
     timeout: float,
     cwd: Path | None = None,
     env: Mapping[str, str] | None = None,
+    input: bytes | None = None,
 ) -> Result:
     """Run to the end, handing over each line of output (stdout and stderr together) as it comes.
 
@@ -116,7 +117,7 @@ def stream(
         words,
         cwd=cwd,
         env=dict(env) if env is not None else None,
-        stdin=subprocess.DEVNULL,
+        stdin=subprocess.DEVNULL if input is None else subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         start_new_session=True,
@@ -130,6 +131,8 @@ def stream(
     timer = threading.Timer(timeout, expire)
     timer.daemon = True
     timer.start()
+    if input is not None:
+        threading.Thread(target=_feed, args=(process, input), daemon=True).start()
     last: list[str] = []
     try:
         assert process.stdout is not None
@@ -147,6 +150,15 @@ def stream(
     if expired.is_set():
         raise TimeoutError(f"{words[0]} did not end within {timeout:g} s")
     return Result(words, process.returncode, "\n".join(last), "")
+
+
+def _feed(process: subprocess.Popen[bytes], data: bytes) -> None:
+    assert process.stdin is not None
+    # One that ends without reading it all is told of by its exit code.
+    with contextlib.suppress(OSError, ValueError):
+        process.stdin.write(data)
+    with contextlib.suppress(OSError, ValueError):
+        process.stdin.close()
 
 
 def _lines(file: IO[bytes]) -> Iterator[str]:

@@ -51,8 +51,9 @@ class DeploySpec:
         allow_cidr, web_cidr: who may reach ssh and jupyter; who may reach api and UI.
         ssh_keys: further public keys, a line each.
         disk_size: of the data disk, in GB.
-        host: of what the target drives, such as a Docker daemon; remembered, so that later
+        host: of what the target drives, such as a Docker daemon or a machine; remembered, so that later
             commands need only the name.
+        host_key: that a machine of the person's own must show; empty to pin the one it shows first.
         base_image: what the node's image is built from.
         image: a published image of the node, pulled instead of one being built.
         subnet_id: an existing subnet of the cloud's; empty for a network of the stack's own.
@@ -79,6 +80,7 @@ class DeploySpec:
     ssh_keys: tuple[str, ...] = ()
     no_node: bool = False
     host: str = ""
+    host_key: str = ""
     base_image: str = ""
     image: str = ""
     subnet_id: str = ""

@@ -21,6 +21,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from gridup_infra import openssh
 from gridup_infra.processes import wait_until
 from gridup_infra.targets.docker import client, tunnel
 from gridup_infra.targets.docker.client import UnreachableError, address_of, connect, is_here
@@ -313,7 +314,7 @@ class TestRefused:
         if ours:
             monkeypatch.setattr(tunnel, "DIG_SECONDS", 1.0)
         else:
-            monkeypatch.setitem(tunnel.OPTIONS, "ConnectTimeout", "1")
+            monkeypatch.setattr(openssh, "OPTIONS", {**openssh.OPTIONS, "ConnectTimeout": "1"})
         with socket.create_server((HERE, 0)) as silent:
             error = refused(f"ssh://{HERE}:{silent.getsockname()[1]}")
         assert ("not within 1 s" if ours else "timed out") in error.message

@@ -14,6 +14,8 @@ from gridup.commands.options import (
     Cloud,
     DiskSize,
     DomainName,
+    Host,
+    HostKey,
     Image,
     Json,
     KeepData,
@@ -55,6 +57,10 @@ On a cloud:
   gridup deploy --name "Inst" --cloud aws --no-node      VM, network and Docker
   gridup deploy --name "Inst" --size t3.xlarge           a change, the data stays
 
+\b
+On a machine that you have:
+  gridup deploy --name "Inst" --cloud ssh --host ada@lab.inst.example
+
 Same name again: brings the node to what is asked; an option that is not given
 keeps its value. Nothing to change says so and exits 0. What a change would take
 away is said first, and asked about; --yes agrees to it."""
@@ -88,6 +94,8 @@ def main(
     private: Private = None,
     no_node: NoNode = None,
     new_machine: NewMachine = None,
+    host: Host = None,
+    host_key: HostKey = None,
     timeout: Annotated[
         float, typer.Option("--timeout", metavar="SECONDS", min=1, help="For the endpoints to answer.")
     ] = 300,

@@ -132,6 +132,22 @@ NewMachine = Annotated[
     bool | None,
     typer.Option("--new-machine", help="Replace the VM; its data disk goes over to the new one."),
 ]
+Host = Annotated[
+    str | None,
+    typer.Option(
+        "--host",
+        metavar="[USER@]ADDRESS[:PORT]",
+        help="A machine of yours, entered by your own ssh, for --cloud ssh.",
+    ),
+]
+HostKey = Annotated[
+    str | None,
+    typer.Option(
+        "--host-key",
+        metavar='"ssh-ed25519 …"',
+        help="The key that it must show.  [default: that of your known_hosts, else what it shows first]",
+    ),
+]
 Timeout = Annotated[
     float, typer.Option("--timeout", metavar="SECONDS", min=0.1, help="How long to wait in all.")
 ]

@@ -11,6 +11,8 @@ from gridup.commands.options import (
     Cloud,
     DiskSize,
     DomainName,
+    Host,
+    HostKey,
     Image,
     Json,
     KeepData,
@@ -69,6 +71,8 @@ def main(
     private: Private = None,
     no_node: NoNode = None,
     new_machine: NewMachine = None,
+    host: Host = None,
+    host_key: HostKey = None,
     wait_lock: WaitLock = 0,
     json: Json = False,
 ) -> None:

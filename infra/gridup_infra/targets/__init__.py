@@ -15,6 +15,7 @@ _REGISTRY: dict[str, str] = {
     "docker": "gridup_infra.targets.docker:DockerTarget",
     "aws": "gridup_infra.targets.aws:AwsTarget",
     "azure": "gridup_infra.targets.azure:AzureTarget",
+    "ssh": "gridup_infra.targets.ssh:SshTarget",
 }
 
 _PLANNED: tuple[str, ...] = ()

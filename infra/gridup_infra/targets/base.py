@@ -54,6 +54,8 @@ class Capability(Enum):
     """`--image`: a published image of the node."""
     NEW_MACHINE = "new-machine"
     """`--new-machine`: another VM on the same data disk."""
+    HOST = "host"
+    """`--host` and `--host-key`: a machine that exists."""
     BOOT_LOG = "boot-log"
     """`logs --boot`: what the machine printed as it booted, by way of the cloud."""
 

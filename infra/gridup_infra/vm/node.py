@@ -37,16 +37,21 @@ def host(spec: DeploySpec, public_key: str, disk: Sequence[str]) -> Host:
 
 
 def node_outputs(
-    spec: DeploySpec, address: str, vm: Mapping[str, str], facts: Mapping[str, str]
+    spec: DeploySpec,
+    address: str,
+    vm: Mapping[str, str],
+    facts: Mapping[str, str],
+    ssh_port: int = 0,
 ) -> NodeOutputs:
     """What the stack exports of a node on a machine.
 
     Args:
-        address: the machine's IP address.
+        address: the machine's IP address, or a name that leads to it.
         vm: the result of `resources.declare`; empty with `--no-node`.
-        facts: what the cloud wants to find again; `MACHINE` must be among it.
+        facts: what the target wants to find again; `MACHINE` must be among it.
+        ssh_port: where its sshd is found elsewhere than the service table says; 0 for there.
     """
-    ports = services.machine_ports()
+    ports = services.machine_ports() | ({SSH: ssh_port} if ssh_port else {})
     absent = [name for name in (*ports, *(row.name for row in services.probed())) if name not in (SSH, FRONT)]
     return NodeOutputs(
         spec=spec,

@@ -26,12 +26,15 @@ def version_of(spec: DeploySpec) -> str:
     return catalog.resolve(spec.tag)
 
 
-def plan(spec: DeploySpec, address: str, public_key: str, acme: Acme) -> dict[str, Any]:
+def plan(
+    spec: DeploySpec, address: str, public_key: str, acme: Acme, *, shared: bool = False
+) -> dict[str, Any]:
     """The inputs of `release.Plan` that can be known here; they hold no secret.
 
     Args:
-        address: the machine's IP address.
+        address: the machine's IP address, or its name.
         public_key: the deployer's own, which always may enter.
+        shared: see `release.Plan`.
     """
     base = spec.base_image or image.BASE_IMAGE
     version = version_of(spec)
@@ -50,4 +53,5 @@ def plan(spec: DeploySpec, address: str, public_key: str, acme: Acme) -> dict[st
         "people": [public_key, *spec.ssh_keys],
         "ca_file": "" if tls.acme else CA_FILE,
         "health_seconds": HEALTH_SECONDS,
+        **({"shared": True} if shared else {}),
     }

@@ -7,6 +7,7 @@ is. Node is the bundle on it, and is changed in place.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, cast
 
@@ -136,7 +137,8 @@ class NodeProvider(Provider):
 
 def _door(props: Properties, host_key: str | None = None) -> Door:
     pinned = props["host_key"] if host_key is None else host_key
-    return Door(props["address"], props["private_key"], pinned or "")
+    door = Door(props["address"], props["private_key"], pinned or "")
+    return replace(door, port=int(props["port"])) if props.get("port") else door
 
 
 class ManagementKey(Marked, module=MODULE, name="ManagementKey"):
@@ -186,11 +188,9 @@ def declare(
     Returns:
         `host_key`, `ca` and `release`, for `node.node_outputs`; nothing with `--no-node`.
     """
-    private: pulumi.Output[str] = pulumi.Output.secret(cast("Any", key.private_key))
-    pulumi.export(MANAGEMENT_KEY, private)
+    private = exported(key)
     if spec.no_node:
         return pulumi.Output.from_input({})
-    acme = Acme.of_environment()
     common = {
         "stack": spec.stack,
         "stack_id": spec.stack_id,
@@ -200,25 +200,57 @@ def declare(
         "private_key": private,
     }
     host = Host("host", common, pulumi.ResourceOptions(depends_on=[key, *after]))
-    planned = pulumi.Output.all(address, key.public_key).apply(partial(_plan, spec, acme))
+    return declare_node(spec, common, key, host.host_key, [host, *after])
+
+
+def exported(key: ManagementKey) -> pulumi.Output[str]:
+    """The private half, which the stack exports as a secret."""
+    private: pulumi.Output[str] = pulumi.Output.secret(cast("Any", key.private_key))
+    pulumi.export(MANAGEMENT_KEY, private)
+    return private
+
+
+def declare_node(
+    spec: DeploySpec,
+    common: Properties,
+    key: ManagementKey,
+    host_key: pulumi.Output[str],
+    after: Sequence[pulumi.Resource],
+    *,
+    shared: bool = False,
+) -> pulumi.Output[dict[str, str]]:
+    """Declare the node on a machine that is a container host.
+
+    Args:
+        common: `stack`, `stack_id`, `name`, `machine`, `address`, `private_key`, and `port` where its ssh has
+            another than the service table's.
+        shared: see `release.Plan`.
+
+    Returns:
+        As `declare`.
+    """
+    acme = Acme.of_environment()
+    planned = pulumi.Output.all(common["address"], key.public_key).apply(
+        partial(_plan, spec, acme, shared=shared)
+    )
     node = Node(
         "node",
         {
             **common,
-            "host_key": host.host_key,
+            "host_key": host_key,
             "plan": planned,
             "version": version_of(spec),
             "trusted": acme.ca if spec.domain_name else "",
         },
-        pulumi.ResourceOptions(depends_on=[host, *after]),
+        pulumi.ResourceOptions(depends_on=list(after)),
     )
-    found = pulumi.Output.all(host_key=host.host_key, ca=node.ca, release=node.release)
+    found = pulumi.Output.all(host_key=host_key, ca=node.ca, release=node.release)
     return found.apply(_texts)
 
 
-def _plan(spec: DeploySpec, acme: Acme, known: Sequence[str]) -> dict[str, Any]:
+def _plan(spec: DeploySpec, acme: Acme, known: Sequence[str], *, shared: bool) -> dict[str, Any]:
     address, public_key = known
-    return plan(spec, address, public_key, acme)
+    return plan(spec, address, public_key, acme, shared=shared)
 
 
 def _texts(values: Mapping[str, Any]) -> dict[str, str]:

@@ -58,6 +58,10 @@ class ClosedError(ResourceError):
     """The machine can't be entered, now or any more."""
 
 
+class DeniedError(ClosedError):
+    """The machine answers, and does not take the deployment's key."""
+
+
 class HostKeyError(ClosedError):
     """Somebody answers at the machine's address with another host key."""
 
@@ -79,22 +83,56 @@ class Door:
 
 
 @contextmanager
-def entered(door: Door, *, timeout: float, say: Callable[[str], None] | None = None) -> Iterator[Session]:
+def entered(
+    door: Door, *, timeout: float, say: Callable[[str], None] | None = None, until_let_in: bool = True
+) -> Iterator[Session]:
     """Log in; one that does not answer yet is tried again until `timeout` seconds are over.
 
     Args:
         say: told why it has to wait, when that changes.
+        until_let_in: whether a machine that does not take the key (yet) is tried again too.
 
     Raises:
         HostKeyError: the host key is not the pinned one.
+        DeniedError: the key is not taken, and that is not waited for.
         ClosedError: it could not be entered in time.
     """
     session = Session(door)
     try:
-        session.open(timeout, say or (lambda _text: None))
+        session.open(timeout, say or (lambda _text: None), until_let_in=until_let_in)
         yield session
     finally:
         session.close()
+
+
+def host_key_of(address: str, port: int, timeout: float) -> str:
+    """The host key of whoever answers there, as a line; nobody logs in.
+
+    Raises:
+        ClosedError: nobody answers, or not with a key of `KEY_TYPE`; the message is the bare reason.
+    """
+    import asyncssh
+
+    async def ask() -> Any:
+        asking = asyncssh.get_server_host_key(address, port, server_host_key_algs=[KEY_TYPE], config=None)
+        return await asyncio.wait_for(asking, timeout)
+
+    try:
+        key = asyncio.run(ask())
+    except (TimeoutError, asyncio.TimeoutError):
+        raise ClosedError("no answer") from None
+    except (OSError, asyncssh.Error) as error:
+        raise ClosedError(_reason(error)) from None
+    if key is None:
+        raise ClosedError(f"it shows no host key of the type {KEY_TYPE}")
+    return " ".join(key.export_public_key("openssh").decode().split()[:2])
+
+
+def fingerprint(host_key: str) -> str:
+    """A host key as OpenSSH shows it to people."""
+    import asyncssh
+
+    return str(asyncssh.import_public_key(host_key).get_fingerprint())
 
 
 class Session:
@@ -114,7 +152,7 @@ class Session:
         assert key is not None
         return " ".join(key.export_public_key("openssh").decode().split()[:2])
 
-    def open(self, timeout: float, say: Callable[[str], None]) -> None:
+    def open(self, timeout: float, say: Callable[[str], None], *, until_let_in: bool = True) -> None:
         """See `entered`."""
         end, pause, said = time.monotonic() + timeout, FIRST_PAUSE, ""
         while True:
@@ -125,11 +163,16 @@ class Session:
             except HostKeyError:
                 raise
             except ClosedError as error:
+                if isinstance(error, DeniedError) and not until_let_in:
+                    raise DeniedError(
+                        f"The machine at {self._door.address} can't be entered: {error.message}."
+                    ) from None
                 if time.monotonic() + pause >= end:
-                    raise ClosedError(
+                    raise type(error)(
                         f"The machine at {self._door.address} could not be entered by ssh within "
                         f"{timeout:g} s: {error.message}.",
-                        "Does it run, and does --allow-cidr hold the address that you come from?",
+                        "Does it run, and is its ssh open to the address that you come from "
+                        "(on a cloud: --allow-cidr)?",
                     ) from None
                 if error.message != said:
                     said = error.message
@@ -286,11 +329,12 @@ async def _connect(door: Door, timeout: float) -> asyncssh.SSHClientConnection:
         raise HostKeyError(
             f"The host key of {door.address} is not the one that was pinned at first contact: "
             "another machine answers at that address, or somebody is in between.",
-            "If the machine was replaced behind Gridup's back, `gridup deploy --new-machine` makes another.",
+            "If the machine was replaced behind Gridup's back: on a cloud `gridup deploy --new-machine` "
+            "makes another; the new key of a machine of your own is given with --host-key.",
         ) from None
     except asyncssh.PermissionDenied:
         # Before cloud-init has been there, the user has no key, or is not there yet.
-        raise ClosedError("the deployment's key is not accepted") from None
+        raise DeniedError("the deployment's key is not accepted") from None
     except (TimeoutError, asyncio.TimeoutError):
         raise ClosedError("no answer") from None
     except (OSError, asyncssh.Error) as error:

@@ -73,7 +73,11 @@ def mirrored(mirror: str, codename: str) -> str:
 
 def ensure_packages(machine: Machine) -> None:
     """Docker and what else the host needs, from Debian. A boot that finds all installed asks nobody."""
-    wanted = (*PACKAGES, *machine.config.packages)
+    ensure(machine, (*PACKAGES, *machine.config.packages))
+
+
+def ensure(machine: Machine, wanted: Sequence[str]) -> None:
+    """These packages installed; asks nobody where they are."""
     _, text = machine.run("dpkg-query", "--show", "--showformat=${Package}=${db:Status-Status}\n", *wanted)
     there = keys(text)
     missing = [name for name in wanted if there.get(name) != "installed"]

@@ -58,6 +58,7 @@ class Plan:
         people: public keys of who may enter the machine, a line each, the deployer's own first.
         ca_file: where the node's own CA has its certificate; empty where it has none.
         health_seconds: until each program must have proven itself.
+        shared: whether Docker is not the node's alone; what it keeps of builds is then left as it is.
     """
 
     image: str
@@ -69,6 +70,7 @@ class Plan:
     people: tuple[str, ...]
     ca_file: str
     health_seconds: float
+    shared: bool = False
     files: Mapping[str, str] = field(default_factory=dict)
     arguments: Mapping[str, str] = field(default_factory=dict)
 
@@ -199,18 +201,19 @@ class Releases:
             same = state.current is not None and state.current.id == wanted.id
             if not same or self._problems(state):
                 # Of releases that failed.
-                state = self._forget_images(state, {plan.image})
-                self._have_image(plan)
+                state = self._forget_images(state, {plan.image}, shared=plan.shared)
+                # Noted before it is there: one whose build goes on without us is ours too.
                 images = tuple(sorted({*state.images, plan.image}))
                 state = State(state.current, state.former, images, plan.people)
                 state.save(self._saved)
+                self._have_image(plan)
                 self._change(wanted, plan.health_seconds, None if same else state.current)
             former = state.former if same else state.current
             state = State(wanted, former, state.images, plan.people)
             state.save(self._saved)
             kept = [release for release in (wanted, former) if release]
             self.store.keep(name for release in kept for name in release.files)
-            state = self._forget_images(state, set())
+            state = self._forget_images(state, set(), shared=plan.shared)
             return self._report(state, CA_SECONDS)
 
     def look(self) -> dict[str, Any]:
@@ -360,13 +363,14 @@ class Releases:
             waited += 0.25
         return ""
 
-    def _forget_images(self, state: State, wanted: set[str]) -> State:
+    def _forget_images(self, state: State, wanted: set[str], *, shared: bool) -> State:
         """Remove the images that neither the current nor the former release needs, nor one that is wanted."""
         kept = wanted | {release.image for release in (state.current, state.former) if release}
         if gone := [image for image in state.images if image not in kept]:
             for image in gone:
                 self._engine.forget(image)
-            self._engine.forget_old_steps()
+            if not shared:
+                self._engine.forget_old_steps()
             images = tuple(image for image in state.images if image in kept)
             state = State(state.current, state.former, images, state.people)
             state.save(self._saved)

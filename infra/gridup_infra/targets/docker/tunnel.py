@@ -14,35 +14,16 @@ import tempfile
 import threading
 from pathlib import Path
 
+from gridup_infra import openssh
 from gridup_infra.processes import Result, Tethered, run, wait_until
 from gridup_infra.targets.docker.client import UnreachableError
 from gridup_infra.targets.docker.place import Place
 
-CONNECT_SECONDS = 10
-"""OpenSSH's, until the server has greeted us."""
-
 DIG_SECONDS = 13.0
 """Until the tunnel must be there, logging in included."""
 
-ASK_SECONDS = 8.0
-"""For a short command on the machine."""
-
 SOCKET_BYTES = 103
 """The longest path of a socket on macOS; Linux has 107."""
-
-OPTIONS = {
-    "BatchMode": "yes",
-    "ConnectTimeout": str(CONNECT_SECONDS),
-    # A connection that died without a word is noticed within half a minute.
-    "ServerAliveInterval": "10",
-    "ServerAliveCountMax": "3",
-    # A shared connection would keep the tunnel when we have ended.
-    "ControlMaster": "no",
-    "ControlPath": "none",
-    "RemoteCommand": "none",
-    # Where the person's own settings say `QUIET`, no error would tell what is wrong.
-    "LogLevel": "INFO",
-}
 
 
 class Tunnel:
@@ -91,7 +72,7 @@ class Tunnel:
         there = self.place.path.replace("%", "%%")
         # ExitOnForwardFailure is not set: a `LocalForward` of the person's own may well fail here while
         # they are logged in there. Whether ours works is seen by the socket.
-        words = [*_ssh("-nNT", "-L", f"{here}:{there}"), *self.place.words()]
+        words = [*openssh.ssh("-nNT", "-L", f"{here}:{there}"), *self.place.words()]
         try:
             ssh = Tethered(words, litter=folder)
         except FileNotFoundError:
@@ -152,19 +133,12 @@ def machine_of(host: str) -> str:
 @functools.cache
 def _host_name(place: Place) -> str:
     with contextlib.suppress(OSError):
-        shown = run(["ssh", "-G", *place.words()], timeout=ASK_SECONDS)
+        shown = run(["ssh", "-G", *place.words()], timeout=openssh.ASK_SECONDS)
         for line in shown.stdout.splitlines():
             key, _, value = line.partition(" ")
             if key == "hostname" and value:
                 return value
     return place.host
-
-
-def _ssh(*more: str) -> list[str]:
-    words = ["ssh", "-a", "-x", *more]
-    for key, value in OPTIONS.items():
-        words += ["-o", f"{key}={value}"]
-    return words
 
 
 def _private_folder() -> Path:
@@ -221,7 +195,7 @@ def _no_socket(place: Place) -> UnreachableError:
 def _ask(place: Place, words: list[str]) -> Result | None:
     """Run a command there. None when it did not end in time."""
     try:
-        return run([*_ssh("-nT"), *place.words(), shlex.join(words)], timeout=ASK_SECONDS)
+        return run([*openssh.ssh("-nT"), *place.words(), shlex.join(words)], timeout=openssh.ASK_SECONDS)
     except OSError:
         return None
 
@@ -236,44 +210,9 @@ def _no_ssh() -> UnreachableError:
 def _no_way(place: Place, said: tuple[str, ...]) -> UnreachableError:
     """Why ssh did not get there, by the line of its own that tells it."""
     lines = [line.strip() for line in said if line.strip()]
-    for signs, suggestion in CAUSES:
-        for line in reversed(lines):
-            if any(sign in line for sign in signs):
-                return _not_reached(place, line, suggestion, lines)
-    if lines:
-        return _not_reached(place, lines[-1], "`{by_hand}` tells more.", lines)
-    return _not_reached(place, f"not within {DIG_SECONDS:g} s", CAUSES[-1][1], lines)
-
-
-CAUSES = (
-    (
-        ("Host key verification failed", "REMOTE HOST IDENTIFICATION HAS CHANGED"),
-        "Its key is not known here, or is another one than before: run `{by_hand}` once, and look.",
-    ),
-    (
-        ("Permission denied", "Too many authentication failures"),
-        "`{by_hand}` must work without a question: put your key there (`ssh-copy-id`), "
-        "and into your agent (`ssh-add`).",
-    ),
-    (
-        ("Could not resolve hostname",),
-        "Is the name right? It is one of the DNS, or a Host of ~/.ssh/config.",
-    ),
-    (
-        ("Connection refused",),
-        "Does its ssh server run, and on that port? Another one is given so: ssh://host:2222",
-    ),
-    (
-        ("timed out", "No route to host", "unreachable"),
-        "Is the machine up, and can it be reached from here? `{by_hand}` must work.",
-    ),
-)
-"""What ssh says -> what to do. The first that fits counts: what follows from it is said after it."""
-
-
-def _not_reached(place: Place, why: str, suggestion: str, lines: list[str]) -> UnreachableError:
+    why, suggestion = openssh.cause(lines, place.by_hand(), "ssh://host:2222")
     return UnreachableError(
-        f"{place.host} can't be reached by ssh: {why.rstrip('.')}.",
-        suggestion.format(by_hand=place.by_hand()),
+        f"{place.host} can't be reached by ssh: {why or f'not within {DIG_SECONDS:g} s'}.",
+        suggestion,
         tuple(lines[-5:]) if len(lines) > 1 else (),
     )

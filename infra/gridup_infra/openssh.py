@@ -1,0 +1,147 @@
+"""The person's own `ssh`.
+
+It reads their ~/.ssh/config, known_hosts and agent, so whatever `ssh HOST` does works here. No password can
+be asked for: nobody may be there to type it.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+CONNECT_SECONDS = 10
+"""OpenSSH's, until the server has greeted us."""
+
+ASK_SECONDS = 8.0
+"""For a short command on the machine."""
+
+OPTIONS: Mapping[str, str] = {
+    "BatchMode": "yes",
+    "ConnectTimeout": str(CONNECT_SECONDS),
+    # A connection that died without a word is noticed within half a minute.
+    "ServerAliveInterval": "10",
+    "ServerAliveCountMax": "3",
+    # A shared connection would keep ours when we have ended.
+    "ControlMaster": "no",
+    "ControlPath": "none",
+    "RemoteCommand": "none",
+    # Where the person's own settings say `QUIET`, no error would tell what is wrong.
+    "LogLevel": "INFO",
+}
+
+NO_HOST, NO_USER = set("'\"`\\$;&<>|(){}*?"), set("'\"`$;&<>|(){}")
+"""What OpenSSH 9.6 refuses too: it would reach a shell by way of a ProxyCommand."""
+
+_DESTINATION = re.compile(r"((?P<user>[^@]*)@)?(?P<host>\[[^\]]*\]|[^:\[\]]*)(:(?P<port>\d{1,5}))?")
+
+CAUSES = (
+    (
+        ("Host key verification failed", "REMOTE HOST IDENTIFICATION HAS CHANGED"),
+        "Its key is not known here, or is another one than before: run `{by_hand}` once, and look.",
+    ),
+    (
+        ("Permission denied", "Too many authentication failures"),
+        "`{by_hand}` must work without a question: put your key there (`ssh-copy-id`), "
+        "and into your agent (`ssh-add`).",
+    ),
+    (
+        ("Could not resolve hostname",),
+        "Is the name right? It is one of the DNS, or a Host of ~/.ssh/config.",
+    ),
+    (
+        ("Connection refused",),
+        "Does its ssh server run, and on that port? Another one is given so: {other_port}",
+    ),
+    (
+        ("timed out", "No route to host", "unreachable"),
+        "Is the machine up, and can it be reached from here? `{by_hand}` must work.",
+    ),
+)
+"""What ssh says -> what to do. The first that fits counts: what follows from it is said after it."""
+
+
+@dataclass(frozen=True)
+class Destination:
+    """Whom `ssh` is told to reach.
+
+    Attributes:
+        host: a name, an address, or a `Host` of ~/.ssh/config.
+        user: empty for OpenSSH's choice.
+        port: 0 for OpenSSH's choice.
+    """
+
+    host: str
+    user: str = ""
+    port: int = 0
+
+    @classmethod
+    def read(cls, text: str) -> Destination:
+        """`[user@]host[:port]`, IPv6 in brackets.
+
+        Raises:
+            ValueError: it is not that, or what is in it could be taken for something else by OpenSSH.
+        """
+        parts = _DESTINATION.fullmatch(text)
+        if parts is None:
+            raise ValueError("an IPv6 address stands in brackets, and a port is a number")
+        port = int(parts["port"] or 0)
+        if port > 65535 or (parts["port"] and not port):
+            raise ValueError(f"{port} is no port")
+        made = cls(parts["host"].strip("[]"), parts["user"] or "", port)
+        if problem := made.problem(user_given=parts["user"] is not None):
+            raise ValueError(problem)
+        return made
+
+    def problem(self, *, user_given: bool) -> str:
+        """Why OpenSSH must not be told so; empty when nothing speaks against it."""
+        host, user = self.host, self.user
+        if not host:
+            return "it names no host"
+        if host.startswith("-") or NO_HOST & set(host) or not _visible(host):
+            return f"{host!r} can't be a host"
+        if user_given and (not user or user.startswith("-") or NO_USER & set(user) or not _visible(user)):
+            return f"{user!r} can't be a user"
+        return ""
+
+    def words(self) -> list[str]:
+        """As `ssh` wants it: nothing in it is taken for an option."""
+        words = ["-p", str(self.port)] if self.port else []
+        words += ["-l", self.user] if self.user else []
+        return [*words, "--", self.host]
+
+    def command(self, *argv: str) -> str:
+        """What a person types to do that there."""
+        port = ["-p", str(self.port)] if self.port else []
+        host = f"{self.user}@{self.host}" if self.user else self.host
+        return shlex.join(["ssh", *port, host, *argv])
+
+
+def ssh(*more: str, options: Mapping[str, str] | None = None) -> list[str]:
+    """The beginning of an argv: `ssh` with our options, before the destination."""
+    words = ["ssh", "-a", "-x", *more]
+    for key, value in {**OPTIONS, **(options or {})}.items():
+        words += ["-o", f"{key}={value}"]
+    return words
+
+
+def cause(said: Sequence[str], by_hand: str, other_port: str) -> tuple[str, str]:
+    """Why ssh did not get there, by the line of its own that tells it, and what to do.
+
+    Args:
+        by_hand: the command by which a person sees for themselves.
+        other_port: how another port is given.
+    """
+    lines = [line.strip() for line in said if line.strip()]
+    for signs, suggestion in CAUSES:
+        for line in reversed(lines):
+            if any(sign in line for sign in signs):
+                return line.rstrip("."), suggestion.format(by_hand=by_hand, other_port=other_port)
+    if lines:
+        return lines[-1].rstrip("."), f"`{by_hand}` tells more."
+    return "", CAUSES[-1][1].format(by_hand=by_hand)
+
+
+def _visible(text: str) -> bool:
+    return text.isprintable() and not any(char.isspace() for char in text)

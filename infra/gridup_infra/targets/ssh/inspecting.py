@@ -1,0 +1,40 @@
+"""A look at a node on a machine of the person's own: one login, by the node's key."""
+
+from __future__ import annotations
+
+from gridup_infra.outputs import MANAGEMENT_KEY, NodeOutputs
+from gridup_infra.targets.base import Inspection, Power, Secret
+from gridup_infra.vm import booting
+from gridup_infra.vm.bundle import Releases
+from gridup_infra.vm.node import HOST_KEY, IP
+from gridup_infra.vm.ssh import DeniedError, Door, entered
+from gridup_infra.vm.target import GLANCE_SECONDS
+
+HOST_IS_GONE = "what Gridup made of the machine is gone"
+
+
+def inspect(outputs: NodeOutputs, secret: Secret) -> Inspection:
+    """See `Target.inspect`.
+
+    Raises:
+        ClosedError: the machine does not answer: whether it is off or gone can't be told from here.
+    """
+    key = secret(outputs.spec.stack, MANAGEMENT_KEY)
+    facts = outputs.facts
+    door = Door(facts[IP], key, facts.get(HOST_KEY, ""), outputs.ssh_user, outputs.ports["ssh"])
+    try:
+        with entered(door, timeout=GLANCE_SECONDS, until_let_in=False) as session:
+            state = booting.read_state(session)
+            if not state.done:
+                return Inspection(Power.BROKEN, (HOST_IS_GONE if not state.failed else str(state),))
+            if outputs.spec.no_node:
+                return Inspection(Power.RUNNING, whole=True)
+            found = Releases(session).look()
+    except DeniedError:
+        return Inspection(
+            Power.GONE,
+            (f"{outputs.address} does not let the node's user in any more: it has nothing of the node",),
+        )
+    problems = tuple(found["problems"])
+    power = Power.BROKEN if problems else Power.RUNNING
+    return Inspection(power, problems, tuple(found["dead"]), whole=True)

@@ -1,0 +1,273 @@
+"""The ssh target's resources: ManagementKey, Owner, Machine, and the node on it.
+
+Owner pins the machine's host key and makes nothing; it is deleted last, and its delete takes away whatever
+bears the stack's mark on the machine, so that a broken-off create leaves nothing behind. Machine makes it a
+container host.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, cast
+
+import pulumi
+from pulumi.dynamic import CreateResult, DiffResult, ReadResult, Resource, ResourceProvider, UpdateResult
+
+from gridup_infra.errors import GridupError, ResourceError
+from gridup_infra.outputs import NodeOutputs
+from gridup_infra.progress import tell
+from gridup_infra.spec import PROJECT, DeploySpec
+from gridup_infra.targets.dynamic import DRIFT, Properties, Provider, changed_inputs, guarded, plain
+from gridup_infra.targets.ssh import guests
+from gridup_infra.targets.ssh.person import meet
+from gridup_infra.vm import node as machine_node
+from gridup_infra.vm.resources import ManagementKey, declare_node, exported
+from gridup_infra.vm.ssh import ClosedError, DeniedError, Door, fingerprint
+from gridup_node.vm import guest
+from gridup_node.vm.machine import MOUNT, USER
+
+MODULE = "gridup-ssh"
+
+ENTER_SECONDS = 20.0
+LOOK_SECONDS = 15.0
+LEAVE_SECONDS = 10.0
+"""For a destroy to get in: a machine that is off must not hold it up."""
+
+FORGET = "GRIDUP_FORGET_MACHINE"
+"""Set by who destroys a node whose machine is gone for good."""
+
+PINNED = ("address", "port", "host_key")
+"""What Owner finds out."""
+
+MADE = ("machine", "system")
+
+
+class OwnerProvider(Provider):
+    """Who the machine is; and the end of all that is the stack's there."""
+
+    def create(self, props: Properties) -> CreateResult:
+        return guarded(lambda: CreateResult(props["stack_id"], self._meet(props)))
+
+    def diff(self, _id: str, olds: Properties, news: Properties) -> DiffResult:
+        return DiffResult(changes=bool(_changed(olds, news, PINNED)))
+
+    def update(self, _id: str, olds: Properties, news: Properties) -> UpdateResult:
+        def update() -> UpdateResult:
+            if any(olds.get(key) != news[key] for key in ("host", "asked_key")):
+                # The same machine at another address has the same key; one installed anew the given one.
+                return UpdateResult(self._meet(news, "" if news["asked_key"] else olds["host_key"]))
+            return UpdateResult({**plain(news), **{key: olds[key] for key in PINNED}})
+
+        return guarded(update)
+
+    def delete(self, _id: str, props: Properties) -> None:
+        guarded(lambda: _leave(props))
+
+    def _meet(self, props: Properties, pinned: str = "") -> Properties:
+        person = meet(props["host"], props["asked_key"] or pinned)
+        if person.theirs:
+            guests.seen(
+                person, guest.Told(props["stack"], props["stack_id"], props["name"], machine_node.PROJECT)
+            )
+        if person.fresh:
+            tell("owner", f"pinned at first contact: {fingerprint(person.host_key)}")
+        found = person.configured
+        return {
+            **plain(props),
+            "address": found.address,
+            "port": found.port,
+            "host_key": person.host_key,
+        }
+
+
+class MachineProvider(Provider):
+    """The machine as a container host."""
+
+    def create(self, props: Properties) -> CreateResult:
+        def create() -> CreateResult:
+            try:
+                made = self._by_person(props)
+            except GridupError:
+                # One that was made before its deploy was broken off lets the node's key in.
+                again = self._if_let_in(props)
+                if again is None:
+                    raise
+                made = again
+            return CreateResult(props["stack_id"], made)
+
+        return guarded(create)
+
+    def diff(self, _id: str, olds: Properties, news: Properties) -> DiffResult:
+        return DiffResult(changes=bool(_changed(olds, news, MADE) or olds.get(DRIFT)))
+
+    def update(self, _id: str, _olds: Properties, news: Properties) -> UpdateResult:
+        return guarded(lambda: UpdateResult(self._if_let_in(news) or self._by_person(news)))
+
+    def read(self, id_: str, props: Properties) -> ReadResult:
+        def read() -> ReadResult:
+            try:
+                with guests.managed(_door(props), props["host"], LOOK_SECONDS) as way:
+                    found = guests.seen(way, _told(props))
+            except ClosedError as error:
+                return ReadResult(id_, {**props, DRIFT: [error.message]})
+            mark, state = found["mark"] or {}, found["state"] or {}
+            there = mark.get("stack_id") == props["stack_id"] and state.get("state") == "done"
+            return ReadResult(id_, {**props, DRIFT: [] if there else ["it is no container host any more"]})
+
+        return guarded(read)
+
+    def delete(self, _id: str, props: Properties) -> None:
+        """Nothing: its owner takes it away."""
+
+    def _by_person(self, props: Properties) -> Properties:
+        return self._make(props, meet(props["host"], props["host_key"]))
+
+    def _if_let_in(self, props: Properties) -> Properties | None:
+        """The same by the node's own key; None where the machine does not take it."""
+        try:
+            with guests.managed(_door(props), props["host"], ENTER_SECONDS) as way:
+                return self._make(props, way)
+        except DeniedError:
+            return None
+
+    def _make(self, props: Properties, way: guests.Way) -> Properties:
+        found = guests.make(way, _told(props), lambda text: tell("machine", text))
+        return {**plain(props), "machine": found["machine"], "system": found["system"], DRIFT: []}
+
+
+def _told(props: Properties) -> guest.Told:
+    return guest.Told(
+        stack=props["stack"],
+        stack_id=props["stack_id"],
+        name=props["name"],
+        project=machine_node.PROJECT,
+        ports=tuple(int(port) for port in props["ports"]),
+        public_key=props["public_key"],
+        build=bool(props["build"]),
+    )
+
+
+def _leave(props: Properties) -> None:
+    """Take away all that is the stack's on the machine.
+
+    Raises:
+        ResourceError: it could not be; says what is left, and how it goes.
+    """
+
+    def leave(way: guests.Way) -> None:
+        words = (props["stack"], props["stack_id"], props["name"])
+        guests.leave(way, *words, keep_data=bool(props["keep_data"]), say=lambda text: tell("owner", text))
+
+    try:
+        try:
+            with guests.managed(_door(props), props["host"], LEAVE_SECONDS) as way:
+                leave(way)
+        except DeniedError:
+            # Broken off before its user was there, or that was removed by hand: the person may get in.
+            leave(meet(props["host"], props["host_key"]))
+    except GridupError as error:
+        containers = f"the containers {machine_node.PROJECT}-*"
+        left = f"the user {USER}, {containers}, {MOUNT}, {guest.PLACE}, {guest.SUDOERS}"
+        if os.environ.get(FORGET):
+            tell("owner", f"left on {props['host']}, if it still is: {left}")
+            return
+        raise ResourceError(
+            f"What the node has on {props['host']} could not be taken away ({left}): {error.message}",
+            "Run the same again when it answers. If it is gone for good: "
+            f'{FORGET}=1 gridup destroy "{props["name"]}"',
+            error.details,
+        ) from None
+
+
+def _door(props: Properties) -> Door:
+    return Door(props["address"], props["private_key"], props["host_key"], port=int(props["port"]))
+
+
+def _changed(olds: Mapping[str, Any], news: Mapping[str, Any], found: tuple[str, ...]) -> list[str]:
+    return [key for key in changed_inputs(olds, news) if key not in found]
+
+
+class _Marked(Resource, module=MODULE, name="Marked"):
+    """A resource that knows its own URN, as every resource of a stack does."""
+
+    def __init__(
+        self,
+        provider: ResourceProvider,
+        kind: str,
+        name: str,
+        props: Properties,
+        opts: pulumi.ResourceOptions | None = None,
+    ) -> None:
+        urn = f"urn:pulumi:{pulumi.get_stack()}::{PROJECT}::pulumi-python:dynamic/{MODULE}:{kind}::{name}"
+        super().__init__(provider, name, {**props, "urn": urn}, opts)
+
+
+class Owner(_Marked, module=MODULE, name="Owner"):
+    """Who the machine is."""
+
+    address: pulumi.Output[str]
+    port: pulumi.Output[int]
+    host_key: pulumi.Output[str]
+
+    def __init__(self, name: str, props: Properties, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__(OwnerProvider(), "Owner", name, {**props, **dict.fromkeys(PINNED)}, opts)
+
+
+class Machine(_Marked, module=MODULE, name="Machine"):
+    """The machine, made a container host."""
+
+    machine: pulumi.Output[str]
+    system: pulumi.Output[str]
+
+    def __init__(self, name: str, props: Properties, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__(MachineProvider(), "Machine", name, {**props, **dict.fromkeys(MADE)}, opts)
+
+
+def build(spec: DeploySpec) -> pulumi.Output[NodeOutputs]:
+    """Declare a node's resources on a machine that exists; the result is its `NodeOutputs`."""
+    marks = {"stack": spec.stack, "stack_id": spec.stack_id, "name": spec.name}
+    key = ManagementKey("management-key", {**marks, "target": spec.target, "host": spec.host})
+    private = exported(key)
+    owner = Owner(
+        "owner",
+        {
+            **marks,
+            "target": spec.target,
+            "host": spec.host,
+            "asked_key": spec.host_key,
+            "keep_data": spec.keep_data,
+            "private_key": private,
+        },
+        pulumi.ResourceOptions(depends_on=[key]),
+    )
+    reached = {"address": owner.address, "port": owner.port, "private_key": private}
+    asked = guests.told(spec)
+    machine = Machine(
+        "machine",
+        {
+            **marks,
+            **reached,
+            "host": spec.host,
+            "host_key": owner.host_key,
+            "public_key": key.public_key,
+            "ports": list(asked.ports),
+            "build": asked.build,
+        },
+        pulumi.ResourceOptions(depends_on=[owner]),
+    )
+    vm: pulumi.Output[dict[str, str]] = pulumi.Output.from_input({})
+    if not spec.no_node:
+        common = {**marks, **reached, "machine": machine.machine}
+        vm = declare_node(spec, common, key, owner.host_key, [machine], shared=True)
+    known = pulumi.Output.all(
+        vm=vm, address=owner.address, port=owner.port, host_key=owner.host_key, machine=machine.machine
+    )
+    return known.apply(partial(_outputs, spec))
+
+
+def _outputs(spec: DeploySpec, known: Mapping[str, Any]) -> NodeOutputs:
+    vm = {**known["vm"], "host_key": known["host_key"]}
+    facts = {"host": spec.host, machine_node.MACHINE: known["machine"]}
+    return machine_node.node_outputs(spec, cast("str", known["address"]), vm, facts, int(known["port"]))

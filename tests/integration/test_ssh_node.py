@@ -1,0 +1,294 @@
+"""A node on a machine that exists: one booted Debian for the whole file, from its refusals to its end."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from gridup_infra.processes import wait_until
+from gridup_infra.targets.ssh.resources import FORGET
+from support import language_host
+from support.breaking import Held, interrupt, kill_run, locks
+from support.cli import Cli, Ended
+from support.plain_pulumi import Plain
+from support.ssh_person import Person, machine_for
+from support.vm_rig import Machine, Rig
+
+from .test_vm_node import import_base
+
+pytestmark = [pytest.mark.engine, pytest.mark.node, pytest.mark.vm]
+
+WATCHED = "/etc /usr /var/lib /home /root /opt /srv /boot"
+NOT_OURS = (
+    # What runs on any machine by itself.
+    "/var/lib/systemd/*",
+    "/var/lib/apt/*",
+    "/var/lib/dpkg/*",
+    "/var/lib/cloud/*",
+    "/var/lib/docker/*",
+    "/var/lib/containerd/*",
+    "/var/lib/private*",
+)
+"""Folders of which only what Docker and dpkg say counts."""
+
+
+@dataclass
+class Lab:
+    """The machine, and who works with it."""
+
+    machine: Machine
+    cli: Cli
+    ada: Person
+    plain: Plain
+
+    @property
+    def host(self) -> str:
+        return f"ada@{self.machine.address}"
+
+    def deploy(self, *words: str, name: str = "Inst", host: str = "") -> Ended:
+        return self.cli("deploy", "--name", name, "--cloud", "ssh", "--host", host or self.host, *words)
+
+    def files(self) -> dict[str, str]:
+        """Each file of the machine, with all that tells one state of it from another."""
+        skipped = " ".join(f"-path '{name}' -prune -o" for name in NOT_OURS)
+        told = self.machine.run(
+            "sh",
+            "-c",
+            f"find {WATCHED} -xdev {skipped} -type f -printf '%p|%s %m %U %T@\\n' "
+            "-o -type d -printf '%p|%m %U\\n'",
+        )
+        return dict(line.split("|", 1) for line in told.splitlines())
+
+    def docker(self) -> dict[str, set[str]]:
+        """What Docker has: containers as they run, images, networks, volumes."""
+        asked = {
+            "containers": ("ps", "--all", "--no-trunc", "--format", "{{.ID}} {{.Names}} {{.State}}"),
+            "images": ("image", "ls", "--no-trunc", "--format", "{{.Repository}}:{{.Tag}} {{.ID}}"),
+            "networks": ("network", "ls", "--no-trunc", "--format", "{{.ID}} {{.Name}}"),
+            "volumes": ("volume", "ls", "--format", "{{.Name}}"),
+        }
+        return {kind: set(self.machine.run("docker", *words).splitlines()) for kind, words in asked.items()}
+
+    def nothing_of_ours(self) -> None:
+        """No user, no file, no program, no container of the node."""
+        for path in ("/var/lib/gridup", "/var/lib/gridup-boot", "/home/gridup", "/etc/sudoers.d/gridup"):
+            assert self.machine.try_run("test", "-e", path).code != 0, path
+        assert self.machine.try_run("id", "gridup").code != 0
+        assert self.machine.try_run("getent", "group", "gridup").code != 0
+        assert self.machine.try_run("pgrep", "--uid", "10001").stdout == ""
+        assert not [line for line in self.machine.run("ls", "/etc").split() if "gridup" in line]
+
+
+@pytest.fixture(scope="module")
+def lab(vm_rig: Rig, cache: Path, engine: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    ada, root = Person(tmp_path_factory.mktemp("ada")), tmp_path_factory.mktemp("home")
+    machine = vm_rig.machine()
+    machine.boot(machine_for(ada=(ada.public_key, True), bob=(ada.public_key, False)))
+    root.chmod(0o700)
+    (root / "engine").symlink_to(cache / "engine")
+    cli = Cli(root, ada.environment)
+    plain = Plain(cli, language_host.install(tmp_path_factory.mktemp("language host")))
+    assert wait_until(lambda: machine.try_run("id", "bob").ok, timeout=60, every=0.2)
+    machine.run("cloud-init", "status", "--wait", timeout=120)
+    yield Lab(machine, cli, ada, plain)
+    machine.destroy()
+
+
+def refused(lab: Lab, ended: Ended, code: int, *texts: str) -> None:
+    """It ends so, with these words, no traceback, no stack, and within a time that a person waits."""
+    assert ended.code == code, ended.err
+    for text in texts:
+        assert text in ended.err
+    assert "Traceback" not in ended.err
+    assert lab.cli("status", "--no-probe", "--json").ok().json == []
+
+
+def test_what_it_does_not_understand_is_refused_and_the_machine_stays_byte_identical(
+    lab: Lab, tmp_path: Path
+) -> None:
+    """Cases G14 and G16: each with its own words, before anything is made."""
+    lab.machine.run("systemd-run", "--unit=web", "--quiet", "python3", "-m", "http.server", "443")
+    before, address = lab.files(), lab.machine.address
+    taken = lab.deploy()
+    refused(
+        lab,
+        taken,
+        1,
+        "can't take the node: port 443 is taken by python3 (process",
+        "have it listen elsewhere",
+    )
+    lab.machine.run("systemctl", "stop", "web")
+    refused(lab, lab.deploy(host=f"bob@{address}"), 3, "sudo asks for a password or is not there", "NOPASSWD")
+    refused(
+        lab,
+        lab.deploy(host=f"eve@{address}"),
+        3,
+        "can't be entered by ssh",
+        "Permission denied",
+        "ssh-copy-id",
+    )
+    stranger = Person(tmp_path / "stranger")
+    wrong = lab.cli("deploy", "Inst", "--cloud", "ssh", "--host", f"root@{address}", env=stranger.environment)
+    refused(lab, wrong, 3, "Permission denied (publickey")
+    refused(lab, lab.deploy(host=f"ada@{address}:23"), 1, "Connection refused", "--host user@address:2222")
+    other = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHEqQrwX+uyY52PLpPQ4uZA9s1YZ+hqp0f9ra4Tu6M8H"
+    refused(lab, lab.deploy("--host-key", other), 1, "is not the one that was given", "it shows SHA256:")
+    refused(lab, lab.cli("deploy", "Inst", "--cloud", "ssh"), 2, "Which machine?", "--host user@address")
+    assert lab.files() == before
+    assert lab.ada.known_hosts.read_bytes() == b""
+
+
+def test_what_stands_where_the_nodes_own_would_is_not_touched(lab: Lab) -> None:
+    lab.machine.run("mkdir", "/var/lib/gridup")
+    lab.machine.run("touch", "/var/lib/gridup/theirs")
+    lab.machine.run("useradd", "--uid", "10001", "olga")
+    before = lab.files()
+    found = lab.deploy()
+    refused(lab, found, 1, "the user id 10001 is olga's", "/var/lib/gridup holds files")
+    assert lab.files() == before
+    lab.machine.run("userdel", "olga")
+    lab.machine.run("rm", "-r", "/var/lib/gridup")
+
+
+def test_a_known_host_with_another_key_is_refused(lab: Lab) -> None:
+    address = lab.machine.address
+    other = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHEqQrwX+uyY52PLpPQ4uZA9s1YZ+hqp0f9ra4Tu6M8H"
+    lab.ada.known_hosts.write_text(f"{address} {other}\n")
+    refused(lab, lab.deploy(), 1, "is not the one in your known_hosts")
+    ecdsa = lab.machine.read("/etc/ssh/ssh_host_ecdsa_key.pub").decode().split()[:2]
+    # From here on by a key of another type: the one that is pinned is vouched for through it.
+    lab.ada.known_hosts.write_text(f"{address} {' '.join(ecdsa)}\n")
+
+
+def test_a_deploy_that_is_broken_off_is_gone_with_plain_pulumi_or_goes_on(lab: Lab, tmp_path: Path) -> None:
+    """Case G09. Where there is no Docker it is installed, once."""
+    words = ("deploy", "--name", "Inst", "--cloud", "ssh", "--host", lab.host, "--no-node")
+    before = lab.files()
+    held = Held("MachineProvider.create", tmp_path)
+    run = lab.cli.start(*words, env=held.env)
+    held.wait(run)
+    assert lab.machine.try_run("id", "gridup").ok
+    kill_run(run, providers=True)
+    lab.plain("cancel", "--yes", "-s", "inst", name="Inst")
+    lab.plain("destroy", "-s", "inst", "--yes").ok()
+    lab.nothing_of_ours()
+    lab.cli("destroy", "Inst", "--yes")
+    changed = {path for path, told in lab.files().items() if before.get(path) != told}
+    assert "/usr/bin/docker" in changed
+    assert not [path for path in changed if "gridup" in path]
+
+    run = lab.cli.start(*words, env=Held("MachineProvider.create", tmp_path).env)
+    held.wait(run)
+    began = time.monotonic()
+    interrupt(run)
+    held.release()
+    _, err = run.communicate(timeout=90)
+    assert run.returncode == 130, err
+    assert time.monotonic() - began < 60
+    assert locks(lab.cli.home) == []
+    known = lab.ada.known_hosts.read_bytes()
+    ended = lab.cli(*words).ok()
+    assert 'gridup ssh "Inst"' in ended.err
+    assert "✅" in ended.out
+    assert lab.cli("ssh", "Inst", "--", "docker", "ps", "--quiet").ok().out == ""
+    assert lab.cli("status", "Inst", "--json").ok().json[0]["state"] == "running"
+    assert lab.ada.known_hosts.read_bytes() == known
+    lab.cli("destroy", "Inst", "--yes").ok()
+    lab.nothing_of_ours()
+
+
+@pytest.fixture(scope="module")
+def theirs(lab: Lab, cache: Path) -> dict[str, set[str]]:
+    """The machine's own Docker things, from before the node."""
+    import_base(lab.machine, cache)
+    lab.machine.run("docker", "tag", "python:3.11-slim-bookworm", "shop:1")
+    lab.machine.run("docker", "network", "create", "shop")
+    lab.machine.run("docker", "volume", "create", "shop")
+    run = ("run", "--detach", "--name=shop", "--network=shop", "--volume=shop:/s", "--publish=8443:8443")
+    lab.machine.run("docker", *run, "shop:1", "sleep", "infinity")
+    return lab.docker()
+
+
+@pytest.fixture(scope="module")
+def inst(lab: Lab, theirs: dict[str, set[str]]) -> Lab:
+    began = time.monotonic()
+    ended = lab.deploy().ok()
+    print(f"deploy: {time.monotonic() - began:.0f} s\n{ended.err}")
+    for row in ("host", "UI", "api", "ssh", "jupyter"):
+        assert any(row in line and "✅" in line for line in ended.out.splitlines()), ended.out
+    return lab
+
+
+def test_the_same_again_changes_nothing(inst: Lab) -> None:
+    before = inst.docker()
+    began = time.monotonic()
+    assert "Nothing changed" in inst.cli("deploy", "--name", "Inst").ok().err
+    assert time.monotonic() - began < 30
+    assert inst.docker() == before
+    assert inst.cli("preview", "--name", "Inst").ok().out == "No change.\n"
+    assert inst.cli("check", "Inst").ok().out.count("✅") == 5
+
+
+def test_another_node_on_it_is_refused_by_its_name(inst: Lab) -> None:
+    ended = inst.deploy(name="Other")
+    assert ended.code == 1, ended.err
+    assert 'the machine already has a node of Gridup\'s, "Inst"' in ended.err
+    assert [row["name"] for row in inst.cli("status", "--no-probe", "--json").ok().json] == ["Inst"]
+
+
+def test_no_secret_of_it_is_in_plain(inst: Lab) -> None:
+    key = inst.machine.run("cat", "/var/lib/gridup/node/secrets/admin_password").strip()
+    state = next((inst.cli.home / "state").rglob("inst.json")).read_text()
+    assert key not in state
+    assert "PRIVATE KEY" not in state
+    exported = json.loads(state)["checkpoint"]["latest"]["resources"][0]["outputs"]["node"]
+    assert exported.count(inst.machine.address) == 3, "address, host and ip"
+
+
+def test_what_was_removed_by_hand_is_seen_and_put_right(inst: Lab) -> None:
+    inst.machine.run("docker", "rm", "--force", "gridup-jupyter")
+    assert "the container gridup-jupyter is gone" in inst.cli("status", "Inst").out
+    assert "node: changed" in inst.cli("refresh", "Inst").ok().err
+    inst.cli("deploy", "--name", "Inst").ok()
+    assert inst.cli("check", "Inst").ok()
+
+
+def test_destroy_asks_and_takes_away_what_is_the_nodes_alone(inst: Lab, theirs: dict[str, set[str]]) -> None:
+    ended = inst.cli("destroy", "Inst")
+    assert ended.code == 2
+    assert "--yes" in ended.err
+    password = inst.machine.run("cat", "/var/lib/gridup/node/secrets/admin_password")
+    inst.cli("deploy", "--name", "Inst", "--keep-data").ok()
+    ended = inst.cli("destroy", "Inst", "--yes").ok()
+    assert "/var/lib/gridup" in ended.err
+    assert inst.docker() == theirs
+    assert inst.machine.try_run("id", "gridup").code != 0
+    # The next node of that name has its data again; one of another name is refused.
+    other = inst.deploy(name="Other")
+    assert 'holds the data of "Inst", which was kept' in other.err, other.err
+    inst.deploy("--no-keep-data").ok()
+    assert inst.machine.run("cat", "/var/lib/gridup/node/secrets/admin_password") == password
+    inst.plain._exports.clear()
+    inst.plain("destroy", "-s", "inst", "--yes").ok()
+    inst.nothing_of_ours()
+    assert inst.docker() == theirs
+
+
+def test_a_machine_that_is_gone_holds_nothing_up_and_is_told_of(lab: Lab) -> None:
+    lab.deploy("--no-node").ok()
+    lab.machine.poweroff()
+    began = time.monotonic()
+    ended = lab.cli("destroy", "Inst", "--yes")
+    assert time.monotonic() - began < 90
+    assert ended.code == 4, ended.err
+    assert f"What the node has on {lab.host} could not be taken away" in ended.err
+    assert "/var/lib/gridup" in ended.err
+    assert f'{FORGET}=1 gridup destroy "Inst"' in ended.err
+    assert lab.cli("status", "Inst", "--no-probe", "--json").ok().json[0]["state"] in ("unknown", "broken")
+    lab.cli("destroy", "Inst", "--yes", env={FORGET: "1"}).ok()
+    assert lab.cli("status", "--no-probe", "--json").ok().json == []
