@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,19 +15,22 @@ from gridup.deploying import NEEDS, resolve
 from gridup.ssh_keys import check_types
 from gridup_infra import targets
 from gridup_infra.errors import GridupError, NameError_, UsageError
+from gridup_infra.openssh import Destination
 from gridup_infra.outputs import NodeOutputs
 from gridup_infra.spec import DeploySpec
 from gridup_infra.targets.aws import naming
 from gridup_infra.targets.azure import naming as azure_naming
-from gridup_infra.targets.base import Capability, Identity, Power, Target
+from gridup_infra.targets.base import Capability, Identity, Power, Secret, Target
 from gridup_infra.targets.docker import nodes
-from gridup_infra.vm import node
+from gridup_infra.targets.ssh.person import Configured
+from gridup_infra.vm import keys, node
 from gridup_node.containers import containers
 from gridup_node.services import SERVICES
 from support import ssh_keys
 from support.arm import SUBSCRIPTION
 from support.checkpoints import PORTS, outputs_for
 from support.moto_rig import ACCOUNT
+from support.ssh_rig import Machine
 
 ASKED: dict[str, object] = {
     "port": 9001,
@@ -44,6 +49,8 @@ ASKED: dict[str, object] = {
     "private": True,
     "image": "registry.example.org/node@sha256:" + "0" * 64,
     "generation": 1,
+    "host": "ada@203.0.113.9",
+    "host_key": "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHEqQrwX+uyY52PLpPQ4uZA9s1YZ+hqp0f9ra4Tu6M8H",
 }
 OWN: dict[str, dict[str, object]] = {
     "azure": {
@@ -54,6 +61,12 @@ OWN: dict[str, dict[str, object]] = {
 }
 """Where a target's own words for a part differ."""
 
+ALWAYS: dict[str, dict[str, object]] = {"ssh": {"host": "machine"}}
+"""What must be said of every node on a target."""
+
+LENT: dict[str, Secret] = {"ssh": lambda _stack, _export: keys.new_key()[0]}
+"""For a target that can be asked nothing without the stack's own key: one that opens nothing."""
+
 NAME = "My Lab_2"
 
 
@@ -61,6 +74,7 @@ PLACES: dict[str, tuple[str, str]] = {
     "docker": ("docker_host", "DOCKER_HOST"),
     "aws": ("aws_url", "AWS_ENDPOINT_URL"),
     "azure": ("azure_url", "AZURE_RESOURCE_MANAGER_URL"),
+    "ssh": ("ssh_path", "PATH"),
 }
 """What a target needs beside this machine: the fixture that has it, and the variable that names it."""
 
@@ -76,8 +90,30 @@ GONE: dict[str, Callable[[DeploySpec, Path], NodeOutputs]] = {
     "azure": lambda spec, _folder: node.node_outputs(
         spec, "203.0.113.1", {}, azure_naming.facts(spec, NOTHING_ON_AZURE)
     ),
+    "ssh": lambda spec, _folder: behind_ssh(spec),
 }
 """For each target a node as it would export it."""
+
+
+def behind_ssh(spec: DeploySpec) -> NodeOutputs:
+    """A node on the machine that the person's ~/.ssh/config knows by that name."""
+    found = Configured.of(Destination.read(spec.host))
+    facts = {"host": spec.host, node.MACHINE: "0123456789abcdef"}
+    return node.node_outputs(spec, found.address, {}, facts, found.port)
+
+
+@pytest.fixture(scope="module")
+def ssh_machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
+    """This very machine, by ssh; nothing on it bears a mark of the tests'."""
+    if os.geteuid() != 0:
+        pytest.skip("only root may look at a machine as the target ssh does")
+    with Machine(tmp_path_factory.mktemp("ssh")) as machine:
+        yield machine
+
+
+@pytest.fixture
+def ssh_path(ssh_machine: Machine) -> str:
+    return ssh_machine.path
 
 
 @pytest.fixture(params=targets.names())
@@ -88,12 +124,13 @@ def target(
         fixture, variable = PLACES[request.param]
         monkeypatch.setenv(variable, request.getfixturevalue(fixture))
     monkeypatch.setenv("GRIDUP_HOME", str(tmp_path / "a home"))
-    yield targets.target(request.param)
+    yield targets.target(request.param, LENT.get(request.param))
 
 
 @pytest.fixture
 def spec(target: Target) -> DeploySpec:
-    return target.resolve(DeploySpec(name=NAME, target=target.name).with_new_id(), None)
+    always: dict[str, Any] = ALWAYS.get(target.name, {})
+    return target.resolve(DeploySpec(name=NAME, target=target.name, **always).with_new_id(), None)
 
 
 @pytest.fixture
@@ -103,7 +140,7 @@ def gone(spec: DeploySpec, tmp_path: Path) -> NodeOutputs:
 
 
 def identity(spec: DeploySpec) -> Identity:
-    return Identity(spec.stack, spec.stack_id, spec.name, spec.target)
+    return Identity(spec.stack, spec.stack_id, spec.name, spec.target, {"host": spec.host})
 
 
 def test_every_part_of_a_spec_that_needs_a_capability_has_a_value_to_try() -> None:
@@ -132,7 +169,7 @@ def test_the_defaults_are_filled_in_and_stay_as_they_are(target: Target, spec: D
 @pytest.mark.parametrize("part", NEEDS)
 def test_what_it_lacks_is_refused_by_the_flag_and_what_it_has_is_taken(target: Target, part: str) -> None:
     value = {**ASKED, **OWN.get(target.name, {})}[part]
-    asked = {"target": target.name, part: value}
+    asked = {"target": target.name, **ALWAYS.get(target.name, {}), part: value}
     if NEEDS[part] in target.capabilities:
         made, _ = resolve(asked, {}, NAME, None, {})
         assert getattr(made, part) == value

@@ -33,10 +33,19 @@ class VmWayIn(WayIn):
     Args:
         secret: reads the stack's management key.
         enter_seconds: for a login; a machine that does not answer is tried again meanwhile.
+        until_let_in: see `ssh.entered`.
     """
 
-    def __init__(self, outputs: NodeOutputs, secret: Secret, enter_seconds: float = ENTER_SECONDS) -> None:
+    def __init__(
+        self,
+        outputs: NodeOutputs,
+        secret: Secret,
+        enter_seconds: float = ENTER_SECONDS,
+        *,
+        until_let_in: bool = True,
+    ) -> None:
         self._outputs = outputs
+        self._until_let_in = until_let_in
         self._secret = secret
         self._seconds = enter_seconds
 
@@ -105,7 +114,7 @@ class VmWayIn(WayIn):
             ClosedError: it can't be entered.
         """
         door = self._door()
-        with entered(door, timeout=self._seconds) as session:
+        with entered(door, timeout=self._seconds, until_let_in=self._until_let_in) as session:
             self._pin(session.host_key)
             yield session
 

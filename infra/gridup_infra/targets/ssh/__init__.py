@@ -12,7 +12,7 @@ from gridup_infra.openssh import Destination
 from gridup_infra.outputs import NodeOutputs
 from gridup_infra.processes import which
 from gridup_infra.spec import DeploySpec
-from gridup_infra.targets.base import Capability, Finding, Identity, Inspection
+from gridup_infra.targets.base import Capability, Finding, Identity, Inspection, WayIn
 from gridup_infra.vm.target import MachineTarget
 
 if TYPE_CHECKING:
@@ -88,6 +88,11 @@ class SshTarget(MachineTarget):
         from gridup_infra.targets.ssh import inspecting
 
         return inspecting.inspect(outputs, self.secret)
+
+    def way_in(self, outputs: NodeOutputs) -> WayIn:
+        from gridup_infra.vm.way_in import VmWayIn
+
+        return VmWayIn(outputs, self.secret, until_let_in=False)
 
     def leftovers(self, identity: Identity) -> tuple[str, ...]:
         from gridup_infra.targets.ssh import guests
