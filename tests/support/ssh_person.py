@@ -60,4 +60,5 @@ def machine_for(**people: tuple[str, bool]) -> bytes:
         }
         for name, (key, sudo) in people.items()
     ]
-    return f"{HEADER}users: {to_yaml(users)}\n".encode()
+    # As any machine has its own name: sudo asks the name servers for one that it does not find.
+    return f"{HEADER}users: {to_yaml(users)}\nmanage_etc_hosts: true\n".encode()
