@@ -171,7 +171,8 @@ def test_a_deploy_that_is_broken_off_is_gone_with_plain_pulumi_or_goes_on(lab: L
     held.wait(run)
     assert lab.machine.try_run("id", "gridup").ok
     kill_run(run, providers=True)
-    lab.plain("cancel", "--yes", "-s", "inst", name="Inst")
+    held.release()
+    lab.plain("cancel", "--yes", "-s", "inst")
     lab.plain("destroy", "-s", "inst", "--yes").ok()
     lab.nothing_of_ours()
     lab.cli("destroy", "Inst", "--yes")
@@ -179,7 +180,7 @@ def test_a_deploy_that_is_broken_off_is_gone_with_plain_pulumi_or_goes_on(lab: L
     assert "/usr/bin/docker" in changed
     assert not [path for path in changed if "gridup" in path]
 
-    run = lab.cli.start(*words, env=Held("MachineProvider.create", tmp_path).env)
+    run = lab.cli.start(*words, env=held.env)
     held.wait(run)
     began = time.monotonic()
     interrupt(run)
