@@ -30,6 +30,7 @@ POOLS: dict[str, list[Any]] = {
     "ssh_keys": [(), ("ssh-ed25519 AAAA a b: c #1", "ssh-rsa BBBB x\u2028y\x85z\x0bw")],
     "no_node": [True, False],
     "host": ["", "unix:///run/user/1000/docker.sock", "ssh://ada@inst.example"],
+    "host_key": ["", "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHEqQrwX"],
     "base_image": ["", "registry.inst.example/python:3.11"],
     "image": ["", "registry.inst.example/node@sha256:" + "0" * 64],
     "subnet_id": ["", "subnet-0a1b2c3d"],
