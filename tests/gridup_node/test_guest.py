@@ -74,7 +74,6 @@ def problems(here: Here, told: Told = TOLD) -> list[str]:
 def test_nothing_speaks_against_a_plain_debian(here: Make) -> None:
     found = guest.look(here(), TOLD)
     assert found["problems"] == []
-    assert found["docker"] == "none"
     assert found["mark"] is None
 
 

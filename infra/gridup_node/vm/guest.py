@@ -187,18 +187,16 @@ def look(here: Here, told: Told) -> dict[str, Any]:
     """What is here.
 
     Returns:
-        `problems`: what speaks against the node, the gravest first. `mark`: whose the machine is. `system`,
-        `machine`, `host_keys`: see `Here`. `docker`: "own" where the machine has one, else "none".
+        `problems`: what speaks against the node, the gravest first. `mark`: whose the machine is. `machine`,
+        `host_keys`: see `Here`. `state`: of `make`, as it publishes it; None before there was one.
     """
     mark = here.json(MARK)
     problems = [_plain(one) for one in _problems(here, told, mark)]
     return {
         "problems": problems,
         "mark": mark,
-        "system": here.system[2],
         "machine": here.machine,
         "host_keys": here.host_keys(),
-        "docker": "own" if shutil.which("docker") else "none",
         "state": here.json(STATE),
     }
 
@@ -539,7 +537,7 @@ def leave(told: Told, say: Say) -> dict[str, Any]:
         run(["groupdel", USER], timeout=60)
     shutil.rmtree(home, ignore_errors=True)
     shutil.rmtree(here.path(PLACE))
-    return {"there": True, "docker": mark.get("docker")}
+    return {"there": True}
 
 
 def _empty_docker(project: str, home: Path, mark: Mapping[str, Any]) -> None:

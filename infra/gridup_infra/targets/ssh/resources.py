@@ -41,7 +41,7 @@ FORGET = "GRIDUP_FORGET_MACHINE"
 PINNED = ("address", "port", "host_key")
 """What Owner finds out."""
 
-MADE = ("machine", "system")
+MADE = ("machine",)
 
 
 class OwnerProvider(Provider):
@@ -134,7 +134,7 @@ class MachineProvider(Provider):
 
     def _make(self, props: Properties, way: guests.Way) -> Properties:
         found = guests.make(way, _told(props), lambda text: tell("machine", text))
-        return {**plain(props), "machine": found["machine"], "system": found["system"], DRIFT: []}
+        return {**plain(props), "machine": found["machine"], DRIFT: []}
 
 
 def _told(props: Properties) -> guest.Told:
@@ -219,7 +219,6 @@ class Machine(_Marked, module=MODULE, name="Machine"):
     """The machine, made a container host."""
 
     machine: pulumi.Output[str]
-    system: pulumi.Output[str]
 
     def __init__(self, name: str, props: Properties, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__(MachineProvider(), "Machine", name, {**props, **dict.fromkeys(MADE)}, opts)
