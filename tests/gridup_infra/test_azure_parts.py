@@ -17,7 +17,7 @@ from gridup_infra.targets.base import Identity, Power
 from gridup_infra.vm import node
 from support.arm import SUBSCRIPTION, Arm
 from support.azure_node import COMPUTE, NETWORK, OPEN, REGION, Account
-from support.azure_parts import Parts
+from support.azure_parts import OURS, Parts
 
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHEqQrwX+uyY52PLpPQ4uZA9s1YZ+hqp0f9ra4Tu6M8H gridup"
 
@@ -39,6 +39,21 @@ def spec(**how: Any) -> DeploySpec:
 def identity(wanted: DeploySpec) -> Identity:
     facts = {"group": naming.group(wanted), "resource_group": wanted.resource_group}
     return Identity(wanted.stack, wanted.stack_id, wanted.name, "azure", facts)
+
+
+def rule(name: str, priority: int) -> dict[str, Any]:
+    """A rule that lets somebody in."""
+    properties = {
+        "priority": priority,
+        "direction": "Inbound",
+        "access": "Allow",
+        "protocol": "Tcp",
+        "sourceAddressPrefix": "198.51.100.9/32",
+        "sourcePortRange": "*",
+        "destinationAddressPrefix": "*",
+        "destinationPortRange": "22",
+    }
+    return {"name": name, "properties": properties}
 
 
 class Made:
@@ -63,6 +78,15 @@ class Made:
     def urn(self, name: str) -> str:
         return self.tags(name)[naming.URN]
 
+    @property
+    def parts(self) -> dict[str, str]:
+        """The subnet and the rule, which bear no tags: their ids by URN."""
+        where = {"subnets": ("virtualNetworks", "node"), "securityRules": ("networkSecurityGroups", "staff")}
+        return {
+            naming.part_urn("inst", parts, name): f"{self.id(f'{NETWORK}/{whole}')}/{parts}/{name}"
+            for parts, (whole, name) in where.items()
+        }
+
     def make(self, name: str, type_: str, properties: dict[str, Any], called: str = "", **top: Any) -> None:
         body = {"location": REGION, "tags": self.tags(name), "properties": properties, **top}
         self.account.customer.make(self.path(type_, called), body)
@@ -72,7 +96,9 @@ class Made:
         self.make("disk", f"{COMPUTE}/disks", empty, naming.data_disk(self.spec))
 
     def network(self) -> None:
-        self.make("security-group", f"{NETWORK}/networkSecurityGroups", {})
+        self.make(
+            "security-group", f"{NETWORK}/networkSecurityGroups", {"securityRules": [rule("staff", 100)]}
+        )
         space = {"addressPrefixes": [naming.NETWORK]}
         subnet = {"name": "node", "properties": {"addressPrefix": naming.SUBNET}}
         self.make("network", f"{NETWORK}/virtualNetworks", {"addressSpace": space, "subnets": [subnet]})
@@ -163,14 +189,15 @@ def test_with_the_data_kept_only_its_disk_stays_and_is_nobodys(account: Account)
 def test_what_was_made_before_it_was_broken_off_is_taken_over(account: Account) -> None:
     made = Made(account, spec(resource_group=account.group)).whole()
     ids = {row["tags"][naming.URN]: row["id"] for kind in (NETWORK, COMPUTE) for row in _all(account, kind)}
+    ids |= made.parts
     known = dict(ids)
-    pending = [made.urn("machine"), made.urn("address"), "urn:not-made"]
+    pending = [made.urn("machine"), made.urn("address"), *made.parts, "urn:not-made"]
     known.update(dict.fromkeys(pending, ""))
     if not account.group:
         known[made.urn("group")] = f"/subscriptions/{SUBSCRIPTION}/resourceGroups/{made.group}"
     before = account.snapshot()
     found = AzureTarget().settle(identity(made.spec), known)
-    assert found == {urn: ids[urn] for urn in pending[:2]}
+    assert found == {urn: ids[urn] for urn in pending[:-1]}
     assert account.snapshot() == before
 
 
@@ -195,8 +222,11 @@ def test_what_the_state_cannot_know_is_removed_so_that_it_can_be_made(account: A
     ids = {row["tags"][naming.URN]: row["id"] for kind in (NETWORK, COMPUTE) for row in _all(account, kind)}
     if not account.group:
         ids[made.urn("group")] = f"/subscriptions/{SUBSCRIPTION}/resourceGroups/{made.group}"
-    known = {urn: id_ for urn, id_ in ids.items() if urn != made.urn("machine")}
+    ids |= made.parts
+    [lost] = [urn for urn in made.parts if "SecurityRule" in urn]
+    known = {urn: id_ for urn, id_ in ids.items() if urn not in (made.urn("machine"), lost)}
     assert AzureTarget().settle(identity(made.spec), known) == {}
+    assert account.rules() == set()
     assert account.things(f"{COMPUTE}/virtualMachines") == []
     assert [row["name"] for row in account.things(f"{COMPUTE}/disks")] == [f"{made.project}-data"]
     assert len(account.things(f"{NETWORK}/networkInterfaces")) == 1
@@ -205,7 +235,7 @@ def test_what_the_state_cannot_know_is_removed_so_that_it_can_be_made(account: A
 def test_a_disk_that_the_state_lost_and_that_has_been_used_is_not_removed(azure: Arm) -> None:
     account = Account(azure)
     made = Made(account, spec()).whole()
-    known = {made.urn("group"): "known"}
+    known = {made.urn("group"): "known", **made.parts}
     with pytest.raises(ResourceError, match="may hold the node's data"):
         AzureTarget().settle(identity(made.spec), known)
     assert len(account.things(f"{COMPUTE}/disks")) == 2
@@ -324,12 +354,48 @@ def test_what_the_program_declares_is_what_azure_takes_and_stays_as_it_is(accoun
     seen = target.inspect(there)
     assert (seen.power, seen.problems, seen.right) == (Power.RUNNING, (), True)
     group = account.one(f"{NETWORK}/networkSecurityGroups")
-    account.customer.drop(f"{group['id']}/securityRules/staff-22")
-    assert set(made.refresh()) == {"security-group"}
-    assert target.inspect(there).problems == ("the firewall's rule tcp 22 203.0.113.7/32 is gone",)
+    account.customer.drop(f"{group['id']}/securityRules/staff")
+    assert made.refresh() == {"rule-staff": ["gone"]}
+    assert target.inspect(there).problems == tuple(
+        f"the firewall's rule tcp {port} 203.0.113.7/32 is gone" for port in (22, 8888)
+    )
     made.destroy()
     account.as_before()
     assert target.leftovers(identity(wanted)) == ()
+
+
+def test_a_rule_that_was_added_by_hand_is_seen_and_removed(azure: Arm) -> None:
+    account, made = Account(azure), Parts()
+    there = made.deploy(replace(spec(), no_node=True))
+    group = account.one(f"{NETWORK}/networkSecurityGroups")
+    account.customer.make(f"{group['id']}/securityRules/theirs", rule("theirs", 300))
+    assert AzureTarget().inspect(there).problems == ("the firewall also lets in tcp 22 198.51.100.9/32",)
+    # Nothing of Azure's own has changed: only Firewall sees it.
+    assert made.refresh() == {}
+    _, id_, _, state = made.made["firewall"]
+    firewall = OURS["Firewall"]
+    seen = firewall.read(id_, state)
+    assert firewall.diff(id_, seen.outs, state).changes
+    firewall.update(id_, seen.outs, state)
+    assert account.rules() == OPEN
+    assert not firewall.diff(id_, firewall.read(id_, state).outs, state).changes
+    account.customer.drop(account.machine()["id"])
+    account.customer.drop(account.one(f"{NETWORK}/networkInterfaces")["id"])
+    account.customer.drop(group["id"])
+    assert not firewall.read(id_, state).id
+
+
+def test_what_azure_changes_by_itself_is_no_change(azure: Arm) -> None:
+    """Subnet and security group become other versions of themselves by what begins to use them."""
+    account, made = Account(azure), Parts()
+    made.deploy(replace(spec(), no_node=True))
+    before = [account.one(f"{NETWORK}/{kind}") for kind in ("virtualNetworks", "networkSecurityGroups")]
+    account.customer.drop(account.machine()["id"])
+    account.customer.drop(account.one(f"{NETWORK}/networkInterfaces")["id"])
+    after = [account.one(f"{NETWORK}/{kind}") for kind in ("virtualNetworks", "networkSecurityGroups")]
+    for parts, old, new in zip(("subnets", "securityRules"), before, after, strict=True):
+        assert old["properties"][parts][0]["etag"] != new["properties"][parts][0]["etag"]
+    assert made.refresh() == {"machine": ["gone"], "interface": ["gone"]}
 
 
 def test_nothing_is_left_of_what_no_state_knows(account: Account) -> None:

@@ -17,7 +17,7 @@ from gridup_infra.targets.azure import AzureTarget, client, preflight
 from gridup_infra.targets.base import Identity
 from support.arm import Arm
 from support.azure_node import NETWORK, REGION, Account
-from support.azure_parts import Parts
+from support.azure_parts import OURS, Parts
 
 REAL = {
     "microsoft.compute/locations/diskoperations/read",
@@ -43,6 +43,16 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     client.forget()
 
 
+def _a_rule_by_hand(made: Parts) -> None:
+    """One more is seen, and removed."""
+    _, id_, _, state = made.made["firewall"]
+    _, _, inputs, _ = made.made["rule-web"]
+    more = {**inputs, "securityRuleName": "more", "priority": 300}
+    made.caller.create("azure-native:network:SecurityRule", more)
+    seen = OURS["Firewall"].read(id_, state)
+    OURS["Firewall"].update(id_, seen.outs, state)
+
+
 def a_life(account: Account, subnet: str = "", **how: Any) -> None:
     asked = {"region": REGION, "allow_cidr": ("203.0.113.7/32",), "no_node": True, **how}
     target = AzureTarget()
@@ -52,6 +62,7 @@ def a_life(account: Account, subnet: str = "", **how: Any) -> None:
     there: NodeOutputs = made.deploy(wanted)
     assert target.inspect(there).right
     assert made.refresh() == {}
+    _a_rule_by_hand(made)
     target.stop(there)
     target.start(there)
     target.boot_log(there)

@@ -19,6 +19,16 @@ def account(request: pytest.FixtureRequest, arm: Arm) -> Account:
     return Account(arm, request.param)
 
 
+RULE = {
+    "direction": "Inbound",
+    "access": "Allow",
+    "protocol": "Tcp",
+    "sourcePortRange": "*",
+    "destinationAddressPrefix": "*",
+    "destinationPortRange": "22",
+}
+
+
 def words(account: Account) -> tuple[str, ...]:
     return (*DEPLOY, *(("--resource-group", account.group) if account.group else ()))
 
@@ -44,13 +54,22 @@ def test_the_life_of_a_host(azure_cli: Cli, account: Account) -> None:
 
     # A rule that was removed by hand is seen, and put back.
     group = account.one(f"{NETWORK}/networkSecurityGroups")
-    account.customer.drop(f"{group['id']}/securityRules/staff-22")
+    account.customer.drop(f"{group['id']}/securityRules/staff")
+    theirs = {**RULE, "priority": 300, "sourceAddressPrefix": "198.51.100.9/32"}
+    account.customer.make(f"{group['id']}/securityRules/theirs", {"properties": theirs})
     seen = cli("status", "Inst", "--no-probe", "--json").ok().json[0]
-    assert (seen["state"], seen["problems"]) == ("broken", [f"the firewall's rule tcp 22 {STAFF} is gone"])
+    assert (seen["state"], seen["problems"]) == (
+        "broken",
+        [
+            f"the firewall's rule tcp 22 {STAFF} is gone",
+            "the firewall also lets in tcp 22 198.51.100.9/32",
+            f"the firewall's rule tcp 8888 {STAFF} is gone",
+        ],
+    )
     refreshed = cli("refresh", "Inst", "--json").ok().json
-    assert [row["resource"] for row in refreshed["changes"]] == ["security-group"]
+    assert sorted(row["resource"] for row in refreshed["changes"]) == ["firewall", "rule-staff"]
     changed = json.loads(cli(*words(account), "--json").ok().out)["changes"]
-    assert [row["resource"] for row in changed] == ["security-group"]
+    assert sorted(row["resource"] for row in changed) == ["firewall", "rule-staff"]
     assert account.rules() == OPEN
 
     # Who is let in, the disk and the size are changed in place.

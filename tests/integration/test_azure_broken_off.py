@@ -26,16 +26,17 @@ STEPS = (
         f"{NETWORK}/publicIPAddresses/write",
         f"{COMPUTE}/disks/write",
     ),
+    (f"{NETWORK}/virtualNetworks/subnets/write",),
     (f"{NETWORK}/networkInterfaces/write",),
-    (f"{COMPUTE}/virtualMachines/write",),
+    (f"{COMPUTE}/virtualMachines/write", f"{NETWORK}/networkSecurityGroups/securityRules/write"),
 )
 """All creating calls; those of a step are under way at the same time, so one kill breaks all of them off."""
 
-WAYS = ("engine", "all", "provider", "all")
+WAYS = ("engine", "all", "all", "provider", "all")
 """Who is killed at each step, see `killed`."""
 
 KILLS = [
-    pytest.param(step, how, plain, id=f"{step[0].split('/')[-2]}-{how}-{'plain' if plain else 'ours'}")
+    pytest.param(step, how, plain, id=f"{step[-1].split('/')[-2]}-{how}-{'plain' if plain else 'ours'}")
     for step in STEPS
     for how, plain in (("all", True), ("provider", False))
 ]

@@ -107,8 +107,9 @@ class Account:
         group = self.one(f"{NETWORK}/networkSecurityGroups")
         rows = [row["properties"] for row in group["properties"]["securityRules"]]
         return {
-            (int(row["destinationPortRange"]), who)
+            (int(port), who)
             for row in rows
+            for port in row.get("destinationPortRanges") or [row["destinationPortRange"]]
             for who in row.get("sourceAddressPrefixes") or [row["sourceAddressPrefix"]]
         }
 

@@ -22,6 +22,7 @@ OURS = {
     "Kept": providers.KeptProvider(),
     "Taken": providers.TakenProvider(),
     "Running": providers.RunningProvider(),
+    "Firewall": providers.FirewallProvider(),
     "ManagementKey": ManagementKeyProvider(),
 }
 

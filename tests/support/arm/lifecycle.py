@@ -104,13 +104,16 @@ class Lifecycle:
         self, request: Request, kind: Kind, id_: Id, body: dict[str, Any], old: Thing | None
     ) -> Answer:
         world = request.world
-        before = dict(world.things)
+        before, linked = dict(world.things), set(world.links())
         try:
             thing, made = self._place(request, kind, id_, body, old)
         except ArmError:
             world.things = before
             raise
         made += [each for key, each in world.things.items() if key not in before and each not in made]
+        # Whom a thing is used by is part of it: Azure counts that as a new version of it.
+        for link in set(world.links()) ^ linked:
+            world.touch(link.target)
         for each in made:
             each.state = kind.changing if old else kind.making
 
@@ -253,8 +256,13 @@ class Lifecycle:
             if world.get(thing.id) is not thing:
                 return
             thing.kind.removable(world, thing, thing.id)
+            used = [
+                link.target for link in world.links() if f"{link.owner.key}/".startswith(f"{thing.id.key}/")
+            ]
             thing.kind.removed(world, thing)
             world.remove(thing.id)
+            for target in used:
+                world.touch(target)
 
         def abandon() -> None:
             thing.state = "Succeeded" if thing.kind is GROUP else "Failed"

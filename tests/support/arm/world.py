@@ -137,6 +137,17 @@ class World:
         """The links to it, from outside of what it is made of."""
         return [link for link in self.links() if link.target.lower() == id_.key]
 
+    def touch(self, id_: Id | str) -> None:
+        """Have a thing be another version than before, and what it is part of and what is part of it too."""
+        thing = self.get(id_)
+        if thing is None:
+            return
+        whole = self.get(thing.id.parent) if len(thing.id.types) > 1 else thing
+        if whole is not None:
+            etag = str(uuid.uuid4())
+            for each in [whole, *self.below(whole.id)]:
+                each.etag = etag
+
     def start(
         self,
         thing: Thing,

@@ -164,7 +164,9 @@ class AzureTarget(MachineTarget):
         from gridup_infra.targets.azure import naming
 
         # /subscriptions/ID/resourceGroups/NAME/providers/Microsoft.Compute/virtualMachines/NAME
-        _, *parts = known.get(naming.azure_urn(identity.stack, "machine"), "").split("/")
+        _, *parts = known.get(naming.azure_urn(identity.stack, naming.TYPES["machine"], "machine"), "").split(
+            "/"
+        )
         if len(parts) < 8:
             return None
         return begun(identity, {"subscription": parts[1], "group": parts[3], "vm": parts[7]})

@@ -16,6 +16,11 @@ FIRST, STEP = 100, 10
 WORLD = ("0.0.0.0/0",)
 """The node has no IPv6 address."""
 
+V6 = "-ipv6"
+
+NAMES = frozenset(audience.value + suffix for audience in Audience for suffix in ("", V6))
+"""What a rule of ours may be called."""
+
 
 @dataclass(frozen=True)
 class Rule:
@@ -27,27 +32,38 @@ class Rule:
 
     name: str
     priority: int
-    port: int
+    ports: tuple[int, ...]
     who: tuple[str, ...]
 
 
 def rules(allow: Iterable[str], web: Iterable[str]) -> list[Rule]:
-    """The rules of a node. One has the same priority whoever it lets in, so that a change of that is one.
+    """The rules of a node: one for each audience and version of IP. Each has the same name and priority
+    whoever it lets in, so that a change of that is one of it.
 
     Args:
         allow: `--allow-cidr`.
         web: `--web-cidr`; empty is the world.
     """
     who = {Audience.STAFF: tuple(allow), Audience.WEB: tuple(web) or WORLD}
+    ports: dict[Audience, list[int]] = {}
+    for port, audience in openings():
+        ports.setdefault(audience, []).append(port)
     made = []
-    slots = [(port, audience, version) for port, audience in openings() for version in (4, 6)]
-    for place, (port, audience, version) in enumerate(slots):
+    slots = [(audience, version) for audience in Audience for version in (4, 6)]
+    for place, (audience, version) in enumerate(slots):
         networks = {ipaddress.ip_network(cidr) for cidr in who.get(audience, ())}
         ours = sorted(str(net) for net in networks if net.version == version)
-        if ours:
-            name = f"{audience.value}-{port}" + ("-ipv6" if version == 6 else "")
-            made.append(Rule(name, FIRST + STEP * place, port, tuple(ours)))
+        if ours and audience in ports:
+            name = audience.value + (V6 if version == 6 else "")
+            made.append(Rule(name, FIRST + STEP * place, tuple(sorted(ports[audience])), tuple(ours)))
     return made
+
+
+def strangers(group: Mapping[str, Any], ours: Iterable[str]) -> list[str]:
+    """The names of those rules in a security group, as ARM shows it, that are none of ours."""
+    known = {name.lower() for name in ours}
+    rows = (group.get("properties") or {}).get("securityRules") or ()
+    return sorted(str(row["name"]) for row in rows if str(row["name"]).lower() not in known)
 
 
 def let_in(group: Mapping[str, Any]) -> dict[tuple[str, str], set[str]]:
@@ -68,7 +84,8 @@ def drift(group: Mapping[str, Any], wanted: Iterable[Rule]) -> list[str]:
     """Which rules are not as they were laid down, a line each."""
     asked: dict[tuple[str, str], set[str]] = {}
     for rule in wanted:
-        asked.setdefault(("tcp", str(rule.port)), set()).update(rule.who)
+        for number in rule.ports:
+            asked.setdefault(("tcp", str(number)), set()).update(rule.who)
     has = let_in(group)
     lines = []
     for key in sorted({*asked, *has}):

@@ -24,18 +24,22 @@ class Kind:
     Attributes:
         path: below its group.
         title: as people call it.
+        parts: what it consists of that are resources too, below it and among its properties alike.
     """
 
     path: str
     api: str
     title: str
+    parts: str = ""
 
 
 MACHINE = Kind("Microsoft.Compute/virtualMachines", client.COMPUTE, "VM")
 INTERFACE = Kind("Microsoft.Network/networkInterfaces", client.NETWORK, "network interface")
 ADDRESS = Kind("Microsoft.Network/publicIPAddresses", client.NETWORK, "public address")
-GROUP = Kind("Microsoft.Network/networkSecurityGroups", client.NETWORK, "network security group")
-NETWORK = Kind("Microsoft.Network/virtualNetworks", client.NETWORK, "network")
+GROUP = Kind(
+    "Microsoft.Network/networkSecurityGroups", client.NETWORK, "network security group", "securityRules"
+)
+NETWORK = Kind("Microsoft.Network/virtualNetworks", client.NETWORK, "network", "subnets")
 DISK = Kind("Microsoft.Compute/disks", client.DISKS, "disk")
 
 ORDER = (MACHINE, INTERFACE, ADDRESS, GROUP, NETWORK, DISK)
@@ -47,6 +51,11 @@ RESOURCE_GROUP = "resource group"
 def path(arm: Arm, group: str, kind: Kind, name: str = "") -> str:
     """Where a thing is, or with no name all of its kind."""
     return f"{arm.group(group)}/providers/{kind.path}" + (f"/{name}" if name else "")
+
+
+def part(arm: Arm, group: str, kind: Kind, name: str, part_name: str) -> str:
+    """Where a part of a thing is."""
+    return f"{path(arm, group, kind, name)}/{kind.parts}/{part_name}"
 
 
 def get(arm: Arm, group: str, kind: Kind, name: str) -> Thing | None:

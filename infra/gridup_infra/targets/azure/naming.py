@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from gridup_infra.spec import PROJECT, DeploySpec
+from gridup_infra.targets.azure import firewall
 from gridup_infra.vm.node import MACHINE
 
 DEFAULT_REGION = "eastus"
@@ -79,6 +80,11 @@ TYPES = {
 }
 """Of each resource that is Azure's own, by its name in the program: its type in the SDK."""
 
+SUBNET_RESOURCE, RULE_RESOURCE = "subnet", "rule-"
+SUBNET_TYPE, RULE_TYPE = "network:Subnet", "network:SecurityRule"
+"""Of those that are part of another and bear no tags: their names in the program (a rule's own follows), and
+types."""
+
 
 def project_of(stack: str, stack_id: str) -> str:
     """What a node's things are called: letters, digits and hyphens, a letter first, at most 56 of them.
@@ -148,7 +154,7 @@ def tags(spec: DeploySpec, name: str) -> dict[str, str]:
     """
     return {
         STACK_ID: spec.stack_id,
-        URN: value(azure_urn(spec.stack, name)),
+        URN: value(azure_urn(spec.stack, TYPES[name], name)),
         STACK: spec.stack,
         NAME: value(spec.name),
     }
@@ -159,9 +165,24 @@ def kept_tags(known: Mapping[str, str], stack_id: str) -> dict[str, str]:
     return {**known, STACK_ID: NOBODY, KEPT: stack_id}
 
 
-def azure_urn(stack: str, name: str) -> str:
-    """The URN of one of Azure's own resources, by its name in the program."""
-    return f"urn:pulumi:{stack}::{PROJECT}::azure-native:{TYPES[name]}::{name}"
+def azure_urn(stack: str, type_: str, name: str) -> str:
+    """The URN of one of Azure's own resources.
+
+    Args:
+        type_: in the SDK, such as `network:Subnet`.
+    """
+    return f"urn:pulumi:{stack}::{PROJECT}::azure-native:{type_}::{name}"
+
+
+def part_urn(stack: str, parts: str, name: str) -> str:
+    """The URN of a part of one of Azure's own resources, by what Azure calls it; empty where it is not ours.
+
+    Args:
+        parts: `subnets` or `securityRules`.
+    """
+    if parts == "securityRules":
+        return azure_urn(stack, RULE_TYPE, RULE_RESOURCE + name) if name in firewall.NAMES else ""
+    return azure_urn(stack, SUBNET_TYPE, SUBNET_RESOURCE) if name == SUBNET_NAME else ""
 
 
 def urn(stack: str, kind: str, name: str) -> str:

@@ -1,4 +1,5 @@
-"""The providers of the few resources on Azure that are our own: Owner, Told, Kept, Taken, Running.
+"""The providers of the few resources on Azure that are our own: Owner, Told, Kept, Taken, Firewall,
+Running.
 
 All else is made by Pulumi's azure-native.
 """
@@ -11,7 +12,7 @@ from typing import Any
 from pulumi.dynamic import CreateResult, ReadResult, UpdateResult
 
 from gridup_infra.errors import CredentialsError
-from gridup_infra.targets.azure import client, keeping, machines, sweeping
+from gridup_infra.targets.azure import client, firewall, keeping, kinds, machines, sweeping
 from gridup_infra.targets.base import Power
 from gridup_infra.targets.dynamic import DRIFT, CloudProvider, Properties, guarded, plain
 from gridup_node.vm.user_data import Host, user_data
@@ -140,6 +141,39 @@ class TakenProvider(CloudProvider):
 
     def update(self, _id: str, _olds: Properties, news: Properties) -> UpdateResult:
         return UpdateResult(plain(news))
+
+
+class FirewallProvider(CloudProvider):
+    """That the security group has no rules but ours: those are resources of their own, of which Pulumi would
+    not see one more."""
+
+    def create(self, props: Properties) -> CreateResult:
+        return guarded(lambda: CreateResult(props["project"], self._ensure(props)))
+
+    def update(self, _id: str, _olds: Properties, news: Properties) -> UpdateResult:
+        return guarded(lambda: UpdateResult(self._ensure(news)))
+
+    def read(self, id_: str, props: Properties) -> ReadResult:
+        def read() -> ReadResult:
+            with client.connected(props["subscription"]) as arm:
+                group = kinds.get(arm, props["group"], kinds.GROUP, props["project"])
+            if group is None:
+                return ReadResult("", {})
+            found = firewall.strangers(group, props["rules"])
+            drift = [f"the firewall has a rule {name} that is not the node's" for name in found]
+            return ReadResult(id_, {**props, DRIFT: drift})
+
+        return guarded(read)
+
+    @staticmethod
+    def _ensure(props: Properties) -> Properties:
+        with client.connected(props["subscription"]) as arm:
+            group = kinds.get(arm, props["group"], kinds.GROUP, props["project"]) or {}
+            for name in firewall.strangers(group, props["rules"]):
+                arm.delete(
+                    kinds.part(arm, props["group"], kinds.GROUP, props["project"], name), client.NETWORK
+                )
+        return {**plain(props), DRIFT: []}
 
 
 class RunningProvider(CloudProvider):

@@ -1,5 +1,6 @@
 """The Azure target's resources. All but a few are Pulumi's azure-native: group, network, security-group,
-address, interface, disk, machine.
+address, interface, disk, machine. Subnet and rules are resources of their own: what Azure changes by itself
+in a part of a resource (its etag) would look like a change of that.
 
 Ours is Owner, first and deleted last: its delete removes whatever still bears the stack's tags, so that a
 broken-off create leaves nothing behind, not even under plain `pulumi destroy`. It makes nothing in Azure, so
@@ -58,6 +59,12 @@ class Taken(Marked, module=MODULE, name="Taken"):
     """That it was taken over."""
 
     made_by = providers.TakenProvider
+
+
+class Firewall(Marked, module=MODULE, name="Firewall"):
+    """That nobody else is let in."""
+
+    made_by = providers.FirewallProvider
 
 
 class Running(Marked, module=MODULE, name="Running"):
@@ -143,8 +150,8 @@ def build(spec: DeploySpec) -> pulumi.Output[NodeOutputs]:
         },
         after,
     )
-    interface, address = _network(made)
     here = {**naming.common(spec), "subscription": owner.subscription}
+    interface, address, open_ = _network(made, here)
     kept = Kept("kept", here, after)
     disk = _disk(made, kept)
     Taken("taken", {**here, "source": kept.source}, pulumi.ResourceOptions(depends_on=[disk]))
@@ -157,7 +164,7 @@ def build(spec: DeploySpec) -> pulumi.Output[NodeOutputs]:
     reached: pulumi.Output[str] = (
         address.ip_address if address else interface.ip_configurations.apply(_private_address)
     )
-    vm = declare(spec, key, machine.vm_id, reached, [machine, running, interface])
+    vm = declare(spec, key, machine.vm_id, reached, [machine, running, interface, *open_])
     known = pulumi.Output.all(vm=vm, address=reached, subscription=owner.subscription, machine=machine.vm_id)
     return known.apply(partial(_outputs, spec))
 
@@ -183,42 +190,18 @@ def _provider(owner: Owner, configured: str) -> pulumi.ProviderResource:
     return made
 
 
-def _network(made: _Declared) -> tuple[Any, Any]:
-    """The interface and, unless there shall be none, the public address."""
+def _network(made: _Declared, here: Properties) -> tuple[Any, Any, list[pulumi.Resource]]:
+    """The interface; unless there shall be none, the public address; and what lets in whom it shall."""
     from pulumi_azure_native import network as azure
 
     spec, project = made.spec, naming.project(made.spec)
     group = azure.NetworkSecurityGroup(
         "security-group",
         network_security_group_name=project,
-        security_rules=[
-            azure.SecurityRuleArgs(
-                name=rule.name,
-                priority=rule.priority,
-                direction="Inbound",
-                access="Allow",
-                protocol="Tcp",
-                source_address_prefixes=list(rule.who),
-                source_port_range="*",
-                destination_address_prefix="*",
-                destination_port_range=str(rule.port),
-            )
-            for rule in firewall.rules(spec.allow_cidr, spec.web_cidr)
-        ],
         opts=made.options(),
         **made.common("security-group"),
     )
-    subnet: pulumi.Input[Any] = spec.subnet_id
-    if not spec.subnet_id:
-        network = azure.VirtualNetwork(
-            "network",
-            virtual_network_name=project,
-            address_space=azure.AddressSpaceArgs(address_prefixes=[naming.NETWORK]),
-            subnets=[azure.SubnetArgs(name=naming.SUBNET_NAME, address_prefix=naming.SUBNET)],
-            opts=made.options(),
-            **made.common("network"),
-        )
-        subnet = network.id.apply(lambda id_: f"{id_}/subnets/{naming.SUBNET_NAME}")
+    subnet = spec.subnet_id or _subnet(made)
     address = None if spec.private else _address(made)
     interface = azure.NetworkInterface(
         "interface",
@@ -237,7 +220,58 @@ def _network(made: _Declared) -> tuple[Any, Any]:
         opts=made.options(),
         **made.common("interface"),
     )
-    return interface, address
+    return interface, address, _rules(made, here, group, interface)
+
+
+def _subnet(made: _Declared) -> Any:
+    """The id of the subnet of a network of its own."""
+    from pulumi_azure_native import network as azure
+
+    network = azure.VirtualNetwork(
+        "network",
+        virtual_network_name=naming.project(made.spec),
+        address_space=azure.AddressSpaceArgs(address_prefixes=[naming.NETWORK]),
+        opts=made.options(),
+        **made.common("network"),
+    )
+    subnet = azure.Subnet(
+        naming.SUBNET_RESOURCE,
+        resource_group_name=made.group,
+        virtual_network_name=network.name,
+        subnet_name=naming.SUBNET_NAME,
+        address_prefix=naming.SUBNET,
+        opts=made.options(),
+    )
+    return subnet.id
+
+
+def _rules(made: _Declared, here: Properties, group: Any, interface: Any) -> list[pulumi.Resource]:
+    from pulumi_azure_native import network as azure
+
+    wanted = firewall.rules(made.spec.allow_cidr, made.spec.web_cidr)
+    # One after the other, and after what uses the group: a group takes one change at a time, and none that
+    # begins to use it in the middle of one. The machine is being made meanwhile.
+    chain: list[pulumi.Resource] = [interface]
+    for rule in wanted:
+        declared = azure.SecurityRule(
+            naming.RULE_RESOURCE + rule.name,
+            resource_group_name=made.group,
+            network_security_group_name=group.name,
+            security_rule_name=rule.name,
+            priority=rule.priority,
+            direction="Inbound",
+            access="Allow",
+            protocol="Tcp",
+            source_address_prefixes=list(rule.who),
+            source_port_range="*",
+            destination_address_prefix="*",
+            destination_port_ranges=[str(port) for port in rule.ports],
+            opts=made.options(depends_on=chain[-1:]),
+        )
+        chain.append(declared)
+    names = [rule.name for rule in wanted]
+    alone = Firewall("firewall", {**here, "rules": names}, pulumi.ResourceOptions(depends_on=chain[1:]))
+    return [*chain[1:], alone]
 
 
 def _address(made: _Declared) -> Any:

@@ -136,6 +136,27 @@ def settle(arm: Arm, props: Mapping[str, Any], known: Mapping[str, str]) -> dict
         if kind is not None:
             arm.delete(str(thing["id"]), kind.api)
     _remove_root_disks(arm, props)
+    for kind, thing in rows:
+        if kind is not None and kind.parts and (kind, thing) not in stray:
+            found |= _settle_parts(arm, props, known, kind, thing)
+    return found
+
+
+def _settle_parts(
+    arm: Arm, props: Mapping[str, Any], known: Mapping[str, str], kind: Kind, thing: Thing
+) -> dict[str, str]:
+    """As `settle`, of a thing's subnets or rules: they bear no tags, and are known by their names."""
+    found: dict[str, str] = {}
+    for row in (thing.get("properties") or {}).get(kind.parts) or ():
+        name = str(row["name"])
+        urn = naming.part_urn(props["stack"], kind.parts, name)
+        if not urn or known.get(urn):
+            continue
+        where = kinds.part(arm, props["group"], kind, str(thing["name"]), name)
+        if urn in known and kinds.state_of(row) == "Succeeded":
+            found[urn] = where
+        else:
+            arm.delete(where, kind.api)
     return found
 
 
