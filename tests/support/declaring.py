@@ -19,6 +19,8 @@ def declared(mocks: pulumi.runtime.Mocks, program: Callable[[], Any], stack: str
         # Pulumi makes one in each thread that has none, and leaves it to be found unclosed in a later test.
         loops.append(asyncio.new_event_loop())
         asyncio.set_event_loop(loops[-1])
+        # What failed is told by the program itself, and once is enough.
+        loops[-1].set_exception_handler(lambda *_: None)
 
     with_a_loop()
     try:

@@ -86,9 +86,11 @@ LOG_IN = (
     "Log in to Azure (`az login`), or set AZURE_TENANT_ID, AZURE_CLIENT_ID and AZURE_CLIENT_SECRET "
     "of a service principal."
 )
+A_SIZE = "Is that --size one for a Debian of x64 in that --region? The preflight tells (no --no-preflight)."
+A_REGION = "Choose another --region; `az account list-locations` names them."
 NO_SDK = "`gridup deploy --cloud azure` installs it at its first use."
 
-_DENIED_ACTION = re.compile(r"perform action '([^']+)'")
+_DENIED_ACTION = re.compile(r"perform action(?:\(s\))? '([^']+)'")
 
 
 class ArmError(ResourceError):
@@ -472,8 +474,9 @@ def explained(code: str, message: str, subscription: str = "") -> GridupError:
     if code in ("AuthenticationFailed", "InvalidAuthenticationToken", "InvalidAuthenticationTokenTenant"):
         return CredentialsError(f"Azure does not accept these credentials ({code}).", LOG_IN)
     if code in ("AuthorizationFailed", "LinkedAuthorizationFailed"):
-        found = _DENIED_ACTION.search(message)
-        what = found[1] if found else "this"
+        # Of a linked scope it tells first what is allowed.
+        found = _DENIED_ACTION.findall(message)
+        what = found[-1] if found else "this"
         return CredentialsError(
             f"Azure does not allow {what} to these credentials.",
             "The rights that Gridup needs are in docs/azure.md; ask whoever manages the subscription.",
@@ -490,6 +493,15 @@ def explained(code: str, message: str, subscription: str = "") -> GridupError:
         "OverconstrainedAllocationRequest": "Choose another --size, or another --region.",
         "QuotaExceeded": "Choose a smaller --size or another --region, or ask Azure for more (Quotas).",
         "OperationNotAllowed": "Choose another --size or --region, or ask Azure for more (Quotas).",
+        "InvalidParameter": A_SIZE,
+        "BadRequest": A_SIZE,
+        "LocationNotAvailableForResourceGroup": A_REGION,
+        "LocationNotAvailableForResourceType": A_REGION,
+        "ResourceGroupNotFound": "--resource-group takes one that exists; without it the node gets its own.",
+        "ResourceGroupBeingDeleted": "Run the same command again once it is gone.",
+        "ResourceGroupDeletionBlocked": "Others use what is in it: see what Azure names, then run it again.",
+        "InvalidResourceReference": "Is it there, and in that region? See --subnet-id and --region.",
+        "SubnetIsFull": "Free an address in it, or give another --subnet-id.",
         "PublicIPCountLimitReached": "Release one, ask Azure for more (Quotas), or give --private.",
         "MissingSubscriptionRegistration": "Register it: `az provider register --namespace NAME`.",
         "RequestDisallowedByPolicy": "A policy of the subscription forbids it; ask whoever manages that.",

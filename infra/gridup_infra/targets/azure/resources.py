@@ -20,7 +20,7 @@ import pulumi
 from gridup_infra.outputs import NodeOutputs
 from gridup_infra.spec import DeploySpec
 from gridup_infra.targets.azure import client, firewall, naming, providers
-from gridup_infra.targets.dynamic import Marked
+from gridup_infra.targets.dynamic import Marked, Properties
 from gridup_infra.vm import node as machine_node
 from gridup_infra.vm.resources import ManagementKey, declare
 from gridup_node.vm.machine import USER
