@@ -8,7 +8,7 @@ import json
 import pytest
 
 from support.arm import Arm
-from support.azure_node import CLOUD, COMPUTE, DEPLOY, NETWORK, OPEN, STAFF, Account, deploy
+from support.azure_node import CLOUD, COMPUTE, DEPLOY, NETWORK, OPEN, REGION, STAFF, Account, deploy
 from support.cli import Cli
 
 pytestmark = pytest.mark.engine
@@ -116,6 +116,43 @@ def test_the_life_of_a_host(azure_cli: Cli, account: Account) -> None:
     # And at once again.
     cli(*words(account)).ok()
     account.one_of_everything()
+
+
+def test_a_private_host_in_the_subnet_of_others(azure_cli: Cli, arm: Arm) -> None:
+    """And a destroy that Azure refuses (case G17)."""
+    cli, customer = azure_cli, Account(arm).customer
+    customer.send("PUT", "resourceGroups/theirs", {"location": REGION})
+    lab = customer.make(
+        f"resourceGroups/theirs/providers/{NETWORK}/virtualNetworks/lab",
+        {
+            "location": REGION,
+            "properties": {
+                "addressSpace": {"addressPrefixes": ["10.9.0.0/16"]},
+                "subnets": [{"name": "machines", "properties": {"addressPrefix": "10.9.0.0/24"}}],
+            },
+        },
+    )
+    account = Account(arm)
+    within = ("--private", "--subnet-id", f"{lab['id']}/subnets/machines")
+    made = cli(*DEPLOY, *within, "--json").ok().json
+    assert made["address"] == "10.9.0.4"
+    assert account.things(f"{NETWORK}/publicIPAddresses") == []
+    assert account.things(f"{NETWORK}/virtualNetworks") == []
+    [row] = account.one(f"{NETWORK}/networkInterfaces")["properties"]["ipConfigurations"]
+    assert row["properties"]["subnet"]["id"] == f"{lab['id']}/subnets/machines"
+    assert account.rules() == OPEN
+    assert cli("preview", "--name", "Inst", "--no-node", "--json").ok().json["changes"] == []
+
+    # The group's removal fails: that is no success, and what is left is told.
+    refused = arm.fail("Microsoft.Resources/subscriptions/resourceGroups/delete", "ScopeLocked", status=409)
+    ended = cli("destroy", "Inst", "--yes")
+    assert (ended.code, "Traceback" in ended.err) == (4, False)
+    assert "is destroyed" not in ended.out
+    assert "ScopeLocked" in ended.err
+    assert account.machine()["name"] in ended.err, ended.err
+    arm.interference.faults.remove(refused)
+    cli("destroy", "Inst", "--yes").ok()
+    account.as_before()
 
 
 def test_what_was_removed_elsewhere_is_gone_and_made_anew(azure_cli: Cli, account: Account) -> None:
