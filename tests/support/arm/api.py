@@ -182,14 +182,15 @@ class Api:
         scope, action = f"/subscriptions/{one.id}", f"{namespace}/locations"
         versions = self._versions(namespace)
         match what:
-            case ["operations", id_]:
+            case ["operations" | "diskoperations" as word, id_]:
 
                 def told(request: Request) -> Answer:
                     if request.query.get("monitor"):
                         return inventory.operation_result(request, id_)
                     return inventory.operation_status(request, id_)
 
-                return Route(f"{action}/operations/read", scope, told, versions)
+                asked = "operations" if word == "operations" else "diskOperations"
+                return Route(f"{action}/{asked}/read", scope, told, versions)
             case ["operationresults", id_]:
                 return Route(
                     f"{action}/operationResults/read",

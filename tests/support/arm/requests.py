@@ -86,10 +86,12 @@ class Request:
         place = (
             f"/subscriptions/{subscription}/providers/{operation.namespace}/locations/{operation.location}"
         )
-        headers["Azure-AsyncOperation"] = self.url(f"{place}/operations/{operation.id}")
+        # Disks have a service of their own, with a place of its own.
+        word = "DiskOperations" if "/microsoft.compute/disks/" in operation.works_on else "operations"
+        headers["Azure-AsyncOperation"] = self.url(f"{place}/{word}/{operation.id}")
         if location:
             if operation.namespace == "Microsoft.Compute":
-                headers["Location"] = self.url(f"{place}/operations/{operation.id}", monitor="true")
+                headers["Location"] = self.url(f"{place}/{word}/{operation.id}", monitor="true")
             else:
                 headers["Location"] = self.url(f"{place}/operationResults/{operation.id}")
         return headers
