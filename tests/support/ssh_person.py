@@ -14,7 +14,7 @@ import pytest
 
 from gridup_infra.paths import ensure_private
 from gridup_node.vm.user_data import HEADER, to_yaml
-from support.vm_network import must
+from support.system import must
 
 
 class Person:

@@ -13,13 +13,13 @@ from functools import partial
 from typing import Any, cast
 
 import pulumi
-from pulumi.dynamic import CreateResult, DiffResult, ReadResult, Resource, ResourceProvider, UpdateResult
+from pulumi.dynamic import CreateResult, ReadResult, UpdateResult
 
 from gridup_infra.errors import GridupError, ResourceError
 from gridup_infra.outputs import NodeOutputs
 from gridup_infra.progress import tell
-from gridup_infra.spec import PROJECT, DeploySpec
-from gridup_infra.targets.dynamic import DRIFT, Properties, Provider, changed_inputs, guarded, plain
+from gridup_infra.spec import DeploySpec
+from gridup_infra.targets.dynamic import DRIFT, CloudProvider, Marked, Properties, guarded, plain
 from gridup_infra.targets.ssh import guests
 from gridup_infra.targets.ssh.person import meet
 from gridup_infra.vm import node as machine_node
@@ -38,27 +38,21 @@ LEAVE_SECONDS = 10.0
 FORGET = "GRIDUP_FORGET_MACHINE"
 """Set by who destroys a node whose machine is gone for good."""
 
-PINNED = ("address", "port", "host_key")
-"""What Owner finds out."""
 
-MADE = ("machine",)
-
-
-class OwnerProvider(Provider):
+class OwnerProvider(CloudProvider):
     """Who the machine is; and the end of all that is the stack's there."""
+
+    tells = ("address", "port", "host_key")
 
     def create(self, props: Properties) -> CreateResult:
         return guarded(lambda: CreateResult(props["stack_id"], self._meet(props)))
-
-    def diff(self, _id: str, olds: Properties, news: Properties) -> DiffResult:
-        return DiffResult(changes=bool(_changed(olds, news, PINNED)))
 
     def update(self, _id: str, olds: Properties, news: Properties) -> UpdateResult:
         def update() -> UpdateResult:
             if any(olds.get(key) != news[key] for key in ("host", "asked_key")):
                 # The same machine at another address has the same key; one installed anew the given one.
                 return UpdateResult(self._meet(news, "" if news["asked_key"] else olds["host_key"]))
-            return UpdateResult({**plain(news), **{key: olds[key] for key in PINNED}})
+            return UpdateResult({**plain(news), **self.kept(olds)})
 
         return guarded(update)
 
@@ -82,8 +76,10 @@ class OwnerProvider(Provider):
         }
 
 
-class MachineProvider(Provider):
+class MachineProvider(CloudProvider):
     """The machine as a container host."""
+
+    tells = ("machine",)
 
     def create(self, props: Properties) -> CreateResult:
         def create() -> CreateResult:
@@ -98,9 +94,6 @@ class MachineProvider(Provider):
             return CreateResult(props["stack_id"], made)
 
         return guarded(create)
-
-    def diff(self, _id: str, olds: Properties, news: Properties) -> DiffResult:
-        return DiffResult(changes=bool(_changed(olds, news, MADE) or olds.get(DRIFT)))
 
     def update(self, _id: str, _olds: Properties, news: Properties) -> UpdateResult:
         return guarded(lambda: UpdateResult(self._if_let_in(news) or self._by_person(news)))
@@ -185,43 +178,22 @@ def _door(props: Properties) -> Door:
     return Door(props["address"], props["private_key"], props["host_key"], port=int(props["port"]))
 
 
-def _changed(olds: Mapping[str, Any], news: Mapping[str, Any], found: tuple[str, ...]) -> list[str]:
-    return [key for key in changed_inputs(olds, news) if key not in found]
-
-
-class _Marked(Resource, module=MODULE, name="Marked"):
-    """A resource that knows its own URN, as every resource of a stack does."""
-
-    def __init__(
-        self,
-        provider: ResourceProvider,
-        kind: str,
-        name: str,
-        props: Properties,
-        opts: pulumi.ResourceOptions | None = None,
-    ) -> None:
-        urn = f"urn:pulumi:{pulumi.get_stack()}::{PROJECT}::pulumi-python:dynamic/{MODULE}:{kind}::{name}"
-        super().__init__(provider, name, {**props, "urn": urn}, opts)
-
-
-class Owner(_Marked, module=MODULE, name="Owner"):
+class Owner(Marked, module=MODULE, name="Owner"):
     """Who the machine is."""
+
+    made_by = OwnerProvider
 
     address: pulumi.Output[str]
     port: pulumi.Output[int]
     host_key: pulumi.Output[str]
 
-    def __init__(self, name: str, props: Properties, opts: pulumi.ResourceOptions | None = None) -> None:
-        super().__init__(OwnerProvider(), "Owner", name, {**props, **dict.fromkeys(PINNED)}, opts)
 
-
-class Machine(_Marked, module=MODULE, name="Machine"):
+class Machine(Marked, module=MODULE, name="Machine"):
     """The machine, made a container host."""
 
-    machine: pulumi.Output[str]
+    made_by = MachineProvider
 
-    def __init__(self, name: str, props: Properties, opts: pulumi.ResourceOptions | None = None) -> None:
-        super().__init__(MachineProvider(), "Machine", name, {**props, **dict.fromkeys(MADE)}, opts)
+    machine: pulumi.Output[str]
 
 
 def build(spec: DeploySpec) -> pulumi.Output[NodeOutputs]:
