@@ -51,6 +51,7 @@ Examples:
 
 \b
 On a cloud:
+  gridup deploy --name "Inst" --cloud azure --region westeurope
   gridup deploy --name "Inst" --cloud aws --region eu-west-1
   gridup deploy --name "Inst" --cloud aws --domain-name node.inst.example \\
       --allow-cidr 203.0.113.0/24 --ssh-key ~/.ssh/id_ed25519.pub
