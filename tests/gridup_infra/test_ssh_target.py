@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -13,7 +14,14 @@ from typing import Any
 import pytest
 
 from gridup_infra import targets
-from gridup_infra.errors import CredentialsError, PreflightError, ResourceError, UsageError
+from gridup_infra.errors import (
+    CredentialsError,
+    FirstBootError,
+    GridupError,
+    PreflightError,
+    ResourceError,
+    UsageError,
+)
 from gridup_infra.openssh import Destination
 from gridup_infra.outputs import NodeOutputs
 from gridup_infra.spec import DeploySpec
@@ -204,3 +212,60 @@ def test_without_ssh_it_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(PreflightError, match="There is no `ssh` on this machine"):
         meet("machine")
     assert issubclass(HostKeyError, ResourceError)
+
+
+class Told:
+    """A machine whose program answers as a test says."""
+
+    host = "ada@lab"
+
+    def __init__(self, *lines: dict[str, Any] | str | Exception) -> None:
+        self._lines = lines
+
+    def run(self, argv: Any, input: bytes, on_line: Any, timeout: float) -> Any:
+        for line in self._lines:
+            if isinstance(line, Exception):
+                raise line
+            on_line(line if isinstance(line, str) else json.dumps(line))
+
+    def refused(self, said: Any, what: str = "") -> GridupError:
+        return CredentialsError(f"{what or 'no answer'}: {' '.join(said)}")
+
+
+class TestAnswers:
+    """What comes of the machine's program, as a person is told of it."""
+
+    ASKED = guests.told(SPEC)
+
+    def test_what_it_does_is_heard_and_what_came_of_it_returned(self) -> None:
+        heard: list[str] = []
+        way = Told({"say": "step user"}, "a banner", {"say": "done"}, {"done": {"machine": "1"}})
+        assert guests.make(way, self.ASKED, heard.append) == {"machine": "1"}
+        assert heard == ["step user", "done"]
+
+    def test_a_step_that_failed_is_one_of_the_first_boots_with_the_end_of_its_log(self) -> None:
+        way = Told(
+            {"failed": {"message": "step packages: apt-get install: no network", "tail": ["one", "", "two"]}}
+        )
+        with pytest.raises(FirstBootError, match="made a container host: step packages: apt-get") as caught:
+            guests.make(way, self.ASKED, lambda _text: None)
+        assert caught.value.details == ("one", "two")
+        assert caught.value.exit_code == 4
+
+    def test_what_came_in_the_way_meanwhile_is_told_like_before(self) -> None:
+        found = [
+            {"message": "port 80 is taken.", "suggestion": "Stop it."},
+            {"message": "b", "suggestion": ""},
+        ]
+        with pytest.raises(PreflightError, match=r"ada@lab can't take the node: port 80 is taken") as caught:
+            guests.make(Told({"problems": found}), self.ASKED, lambda _text: None)
+        assert caught.value.suggestion == "Stop it."
+        assert caught.value.details == ("also: b",)
+
+    def test_who_is_not_let_in_or_hears_nothing_says_so(self) -> None:
+        with pytest.raises(CredentialsError, match="no sudo"):
+            guests.make(Told({"refused": "no sudo"}), self.ASKED, lambda _text: None)
+        with pytest.raises(CredentialsError, match="no answer: kex_exchange"):
+            guests.make(Told("kex_exchange"), self.ASKED, lambda _text: None)
+        with pytest.raises(ResourceError, match="did not finish in time"):
+            guests.make(Told(TimeoutError("ssh")), self.ASKED, lambda _text: None)
