@@ -527,7 +527,6 @@ def leave(told: Told, say: Say) -> dict[str, Any]:
         Guest(Config(disk=())).write(KEPT, _text({"stack": told.stack, "name": told.name}))
     else:
         _remove_folder(here.path(MOUNT))
-    here.path(SUDOERS).unlink(missing_ok=True)
     if _is_name(pwd.getpwnam):
         # By force: the deployer may be logged in as that very user.
         done = run(["userdel", "--force", "--remove", USER], timeout=60)
@@ -536,6 +535,8 @@ def leave(told: Told, say: Say) -> dict[str, Any]:
     if _is_name(grp.getgrnam):
         run(["groupdel", USER], timeout=60)
     shutil.rmtree(home, ignore_errors=True)
+    # Last, with the mark: until the user is gone its right to use sudo is the way back in.
+    here.path(SUDOERS).unlink(missing_ok=True)
     shutil.rmtree(here.path(PLACE))
     return {"there": True}
 
