@@ -142,7 +142,18 @@ def test_the_provider_is_pulumis_own_with_our_subscription_and_credentials(
     assert not any("secret" in key.lower() or "metadata" in key.lower() for key in told)
     monkeypatch.setenv(client.ENDPOINT, "https://management.local.azurestack.external")
     made, _ = declare(spec())
-    assert made.inputs["azure"]["metadataHost"] == "management.local.azurestack.external"
+    told = made.inputs["azure"]
+    assert (told["metadataHost"], told["disableInstanceDiscovery"]) == (
+        "management.local.azurestack.external",
+        "true",
+    )
+    monkeypatch.setenv(client.ENDPOINT, "https://management.local.azurestack.external:30024/")
+    made, _ = declare(spec())
+    assert made.inputs["azure"]["metadataHost"] == "management.local.azurestack.external:30024"
+    monkeypatch.setenv(client.ENDPOINT, "https://management.usgovcloudapi.net")
+    made, _ = declare(spec())
+    assert made.inputs["azure"]["environment"] == "usgovernment"
+    assert "metadataHost" not in made.inputs["azure"]
 
 
 def test_the_address_is_standard_and_static_and_there_at_the_first_deploy(declare: Declare) -> None:

@@ -299,6 +299,12 @@ def endpoint_host(environment: Mapping[str, str] = os.environ) -> str:
     return urlsplit(environment.get(ENDPOINT, "") or PUBLIC).hostname or ""
 
 
+def metadata_host(environment: Mapping[str, str] = os.environ) -> str:
+    """Whom Pulumi's provider asks for the addresses of a cloud that it does not know: ARM itself, with its
+    port where it has one of its own."""
+    return urlsplit(environment.get(ENDPOINT, "") or PUBLIC).netloc.rpartition("@")[2]
+
+
 def verify() -> str | bool:
     """Whom to trust: the file that people's settings name, else what requests does."""
     return os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("SSL_CERT_FILE") or True

@@ -178,7 +178,7 @@ def _provider(owner: Owner, configured: str) -> pulumi.ProviderResource:
     if host in client.ENVIRONMENTS:
         how["environment"] = client.ENVIRONMENTS[host]
     else:
-        how |= {"metadata_host": host, "disable_instance_discovery": True}
+        how |= {"metadata_host": client.metadata_host(), "disable_instance_discovery": True}
     made: pulumi.ProviderResource = azure.Provider(
         "azure",
         # Owner refuses another one than its own before anything is done with it.
