@@ -39,7 +39,9 @@ KILLS = [
     pytest.param(step, how, plain, id=f"{step[-1].split('/')[-2]}-{how}-{'plain' if plain else 'ours'}")
     for step in STEPS
     for how, plain in (("all", True), ("provider", False))
+    if plain or len(step) > 1 or GROUP in step
 ]
+"""What is made alone is destroyed once."""
 
 
 @pytest.fixture(params=["", "existing"], ids=["own group", "existing group"])
