@@ -32,7 +32,7 @@ STEPS = (
 )
 """All creating calls; those of a step are under way at the same time, so one kill breaks all of them off."""
 
-WAYS = ("engine", "all", "all", "provider", "all")
+WAYS = ("engine", "all", "provider", "engine", "all")
 """Who is killed at each step, see `killed`."""
 
 KILLS = [

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
+import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -169,11 +172,11 @@ def _watch_engine() -> None:
     """
     if not _watching.acquire(blocking=False):
         return
-    engine = _engine()
+    ended = _engine_ended()
 
     def watch() -> None:
         with contextlib.suppress(psutil.NoSuchProcess):
-            while engine.is_running() and engine.status() != psutil.STATUS_ZOMBIE:
+            while not ended():
                 time.sleep(ENGINE_POLL)
         end_descendants(os.getpid())
         os._exit(1)
@@ -181,7 +184,27 @@ def _watch_engine() -> None:
     threading.Thread(target=watch, daemon=True, name="engine-watch").start()
 
 
-def _engine() -> psutil.Process:
-    """The engine: our nearest ancestor of that name, for a shell may stand between; else our parent."""
+def _engine_ended() -> Callable[[], bool]:
+    """Whether the engine is no more: our nearest ancestor of that name, for a shell may stand between.
+
+    One of another name, or that ended before this was called, is known by the address that we were told.
+    """
     above = psutil.Process().parents()
-    return next((process for process in above if process.name() == "pulumi"), above[0])
+    named = next((process for process in above if process.name() == "pulumi"), None)
+    address = _ADDRESS.fullmatch(sys.argv[-1])
+    if named is None and address:
+        place = (address["host"], int(address["port"]))
+        return lambda: not _listens(place)
+    engine = named or above[0]
+    return lambda: not engine.is_running() or engine.status() == psutil.STATUS_ZOMBIE
+
+
+_ADDRESS = re.compile(r"(?P<host>[\w.-]+):(?P<port>\d+)")
+
+
+def _listens(place: tuple[str, int]) -> bool:
+    try:
+        with socket.create_connection(place, timeout=1):
+            return True
+    except OSError:
+        return False
