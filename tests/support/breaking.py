@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -69,7 +70,9 @@ def kill_run(run: subprocess.Popen[str], *, providers: bool) -> list[psutil.Proc
     children = below(run.pid)
     engine = engine_of(run)
     for process in [psutil.Process(run.pid), engine, *(children if providers else ())]:
-        process.kill()
+        # Many end as soon as whoever started them does.
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
     run.communicate()
     return [process for process in children if process != engine]
 
