@@ -267,7 +267,8 @@ def test_a_machine_that_was_deleted_elsewhere_is_made_anew_and_its_end_leaves_no
     inst.tenancy.delete(booted.identity)
     inst.hypervisor.settle()
     assert state(inst) == "gone"
-    inst.cli(*inst.words(), "--no-node").ok()
+    inst.cli(*inst.words(), "--no-node", "--no-wait").ok()
+    inst.hypervisor.settle()
     another = inst.hypervisor.only()
     assert another.identity != booted.identity
     assert list(another.machine.disks.values()) == list(booted.machine.disks.values())

@@ -247,12 +247,14 @@ class Machine:
 
     def _end(self, verb: str) -> None:
         assert self._process is not None
-        self.try_run("systemctl", "--no-block", verb)
+        asked = self.try_run("systemctl", "--no-block", verb)
         try:
             self._process.wait(timeout=STOP_SECONDS)
         except subprocess.TimeoutExpired:
+            said = f"{' '.join(asked.tail())}\nIts journal:\n{self._journal_end()}"
             pytest.fail(
-                f"no {verb} after {STOP_SECONDS:g} s. Its console:\n{self._console_end()}", pytrace=False
+                f"no {verb} after {STOP_SECONDS:g} s: {said}\nIts console:\n{self._console_end()}",
+                pytrace=False,
             )
         self._gone()
 
@@ -264,6 +266,9 @@ class Machine:
         for disk in self.disks.values():
             # Programs of the machine that die late must not have the disk when it goes elsewhere.
             attempt("blockdev", "--flushbufs", disk.device)
+
+    def _journal_end(self) -> str:
+        return str(self.try_run("journalctl", "--no-pager", "--lines=40").stdout)
 
     def _console_end(self) -> str:
         return "\n".join(self.console.splitlines()[-40:])
