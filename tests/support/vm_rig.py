@@ -280,6 +280,8 @@ class Rig:
     def __init__(self, cache: Path) -> None:
         self._cache = cache
         self._runs = cache / "vm" / "runs"
+        self._forwarding = cache / "vm" / "forwarding"
+        """Is there when it was a run that had this machine pass packets on."""
         self._tag = f"gridup-vm-{secrets.token_hex(3)}"
         self._folder = self._runs / self._tag
         self._stack = ExitStack()
@@ -297,7 +299,8 @@ class Rig:
         self._stack.callback(_sweep, self._folder)
         self._stack.enter_context(_held(self._folder / "lock"))
         if vm_network.forward():
-            self._stack.callback(vm_network.stop_forwarding)
+            self._forwarding.touch()
+        self._stack.callback(self._stop_forwarding)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -318,6 +321,13 @@ class Rig:
         """A blank disk."""
         return Disk(self._folder / f"disk-{self._next()}", megabytes)
 
+    def _stop_forwarding(self) -> None:
+        """Have this machine pass nothing on, if it did not before, once no run needs it any more."""
+        others = [run for run in self._runs.iterdir() if run != self._folder and _lives(run)]
+        if self._forwarding.exists() and not others:
+            vm_network.stop_forwarding()
+            self._forwarding.unlink()
+
     def _next(self) -> int:
         self._made += 1
         return self._made
@@ -327,6 +337,16 @@ def _sweep_if_orphaned(folder: Path) -> None:
     """Remove what a run left that was killed; one that still runs holds its lock."""
     with contextlib.suppress(BlockingIOError), _held(folder / "lock"):
         _sweep(folder)
+
+
+def _lives(folder: Path) -> bool:
+    """Whether the run that has this folder goes on."""
+    try:
+        with contextlib.suppress(FileNotFoundError), _held(folder / "lock"):
+            return False
+    except BlockingIOError:
+        return True
+    return False
 
 
 @contextlib.contextmanager
