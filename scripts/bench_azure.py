@@ -46,7 +46,9 @@ for call in told["calls"]:
     url, params = told["url"] + call["path"], call["query"]
     if call["operation"]:
         if call["path"] not in known:
-            known[call["path"]] = operations.pop(0)
+            place = url.rpartition("/")[0].lower()
+            known[call["path"]] = next(one for one in operations if one.lower().startswith(place))
+            operations.remove(known[call["path"]])
         url, params = known[call["path"]], {}
     answer = session.request(call["method"], url, params=params, json=call["body"], timeout=60)
     assert answer.status_code == call["status"], (call, answer.text)
@@ -162,7 +164,7 @@ def straight(bench: Bench, arm: Arm, env: dict[str, str], calls: list[Call]) -> 
                 "query": dict(call.query),
                 "body": call.body,
                 "status": call.status,
-                "operation": "/operation" in call.path,
+                "operation": "operation" in call.action.split("/")[-2].lower(),
             }
             for call in asked(calls)
         ],
