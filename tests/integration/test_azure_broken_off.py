@@ -33,8 +33,8 @@ STEPS = (
 """All creating calls; those of a step are under way at the same time, so one kill breaks all of them off."""
 
 WAYS = ("engine", "all", "all", "provider", "all")
-"""Who is killed at each step, see `killed`. The engine alone only where each provider was called before: one that
-was started and never called is Pulumi's own program, does nothing, and does not notice."""
+"""Who is killed at each step, see `killed`. The engine alone only where each provider was called before: one
+that was started and never called is Pulumi's own program, does nothing, and does not notice."""
 
 KILLS = [
     pytest.param(step, how, plain, id=f"{step[-1].split('/')[-2]}-{how}-{'plain' if plain else 'ours'}")
