@@ -22,6 +22,17 @@ NETWORK = "azure-native:network:"
 COMPUTE = "azure-native:compute:"
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHVwAZ3n9pSMRdnBa3jgyKzjAyO0mCCrjiATbcCE0Fqy test"
 
+RULE = {
+    "priority": 100,
+    "direction": "Inbound",
+    "access": "Allow",
+    "protocol": "Tcp",
+    "sourcePortRange": "*",
+    "sourceAddressPrefixes": ["192.0.2.1/32"],
+    "destinationAddressPrefix": "*",
+    "destinationPortRange": "22",
+}
+
 
 @dataclass
 class Thing:
@@ -57,18 +68,12 @@ class Deployment(Caller):
     def whole(self) -> None:
         """What a node consists of."""
         self.make("azure-native:resources:ResourceGroup", IN_GROUP)
-        rule = {
-            "priority": 100,
-            "direction": "Inbound",
-            "access": "Allow",
-            "protocol": "Tcp",
-            "sourcePortRange": "*",
-            "destinationAddressPrefix": "*",
-        }
-        ssh = {**rule, "name": "ssh", "destinationPortRange": "22", "sourceAddressPrefixes": ["192.0.2.1/32"]}
         firewall = self.make(
-            f"{NETWORK}NetworkSecurityGroup",
-            {**IN_GROUP, "networkSecurityGroupName": "inst", "securityRules": [ssh]},
+            f"{NETWORK}NetworkSecurityGroup", {**IN_GROUP, "networkSecurityGroupName": "inst"}
+        )
+        self.make(
+            f"{NETWORK}SecurityRule",
+            {**CHILD, "networkSecurityGroupName": "inst", "securityRuleName": "ssh", **RULE},
         )
         self.make(
             f"{NETWORK}VirtualNetwork",
@@ -202,8 +207,11 @@ def test_what_is_imported_need_not_be_replaced(deployment: Deployment) -> None:
 
 
 def test_a_rule_that_was_removed_by_hand_is_seen_and_put_back(arm: Arm, deployment: Deployment) -> None:
-    deployment.whole()
-    thing = next(thing for thing in deployment.made if thing.type.endswith("NetworkSecurityGroup"))
+    deployment.make("azure-native:resources:ResourceGroup", IN_GROUP)
+    thing = deployment.make(
+        f"{NETWORK}NetworkSecurityGroup",
+        {**IN_GROUP, "networkSecurityGroupName": "inst", "securityRules": [{**RULE, "name": "ssh"}]},
+    )
     elsewhere = Deployment()
     elsewhere.delete(f"{NETWORK}SecurityRule", f"{thing.id}/securityRules/ssh")
     read = deployment.read(thing.type, thing.id, thing.state, thing.inputs)

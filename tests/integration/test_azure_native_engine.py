@@ -14,6 +14,7 @@ import pytest
 from pulumi import automation as auto
 
 from support import azure_native
+from support.declaring import loops_closed
 from support.small_arm import SUBSCRIPTION, SmallArm
 
 pytestmark = pytest.mark.engine
@@ -134,7 +135,9 @@ def wanted() -> Wanted:
 
 
 @pytest.fixture
-def deployed(arm: SmallArm, engine: Path, tmp_path: Path, wanted: Wanted) -> Deployed:
+def deployed(
+    arm: SmallArm, engine: Path, tmp_path: Path, wanted: Wanted, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Deployed]:
     for name in ("bin", "state", "work"):
         (tmp_path / name).mkdir()
     azure_native.install(tmp_path / "bin")
@@ -159,7 +162,8 @@ def deployed(arm: SmallArm, engine: Path, tmp_path: Path, wanted: Wanted) -> Dep
             ),
         ),
     )
-    return Deployed(stack, tmp_path / "state")
+    with loops_closed(monkeypatch):
+        yield Deployed(stack, tmp_path / "state")
 
 
 def test_a_deploy_says_what_arm_takes_and_a_second_one_changes_nothing(

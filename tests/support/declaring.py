@@ -1,13 +1,33 @@
-"""Runs what a program declares without an engine: Pulumi's own mocks answer for it."""
+"""Runs what a program declares without an engine: Pulumi's own mocks answer for it. And the event loops that
+Pulumi leaves open, which a later test would meet when they are collected."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 
 import pulumi
+import pytest
+
+
+@contextmanager
+def loops_closed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Close the event loops made meanwhile: Pulumi's Automation API forgets that of a program that fails."""
+    made: list[asyncio.AbstractEventLoop] = []
+    new_loop = asyncio.new_event_loop
+
+    def recorded() -> asyncio.AbstractEventLoop:
+        made.append(new_loop())
+        return made[-1]
+
+    with monkeypatch.context() as patched:
+        patched.setattr(asyncio, "new_event_loop", recorded)
+        yield
+    for loop in made:
+        loop.close()
 
 
 def declared(mocks: pulumi.runtime.Mocks, program: Callable[[], Any], stack: str) -> Any:
