@@ -20,6 +20,7 @@ import os
 import secrets
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -247,9 +248,14 @@ class Machine:
 
     def _end(self, verb: str) -> None:
         assert self._process is not None
+        deadline = time.monotonic() + STOP_SECONDS
         asked = self.try_run("systemctl", "--no-block", verb)
+        # In the middle of its boot, before polkit is there, it lets nobody do that.
+        while not asked.ok and self._process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.5)
+            asked = self.try_run("systemctl", "--no-block", verb)
         try:
-            self._process.wait(timeout=STOP_SECONDS)
+            self._process.wait(timeout=max(deadline - time.monotonic(), 1))
         except subprocess.TimeoutExpired:
             said = f"{' '.join(asked.tail())}\nIts journal:\n{self._journal_end()}"
             pytest.fail(
