@@ -14,7 +14,6 @@ The mark comes first and goes last: what is here beside a mark of the stack's is
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import grp
 import hashlib
 import json
@@ -32,11 +31,12 @@ from pathlib import Path
 from typing import Any
 
 from gridup_node.vm import host, packages
+from gridup_node.vm.calling import alone, emit
 from gridup_node.vm.docker import NODE, ensure_docker, ensure_node_folder
 from gridup_node.vm.engine import run
 from gridup_node.vm.machine import LOG, MOUNT, STATE, UID, USER, Config, Failed, Machine, end, keys
 
-MODULES = ("machine", "disk", "packages", "docker", "engine", "host", "guest")
+MODULES = ("machine", "disk", "packages", "docker", "engine", "host", "calling", "guest")
 """Of this package, what is sent."""
 
 LOADER = (
@@ -605,34 +605,6 @@ class Problems(Exception):
         self.found = tuple(found)
 
 
-def emit(**told: Any) -> None:
-    """A line for the deployer, if it is still there."""
-    try:
-        sys.stdout.write(json.dumps(told) + "\n")
-        sys.stdout.flush()
-    except OSError:
-        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 - to the program's end
-
-
-@contextlib.contextmanager
-def alone(say: Say) -> Iterator[None]:
-    """One run at a time; one that was left alone by its deployer goes on to its end."""
-    waited = 0.0
-    with Path(LOCK).open("w") as file:
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if waited >= LOCK_SECONDS:
-                    raise Failed(f"another run was still busy on the machine after {waited:g} s") from None
-                if not waited:
-                    say("another run is busy on the machine, waiting for its end")
-                time.sleep(1)
-                waited += 1
-        yield
-
-
 def main() -> int:
     """The program: exit code 0 where the command could be carried out."""
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
@@ -647,7 +619,7 @@ def main() -> int:
         if sys.argv[1] == "look":
             emit(done=look(Here(), told))
         else:
-            with alone(say):
+            with alone(Path(LOCK), LOCK_SECONDS, say, Failed):
                 emit(done=make(told) if sys.argv[1] == "make" else leave(told, say))
     except Problems as error:
         emit(problems=[_plain(one) for one in error.found])

@@ -14,23 +14,24 @@ next run. `MODULES` are sent as one file; they need nothing but the standard lib
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from gridup_node.image import archive
+from gridup_node.vm.calling import alone, emit
 from gridup_node.vm.engine import MADE, Engine, Failed, Say, given_up
 from gridup_node.vm.store import Store, write
 
-MODULES = ("catalog", "image/__init__", "vm/engine", "vm/store", "vm/release")
+MODULES = ("catalog", "image/__init__", "vm/calling", "vm/engine", "vm/store", "vm/release")
 """Of the package `gridup_node`, what is sent."""
 
 LOCK_SECONDS = 2400.0
@@ -376,34 +377,11 @@ class Releases:
             state.save(self._saved)
         return state
 
-    @contextlib.contextmanager
-    def _alone(self) -> Iterator[None]:
-        """One run at a time; one that was left alone by its deployer goes on to its end."""
-        with (self._folder / "lock").open("w") as file:
-            waited = 0.0
-            while True:
-                try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError:
-                    if waited >= LOCK_SECONDS:
-                        raise Failed(
-                            f"Another run was still busy on the machine after {waited:g} s."
-                        ) from None
-                    if not waited:
-                        self._say("another run is busy on the machine, waiting for its end")
-                    self._sleep(1)
-                    waited += 1
-            yield
+    def _alone(self) -> AbstractContextManager[None]:
+        def failed(text: str) -> Failed:
+            return Failed(f"{text.capitalize()}.")
 
-
-def emit(**told: Any) -> None:
-    """A line for the deployer, if it is still there."""
-    try:
-        sys.stdout.write(json.dumps(told) + "\n")
-        sys.stdout.flush()
-    except OSError:
-        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 - to the program's end
+        return alone(self._folder / "lock", LOCK_SECONDS, self._say, failed, self._sleep)
 
 
 def main() -> int:
