@@ -201,3 +201,13 @@ def _from_text(key: str, text: str, like: object) -> object:
         # Not splitlines: a key's comment may hold what Unicode calls a line's end.
         return tuple(line for line in text.split("\n") if line)
     return text
+
+
+def urn(stack: str, type_: str, name: str) -> str:
+    """The URN of a resource of one of our stacks, as the engine makes it.
+
+    Args:
+        type_: such as `azure-native:network:Subnet`.
+        name: in the program.
+    """
+    return f"urn:pulumi:{stack}::{PROJECT}::{type_}::{name}"

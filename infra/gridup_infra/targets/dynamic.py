@@ -24,7 +24,7 @@ from pulumi.runtime.rpc import UNKNOWN
 
 from gridup_infra.errors import GridupError
 from gridup_infra.processes import end_descendants, wait_until
-from gridup_infra.spec import PROJECT
+from gridup_infra.spec import urn
 
 Properties = dict[str, Any]
 Made = TypeVar("Made")
@@ -96,8 +96,8 @@ class Marked(Resource, module="gridup", name="Marked"):
     def __init__(self, name: str, props: Properties, opts: pulumi.ResourceOptions | None = None) -> None:
         # What is told is declared as an input that has no value yet.
         told = dict.fromkeys(self.made_by.tells)
-        urn = f"urn:pulumi:{pulumi.get_stack()}::{PROJECT}::pulumi-python:{self._resource_type_name}::{name}"
-        super().__init__(self.made_by(), name, {**props, **told, "urn": urn}, opts)
+        own = urn(pulumi.get_stack(), f"pulumi-python:{self._resource_type_name}", name)
+        super().__init__(self.made_by(), name, {**props, **told, "urn": own}, opts)
 
 
 def changed_inputs(olds: Mapping[str, Any], news: Mapping[str, Any]) -> list[str]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from gridup_infra.spec import PROJECT, DeploySpec
+from gridup_infra.spec import DeploySpec
+from gridup_infra.spec import urn as any_urn
 from gridup_infra.vm.node import MACHINE
 
 DEFAULT_SIZE = "t3.large"
@@ -70,7 +71,7 @@ ANY_VOLUME = "vol-00000000000000000"
 
 def urn(stack: str, kind: str, name: str) -> str:
     """The URN of one of our resources."""
-    return f"urn:pulumi:{stack}::{PROJECT}::pulumi-python:dynamic/gridup-aws:{kind}::{name}"
+    return any_urn(stack, f"pulumi-python:dynamic/gridup-aws:{kind}", name)
 
 
 def volume_urn(stack: str) -> str:

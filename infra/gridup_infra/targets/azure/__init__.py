@@ -163,10 +163,9 @@ class AzureTarget(MachineTarget):
     def begun(self, identity: Identity, known: Mapping[str, str]) -> NodeOutputs | None:
         from gridup_infra.targets.azure import naming
 
+        urn = naming.azure_urn(identity.stack, naming.TYPES["machine"], "machine")
         # /subscriptions/ID/resourceGroups/NAME/providers/Microsoft.Compute/virtualMachines/NAME
-        _, *parts = known.get(naming.azure_urn(identity.stack, naming.TYPES["machine"], "machine"), "").split(
-            "/"
-        )
+        _, *parts = known.get(urn, "").split("/")
         if len(parts) < 8:
             return None
         return begun(identity, {"subscription": parts[1], "group": parts[3], "vm": parts[7]})

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from gridup_infra.spec import PROJECT, DeploySpec
+from gridup_infra.spec import urn as any_urn
 from gridup_infra.targets.azure import firewall
 from gridup_infra.vm.node import MACHINE
 
@@ -171,7 +172,7 @@ def azure_urn(stack: str, type_: str, name: str) -> str:
     Args:
         type_: in the SDK, such as `network:Subnet`.
     """
-    return f"urn:pulumi:{stack}::{PROJECT}::azure-native:{type_}::{name}"
+    return any_urn(stack, f"azure-native:{type_}", name)
 
 
 def part_urn(stack: str, parts: str, name: str) -> str:
@@ -187,7 +188,7 @@ def part_urn(stack: str, parts: str, name: str) -> str:
 
 def urn(stack: str, kind: str, name: str) -> str:
     """The URN of one of our own resources."""
-    return f"urn:pulumi:{stack}::{PROJECT}::pulumi-python:dynamic/gridup-azure:{kind}::{name}"
+    return any_urn(stack, f"pulumi-python:dynamic/gridup-azure:{kind}", name)
 
 
 def facts(spec: DeploySpec, known: Mapping[str, Any]) -> dict[str, str]:
