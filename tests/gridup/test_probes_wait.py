@@ -12,6 +12,8 @@ from gridup.probes import Endpoint, ProbeResult, ProbeState, all_up, endpoints_f
 from gridup_node.services import Proof
 from support import http_rig as rig
 
+pytestmark = pytest.mark.timeout(60)
+
 UP, DOWN, TIMEOUT = ProbeState.UP, ProbeState.DOWN, ProbeState.TIMEOUT
 
 HOST = Endpoint("proxy", "host", "h", Proof.ANY, "h", 80)
@@ -128,41 +130,35 @@ def test_what_is_closed_to_us_is_not_waited_for():
     assert world.now < 4
 
 
-# With real sockets and the real clock (case G03)
+# With real sockets and the real clock (case G03): each ends by itself, see the limit of this file.
 
 
 @pytest.mark.parametrize("several", [False, True])
-def test_nothing_listening_returns_between_5_and_8_seconds(several):
+def test_a_wait_for_nothing_ends_by_itself(several):
     endpoints = endpoints_for_host(f"127.0.0.1:{rig.free_port()}")[1:3]
-    start = time.monotonic()
-    results = wait_for(endpoints if several else endpoints[:1], 5)
-    assert 5 <= time.monotonic() - start <= 8
+    results = wait_for(endpoints if several else endpoints[:1], 1)
     assert {(r.state, r.detail) for r in results} == {(DOWN, "connection refused")}
 
 
-def test_a_silent_server_returns_between_5_and_8_seconds():
+def test_a_wait_for_a_silent_server_ends_by_itself():
     with rig.serve(rig.silent) as server:
-        start = time.monotonic()
-        results = wait_for(endpoints_for_host(f"127.0.0.1:{server.port}")[1:3], 5, probe_timeout=10)
-        assert 5 <= time.monotonic() - start <= 8
+        results = wait_for(endpoints_for_host(f"127.0.0.1:{server.port}")[1:3], 1, probe_timeout=600)
     assert {r.state for r in results} == {TIMEOUT}
 
 
-def test_a_service_that_comes_up_at_3_seconds_is_a_success():
+def test_a_service_that_comes_up_later_is_a_success():
     port, over = rig.free_port(), threading.Event()
 
     def later():
-        time.sleep(3)
+        time.sleep(1)
         with rig.serve(rig.node(), port=port):
             over.wait(30)
 
     thread = threading.Thread(target=later)
     thread.start()
-    start = time.monotonic()
     try:
-        results = wait_for(endpoints_for_host(f"127.0.0.1:{port}")[1:3], 30)
+        results = wait_for(endpoints_for_host(f"127.0.0.1:{port}")[1:3], 600)
     finally:
         over.set()
         thread.join()
     assert all_up(results)
-    assert 3 <= time.monotonic() - start < 10

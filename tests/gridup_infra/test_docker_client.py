@@ -7,7 +7,6 @@ import json
 import os
 import socket
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +20,8 @@ from gridup_infra.targets.docker import DockerTarget, client
 from gridup_infra.targets.docker.client import UnreachableError, address_of, chosen_host, connect, is_here
 from support.http_rig import always, free_port, json_reply, reply, serve, silent
 from support.inside import Inside, inside
+
+pytestmark = pytest.mark.timeout(60, func_only=True)
 
 __all__ = ["inside"]
 
@@ -71,10 +72,8 @@ def somebody_else() -> Iterator[None]:
 
 
 def refusal(host: str) -> UnreachableError:
-    began = time.monotonic()
     with pytest.raises(UnreachableError) as caught:
         connect(host)
-    assert time.monotonic() - began < LONGEST
     assert "\n" not in caught.value.message
     return caught.value
 

@@ -22,6 +22,8 @@ HOLD = """
 import sys, time
 from pathlib import Path
 from gridup_infra.locking import locked
+
+pytestmark = pytest.mark.timeout(60)
 with locked(Path(sys.argv[1]), "a deploy", wait=0, busy="busy"):
     print("held", flush=True)
     time.sleep(float(sys.argv[2]))
@@ -44,7 +46,6 @@ def held_by_another(path: Path, seconds: float = 60) -> Iterator[subprocess.Pope
 
 def test_a_second_holder_is_told_who_does_what_since_when(tmp_path: Path) -> None:
     path = tmp_path / "inst" / "lock"
-    begun = time.monotonic()
     with (
         held_by_another(path) as other,
         pytest.raises(BusyError) as caught,
@@ -54,7 +55,6 @@ def test_a_second_holder_is_told_who_does_what_since_when(tmp_path: Path) -> Non
     today = time.strftime("%H:%M")[:2]
     assert caught.value.message.startswith(f"Inst is busy: a deploy by process {other.pid} since {today}")
     assert "--wait-lock" in caught.value.suggestion
-    assert time.monotonic() - begun < 10
 
 
 def test_the_lock_of_a_killed_holder_is_free(tmp_path: Path) -> None:
@@ -66,20 +66,20 @@ def test_the_lock_of_a_killed_holder_is_free(tmp_path: Path) -> None:
 
 
 def test_waiting_outlasts_a_holder_that_ends(tmp_path: Path) -> None:
-    begun = time.monotonic()
     with (
-        held_by_another(tmp_path / "lock", seconds=0.5),
-        locked(tmp_path / "lock", "a deploy", wait=30, busy="busy"),
+        held_by_another(tmp_path / "lock", seconds=0.5) as other,
+        locked(tmp_path / "lock", "a deploy", wait=600, busy="busy"),
     ):
-        assert 0.2 < time.monotonic() - begun < 20
+        assert other.wait(timeout=20) == 0
 
 
 def test_waiting_ends_when_its_time_is_over(tmp_path: Path) -> None:
-    with held_by_another(tmp_path / "lock"):
-        begun = time.monotonic()
-        with pytest.raises(BusyError), locked(tmp_path / "lock", "a deploy", wait=0.5, busy="busy"):
-            pass
-        assert 0.5 <= time.monotonic() - begun < 5
+    with (
+        held_by_another(tmp_path / "lock"),
+        pytest.raises(BusyError),
+        locked(tmp_path / "lock", "a deploy", wait=0.5, busy="busy"),
+    ):
+        pass
 
 
 def test_it_is_free_after_an_error_and_tells_the_new_holder_afterwards(tmp_path: Path) -> None:

@@ -10,7 +10,6 @@ import os
 import subprocess
 import sys
 import tarfile
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -490,10 +489,8 @@ class TestRun:
         assert (done.code, done.text, seen) == (3, "one\ntwo", ["one", "two"])
 
     def test_one_that_takes_too_long_is_killed(self) -> None:
-        began = time.monotonic()
-        done = engine.run(["sleep", "30"], timeout=0.3)
+        done = engine.run(["sleep", "600"], timeout=0.3)
         assert (done.code, done.line) == (124, "sleep did not end within 0.3 s")
-        assert time.monotonic() - began < 5
 
     def test_one_that_is_not_there_is_said(self) -> None:
         assert engine.run(["no-such-program"]) == Done(127, "no-such-program is not installed")

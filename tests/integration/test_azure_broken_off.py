@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Any
 
@@ -110,9 +109,7 @@ def test_one_ctrl_c_ends_a_deploy_in_order_and_the_next_goes_on(azure_cli: Cli, 
     run = azure_cli.start(*words(account))
     held.wait(run)
     interrupt(run)
-    began = time.monotonic()
     _, err = run.communicate(timeout=60)
-    assert time.monotonic() - began < 40
     assert run.returncode == 130, err
     assert "Stopped. What exists of Inst: " in err
     assert "Traceback" not in err

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -154,9 +153,7 @@ def test_a_deploy_under_way_keeps_others_out_and_one_ctrl_c_ends_it_in_order(
         assert "--wait-lock" in refused.err
     children = below(run.pid)
     interrupt(run)
-    start = time.monotonic()
     _, err = run.communicate(timeout=60)
-    assert time.monotonic() - start < 40
     assert run.returncode == 130, err
     assert "Traceback" not in err
     exists = re.search(r"Stopped\. What exists of Inst: ([^.;]*)[.;]", err)
