@@ -18,12 +18,12 @@ from gridup_infra import locking
 from gridup_infra.errors import BusyError
 from gridup_infra.locking import locked
 
+pytestmark = pytest.mark.timeout(60)
+
 HOLD = """
 import sys, time
 from pathlib import Path
 from gridup_infra.locking import locked
-
-pytestmark = pytest.mark.timeout(60)
 with locked(Path(sys.argv[1]), "a deploy", wait=0, busy="busy"):
     print("held", flush=True)
     time.sleep(float(sys.argv[2]))

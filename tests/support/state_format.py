@@ -1,6 +1,6 @@
-"""What a stack's state is made of: the names that Gridup must find again in what an older Gridup has written.
+"""What a stack's state is made of: the names that Gridup must find again in what an older one has written.
 
-`python -m support.state_format` writes it to tests/gridup_infra/state_format.json; only for a change that is meant.
+`python -m support.state_format` writes it to tests/gridup_infra/state_format.json: if that is meant.
 """
 
 from __future__ import annotations
