@@ -46,6 +46,18 @@ def bench_help(bench: Bench) -> dict[str, Any]:
     return ratio(found, "gridup", found["hagrid"], 0.5)
 
 
+def bench_script(bench: Bench) -> dict[str, Any]:
+    """`scripts/gridup --help`, which finds its environment first, beside the same in that environment."""
+    script = str(ROOT / "scripts" / "gridup")
+    seconds([script, "--help"], bench.env)
+    python = str(ROOT / ".venvs" / "cli" / "bin" / "python")
+    found = bench.in_turns(
+        script=lambda: seconds([script, "--help"], bench.env),
+        gridup=lambda: seconds([python, "-I", "-m", "gridup", "--help"], bench.env),
+    )
+    return ratio(found, "script", found["gridup"], 1.3)
+
+
 def bench_help_memory(bench: Bench) -> dict[str, Any]:
     ours = peak_mb([*bench.gridup, "--help"], bench.env)
     return {"gridup_mb": ours, "hagrid_mb": peak_mb([str(bench.hagrid), "--help"], bench.env), "limit_mb": 60}
@@ -167,6 +179,7 @@ def bare_jupyter(bench: Bench) -> float:
 def bench_local(bench: Bench, full: bool) -> dict[str, Any]:
     """A node on this machine, and the command line beside its peer's."""
     result: dict[str, Any] = {"help_seconds": bench_help(bench), "help_peak_memory": bench_help_memory(bench)}
+    result["script_seconds"] = bench_script(bench)
     result["check_nothing_there_seconds"] = bench_check(bench, full)
     result["deploy_seconds"] = bench_deploy(bench)
     result["deploy_peak_memory"] = bench_deploy_memory(bench)

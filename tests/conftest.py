@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -13,7 +14,7 @@ import pytest
 
 from support import azure_native
 from support.arm import Arm
-from support.cache import engine_in, runtime_in, test_cache
+from support.cache import engine_in, runtime_in, shared_home, test_cache
 from support.cli import Cli
 from support.docker_rig import Daemon, base_image
 from support.moto_rig import Moto
@@ -24,6 +25,18 @@ def pytest_configure() -> None:
     """What a shell starts in the background ignores Ctrl-C, and so would all that the tests start."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Before a whole tier is run in workers, get what takes minutes, where it can be seen."""
+    config = session.config
+    if hasattr(config, "workerinput") or config.option.collectonly or not getattr(config.option, "tx", None):
+        return
+    terminal = config.pluginmanager.get_plugin("terminalreporter")
+    for get in (engine_in, runtime_in):
+        # A machine that can't have it skips the tests that need it, or fails them; each says why.
+        with contextlib.suppress(pytest.skip.Exception):
+            get(test_cache(), lambda text: terminal.write_line(f"Getting ready: {text}"))
 
 
 @pytest.fixture(autouse=True)
@@ -55,11 +68,7 @@ def runtime(cache: Path) -> Path:
 @pytest.fixture
 def home(tmp_path: Path, cache: Path, engine: Path, runtime: Path) -> Path:
     """A fresh GRIDUP_HOME that shares only the engine and the node's environment."""
-    root = tmp_path / "home"
-    root.mkdir(mode=0o700)
-    for shared in ("engine", "runtimes"):
-        (root / shared).symlink_to(cache / shared)
-    return root
+    return shared_home(tmp_path / "home", cache, runtimes=True)
 
 
 @pytest.fixture
@@ -81,11 +90,7 @@ def module_cli(
     tmp_path_factory: pytest.TempPathFactory, cache: Path, engine: Path, runtime: Path
 ) -> Iterator[Cli]:
     """As `cli`, for the tests of one module that share a node."""
-    root = tmp_path_factory.mktemp("home")
-    root.chmod(0o700)
-    for shared in ("engine", "runtimes"):
-        (root / shared).symlink_to(cache / shared)
-    runner = Cli(root)
+    runner = Cli(shared_home(tmp_path_factory.mktemp("node") / "home", cache, runtimes=True))
     yield runner
     runner.destroy_all()
 
@@ -115,17 +120,22 @@ def docker_host(docker_daemon: Daemon) -> str:
 
 
 @pytest.fixture
-def docker_cli(cli: Cli, docker_host: str) -> Cli:
-    """As `cli`, with the tests' own Docker daemon."""
-    cli.environment["DOCKER_HOST"] = docker_host
-    return cli
+def docker_cli(bare_home: Cli, docker_host: str) -> Iterator[Cli]:
+    """As `bare_home`, with the tests' own Docker daemon; whatever is left deployed is destroyed."""
+    bare_home.environment["DOCKER_HOST"] = docker_host
+    yield bare_home
+    bare_home.destroy_all()
 
 
 @pytest.fixture(scope="module")
-def module_docker_cli(module_cli: Cli, docker_host: str) -> Cli:
-    """As `module_cli`, with the tests' own Docker daemon."""
-    module_cli.environment["DOCKER_HOST"] = docker_host
-    return module_cli
+def module_docker_cli(
+    tmp_path_factory: pytest.TempPathFactory, cache: Path, engine: Path, docker_host: str
+) -> Iterator[Cli]:
+    """As `docker_cli`, for the tests of one module that share a node."""
+    home = shared_home(tmp_path_factory.mktemp("docker") / "home", cache)
+    runner = Cli(home, {"DOCKER_HOST": docker_host})
+    yield runner
+    runner.destroy_all()
 
 
 # Machines that boot.
@@ -229,7 +239,4 @@ def azure_cli(bare_home: Cli, arm: Arm, tmp_path: Path) -> Iterator[Cli]:
 @pytest.fixture
 def bare_home(tmp_path: Path, cache: Path, engine: Path) -> Cli:
     """A fresh GRIDUP_HOME that shares only the engine: for nodes that do not run on this machine."""
-    root = tmp_path / "home"
-    root.mkdir(mode=0o700)
-    (root / "engine").symlink_to(cache / "engine")
-    return Cli(root)
+    return Cli(shared_home(tmp_path / "home", cache))

@@ -11,6 +11,8 @@ from support.arm import Arm
 from support.arm.customer import Customer
 from support.arm.sites import ADDRESS, LOCATION, VNET, Site
 
+pytestmark = pytest.mark.tier("deep", proves=("arm",))
+
 NETWORK = "Microsoft.Network"
 
 

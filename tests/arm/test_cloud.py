@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import pytest
+
 from support.arm import Arm
 from support.arm.sites import CUSTOM_DATA, Site
 from support.azure_cloud import AzureCloud
 from support.hypervisor import Power
+from support.workers import AZURE_NETWORK, public_address
+
+pytestmark = pytest.mark.tier("deep", proves=("arm",))
 
 
 def test_a_machine_is_wanted_until_it_is_gone(site: Site, arm: Arm) -> None:
@@ -13,7 +18,11 @@ def test_a_machine_is_wanted_until_it_is_gone(site: Site, arm: Arm) -> None:
     assert cloud.wanted() == []
     site.whole()
     (wanted,) = cloud.wanted()
-    assert (wanted.power, wanted.address, wanted.user_data) == (Power.ON, "203.0.113.10", CUSTOM_DATA)
+    assert (wanted.power, wanted.address, wanted.user_data) == (
+        Power.ON,
+        public_address(AZURE_NETWORK, 0),
+        CUSTOM_DATA,
+    )
     assert wanted.disks == {"/dev/disk/azure/scsi1/lun0": site.id("disks", "data")}
     path = site.path("virtualMachines", "vm")
     site.customer.done(site.customer.send("POST", f"{path}/deallocate"))

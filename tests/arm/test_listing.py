@@ -9,6 +9,8 @@ from support.arm.customer import Customer
 from support.arm.sites import DISK, LOCATION, Site
 from support.arm.world import Subscription
 
+pytestmark = pytest.mark.tier("deep", proves=("arm",))
+
 
 def names(customer: Customer, path: str, **query: str) -> list[str]:
     return [row["name"] for row in customer.get(path, query=query).body["value"]]

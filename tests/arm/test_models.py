@@ -6,6 +6,8 @@ import pytest
 
 from support.arm import models
 
+pytestmark = pytest.mark.tier("deep", proves=("arm",))
+
 NIC, VM, RULE = models.network.NetworkInterface, models.compute.VirtualMachine, models.network.SecurityRule
 
 

@@ -6,6 +6,9 @@ import pytest
 
 from support.arm import Arm
 from support.arm.sites import ADDRESS, LOCATION, NSG, RULE, VNET, Site, changed
+from support.workers import AZURE_NETWORK
+
+pytestmark = pytest.mark.tier("deep", proves=("arm",))
 
 PAIR = [
     {"name": "front", "properties": {"addressPrefix": "10.0.0.0/24"}},
@@ -74,7 +77,7 @@ def test_sources_that_a_rule_takes(site: Site, source: str) -> None:
 def test_an_address_is_there_from_the_start(site: Site) -> None:
     """G18: a static one is allocated when it is made."""
     reply = site.put("publicIPAddresses", "ip", ADDRESS)
-    assert reply.body["properties"]["ipAddress"].startswith("203.0.113.")
+    assert reply.body["properties"]["ipAddress"].startswith(AZURE_NETWORK)
     assert reply.body["properties"]["dnsSettings"]["fqdn"] == f"inst-7f3a.{LOCATION}.cloudapp.azure.com"
 
 

@@ -13,6 +13,8 @@ from support.arm import Arm
 from support.arm.customer import Customer
 from support.arm.sites import ADDRESS, DISK, VNET, Site, changed
 
+pytestmark = pytest.mark.tier("deep", proves=("arm",))
+
 
 def test_a_creation_is_told_of_at_once_and_over_later(site: Site, arm: Arm) -> None:
     arm.lasts = 0.3

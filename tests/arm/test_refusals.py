@@ -13,6 +13,8 @@ from support.arm.errors import Refusal
 from support.arm.sites import ADDRESS, DISK, LOCATION, MACHINE, NSG, RULE, VNET, Site, changed
 from support.ssh_keys import dsa, ecdsa, rsa, rsa4096
 
+pytestmark = pytest.mark.tier("deep", proves=("arm",))
+
 Attempt = Callable[[Site], Reply]
 
 RULES = {name: value for name, value in vars(refusals).items() if isinstance(value, Refusal)}

@@ -15,6 +15,9 @@ from azure.mgmt.resource.resources import ResourceManagementClient
 from support.arm import SUBSCRIPTION, Arm
 from support.arm.customer import Customer
 from support.arm.sites import ADDRESS, DISK, LOCATION, NSG, VNET, Site
+from support.workers import AZURE_NETWORK
+
+pytestmark = pytest.mark.tier("deep", proves=("arm",))
 
 
 class Credential:
@@ -55,7 +58,7 @@ def test_microsofts_clients_make_a_machine_and_remove_it(
         network.network_security_groups.begin_create_or_update("site", "nsg", NSG).result()
         vnet = network.virtual_networks.begin_create_or_update("site", "net", VNET).result()
         ip = network.public_ip_addresses.begin_create_or_update("site", "ip", ADDRESS).result()
-        assert ip.ip_address.startswith("203.0.113.")
+        assert ip.ip_address.startswith(AZURE_NETWORK)
         body = site.interface_body(subnet={"id": vnet.subnets[0].id}, publicIPAddress={"id": ip.id})
         network.network_interfaces.begin_create_or_update("site", "nic", body).result()
         disk = compute.disks.begin_create_or_update("site", "data", DISK).result()

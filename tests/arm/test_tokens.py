@@ -14,6 +14,8 @@ import requests
 from support.arm import PRINCIPAL, Arm
 from support.arm.customer import Customer
 
+pytestmark = pytest.mark.tier("deep", proves=("arm",))
+
 
 def test_a_token_has_the_form_of_entras(customer: Customer) -> None:
     reply = customer.log_in()

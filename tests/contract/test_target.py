@@ -116,7 +116,15 @@ def ssh_path(ssh_machine: Machine) -> str:
     return ssh_machine.path
 
 
-@pytest.fixture(params=targets.names())
+NEED_MORE = ("docker", "ssh")
+"""Targets that can't be tried on an ordinary user's machine: they need a daemon, or root."""
+
+
+def param(name: str) -> Any:
+    return pytest.param(name, marks=[pytest.mark.tier("gate")] * (name in NEED_MORE))
+
+
+@pytest.fixture(params=map(param, targets.names()))
 def target(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Target]:

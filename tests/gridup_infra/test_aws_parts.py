@@ -35,6 +35,8 @@ from support import ssh_keys
 from support.aws_parts import Parts, spec
 from support.moto_rig import NEWEST, ONE_OF_EACH, REGION, Moto, Things
 
+pytestmark = pytest.mark.tier("gate")
+
 
 @pytest.fixture
 def things(aws: Moto) -> Things:

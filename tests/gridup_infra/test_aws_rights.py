@@ -21,6 +21,8 @@ from support.aws_parts import Parts, spec
 from support.cli import REPOSITORY
 from support.moto_rig import REGION, Moto
 
+pytestmark = pytest.mark.tier("gate")
+
 USER = "gridup"
 POLICY = json.loads(
     re.findall(r"```json\n(.*?)```", (REPOSITORY / "docs/aws.md").read_text(encoding="utf-8"), re.DOTALL)[0]

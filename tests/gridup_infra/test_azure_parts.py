@@ -19,6 +19,8 @@ from support.arm import SUBSCRIPTION, Arm
 from support.azure_node import COMPUTE, NETWORK, OPEN, REGION, Account
 from support.azure_parts import OURS, Parts
 
+pytestmark = pytest.mark.tier("gate")
+
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHEqQrwX+uyY52PLpPQ4uZA9s1YZ+hqp0f9ra4Tu6M8H gridup"
 
 

@@ -25,6 +25,8 @@ from support.azure_native import client as provider
 from support.azure_node import NETWORK, REGION, Account
 from support.azure_parts import Parts
 
+pytestmark = pytest.mark.tier("gate")
+
 RULES = {name: value for name, value in vars(refusals).items() if isinstance(value, Refusal)}
 
 

@@ -19,6 +19,8 @@ from support.arm import Arm
 from support.azure_node import NETWORK, REGION, Account
 from support.azure_parts import OURS, Parts
 
+pytestmark = pytest.mark.tier("gate")
+
 REAL = {"microsoft.network/locations/operationresults/read"}
 """Where a client may ask after the removal of a network's thing, as both addresses are told:
 https://learn.microsoft.com/azure/azure-resource-manager/management/async-operations. Ours and the tests'

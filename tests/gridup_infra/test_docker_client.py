@@ -239,6 +239,7 @@ class TestCommands:
         assert ok is None
         assert "500" in detail or "broken" in detail
 
+    @pytest.mark.tier("gate")
     @pytest.mark.parametrize("version", ODD_VERSIONS)
     def test_what_the_docker_program_prints_is_nothing_to_us(
         self,

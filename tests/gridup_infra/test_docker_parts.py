@@ -21,6 +21,8 @@ from gridup_infra.targets.docker.client import connected
 from gridup_node import image as node_image
 from gridup_node.image import BASE_IMAGE
 
+pytestmark = pytest.mark.tier("gate")
+
 TINY = "gridup-test-tiny:1"
 """Of nothing but a program that does as it is told, and its health check."""
 

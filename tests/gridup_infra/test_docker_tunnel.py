@@ -28,7 +28,7 @@ from gridup_infra.targets.docker.place import SOCKET, Place
 from gridup_infra.targets.docker.tunnel import Tunnel, tunnel_to
 from support.ssh_rig import ELSEWHERE, HERE, Machine
 
-pytestmark = pytest.mark.timeout(60, func_only=True)
+pytestmark = [pytest.mark.tier("gate"), pytest.mark.timeout(60, func_only=True)]
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ from gridup_infra.vm.ssh import WATCHED, ClosedError, Door, HostKeyError, Sessio
 from gridup_node.vm.user_data import public_key
 from support.ssh_rig import HERE, Machine
 
-pytestmark = pytest.mark.timeout(60, func_only=True)
+pytestmark = [pytest.mark.tier("gate"), pytest.mark.timeout(60, func_only=True)]
 
 
 @pytest.fixture(scope="module")

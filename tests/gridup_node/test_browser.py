@@ -12,6 +12,7 @@ import pytest
 from gridup_infra import processes
 
 pytestmark = [
+    pytest.mark.tier("gate"),
     pytest.mark.node,
     pytest.mark.browser,
     # Playwright's own transports are left to the collector.

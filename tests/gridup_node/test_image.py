@@ -20,6 +20,8 @@ from gridup_node import catalog, image
 from gridup_node.containers import VOLUME_PATH
 from gridup_node.services import programs
 
+pytestmark = pytest.mark.tier("gate")
+
 SPEC = DeploySpec(
     name="Image Test", target="docker", stack_id="1ma6e00000000000", bind="127.0.0.1", keep_data=False
 )

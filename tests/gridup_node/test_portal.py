@@ -13,7 +13,7 @@ import requests
 from gridup_infra import processes
 from gridup_node.services import PORTAL_MARK
 
-pytestmark = pytest.mark.node
+pytestmark = [pytest.mark.tier("gate"), pytest.mark.node]
 
 EMAIL = "admin@inst.example"
 NAME = "<b>Inst & Söhne</b>"

@@ -14,7 +14,7 @@ import pytest
 
 from gridup_infra import processes
 
-pytestmark = pytest.mark.node
+pytestmark = [pytest.mark.tier("gate"), pytest.mark.node]
 
 HER, HERS = "ada@inst.example", "Ana1ytical-Engine"
 NEW = "S3cret!x9Qz"

@@ -14,13 +14,14 @@ from gridup_infra.targets.aws import kinds, tags
 from gridup_node.vm.user_data import LIMIT
 from support import language_host
 from support.aws_node import CLOUD, DEPLOY, STAFF, Account, deploy, node
+from support.cache import shared_home
 from support.checkpoints import checkpoint_path
 from support.cli import Cli
 from support.containers import stack_id
 from support.moto_rig import ACCOUNT, NEWEST, ONE_OF_EACH, Moto
 from support.plain_pulumi import Plain
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.tier("gate"), pytest.mark.engine]
 
 OPEN = {
     (22, STAFF),
@@ -195,11 +196,9 @@ def test_the_region_that_is_asked_for_holds_everything_and_is_remembered(aws_cli
 
 
 def test_a_colleagues_stack_of_the_same_name_is_never_touched(
-    aws_cli: Cli, moto: Moto, account: Account, tmp_path: Path
+    aws_cli: Cli, moto: Moto, account: Account, tmp_path: Path, cache: Path
 ) -> None:
-    colleague = Cli(tmp_path / "colleague", dict(aws_cli.environment))
-    colleague.home.mkdir(mode=0o700)
-    (colleague.home / "engine").symlink_to(aws_cli.home / "engine")
+    colleague = Cli(shared_home(tmp_path / "colleague", cache), dict(aws_cli.environment))
     deploy(aws_cli)
     ours = Account(moto)
     deploy(colleague)

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import base64
 import json
+from pathlib import Path
 
 import pytest
 
 from support.arm import Arm
 from support.azure_node import CLOUD, COMPUTE, DEPLOY, NETWORK, OPEN, REGION, STAFF, Account, deploy
+from support.cache import shared_home
 from support.cli import Cli
+from support.deep import deep
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.tier("gate"), pytest.mark.engine]
 
 
-@pytest.fixture(params=["", "existing"], ids=["own group", "existing group"])
+@pytest.fixture(params=["", deep("existing")], ids=["own group", "existing group"])
 def account(request: pytest.FixtureRequest, arm: Arm) -> Account:
     return Account(arm, request.param)
 
@@ -218,12 +221,9 @@ def test_nothing_is_made_without_credentials(azure_cli: Cli, arm: Arm) -> None:
 
 
 def test_two_colleagues_nodes_of_one_name_do_not_touch_each_other(
-    azure_cli: Cli, arm: Arm, tmp_path_factory: pytest.TempPathFactory
+    azure_cli: Cli, arm: Arm, tmp_path: Path, cache: Path
 ) -> None:
-    home = tmp_path_factory.mktemp("colleague") / "home"
-    home.mkdir(mode=0o700)
-    (home / "engine").symlink_to((azure_cli.home / "engine").resolve())
-    colleague = Cli(home, dict(azure_cli.environment))
+    colleague = Cli(shared_home(tmp_path / "colleague", cache), dict(azure_cli.environment))
     deploy(colleague)
     theirs = Account(arm)
     deploy(azure_cli)

@@ -21,6 +21,8 @@ from support.azure_native.values import UNKNOWN, plain
 from support.provider_caller import Caller, Refused, urn
 from support.small_arm import SUBSCRIPTION, SmallArm
 
+pytestmark = pytest.mark.tier("deep", proves=("azure_native",))
+
 NETWORK = f"/subscriptions/{SUBSCRIPTION}/resourceGroups/inst/providers/Microsoft.Network"
 TOKEN = "azure-native:network:"
 

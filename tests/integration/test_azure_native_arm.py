@@ -15,6 +15,8 @@ from support.azure_native.server import Provider
 from support.azure_native.values import plain
 from support.provider_caller import Caller, Refused
 
+pytestmark = pytest.mark.tier("deep", proves=("azure_native", "arm"))
+
 GROUP = f"/subscriptions/{SUBSCRIPTION}/resourceGroups/inst"
 IN_GROUP = {"resourceGroupName": "inst", "location": "westeurope", "tags": {"stack": "inst"}}
 CHILD = {"resourceGroupName": "inst"}

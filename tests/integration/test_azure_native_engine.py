@@ -17,7 +17,7 @@ from support import azure_native
 from support.declaring import loops_closed
 from support.small_arm import SUBSCRIPTION, SmallArm
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.tier("deep", proves=("azure_native",)), pytest.mark.engine]
 
 GROUP = f"/subscriptions/{SUBSCRIPTION}/resourceGroups/inst"
 NETWORK = f"{GROUP}/providers/Microsoft.Network"

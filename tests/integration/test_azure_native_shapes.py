@@ -11,6 +11,8 @@ from support.azure_native.differing import carried_over, differences
 from support.azure_native.values import SECRET, SIGNATURE, UNKNOWN, UNKNOWN_TEXT, plain, struct
 from support.small_arm import SUBSCRIPTION
 
+pytestmark = pytest.mark.tier("deep", proves=("azure_native",))
+
 NETWORK = f"/subscriptions/{SUBSCRIPTION}/resourceGroups/inst/providers/Microsoft.Network"
 
 

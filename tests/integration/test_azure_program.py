@@ -22,6 +22,8 @@ from support.azure_native.values import plain
 from support.declaring import declared
 from support.provider_caller import Caller
 
+pytestmark = pytest.mark.tier("gate")
+
 SUBNET = (
     f"/subscriptions/{SUBSCRIPTION}/resourceGroups/theirs/providers/Microsoft.Network/virtualNetworks/lab"
     "/subnets/machines"

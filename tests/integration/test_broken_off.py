@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from gridup_infra.processes import wait_until
 from support import language_host
 from support.breaking import (
     Held,
@@ -26,10 +27,11 @@ from support.breaking import (
     services_of,
 )
 from support.cli import Cli
+from support.deep import all_but, deep
 from support.local_node import eventually, facts, mode, pids
 from support.plain_pulumi import Plain
 
-pytestmark = [pytest.mark.engine, pytest.mark.node]
+pytestmark = [pytest.mark.tier("gate"), pytest.mark.engine, pytest.mark.node]
 
 ONE_OF_EACH = dict.fromkeys(("supervisor", "proxy", "api", "jupyter", "ssh"), 1)
 MOMENTS = ("OwnerProvider.create", "NodeProvider.create", "ServicesProvider.create")
@@ -45,7 +47,7 @@ def plain(cli: Cli, tmp_path: Path) -> Plain:
 def own_runtimes(cli: Cli) -> Path:
     """Makes this home's node environments its own: there is none yet, so a deploy builds one."""
     folder = cli.home / "runtimes"
-    folder.unlink()
+    shutil.rmtree(folder)
     return folder
 
 
@@ -62,7 +64,12 @@ def killed_at(cli: Cli, moment: str, tmp_path: Path, *, providers: bool) -> None
 
 @pytest.mark.parametrize(
     ("moment", "providers"),
-    [(MOMENTS[0], False), (MOMENTS[1], True), (MOMENTS[2], False), (MOMENTS[2], True)],
+    [
+        deep(MOMENTS[0], False),
+        (MOMENTS[1], True),
+        deep(MOMENTS[2], False),
+        (MOMENTS[2], True),
+    ],
 )
 def test_a_deploy_after_a_kill_makes_one_of_everything(
     cli: Cli, tmp_path: Path, moment: str, providers: bool
@@ -84,7 +91,7 @@ def one_of_everything(cli: Cli) -> None:
     assert services_of(cli.home) == ONE_OF_EACH
 
 
-@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize("moment", all_but(MOMENTS[1:2], MOMENTS))
 def test_plain_destroy_after_a_kill_leaves_nothing(plain: Plain, tmp_path: Path, moment: str) -> None:
     killed_at(plain.cli, moment, tmp_path, providers=False)
     ports = ports_of(plain.cli)
@@ -111,6 +118,7 @@ def ports_of(cli: Cli) -> dict[str, int]:
     return facts(cli)["ports"] if (cli.node() / "config" / "node.json").exists() else {}
 
 
+@pytest.mark.tier("deep")
 def test_after_a_kill_in_the_runtimes_build_plain_destroy_and_a_new_deploy_work(
     plain: Plain, own_runtimes: Path
 ) -> None:
@@ -160,9 +168,7 @@ def interrupted(run: subprocess.Popen[str]) -> str:
     """Ctrl-C, once. Returns what the run then said."""
     children = below(run.pid)
     interrupt(run)
-    start = time.monotonic()
     _, err = run.communicate(timeout=60)
-    assert time.monotonic() - start < 40
     assert run.returncode == 130, err
     assert "Stopped." in err
     assert "Traceback" not in err
@@ -170,7 +176,7 @@ def interrupted(run: subprocess.Popen[str]) -> str:
     return err
 
 
-@pytest.mark.parametrize("moment", MOMENTS[1:])
+@pytest.mark.parametrize("moment", all_but(MOMENTS[1:2], MOMENTS[1:]))
 def test_one_ctrl_c_ends_a_deploy_in_order(cli: Cli, tmp_path: Path, moment: str) -> None:
     held = Held(moment, tmp_path)
     run = cli.start(*DEPLOY, env=held.env)
@@ -186,6 +192,7 @@ def test_one_ctrl_c_ends_a_deploy_in_order(cli: Cli, tmp_path: Path, moment: str
     nothing_left(cli)
 
 
+@pytest.mark.tier("deep")
 def test_first_use_with_an_empty_home_survives_a_ctrl_c(tmp_path: Path, engine: Path, runtime: Path) -> None:
     person = tmp_path / "a person"
     (person / ".local" / "share").mkdir(parents=True)
@@ -232,7 +239,6 @@ def test_a_second_deploy_meanwhile_is_told_who_and_since_when(cli: Cli, tmp_path
     held = Held("NodeProvider.create", tmp_path)
     first = cli.start(*DEPLOY, env=held.env)
     held.wait(first)
-    start = time.monotonic()
     for words in (DEPLOY, ("destroy", "Inst", "--yes"), ("refresh", "Inst")):
         refused = cli(*words)
         assert refused.code == 1, refused
@@ -240,7 +246,6 @@ def test_a_second_deploy_meanwhile_is_told_who_and_since_when(cli: Cli, tmp_path
         assert re.search(rf"Inst is busy: a deploy by process {first.pid} since \d\d:\d\d:\d\d\.", line), line
         assert "--wait-lock" in refused.err
         assert "Traceback" not in refused.err
-    assert time.monotonic() - start < 15
     second = cli.start(*DEPLOY, "--wait-lock", "60")
     time.sleep(2)
     assert second.poll() is None
@@ -251,7 +256,14 @@ def test_a_second_deploy_meanwhile_is_told_who_and_since_when(cli: Cli, tmp_path
     one_of_everything(cli)
 
 
-@pytest.mark.parametrize("end", ["raise RuntimeError('boom')", "sys.exit(3)", "sys.exit(0)"])
+@pytest.mark.parametrize(
+    "end",
+    [
+        "raise RuntimeError('boom')",
+        pytest.param("sys.exit(3)", marks=pytest.mark.tier("deep")),
+        "sys.exit(0)",
+    ],
+)
 def test_a_program_that_ends_early_ends_the_command(cli: Cli, tmp_path: Path, end: str) -> None:
     folder = tmp_path / "site"
     folder.mkdir()
@@ -267,12 +279,14 @@ LocalTarget.build = build
 """
     )
     env = {"PYTHONPATH": os.pathsep.join([str(folder), cli.env()["PYTHONPATH"]])}
-    start = time.monotonic()
     run = cli.start(*DEPLOY, env=env)
     started: dict[int, psutil.Process] = {}
-    while run.poll() is None and time.monotonic() - start < 30:
+
+    def ended() -> bool:
         started.update({process.pid: process for process in below(run.pid)})
-        time.sleep(0.1)
+        return run.poll() is not None
+
+    assert wait_until(ended, timeout=60)
     out, err = run.communicate(timeout=5)
     assert run.returncode not in (0, None), out + err
     assert "Traceback" not in err

@@ -1,16 +1,16 @@
 """`gridup deploy --cloud …` to its end on each cloud, on machines that really boot.
 
 The cloud is an emulator. What it is told to run is booted by a hypervisor of the tests', with exactly the
-user-data that the API holds; nothing of this repository is mounted there, and of images there is but the one
-that the node's own is built from, under its public name. All that is one cloud's alone is its `Tenancy`.
+user-data that the API holds; nothing of this repository is mounted there. All that is one cloud's alone is
+its `Tenancy`. test_vm_node shows what is the same on every machine, and test_first_boot the first boot of a
+bare system.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,21 +18,19 @@ from typing import Any
 import pytest
 
 from gridup_infra.processes import run
-from gridup_node.image import BASE_IMAGE
 from gridup_node.vm.docker import NODE
 from support.argvs import Argvs
 from support.aws_cloud import aws_tenancy
 from support.azure_cloud import azure_tenancy
+from support.cache import shared_home
 from support.cli import REPOSITORY, Cli
 from support.containers import another_version
-from support.docker_rig import base_archive
 from support.hypervisor import Hypervisor
 from support.local_node import HER, HERS, client
-from support.system import must
 from support.tenancy import Tenancy
 from support.vm_rig import Machine, Rig
 
-pytestmark = [pytest.mark.engine, pytest.mark.node, pytest.mark.vm]
+pytestmark = [pytest.mark.tier("gate"), pytest.mark.engine, pytest.mark.node, pytest.mark.vm]
 
 TENANCIES = {"aws": aws_tenancy, "azure": azure_tenancy}
 
@@ -83,30 +81,13 @@ def cloud(
     engine: Path,
     vm_rig: Rig,
 ) -> Iterator[Cloud]:
-    home = tmp_path_factory.mktemp("home")
-    home.chmod(0o700)
-    (home / "engine").symlink_to(cache / "engine")
-    archive, changes = base_archive(cache)
+    home = shared_home(tmp_path_factory.mktemp("cloud") / "home", cache)
     with TENANCIES[request.param](tmp_path_factory.mktemp(request.param), cache) as tenancy:
         cli = tenancy.cli(home)
-        prepare = lambda machine: lay_base(machine, archive, changes)  # noqa: E731
-        with Hypervisor(vm_rig, tenancy.machines, prepare) as hypervisor:
+        with Hypervisor(vm_rig, tenancy.machines) as hypervisor:
             tenancy.obey(hypervisor)
             yield Cloud(tenancy, hypervisor, cli)
             cli.destroy_all()
-
-
-def lay_base(machine: Machine, archive: Path, changes: Sequence[str]) -> None:
-    """Have Docker find the base image when it is first started, as if it had been pulled."""
-    must("cp", str(archive), str(machine.root / "base.tar"))
-    told = " ".join(f"--change '{change}'" for change in changes)
-    load = f"docker image inspect {BASE_IMAGE} >/dev/null 2>&1 || docker import {told} /base.tar {BASE_IMAGE}"
-    script = machine.root / "usr/local/sbin/lay-base"
-    script.write_text(f"#!/bin/sh\n{load}\n")
-    script.chmod(0o755)
-    folder = machine.root / "etc/systemd/system/docker.service.d"
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "base.conf").write_text("[Service]\nExecStartPost=/usr/local/sbin/lay-base\n")
 
 
 @pytest.fixture(scope="module")
@@ -114,12 +95,10 @@ def inst(cloud: Cloud, tmp_path_factory: pytest.TempPathFactory) -> Cloud:
     """The node that the tests share."""
     password = tmp_path_factory.mktemp("password") / "password"
     password.write_text(PASSWORD)
-    began = time.monotonic()
     with Argvs() as seen:
         ended = cloud.cli(*cloud.words(), "--admin-password-file", str(password), timeout=1200)
     cloud.hypervisor.check()
     assert ended.code == 0, f"{ended.err}\n{console(cloud)}"
-    print(f"deploy: {time.monotonic() - began:.0f} s\n{ended.err}\n{ended.out}")
     all_green(ended.out)
     cloud.said, cloud.argvs = ended.out + ended.err, frozenset(seen.lines)
     return cloud
@@ -151,6 +130,7 @@ def test_the_machine_was_told_what_the_api_holds_and_nothing_else(inst: Cloud) -
     assert inst.cli("outputs", "Inst", "--json").ok().json["address"] == inst.tenancy.name()
 
 
+@pytest.mark.tier("deep")
 def test_no_secret_is_said_or_kept_in_plain(inst: Cloud) -> None:
     """Case G12: the password that was given, the key that opens the machine, and the customer's own."""
     shown = inst.cli("outputs", "Inst", "--show-secrets", "--json").ok().json
@@ -181,11 +161,13 @@ def test_its_certificate_is_from_whom_the_cloud_can_have_vouch_for_it(inst: Clou
     assert inst.tenancy.issuer in issuer
 
 
+@pytest.mark.tier("deep")
 def test_a_command_runs_on_it(inst: Cloud) -> None:
     ended = inst.cli("ssh", "Inst", "--", "sh", "-c", "id -un; exit 7")
     assert (ended.code, ended.out) == (7, "gridup\n")
 
 
+@pytest.mark.tier("deep")
 def test_the_real_client_logs_in_with_the_account_of_the_outputs(
     inst: Cloud, runtime: Path, tmp_path: Path
 ) -> None:
@@ -199,6 +181,7 @@ def data(cloud: Cloud, runtime: Path, trusted: Path) -> Any:
     return client(cloud.cli, runtime, "list_data.py", trusted=trusted)
 
 
+@pytest.mark.tier("deep")
 def test_after_a_reboot_all_five_are_green_and_the_data_is_there(
     inst: Cloud, runtime: Path, tmp_path: Path
 ) -> None:
@@ -216,6 +199,7 @@ def test_stop_and_start_are_the_clouds_own_and_keep_the_address(inst: Cloud) -> 
     assert inst.machine.address == address
 
 
+@pytest.mark.tier("deep")
 def test_a_machine_that_was_stopped_elsewhere_is_started_by_a_deploy(inst: Cloud) -> None:
     """Case G37."""
     identity = inst.hypervisor.only().identity
@@ -231,6 +215,7 @@ def state(inst: Cloud) -> str:
     return str(inst.cli("status", "Inst", "--no-probe", "--json").ok().json[0]["state"])
 
 
+@pytest.mark.tier("deep")
 def test_a_new_version_is_brought_up_in_place_and_one_that_fails_gives_way_to_it(
     inst: Cloud, tmp_path: Path
 ) -> None:
@@ -247,18 +232,27 @@ def test_a_new_version_is_brought_up_in_place_and_one_that_fails_gives_way_to_it
     assert inst.hypervisor.only().identity == identity
 
 
-def test_another_machine_on_the_same_disk_has_the_data(inst: Cloud, runtime: Path, tmp_path: Path) -> None:
+def test_another_machine_on_the_same_disk_has_the_data(inst: Cloud, tmp_path: Path) -> None:
     identity, trusted = inst.hypervisor.only().identity, ca_of(inst, tmp_path)
+    before = inst.machine.read(f"{NODE}/secrets/server_uid")
     refused = inst.cli(*inst.words(), "--new-machine")
     assert refused.code == 2
     assert "--yes" in refused.err
     assert inst.hypervisor.only().identity == identity
     all_green(inst.cli(*inst.words(), "--new-machine", "--yes", timeout=1200).ok().out)
     assert inst.hypervisor.only().identity != identity
+    assert inst.machine.read(f"{NODE}/secrets/server_uid") == before
     # Its CA is with the data too, so that whoever trusts it need not do anything.
-    assert data(inst, runtime, trusted) == DATA
-    assert inst.machine.try_run("test", "-e", f"{NODE}/secrets/admin_password").ok
+    assert ca_of(inst, tmp_path).read_text() == trusted.read_text()
     assert inst.cli("ssh", "Inst", "--", "true").ok()
+
+
+@pytest.mark.tier("deep")
+def test_the_real_client_finds_all_of_it_on_another_machine(
+    inst: Cloud, runtime: Path, tmp_path: Path
+) -> None:
+    all_green(inst.cli(*inst.words(), "--new-machine", "--yes", timeout=1200).ok().out)
+    assert data(inst, runtime, ca_of(inst, tmp_path)) == DATA
 
 
 def test_a_machine_that_was_deleted_elsewhere_is_made_anew_and_its_end_leaves_nothing(inst: Cloud) -> None:
@@ -276,6 +270,7 @@ def test_a_machine_that_was_deleted_elsewhere_is_made_anew_and_its_end_leaves_no
     assert inst.tenancy.marked() == []
 
 
+@pytest.mark.tier("deep")
 def test_a_first_boot_that_fails_ends_the_deploy_with_its_log(cloud: Cloud, tmp_path: Path) -> None:
     broken = tmp_path / "broken"
     env = another_version(broken)

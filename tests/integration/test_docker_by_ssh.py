@@ -25,6 +25,7 @@ from support.local_node import eventually
 from support.ssh_rig import ELSEWHERE, Machine
 
 pytestmark = [
+    pytest.mark.tier("gate"),
     pytest.mark.engine,
     pytest.mark.node,
     # Docker's SDK leaves the socket of an attempt that fails to the collector, and here they fail on purpose.

@@ -33,7 +33,7 @@ from support.docker_rig import Daemon
 from support.local_node import HER, HERS, client, eventually, listening, mode, problems
 from support.plain_pulumi import Plain
 
-pytestmark = [pytest.mark.engine, pytest.mark.node]
+pytestmark = [pytest.mark.tier("gate"), pytest.mark.engine, pytest.mark.node]
 
 DEAF = ("--no-wait",)
 """Where only the containers matter, not that they answer."""
@@ -325,9 +325,7 @@ def test_no_secret_is_in_what_the_daemon_tells(inst: Cli, things: Things) -> Non
 def test_a_new_version_that_fails_gives_way_to_the_old_one(inst: Cli, things: Things, tmp_path: Path) -> None:
     identity = stack_id(inst)
     before, volume = ids(things, identity), volume_of(things, identity)
-    began = time.monotonic()
     failed = inst("deploy", "--name", "Inst", env=another_version(tmp_path, container=BOOM))
-    assert time.monotonic() - began < 90
     assert failed.code == 4, failed
     assert "exit code 3" in failed.err and "boom" in failed.err
     assert "The former one runs again" in failed.err
@@ -343,15 +341,12 @@ def test_a_node_that_cannot_start_ends_the_deploy_early_and_the_corrected_one_wo
     own: Cli, tmp_path: Path
 ) -> None:
     broken = another_version(tmp_path, container=BOOM)
-    began = time.monotonic()
     failed = own("deploy", "--name", "Boom", "--cloud", "docker", env=broken)
-    took = time.monotonic() - began
     assert failed.code == 4, failed
     assert "exit code 3" in failed.err and "boom" in failed.err
-    assert took < 30 + 60, took  # the image is built in it
-    began = time.monotonic()
-    checked = own("check", "Boom", "--wait", "--timeout", "60")
-    assert (checked.code, time.monotonic() - began < 30) == (10, True)
+    # It ends by what the container says, long before its time is over.
+    checked = own("check", "Boom", "--wait", "--timeout", "3600", timeout=120)
+    assert checked.code == 10
     assert "exit code 3" in checked.err and "boom" in checked.err
     own("deploy", "--name", "Boom").ok()
 

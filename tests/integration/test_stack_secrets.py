@@ -17,7 +17,7 @@ from gridup_infra.paths import Home
 from gridup_infra.spec import DeploySpec
 from support.checkpoints import outputs_for
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.tier("gate"), pytest.mark.engine]
 
 SECRET = "-----BEGIN OPENSSH PRIVATE KEY-----\nS3cret!x9Qz\n-----END OPENSSH PRIVATE KEY-----\n"
 SPEC = DeploySpec(name="My Lab_2", stack_id="0123456789abcdef")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,22 +20,20 @@ from gridup_infra.processes import run, wait_until
 from gridup_infra.spec import DeploySpec
 from gridup_infra.vm import keys
 from gridup_infra.vm.node import host
-from gridup_node.image import BASE_IMAGE
 from gridup_node.vm import first_boot
 from gridup_node.vm.docker import NODE
 from gridup_node.vm.user_data import Host, user_data
 from support.booted import ADDRESS_VARIABLE, ID_VARIABLE, PUBLIC_KEY, BootedCli
 from support.breaking import all_end, engine_of, kill_run
+from support.cache import shared_home
 from support.containers import another_version
-from support.docker_rig import BOOTSTRAP_SECONDS, base_archive
 from support.local_node import HER, HERS, client
 from support.pebble_rig import pebble
 from support.registry import publish
-from support.system import must
 from support.vm_network import GATEWAY
 from support.vm_rig import Machine, Rig
 
-pytestmark = [pytest.mark.engine, pytest.mark.node, pytest.mark.vm]
+pytestmark = [pytest.mark.tier("gate"), pytest.mark.engine, pytest.mark.node, pytest.mark.vm]
 
 DEVICE = "/dev/disk/by-id/nvme-data"
 
@@ -78,15 +75,6 @@ def settle(machine: Machine) -> first_boot.State:
     return state()
 
 
-def import_base(machine: Machine, cache: Path) -> None:
-    """Have the base image there, under the name by which it is pulled elsewhere."""
-    tar, changes = base_archive(cache)
-    must("cp", str(tar), str(machine.root / "base.tar"))
-    told = [word for change in changes for word in ("--change", change)]
-    machine.run("docker", "import", *told, "/base.tar", BASE_IMAGE, timeout=BOOTSTRAP_SECONDS)
-    (machine.root / "base.tar").unlink()
-
-
 def outputs_of(cli: BootedCli, stack: str = "inst") -> NodeOutputs:
     """What a stack exports, as its state has it."""
     outputs = NodeOutputs.from_exports(stack_resource(cli, stack)["outputs"])
@@ -102,10 +90,7 @@ def stack_resource(cli: BootedCli, stack: str = "inst") -> Any:
 
 @pytest.fixture(scope="module")
 def cli(tmp_path_factory: pytest.TempPathFactory, cache: Path, engine: Path) -> Iterator[BootedCli]:
-    root = tmp_path_factory.mktemp("home")
-    root.chmod(0o700)
-    (root / "engine").symlink_to(cache / "engine")
-    yield BootedCli(root)
+    yield BootedCli(shared_home(tmp_path_factory.mktemp("vm") / "home", cache))
 
 
 def hosted(cli: BootedCli, machine: Machine, name: str, **told: Any) -> bytes:
@@ -119,17 +104,10 @@ def hosted(cli: BootedCli, machine: Machine, name: str, **told: Any) -> bytes:
 
 
 @pytest.fixture(scope="module")
-def inst(
-    cli: BootedCli, vm_rig: Rig, cache: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Inst]:
+def inst(cli: BootedCli, vm_rig: Rig, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Inst]:
     machine = vm_rig.machine()
     machine.boot(hosted(cli, machine, "Inst"), {DEVICE: vm_rig.disk(1024)})
-    # The engine comes when the machine is booting still; the base image must be there before it builds.
-    assert settle(machine).done
-    import_base(machine, cache)
-    began = time.monotonic()
     ended = cli("deploy", "--name", "Inst").ok()
-    print(f"deploy: {time.monotonic() - began:.0f} s\n{ended.err}\n{ended.out}")
     for row in ("host", "UI", "api", "ssh", "jupyter"):
         assert any(row in line and "✅" in line for line in ended.out.splitlines()), ended.out
     ca = tmp_path_factory.mktemp("ca") / "inst-ca.pem"
@@ -185,12 +163,10 @@ def test_a_person_gets_in_and_reads_every_log(inst: Inst) -> None:
     assert "Accepted publickey for gridup" in inst.cli("logs", "Inst", "ssh", "--lines", "50").ok().out
 
 
-def test_the_same_again_changes_nothing_and_is_quick(inst: Inst) -> None:
+def test_the_same_again_changes_nothing(inst: Inst) -> None:
     before = inst.containers()
     assert set(before) == {"gridup-proxy", "gridup-api", "gridup-jupyter"}
-    began = time.monotonic()
     again = inst.cli("deploy", "--name", "Inst").ok()
-    assert time.monotonic() - began < 30
     assert "Nothing changed" in again.err
     assert inst.containers() == before
     assert inst.cli("preview", "--name", "Inst").ok().out == "No change.\n"
@@ -234,9 +210,7 @@ def test_a_new_version_is_brought_up_in_place_and_keeps_the_data(
 ) -> None:
     before, ca = inst.containers(), inst.ca.read_text()
     newer = another_version(tmp_path, facts="ANOTHER = 1")
-    began = time.monotonic()
     inst.cli("deploy", "--name", "Inst", env=newer).ok()
-    print(f"a new version: {time.monotonic() - began:.0f} s")
     assert not set(before.values()) & set(inst.containers().values())
     assert inst.cli("outputs", "Inst", "--ca").ok().out == ca
     assert data(inst, runtime) == DATA
@@ -261,7 +235,6 @@ def test_a_version_that_cannot_become_healthy_gives_way_to_the_one_before(inst: 
 def test_a_deploy_that_is_killed_is_finished_by_the_next(inst: Inst, tmp_path: Path) -> None:
     newer = another_version(tmp_path, facts="KILLED = 1")
     run = inst.cli.start("deploy", "--name", "Inst", env=newer)
-    began = time.monotonic()
     busy = ("pgrep", "--full", "release-.*pyz apply")
     assert wait_until(lambda: inst.machine.try_run(*busy).ok, timeout=120, every=0.1)
     engine = engine_of(run)
@@ -269,17 +242,14 @@ def test_a_deploy_that_is_killed_is_finished_by_the_next(inst: Inst, tmp_path: P
     all_end([engine])
     # What it began there goes on to its end, and the next one waits for that.
     assert inst.machine.try_run(*busy).ok
-    ended = inst.cli("deploy", "--name", "Inst", env=newer).ok()
-    print(f"killed and deployed: {time.monotonic() - began:.0f} s\n{ended.err}")
+    inst.cli("deploy", "--name", "Inst", env=newer).ok()
     inst.cli("deploy", "--name", "Inst").ok()
 
 
 def test_after_a_reboot_all_is_back_and_the_data_is_there(inst: Inst, runtime: Path) -> None:
     ca = inst.machine.read(f"{NODE}/proxy/caddy/pki/authorities/local/root.crt")
     inst.machine.reboot()
-    began = time.monotonic()
     inst.cli("check", "Inst", "--wait", "--timeout", "120").ok()
-    print(f"back after {time.monotonic() - began:.0f} s")
     assert inst.machine.read(f"{NODE}/proxy/caddy/pki/authorities/local/root.crt") == ca
     assert "Nothing changed" in inst.cli("deploy", "--name", "Inst").ok().err
     assert data(inst, runtime) == DATA
@@ -337,9 +307,7 @@ def test_a_domain_name_gets_its_certificate_by_acme_in_place(inst: Inst, cache: 
 
 def test_its_end_needs_no_machine(inst: Inst) -> None:
     inst.machine.poweroff()
-    began = time.monotonic()
-    inst.cli("destroy", "Inst", "--yes").ok()
-    assert time.monotonic() - began < 60
+    inst.cli("destroy", "Inst", "--yes", timeout=150).ok()
 
 
 def test_a_first_boot_that_fails_ends_the_deploy_with_its_log_and_the_next_one_tries_again(

@@ -14,7 +14,7 @@ import pytest
 from gridup_infra.processes import run, wait_until
 from support.vm_rig import Machine, Rig
 
-pytestmark = pytest.mark.vm
+pytestmark = [pytest.mark.tier("deep", proves=("vm_rig", "vm_network", "vm_image")), pytest.mark.vm]
 
 TESTS = Path(__file__).parents[1]
 
@@ -24,7 +24,7 @@ sys.path[:0] = [{str(TESTS)!r}, {str(TESTS.parent / "infra")!r}]
 from pathlib import Path
 from support.vm_rig import Rig
 with Rig(Path(sys.argv[1])) as rig:
-    machine = rig.machine()
+    machine = rig.machine(golden=False)
     machine.boot(b"#cloud-config\\n{{}}\\n", {{"/dev/disk/by-id/one": rig.disk(64)}})
     print(machine.address, machine.root, flush=True)
     time.sleep(600)
@@ -32,7 +32,7 @@ with Rig(Path(sys.argv[1])) as rig:
 
 
 def test_machines_run_side_by_side_and_leave_nothing(vm_rig: Rig) -> None:
-    machines = [vm_rig.machine() for _ in range(2)]
+    machines = [vm_rig.machine(golden=False) for _ in range(2)]
     for machine in machines:
         machine.boot(b"#cloud-config\nruncmd: [[touch, /ran]]\n")
     one, other = machines

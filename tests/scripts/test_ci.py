@@ -43,7 +43,7 @@ def ci(clone: Path) -> tuple[int, list[str]]:
 
 
 def test_ci_checks_and_tests_with_every_part_required(clone: Path) -> None:
-    assert ci(clone) == (0, ["check  all true", "test  all true"])
+    assert ci(clone) == (0, ["check  all true", "test --all all true"])
 
 
 @pytest.mark.parametrize("script", ["check", "test"])

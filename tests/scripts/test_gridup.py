@@ -8,7 +8,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -21,6 +20,8 @@ from uv import find_uv_bin
 from gridup_infra.processes import run, wait_until
 
 from .conftest import ROOT, Checkout, base_python, copy, requirement
+
+pytestmark = pytest.mark.tier("gate")
 
 
 def answer(result: subprocess.CompletedProcess[str]) -> dict[str, Any]:
@@ -68,26 +69,6 @@ def test_the_second_run_starts_no_process_and_says_nothing(checkout: Checkout) -
     )
     assert (answer(result)["argv"], result.stderr) == (["x"], "")
     assert answer(result)["prefix"] == first["prefix"]
-
-
-def test_the_second_run_costs_little(checkout: Checkout) -> None:
-    # With the real lock's size, which is read and compared.
-    lock = checkout.root / "requirements/cli.txt"
-    filler = "".join(
-        f"# {line}" for line in (ROOT / "requirements/cli.txt").read_text().splitlines(keepends=True)
-    )
-    lock.write_text(lock.read_text() + filler)
-    python = Path(answer(checkout.run())["prefix"]) / "bin/python"
-
-    def best(argv: list[str | Path]) -> float:
-        times = []
-        for _ in range(10):
-            began = time.perf_counter()
-            subprocess.run(argv, env=checkout.env, check=True, capture_output=True)
-            times.append(time.perf_counter() - began)
-        return min(times)
-
-    assert best([checkout.script]) - best([python, "-I", "-m", "gridup"]) < 0.05
 
 
 def test_its_bytecode_is_compiled(checkout: Checkout) -> None:
@@ -297,6 +278,7 @@ def test_without_venv_but_with_uv_it_works(checkout: Checkout, tmp_path: Path) -
     answer(checkout.run())
 
 
+@pytest.mark.tier("deep")
 @pytest.mark.parametrize("own", ["none", "old"])
 def test_without_a_usable_uv_the_pinned_one_is_fetched_once(checkout: Checkout, own: str) -> None:
     (checkout.tools / "uv").unlink()
@@ -333,6 +315,7 @@ def index() -> Iterator[tuple[str, list[str]]]:
         server.server_close()
 
 
+@pytest.mark.tier("deep")
 @pytest.mark.parametrize(
     ("tool", "variable"),
     [
@@ -354,6 +337,7 @@ def test_a_mirror_set_for_one_tool_is_used_by_both(
     assert error
 
 
+@pytest.mark.tier("deep")
 @pytest.mark.parametrize("tool", ["uv", "pip"])
 def test_without_a_network_one_error_says_so(checkout: Checkout, tmp_path: Path, tool: str) -> None:
     if tool == "pip":
@@ -435,6 +419,7 @@ def test_a_checkout_that_may_not_be_written_is_one_clear_error() -> None:
         assert "folder of your own" in error
 
 
+@pytest.mark.tier("deep")
 def test_the_real_environment_runs_the_real_command_line(tmp_path: Path, checkout: Checkout) -> None:
     shutil.rmtree(checkout.root)
     ignored = shutil.ignore_patterns(".*", "__pycache__", "tests", "docs")

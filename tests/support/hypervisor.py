@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol
@@ -81,15 +81,11 @@ class Hypervisor:
     Args:
         rig: makes the machines.
         cloud: is asked all the time.
-        prepare: does to a new machine's root disk what the image on a real marketplace has and ours has not.
     """
 
-    def __init__(
-        self, rig: Rig, cloud: Cloud, prepare: Callable[[Machine], None] = lambda _machine: None
-    ) -> None:
+    def __init__(self, rig: Rig, cloud: Cloud) -> None:
         self._rig = rig
         self._cloud = cloud
-        self._prepare = prepare
         self._disks: dict[str, Disk] = {}
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._run, name="hypervisor", daemon=True)
@@ -167,7 +163,6 @@ class Hypervisor:
 
     def _boot(self, wanted: Wanted) -> None:
         machine = self._rig.machine(wanted.address)
-        self._prepare(machine)
         sent = hashlib.sha256(wanted.user_data).hexdigest()
         self.booted[wanted.identity] = Booted(wanted.identity, machine, sent)
         machine.boot(wanted.user_data, self._disks_of(wanted))

@@ -62,15 +62,15 @@ IMAGES = (
 
 SERVER = """\
 import itertools, sys
+from support.workers import AWS_NETWORK, public_address
 from moto.ec2.models import elastic_ip_addresses
 from moto.server import main
 
 numbers = itertools.count()
-elastic_ip_addresses.random_ip = lambda: f"203.0.113.{next(numbers) % 240 + 10}"
+elastic_ip_addresses.random_ip = lambda: public_address(AWS_NETWORK, next(numbers))
 main(sys.argv[1:])
 """
-"""moto gives out loopback addresses as public ones, where this machine's own services would answer. These are
-set aside by RFC 5737: nobody's, until the hypervisor gives one to a machine."""
+"""moto gives out loopback addresses as public ones, where this machine's own services would answer."""
 
 
 def images() -> list[dict[str, Any]]:

@@ -31,6 +31,7 @@ from gridup_infra.paths import ensure_private
 from gridup_infra.processes import Result, run, wait_until
 from support import vm_network
 from support.docker_rig import unmount_below
+from support.golden import golden_system
 from support.system import attempt, lacking, must
 from support.vm_image import base_system
 from support.vm_network import Network
@@ -95,6 +96,7 @@ class Machine:
 
     Attributes:
         root: its root disk, as a folder here.
+        disk_file: the same as a file.
         address: reached from here on every port.
         disks: by the path of the device that it has each at.
     """
@@ -108,10 +110,10 @@ class Machine:
         self._pid = 0
         self.root = folder / "root"
         self.root.mkdir(parents=True)
-        disk = folder / "root.img"
-        must("cp", "--sparse=always", str(image), str(disk))
+        self.disk_file = folder / "root.img"
+        must("cp", "--sparse=always", str(image), str(self.disk_file))
         # The power that may be lost is the machine's, not ours: its disk need not be flushed.
-        must("mount", "-o", "loop,barrier=0", str(disk), str(self.root))
+        must("mount", "-o", "loop,barrier=0", str(self.disk_file), str(self.root))
         (self.root / "etc/resolv.conf").unlink(missing_ok=True)
         (self.root / "etc/resolv.conf").write_text(vm_network.name_servers())
         self._network = Network(tag, number, address)
@@ -281,7 +283,13 @@ class Machine:
 
 
 class Rig:
-    """Makes machines and disks, and removes all of them at its end, however the tests went."""
+    """Makes machines and disks, and removes all of them at its end, however the tests went.
+
+    Attributes:
+        image: the root disk of a machine as a cloud's marketplace has it.
+    """
+
+    image: Path
 
     def __init__(self, cache: Path) -> None:
         self._cache = cache
@@ -297,7 +305,7 @@ class Rig:
         """Skips the test where no machine can be had."""
         if reason := _missing():
             pytest.skip(f"no machine can be booted: {reason}")
-        self._image = base_system(self._cache)
+        self.image = base_system(self._cache)
         ensure_private(self._runs)
         for left in self._runs.iterdir():
             _sweep_if_orphaned(left)
@@ -312,14 +320,16 @@ class Rig:
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    def machine(self, address: str = "") -> Machine:
+    def machine(self, address: str = "", *, golden: bool = True) -> Machine:
         """A machine that is off.
 
         Args:
             address: its address; one for documentation when not given.
+            golden: whether Docker and the layers of the node's image are on it already (`support.golden`).
         """
         number = self._next()
-        made = Machine(self._folder / f"machine-{number}", self._tag, number, self._image, address)
+        image = golden_system(self, self._cache) if golden else self.image
+        made = Machine(self._folder / f"machine-{number}", self._tag, number, image, address)
         self._stack.callback(made.cut)
         return made
 

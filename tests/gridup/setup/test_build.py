@@ -126,6 +126,7 @@ def test_go_is_run_pinned(
     assert log.read_text() == "-mod=readonly local 0\n"
 
 
+@pytest.mark.tier("deep")
 @pytest.mark.engine
 @pytest.mark.timeout(1800)
 def test_a_real_build(home: Home) -> None:

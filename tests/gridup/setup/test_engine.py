@@ -177,6 +177,7 @@ def test_a_home_that_is_no_folder_is_one_clear_error(home: Home, mirror: Mirror)
     assert "GRIDUP_HOME" in caught.value.suggestion
 
 
+@pytest.mark.tier("gate")
 def test_a_small_disk_is_refused_before_the_download(
     mirror: Mirror, small_disk: Callable[[int], Path]
 ) -> None:
@@ -186,6 +187,7 @@ def test_a_small_disk_is_refused_before_the_download(
     assert mirror.count(ARCHIVE) == 0
 
 
+@pytest.mark.tier("gate")
 def test_a_disk_that_fills_during_the_download(
     mirror: Mirror, small_disk: Callable[[int], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

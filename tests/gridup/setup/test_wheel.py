@@ -8,6 +8,8 @@ import pytest
 from gridup.setup import build
 from gridup_infra.processes import run
 
+pytestmark = pytest.mark.tier("deep")
+
 ASK = """
 import json, pathlib, tempfile
 import gridup, gridup_infra

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from support.cache import shared_home
 from support.cli import Cli
 
-pytestmark = [pytest.mark.engine, pytest.mark.node]
+pytestmark = [pytest.mark.tier("deep"), pytest.mark.engine, pytest.mark.node]
 
 
 @dataclass
@@ -34,10 +35,7 @@ class Installed(Cli):
 def test_an_installed_wheel_deploys_a_node(
     installed_wheel: Path, tmp_path: Path, cache: Path, engine: Path, runtime: Path
 ) -> None:
-    home = tmp_path / "home"
-    home.mkdir(mode=0o700)
-    for shared in ("engine", "runtimes"):
-        (home / shared).symlink_to(cache / shared)
+    home = shared_home(tmp_path / "home", cache, runtimes=True)
     gridup = Installed(home, bin=installed_wheel)
     try:
         shown = gridup.deploy("Inst").out

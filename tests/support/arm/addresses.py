@@ -12,6 +12,7 @@ from support.arm import catalogue, refusals, rules
 from support.arm.ids import Id
 from support.arm.networking import NAMESPACE, NetworkKind
 from support.arm.world import Thing, World
+from support.workers import AZURE_NETWORK, public_address
 
 RESERVED = frozenset(
     [
@@ -116,10 +117,9 @@ class PublicAddress(NetworkKind):
 
     @staticmethod
     def _address(world: World) -> str:
-        """Set aside by RFC 5737: nobody's, until the hypervisor gives it to a machine."""
         taken = {one.properties.get("ipAddress") for one in world.of(PublicAddress.type)}
         while True:
-            address = f"203.0.113.{next(world.numbers) % 240 + 10}"
+            address = public_address(AZURE_NETWORK, next(world.numbers))
             if address not in taken:
                 return address
 

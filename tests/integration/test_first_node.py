@@ -1,0 +1,27 @@
+"""A newcomer's first node: deployed on this machine, entered with the real client, checked, destroyed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from support.cli import Cli
+from support.local_node import client, facts, listening
+
+pytestmark = [pytest.mark.engine, pytest.mark.node]
+
+
+def test_a_node_is_deployed_entered_checked_and_destroyed(cli: Cli, runtime: Path) -> None:
+    ended = cli.deploy("Inst")
+    for row in ("host", "UI", "api", "jupyter"):
+        assert any(row in line and "✅" in line for line in ended.out.splitlines()), ended.out
+    shown = cli("outputs", "Inst", "--show-secrets", "--json").ok().json
+    assert client(cli, runtime, "sign_in.py", tries=[shown["admin_password"], "changethis"]) == [True, False]
+    endpoints = cli("check", "Inst", "--json").ok().json[0]["endpoints"]
+    assert {row["service"] for row in endpoints if row["state"] == "up"} >= {"proxy", "ui", "api", "jupyter"}
+    ports = facts(cli)["ports"]
+    cli("destroy", "Inst", "--yes").ok()
+    assert not [port for port in ports.values() if listening(port)]
+    assert not cli.node().exists()
+    assert cli("status", "--json").ok().json == []
