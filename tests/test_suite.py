@@ -17,6 +17,9 @@ from support import tiers
 TESTS = Path(__file__).parent
 ROOT = TESTS.parent
 
+Row = tuple[str, list[str], list[str]]
+"""A test: its name, its tiers, its fixtures."""
+
 LIST = """\
 import json, pytest, sys
 
@@ -26,8 +29,7 @@ class Listed:
         from support.tiers import TIERS
         def row(item):
             tiers = [mark.name for mark in item.iter_markers() if mark.name in TIERS]
-            group = item.get_closest_marker("xdist_group").args[0]
-            return item.nodeid, tiers, sorted(getattr(item, "fixturenames", ())), group
+            return item.nodeid, tiers, sorted(getattr(item, "fixturenames", ()))
         print(json.dumps([row(item) for item in items]), file=sys.stderr)
 
 sys.exit(pytest.main(["--collect-only", "-q", "-p", "support.tiers", *sys.argv[1:]], plugins=[Listed()]))
@@ -35,39 +37,43 @@ sys.exit(pytest.main(["--collect-only", "-q", "-p", "support.tiers", *sys.argv[1
 
 
 @pytest.fixture(scope="module")
-def collected() -> list[tuple[str, list[str], list[str], str]]:
-    """Each test of the suite: its name, its tiers, its fixtures and its group."""
+def collected() -> list[Row]:
+    """Each test of the suite."""
     argv = [sys.executable, "-c", LIST, str(TESTS)]
     env = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     done = run(argv, timeout=300, env=env, cwd=ROOT)
     assert done.ok, done.stdout[-3000:] + done.stderr[-3000:]
-    rows: list[tuple[str, list[str], list[str], str]] = json.loads(done.stderr.strip().splitlines()[-1])
+    rows: list[Row] = json.loads(done.stderr.strip().splitlines()[-1])
     return rows
 
 
-def test_each_test_is_in_exactly_one_tier(collected: list[tuple[str, list[str], list[str], str]]) -> None:
+def test_each_test_is_in_exactly_one_tier(collected: list[Row]) -> None:
     assert len(collected) > 2000
-    assert [name for name, found, _, _ in collected if len(found) != 1] == []
-    assert {tier for _, found, _, _ in collected for tier in found} == set(tiers.TIERS)
+    assert [name for name, found, _ in collected if len(found) != 1] == []
+    assert {tier for _, found, _ in collected for tier in found} == set(tiers.TIERS)
 
 
 @pytest.mark.parametrize("fixture", ["docker_daemon", "vm_rig", "small_disk"])
-def test_no_quick_test_needs_root_or_docker(
-    collected: list[tuple[str, list[str], list[str], str]], fixture: str
-) -> None:
-    using = [(name, found) for name, found, fixtures, _ in collected if fixture in fixtures]
+def test_no_quick_test_needs_root_or_docker(collected: list[Row], fixture: str) -> None:
+    using = [(name, found) for name, found, fixtures in collected if fixture in fixtures]
     assert using
     assert [name for name, found in using if found == ["quick"]] == []
 
 
-def test_what_only_one_may_use_at_a_time_is_used_by_one_worker(
-    collected: list[tuple[str, list[str], list[str], str]],
-) -> None:
-    assert {group for _, _, fixtures, group in collected if "docker_daemon" in fixtures} == {"docker"}
-    by_file: dict[str, set[str]] = {}
-    for name, _, _, group in collected:
-        by_file.setdefault(name.partition("::")[0], set()).add(group)
-    assert [file for file, groups in by_file.items() if len(groups) > 1] == []
+def test_what_only_one_may_use_at_a_time_is_used_by_one_worker(collected: list[Row]) -> None:
+    def groups(*using: str, without: tuple[str, ...] = ()) -> set[str]:
+        return {
+            tiers.group_of(name)
+            for name, _, fixtures in collected
+            if set(using) <= set(fixtures) and not set(without) & set(fixtures)
+        }
+
+    assert groups("docker_daemon") == {"docker"}
+    # Of a node on this machine, by its GRIDUP_HOME with the node's environment.
+    assert groups("cli", "home", "runtime", without=("docker_daemon", "vm_rig")) == {"local"}
+    assert groups("module_cli", without=("docker_daemon",)) == {"local"}
+    names = {Path(name.partition("::")[0]).stem for name, _, _ in collected}
+    assert set(tiers.GROUPS) <= names
 
 
 # Tiers and rigs, on a small suite of their own.

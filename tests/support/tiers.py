@@ -37,18 +37,29 @@ TIERS = {
 
 COMMANDS = {"quick": "scripts/test", "gate": "scripts/test --all", "deep": "scripts/test --deep"}
 
-LONGEST_FIRST = (
-    "docker",
-    "local",
-    "test_cloud_boot",
-    "test_vm_node",
-    "test_ssh_node",
-)
-"""The groups that take longest. They start first, so that no worker has a long one left at the end."""
+GROUPS = {
+    # Docker's daemon.
+    "test_docker_node": "docker",
+    "test_docker_broken_off": "docker",
+    "test_docker_by_ssh": "docker",
+    "test_docker_client": "docker",
+    "test_docker_parts": "docker",
+    "test_image": "docker",
+    "test_target": "docker",
+    # The ports of nodes on this machine: two that are deployed at the same time could choose the same.
+    "test_local_node": "local",
+    "test_broken_off": "local",
+    "test_plain_pulumi": "local",
+    "test_names_and_places": "local",
+    "test_stack_secrets": "local",
+    "test_first_node": "local",
+    "test_wheel_deploy": "local",
+}
+"""Files of tests that share what only one worker may use at a time -> their group. Any other file is a group
+of its own."""
 
-SHARED = (("docker_daemon", "docker"), ("vm_rig", ""), ("runtime", "local"))
-"""Fixtures with something that only one worker may use at a time, and the group of the files that use it. The
-first counts; a file without a group is one of its own."""
+LONGEST_FIRST = ("docker", "local", "test_cloud_boot", "test_vm_node", "test_ssh_node")
+"""The groups that take longest. They start first, so that no worker has a long one left at the end."""
 
 SLOWEST = 10
 
@@ -114,7 +125,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     config.stash[LEFT_OUT] = Counter(_tier(item) for item in left)
     config.stash[RIGS] = dict(Counter(rig for item in kept for rig in _proves(item)))
     config.hook.pytest_deselected(items=left)
-    items[:] = grouped(kept)
+    items[:] = ordered(kept)
 
 
 def tier_of(item: pytest.Item, changed: Iterable[str] = ()) -> str:
@@ -140,24 +151,33 @@ def _proves(item: pytest.Item) -> tuple[str, ...]:
     return tuple(mark.kwargs.get("proves", ())) if mark else ()
 
 
-def grouped(items: list[pytest.Item]) -> list[pytest.Item]:
-    """The tests in the order to start them in, each with the group that one worker runs."""
-    used: dict[Path, set[str]] = defaultdict(set)
-    for item in items:
-        used[item.path].update(getattr(item, "fixturenames", ()))
-    groups = {
-        path: next((group for fixture, group in SHARED if fixture in names), "") or path.stem
-        for path, names in used.items()
-    }
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(groups[item.path]))
+def group_of(nodeid: str) -> str:
+    """The group of a test: one worker runs all tests of a group, one after the other."""
+    stem = Path(nodeid.partition("::")[0]).stem
+    return GROUPS.get(stem, stem)
+
+
+def ordered(items: list[pytest.Item]) -> list[pytest.Item]:
+    """The tests in the order to start their groups in."""
 
     def rank(item: pytest.Item) -> tuple[int, bool]:
-        group = groups[item.path]
+        group = group_of(item.nodeid)
         first = LONGEST_FIRST.index(group) if group in LONGEST_FIRST else len(LONGEST_FIRST)
         return first, _tier(item) == "quick"
 
     return sorted(items, key=rank)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Hand out whole groups."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Groups(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return group_of(nodeid)
+
+    return Groups(config, log)
 
 
 # Rigs.
@@ -223,7 +243,7 @@ class _Summary:
         self._files: dict[str, set[Path]] = defaultdict(set)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        name = report.nodeid.partition("@")[0]
+        name = report.nodeid
         self._seconds[name] += report.duration
         self._tiers[name] = next((tier for tier in TIERS if tier in report.keywords), "")
         if report.when == "call" and report.passed:
