@@ -17,6 +17,7 @@ import pytest
 
 from gridup_node.image import BASE_IMAGE
 from support import language_host
+from support.argvs import Argvs
 from support.cli import Cli
 from support.containers import (
     SERVICES,
@@ -293,16 +294,12 @@ def test_a_given_password_is_set_and_shows_nowhere(
     secret = "S3cret!x9Qz"
     file = tmp_path / "password"
     file.write_text(secret + "\n")
-    running = inst.start("deploy", "--name", "Inst", "--admin-password-file", str(file), "-v")
-    seen: set[str] = set()
-    while running.poll() is None:
-        for process in psutil.process_iter(["cmdline"]):
-            seen.add(" ".join(process.info["cmdline"] or ()))
-    out, err = running.communicate()
-    assert running.returncode == 0, err
+    with Argvs() as seen:
+        ended = inst("deploy", "--name", "Inst", "--admin-password-file", str(file), "-v").ok()
+    out, err = ended.out, ended.err
     everything = json.dumps(list(things.containers(stack_id(inst)).values()))
     logs = inst("logs", "Inst", "--lines", "1000").ok().out
-    assert not any(secret in text for text in (*seen, out, err, everything, logs))
+    assert not any(secret in text for text in (*seen.lines, out, err, everything, logs))
     masked = inst("outputs", "Inst").ok()
     assert secret not in masked.out and "[secret]" in masked.out
     assert inst("outputs", "Inst", "--show-secrets", "--json").ok().json["admin_password"] == secret

@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from support.argvs import Argvs
 from support.cli import Cli
 from support.local_node import (
     HER,
@@ -187,14 +188,10 @@ def test_a_given_password_is_set_and_shows_nowhere(inst: Cli, runtime: Path, tmp
     secret = "S3cret!x9Qz"
     file = tmp_path / "password"
     file.write_text(secret + "\n")
-    running = inst.start("deploy", "--name", "Inst", "--admin-password-file", str(file), "-v")
-    seen: set[str] = set()
-    while running.poll() is None:
-        for process in psutil.process_iter(["cmdline"]):
-            seen.add(" ".join(process.info["cmdline"] or ()))
-    out, err = running.communicate()
-    assert running.returncode == 0, err
-    assert not any(secret in line for line in (*seen, out, err))
+    with Argvs() as seen:
+        ended = inst("deploy", "--name", "Inst", "--admin-password-file", str(file), "-v").ok()
+    out, err = ended.out, ended.err
+    assert not any(secret in line for line in (*seen.lines, out, err))
     masked = inst("outputs", "Inst").ok()
     assert secret not in masked.out and "[secret]" in masked.out
     assert inst("outputs", "Inst", "--show-secrets", "--json").ok().json["admin_password"] == secret
