@@ -18,6 +18,7 @@ from support.cache import engine_in, runtime_in, shared_home, test_cache
 from support.cli import Cli
 from support.docker_rig import Daemon, base_image
 from support.moto_rig import Moto
+from support.own_network import can_have_one, own_network
 from support.vm_rig import Rig
 
 
@@ -97,6 +98,16 @@ def module_cli(
 
 def pytest_report_header() -> str:
     return f"gridup: python {sys.version.split()[0]}, sshd {shutil.which('sshd', path='/usr/sbin') or 'none'}"
+
+
+@pytest.fixture(scope="module")
+def own_ports() -> Iterator[None]:
+    """For nodes on this machine: a loopback that no other worker's nodes are on."""
+    if "PYTEST_XDIST_WORKER" in os.environ and can_have_one():
+        with own_network():
+            yield
+    else:
+        yield
 
 
 # Docker: a daemon of the tests' own, which they may stop, restart and kill.

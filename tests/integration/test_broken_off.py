@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
 import time
 from pathlib import Path
@@ -28,10 +27,15 @@ from support.breaking import (
 )
 from support.cli import Cli
 from support.deep import all_but, deep
-from support.local_node import eventually, facts, mode, pids
+from support.local_node import eventually, facts, pids
 from support.plain_pulumi import Plain
 
-pytestmark = [pytest.mark.tier("gate"), pytest.mark.engine, pytest.mark.node]
+pytestmark = [
+    pytest.mark.tier("gate"),
+    pytest.mark.engine,
+    pytest.mark.node,
+    pytest.mark.usefixtures("own_ports"),
+]
 
 ONE_OF_EACH = dict.fromkeys(("supervisor", "proxy", "api", "jupyter", "ssh"), 1)
 MOMENTS = ("OwnerProvider.create", "NodeProvider.create", "ServicesProvider.create")
@@ -41,14 +45,6 @@ DEPLOY = ("deploy", "--name", "Inst", "--no-wait")
 @pytest.fixture
 def plain(cli: Cli, tmp_path: Path) -> Plain:
     return Plain(cli, language_host.install(tmp_path / "language host"))
-
-
-@pytest.fixture
-def own_runtimes(cli: Cli) -> Path:
-    """Makes this home's node environments its own: there is none yet, so a deploy builds one."""
-    folder = cli.home / "runtimes"
-    shutil.rmtree(folder)
-    return folder
 
 
 def killed_at(cli: Cli, moment: str, tmp_path: Path, *, providers: bool) -> None:
@@ -118,33 +114,6 @@ def ports_of(cli: Cli) -> dict[str, int]:
     return facts(cli)["ports"] if (cli.node() / "config" / "node.json").exists() else {}
 
 
-@pytest.mark.tier("deep")
-def test_after_a_kill_in_the_runtimes_build_plain_destroy_and_a_new_deploy_work(
-    plain: Plain, own_runtimes: Path
-) -> None:
-    run = plain.cli.start(*DEPLOY)
-    installing(run, own_runtimes)
-    all_end(kill_run(run, providers=False))
-    plain("destroy", "-s", "inst", "--yes").ok()
-    nothing_left(plain.cli)
-    run = plain.cli.start(*DEPLOY)
-    installing(run, own_runtimes)
-    all_end(kill_run(run, providers=True))
-    plain.cli(*DEPLOY).ok()
-    one_of_everything(plain.cli)
-
-
-def installing(run: subprocess.Popen[str], runtimes: Path) -> None:
-    """Wait until uv fills the new environment."""
-
-    def filling() -> bool:
-        uv_runs = any(process.name() == "uv" and "pip" in process.cmdline() for process in below(run.pid))
-        return uv_runs and any(runtimes.glob("*/bin/python"))
-
-    eventually(lambda: run.poll() is not None or filling(), 60)
-    assert run.poll() is None, run.communicate()
-
-
 def test_all_providers_of_a_killed_engine_end(cli: Cli, tmp_path: Path) -> None:
     cli(*DEPLOY).ok()
     before, port = pids(cli), facts(cli)["ports"]["proxy"] + 1700
@@ -190,49 +159,6 @@ def test_one_ctrl_c_ends_a_deploy_in_order(cli: Cli, tmp_path: Path, moment: str
     one_of_everything(cli)
     cli("destroy", "Inst", "--yes").ok()
     nothing_left(cli)
-
-
-@pytest.mark.tier("deep")
-def test_first_use_with_an_empty_home_survives_a_ctrl_c(tmp_path: Path, engine: Path, runtime: Path) -> None:
-    person = tmp_path / "a person"
-    (person / ".local" / "share").mkdir(parents=True)
-    cache = subprocess.run(
-        [shutil.which("uv") or uv(), "cache", "dir"], capture_output=True, text=True, check=True
-    )
-    path = os.pathsep.join([str(engine / "bin"), os.environ["PATH"]])
-    environment = {"HOME": str(person), "PATH": path, "UV_CACHE_DIR": cache.stdout.strip()}
-    cli = EmptyHome(person / ".local" / "share" / "gridup", environment)
-    run = cli.start(*DEPLOY)
-    installing(run, cli.home / "runtimes")
-    said = interrupted(run)
-    assert "What exists of Inst: owner." in said
-    assert locks(cli.home) == []
-    assert list((cli.home / "runtimes").glob("*/complete.json")) == []
-    try:
-        cli(*DEPLOY).ok()
-        one_of_everything(cli)
-        assert (mode(cli.home), mode(cli.home / "state")) == (0o700, 0o700)
-        assert mode(cli.home / "passphrase") == 0o600
-        assert "Nothing changed" in cli(*DEPLOY).ok().err
-    finally:
-        cli("destroy", "Inst", "--yes").ok()
-    nothing_left(cli)
-
-
-class EmptyHome(Cli):
-    """A person who has set nothing at all."""
-
-    def env(self, extra: object = None) -> dict[str, str]:
-        given = super().env()
-        del given["GRIDUP_HOME"]
-        given.pop("XDG_DATA_HOME", None)
-        return given
-
-
-def uv() -> str:
-    from uv import find_uv_bin
-
-    return str(find_uv_bin())
 
 
 def test_a_second_deploy_meanwhile_is_told_who_and_since_when(cli: Cli, tmp_path: Path) -> None:

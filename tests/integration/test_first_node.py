@@ -9,7 +9,7 @@ import pytest
 from support.cli import Cli
 from support.local_node import client, facts, listening
 
-pytestmark = [pytest.mark.engine, pytest.mark.node]
+pytestmark = [pytest.mark.engine, pytest.mark.node, pytest.mark.usefixtures("own_ports")]
 
 
 def test_a_node_is_deployed_entered_checked_and_destroyed(cli: Cli, runtime: Path) -> None:

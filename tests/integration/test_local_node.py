@@ -29,7 +29,12 @@ from support.local_node import (
     problems,
 )
 
-pytestmark = [pytest.mark.tier("gate"), pytest.mark.engine, pytest.mark.node]
+pytestmark = [
+    pytest.mark.tier("gate"),
+    pytest.mark.engine,
+    pytest.mark.node,
+    pytest.mark.usefixtures("own_ports"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -290,23 +295,6 @@ def test_kept_data_is_found_by_the_next_node(cli: Cli, runtime: Path) -> None:
     assert sorted(path.name for path in cli.node().iterdir()) == ["data", "kept.json", "keys", "secrets"]
     cli.deploy("Inst")
     assert client(cli, runtime, "leave_dataset.py", look=True) == left == {"Census": 600_000.0}
-
-
-@pytest.mark.tier("deep")
-def test_a_deleted_runtime_is_seen_and_rebuilt(cli: Cli, runtime: Path) -> None:
-    shared = cli.home / "runtimes"
-    (shared / runtime.name).unlink()
-    shutil.copytree(runtime.resolve(), shared / runtime.name, symlinks=True, copy_function=os.link)
-    cli.deploy("Inst")
-    shutil.rmtree(shared / runtime.name)
-    assert any("Python environment" in problem for problem in problems(cli))
-    assert any("Python environment" in p for p in cli("refresh", "Inst", "--json").ok().json["problems"])
-    cli("deploy", "--name", "Inst").ok()
-    assert problems(cli) == []
-    kept = cli("prune", "--yes", "--json").ok().json["removed"]
-    assert str(shared / runtime.name) not in kept
-    cli("destroy", "Inst", "--yes").ok()
-    assert str(shared / runtime.name) in cli("prune", "--yes", "--json").ok().json["removed"]
 
 
 def test_a_deleted_folder_is_gone_and_laid_anew(cli: Cli) -> None:

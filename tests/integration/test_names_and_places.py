@@ -11,7 +11,7 @@ from support.cache import shared_home
 from support.cli import Cli
 from support.local_node import mode, problems
 
-pytestmark = [pytest.mark.tier("gate"), pytest.mark.engine]
+pytestmark = [pytest.mark.tier("gate"), pytest.mark.engine, pytest.mark.usefixtures("own_ports")]
 
 
 @pytest.mark.parametrize("name", ["My Lab_2", "2nd node", "all", "stoic_to_from", "Universität Zürich"])

@@ -14,7 +14,12 @@ from support.cli import Cli
 from support.local_node import facts, listening, marked, pids
 from support.plain_pulumi import Plain
 
-pytestmark = [pytest.mark.tier("gate"), pytest.mark.engine, pytest.mark.node]
+pytestmark = [
+    pytest.mark.tier("gate"),
+    pytest.mark.engine,
+    pytest.mark.node,
+    pytest.mark.usefixtures("own_ports"),
+]
 
 DEAF = ("--no-wait",)
 """Where only the processes matter, not that they answer."""

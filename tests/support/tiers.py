@@ -46,19 +46,19 @@ GROUPS = {
     "test_docker_parts": "docker",
     "test_image": "docker",
     "test_target": "docker",
-    # The ports of nodes on this machine: two that are deployed at the same time could choose the same.
-    "test_local_node": "local",
-    "test_broken_off": "local",
-    "test_plain_pulumi": "local",
-    "test_names_and_places": "local",
-    "test_stack_secrets": "local",
-    "test_first_node": "local",
-    "test_wheel_deploy": "local",
 }
 """Files of tests that share what only one worker may use at a time -> their group. Any other file is a group
 of its own."""
 
-LONGEST_FIRST = ("docker", "local", "test_cloud_boot", "test_vm_node", "test_ssh_node")
+LONGEST_FIRST = (
+    "docker",
+    "test_vm_node",
+    "test_cloud_boot",
+    "test_aws",
+    "test_local_node",
+    "test_ssh_node",
+    "test_broken_off",
+)
 """The groups that take longest. They start first, so that no worker has a long one left at the end."""
 
 SLOWEST = 10

@@ -1,0 +1,117 @@
+"""Making what is made once: the node's environment, in a home that has none. It takes minutes and a network."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from support import language_host
+from support.breaking import all_end, below, kill_run, locks, nothing_left
+from support.cli import Cli
+from support.local_node import eventually, mode, problems
+from support.plain_pulumi import Plain
+
+from .test_broken_off import DEPLOY, interrupted, one_of_everything
+
+pytestmark = [pytest.mark.tier("deep"), pytest.mark.engine, pytest.mark.node]
+
+
+@pytest.fixture
+def plain(cli: Cli, tmp_path: Path) -> Plain:
+    return Plain(cli, language_host.install(tmp_path / "language host"))
+
+
+@pytest.fixture
+def own_runtimes(cli: Cli) -> Path:
+    """Makes this home's node environments its own: there is none yet, so a deploy builds one."""
+    folder = cli.home / "runtimes"
+    shutil.rmtree(folder)
+    return folder
+
+
+def test_after_a_kill_in_the_runtimes_build_plain_destroy_and_a_new_deploy_work(
+    plain: Plain, own_runtimes: Path
+) -> None:
+    run = plain.cli.start(*DEPLOY)
+    installing(run, own_runtimes)
+    all_end(kill_run(run, providers=False))
+    plain("destroy", "-s", "inst", "--yes").ok()
+    nothing_left(plain.cli)
+    run = plain.cli.start(*DEPLOY)
+    installing(run, own_runtimes)
+    all_end(kill_run(run, providers=True))
+    plain.cli(*DEPLOY).ok()
+    one_of_everything(plain.cli)
+
+
+def installing(run: subprocess.Popen[str], runtimes: Path) -> None:
+    """Wait until uv fills the new environment."""
+
+    def filling() -> bool:
+        uv_runs = any(process.name() == "uv" and "pip" in process.cmdline() for process in below(run.pid))
+        return uv_runs and any(runtimes.glob("*/bin/python"))
+
+    eventually(lambda: run.poll() is not None or filling(), 60)
+    assert run.poll() is None, run.communicate()
+
+
+def test_first_use_with_an_empty_home_survives_a_ctrl_c(tmp_path: Path, engine: Path, runtime: Path) -> None:
+    person = tmp_path / "a person"
+    (person / ".local" / "share").mkdir(parents=True)
+    cache = subprocess.run(
+        [shutil.which("uv") or uv(), "cache", "dir"], capture_output=True, text=True, check=True
+    )
+    path = os.pathsep.join([str(engine / "bin"), os.environ["PATH"]])
+    environment = {"HOME": str(person), "PATH": path, "UV_CACHE_DIR": cache.stdout.strip()}
+    cli = EmptyHome(person / ".local" / "share" / "gridup", environment)
+    run = cli.start(*DEPLOY)
+    installing(run, cli.home / "runtimes")
+    said = interrupted(run)
+    assert "What exists of Inst: owner." in said
+    assert locks(cli.home) == []
+    assert list((cli.home / "runtimes").glob("*/complete.json")) == []
+    try:
+        cli(*DEPLOY).ok()
+        one_of_everything(cli)
+        assert (mode(cli.home), mode(cli.home / "state")) == (0o700, 0o700)
+        assert mode(cli.home / "passphrase") == 0o600
+        assert "Nothing changed" in cli(*DEPLOY).ok().err
+    finally:
+        cli("destroy", "Inst", "--yes").ok()
+    nothing_left(cli)
+
+
+class EmptyHome(Cli):
+    """A person who has set nothing at all."""
+
+    def env(self, extra: object = None) -> dict[str, str]:
+        given = super().env()
+        del given["GRIDUP_HOME"]
+        given.pop("XDG_DATA_HOME", None)
+        return given
+
+
+def uv() -> str:
+    from uv import find_uv_bin
+
+    return str(find_uv_bin())
+
+
+def test_a_deleted_runtime_is_seen_and_rebuilt(cli: Cli, runtime: Path) -> None:
+    shared = cli.home / "runtimes"
+    (shared / runtime.name).unlink()
+    shutil.copytree(runtime.resolve(), shared / runtime.name, symlinks=True, copy_function=os.link)
+    cli.deploy("Inst")
+    shutil.rmtree(shared / runtime.name)
+    assert any("Python environment" in problem for problem in problems(cli))
+    assert any("Python environment" in p for p in cli("refresh", "Inst", "--json").ok().json["problems"])
+    cli("deploy", "--name", "Inst").ok()
+    assert problems(cli) == []
+    kept = cli("prune", "--yes", "--json").ok().json["removed"]
+    assert str(shared / runtime.name) not in kept
+    cli("destroy", "Inst", "--yes").ok()
+    assert str(shared / runtime.name) in cli("prune", "--yes", "--json").ok().json["removed"]
