@@ -68,10 +68,10 @@ def test_what_only_one_may_use_at_a_time_is_used_by_one_worker(collected: list[R
             if set(using) <= set(fixtures) and not set(without) & set(fixtures)
         }
 
-    assert groups("docker_daemon") == {"docker"}
+    assert groups("docker_daemon") == {"machine"}
     # Two nodes of this machine that are deployed at the same time could choose the same ports.
-    alone = ("own_ports", "docker_daemon", "vm_rig", "tier_deep")
-    assert groups("home", "cli", without=alone) <= {"test_stack_secrets", "test_first_use", "test_suite"}
+    for fixture in ("cli", "module_cli"):
+        assert groups(fixture, "runtime", without=("own_ports", "vm_rig")) <= {"machine"}
     names = {Path(name.partition("::")[0]).stem for name, _, _ in collected}
     assert set(tiers.GROUPS) <= names
 

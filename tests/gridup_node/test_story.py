@@ -20,6 +20,7 @@ HER, HERS = "ada@inst.example", "Ana1ytical-Engine"
 NEW = "S3cret!x9Qz"
 
 
+@pytest.mark.tier("deep")
 def test_data_outlives_a_kill_and_a_wiped_temporary_folder(make_node: Callable[..., Any]) -> None:
     node = make_node()
     node.start()
@@ -54,6 +55,7 @@ def test_data_outlives_a_kill_and_a_wiped_temporary_folder(make_node: Callable[.
     assert node.stop() < 15
 
 
+@pytest.mark.tier("deep")
 def test_the_password_is_changed_before_and_after_the_first_start(make_node: Callable[..., Any]) -> None:
     node = make_node()
     node.configure()

@@ -353,6 +353,7 @@ def test_without_credentials_or_rights_nothing_is_made_and_the_reason_is_right(
     assert aws_cli("status", "--json").ok().json == []
 
 
+@pytest.mark.tier("deep")
 def test_a_zone_without_room_costs_a_deploy_nothing_and_the_state_stays_right(
     aws_cli: Cli, moto: Moto, account: Account
 ) -> None:

@@ -220,6 +220,7 @@ def test_nothing_is_made_without_credentials(azure_cli: Cli, arm: Arm) -> None:
     assert azure_cli("status", "--json").ok().json == []
 
 
+@pytest.mark.tier("deep")
 def test_two_colleagues_nodes_of_one_name_do_not_touch_each_other(
     azure_cli: Cli, arm: Arm, tmp_path: Path, cache: Path
 ) -> None:

@@ -134,12 +134,10 @@ def test_nothing_in_a_container_runs_as_root(inst: Cli) -> None:
 
 
 def test_data_outlives_stop_and_start_a_new_image_and_the_daemon(
-    inst: Cli, things: Things, runtime: Path, docker_daemon: Daemon, tmp_path: Path
+    inst: Cli, things: Things, docker_daemon: Daemon, tmp_path: Path
 ) -> None:
-    seen = client(inst, runtime, "set_up.py", her=HER, hers=HERS)
-    assert seen["stock"] == "SyftException"
-    assert (seen["mock"], seen["data"]) == (300_000.0, "refused")
     identity, volume = stack_id(inst), volume_of(things, stack_id(inst))
+    kept = inst("outputs", "Inst", "--show-secrets", "--json").ok().json
 
     inst("stop", "Inst").ok()
     assert inst("status", "Inst", "--json").ok().json[0]["state"] == "stopped"
@@ -158,7 +156,22 @@ def test_data_outlives_stop_and_start_a_new_image_and_the_daemon(
     docker_daemon.restart()
     inst("check", "Inst", "--wait", "--timeout", "120").ok()
     assert ids(things, identity) == after
+    assert inst("outputs", "Inst", "--show-secrets", "--json").ok().json == kept
+    inst("deploy", "--name", "Inst").ok()
 
+
+@pytest.mark.tier("deep")
+def test_the_real_client_finds_all_of_it_after_a_new_image_and_the_daemons_restart(
+    inst: Cli, runtime: Path, docker_daemon: Daemon, tmp_path: Path
+) -> None:
+    seen = client(inst, runtime, "set_up.py", her=HER, hers=HERS)
+    assert seen["stock"] == "SyftException"
+    assert (seen["mock"], seen["data"]) == (300_000.0, "refused")
+    inst("stop", "Inst").ok()
+    inst("start", "Inst").ok()
+    inst("deploy", "--name", "Inst", env=another_version(tmp_path, facts="ANOTHER = 1")).ok()
+    docker_daemon.restart()
+    inst("check", "Inst", "--wait", "--timeout", "120").ok()
     kept = client(inst, runtime, "look_again.py", her=HER, hers=HERS, slow=seen["slow"])
     assert (kept["datasets"], kept["data"], kept["mock"]) == (["Census"], 600_000.0, 300_000.0)
     assert (kept["hers"], kept["job"]) == ("refused", 600_000.0)
@@ -412,6 +425,7 @@ def test_a_daemon_that_is_another_one_is_not_taken_for_the_nodes(inst: Cli, tmp_
     inst("check", "Inst").ok()
 
 
+@pytest.mark.tier("deep")
 def test_kept_data_is_found_by_the_next_node_again_and_again(own: Cli, things: Things, runtime: Path) -> None:
     own.deploy("Kept", "--cloud", "docker", "--keep-data")
     volume = volume_of(things, stack_id(own, "kept"))

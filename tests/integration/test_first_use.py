@@ -1,4 +1,4 @@
-"""Making what is made once: the node's environment, in a home that has none. It takes minutes and a network."""
+"""Making what is made once, the node's environment, in a home that has none. It takes a network."""
 
 from __future__ import annotations
 

@@ -41,6 +41,7 @@ def test_a_node_called_all_is_one_node(cli: Cli) -> None:
     assert not cli.node("all").exists()
 
 
+@pytest.mark.tier("deep")
 @pytest.mark.node
 def test_a_home_with_odd_characters_and_no_umask(
     tmp_path: Path, cache: Path, engine: Path, runtime: Path

@@ -11,6 +11,7 @@ import pytest
 from support import language_host
 from support.breaking import listeners, locks, nothing_left, services_of
 from support.cli import Cli
+from support.deep import deep
 from support.local_node import facts, listening, marked, pids
 from support.plain_pulumi import Plain
 
@@ -146,7 +147,7 @@ def test_destroy_works_from_a_folder_with_nothing_but_a_project(plain: Plain, tm
     assert cli("status", "--json").ok().json == []
 
 
-@pytest.fixture(params=["home", "backend"])
+@pytest.fixture(params=["home", deep("backend")])
 def odd_place(request: pytest.FixtureRequest, home: Path, host: Path) -> Callable[[], Plain]:
     """A state whose path needs quoting, by GRIDUP_HOME or by PULUMI_BACKEND_URL."""
 

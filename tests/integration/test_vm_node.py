@@ -277,6 +277,7 @@ def test_another_host_key_at_its_address_is_refused(inst: Inst) -> None:
     inst.cli("deploy", "--name", "Inst").ok()
 
 
+@pytest.mark.tier("deep")
 def test_a_published_image_is_pulled_by_its_digest(inst: Inst) -> None:
     built = inst.machine.run("docker", "inspect", "--format", "{{.Config.Image}}", "gridup-api").strip()
     image = publish(inst.machine, built)

@@ -37,6 +37,7 @@ from gridup_infra.paths import ensure_private
 from gridup_infra.processes import run, wait_until, which
 from gridup_infra.targets.docker.marks import STACK_ID
 from gridup_node.image import BASE_IMAGE
+from support import node_layers
 from support.debian import apt_settings, apt_sources
 from support.system import attempt, lacking, must, program
 
@@ -358,19 +359,21 @@ class Daemon:
 def base_image(daemon: Daemon, cache: Path) -> None:
     """Have the node's base image on the daemon, made of Debian's packages where it is not there.
 
+    And the layers of the node's image that its locks make (`support.node_layers`).
+
     It is `python:3.11-slim-bookworm` as far as the node's Dockerfile goes, and has this machine's way to its
     package sources in it. Kept in `cache` as a tar; made anew when the machine's settings are others.
     Skips the test where it can't be made.
     """
     recipe = _Recipe.of_this_machine()
     with closing(daemon.client()) as client:
-        if not recipe.wanted(client):
-            return
-        tar = _base_tar(recipe, cache)
-        repository, tag = BASE_IMAGE.split(":")
         client.api.timeout = int(BOOTSTRAP_SECONDS)
-        client.api.import_image(str(tar), repository=repository, tag=tag, changes=recipe.changes)
-        client.images.get(BASE_IMAGE)
+        if recipe.wanted(client):
+            tar = _base_tar(recipe, cache)
+            repository, tag = BASE_IMAGE.split(":")
+            client.api.import_image(str(tar), repository=repository, tag=tag, changes=recipe.changes)
+            client.images.get(BASE_IMAGE)
+        node_layers.keep(client)
 
 
 def base_archive(cache: Path) -> tuple[Path, list[str]]:

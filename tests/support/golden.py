@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 
 from gridup_infra.building import arguments_elsewhere
 from gridup_infra.locking import locked
-from gridup_node import image
 from gridup_node.image import BASE_IMAGE
 from gridup_node.vm.packages import PACKAGES
+from support import node_layers
 from support.docker_rig import BOOTSTRAP_SECONDS, base_archive, unmount_below
 from support.system import must
 
@@ -42,7 +42,7 @@ FORGOTTEN = (
 def golden_system(rig: Rig, cache: Path) -> Path:
     """The root disk as a file; made where it is not there, which takes some two minutes."""
     base, changes = base_archive(cache)
-    context = _context()
+    context = node_layers.context()
     arguments = arguments_elsewhere()
     made_of = ("1", rig.image.name, base.name, changes, PACKAGES, sorted(arguments.items()))
     digest = hashlib.sha256(repr(made_of).encode() + context).hexdigest()[:12]
@@ -55,12 +55,6 @@ def golden_system(rig: Rig, cache: Path) -> Path:
                 older.unlink()
             _make(rig, disk, base, changes, context, arguments)
     return disk
-
-
-def _context() -> bytes:
-    """A build's context, without the code of our own: what is made of the rest does not depend on it."""
-    files = {name: data for name, data in image.context("latest").items() if "/" not in name}
-    return image.archive({**files, "gridup_node/__init__.py": b""})
 
 
 def _make(

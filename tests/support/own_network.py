@@ -1,4 +1,4 @@
-"""A loopback of one's own, so that nodes which workers deploy at the same time do not take each other's ports."""
+"""A loopback of one's own: nodes that workers deploy at the same time do not take each other's ports."""
 
 from __future__ import annotations
 

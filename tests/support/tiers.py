@@ -37,21 +37,27 @@ TIERS = {
 
 COMMANDS = {"quick": "scripts/test", "gate": "scripts/test --all", "deep": "scripts/test --deep"}
 
-GROUPS = {
-    # Docker's daemon.
-    "test_docker_node": "docker",
-    "test_docker_broken_off": "docker",
-    "test_docker_by_ssh": "docker",
-    "test_docker_client": "docker",
-    "test_docker_parts": "docker",
-    "test_image": "docker",
-    "test_target": "docker",
-}
+GROUPS = dict.fromkeys(
+    (
+        # Docker's daemon.
+        "test_docker_node",
+        "test_docker_broken_off",
+        "test_docker_by_ssh",
+        "test_docker_client",
+        "test_docker_parts",
+        "test_image",
+        "test_target",
+        # Nodes among this machine's own ports, which take a network.
+        "test_first_use",
+        "test_wheel_deploy",
+    ),
+    "machine",
+)
 """Files of tests that share what only one worker may use at a time -> their group. Any other file is a group
 of its own."""
 
 LONGEST_FIRST = (
-    "docker",
+    "machine",
     "test_vm_node",
     "test_cloud_boot",
     "test_aws",
@@ -63,11 +69,7 @@ LONGEST_FIRST = (
 
 SLOWEST = 10
 
-TIER_OF, LEFT_OUT, RIGS = (
-    pytest.StashKey[dict[str, str]](),
-    pytest.StashKey["Counter[str]"](),
-    pytest.StashKey[dict[str, int]](),
-)
+LEFT_OUT, RIGS = pytest.StashKey["Counter[str]"](), pytest.StashKey[dict[str, int]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
