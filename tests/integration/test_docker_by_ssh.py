@@ -21,6 +21,7 @@ from gridup_node.image import BASE_IMAGE
 from support.breaking import Held, all_end, kill_run
 from support.cli import Cli
 from support.containers import Things, stack_id
+from support.deep import deep
 from support.local_node import eventually
 from support.ssh_rig import ELSEWHERE, Machine
 
@@ -82,6 +83,7 @@ def test_the_whole_life_of_a_node(far: Cli, machine: Machine, docker_host: str) 
     assert Things(docker_host).marked(identity) == []
 
 
+@pytest.mark.tier("deep")
 def test_a_machine_elsewhere_and_a_tunnel_that_breaks_in_the_middle(
     far: Cli, machine: Machine, docker_host: str, tmp_path: Path
 ) -> None:
@@ -112,7 +114,7 @@ def test_a_machine_elsewhere_and_a_tunnel_that_breaks_in_the_middle(
     far("destroy", "Tunnel Two", "--yes").ok()
 
 
-@pytest.mark.parametrize("providers", [False, True])
+@pytest.mark.parametrize("providers", [deep(False), True])
 def test_a_killed_deploy_leaves_no_ssh_and_the_next_run_goes_on(
     far: Cli, machine: Machine, docker_host: str, tmp_path: Path, providers: bool
 ) -> None:

@@ -30,6 +30,7 @@ from support.containers import (
     stack_id,
     volume_of,
 )
+from support.deep import all_but
 from support.docker_rig import Daemon
 from support.local_node import HER, HERS, client, eventually, listening, mode, problems
 from support.plain_pulumi import Plain
@@ -242,7 +243,7 @@ def image_tag(one: docker.DockerClient, name: str) -> str:
     return next(tag for tag in tags if tag.startswith(f"{name}:")).partition(":")[2]
 
 
-@pytest.mark.parametrize("what", DRIFTS)
+@pytest.mark.parametrize("what", all_but(["a removed container", "another image"], DRIFTS))
 def test_drift_is_seen_and_repaired(inst: Cli, things: Things, what: str) -> None:
     damage, sign = DRIFTS[what]
     name = f"gridup-inst-{stack_id(inst)[:8]}"
@@ -370,6 +371,7 @@ def test_a_base_image_that_is_none_is_one_error_and_in_nobodys_way(own: Cli) -> 
     own("deploy", "--name", "Other base", *DEAF, env={"GRIDUP_BASE_IMAGE": BASE_IMAGE}).ok()
 
 
+@pytest.mark.tier("deep")
 def test_a_second_node_takes_ports_of_its_own(own: Cli, inst: Cli, things: Things) -> None:
     # The same name in another GRIDUP_HOME, as a colleague's on the same daemon.
     own("deploy", "--name", "Inst", "--cloud", "docker", "--type", "network").ok()
@@ -396,6 +398,7 @@ def test_a_port_that_is_taken_is_refused_by_whom(own: Cli, inst: Cli, things: Th
     assert own("status", "--json").ok().json == []
 
 
+@pytest.mark.tier("deep")
 def test_a_port_lost_to_somebody_else_is_chosen_anew(own: Cli) -> None:
     own("deploy", "--name", "Lost", "--cloud", "docker", *DEAF).ok()
     port = port_of(own, "Lost")
@@ -459,6 +462,7 @@ def test_plain_pulumi_sees_no_change_and_destroys_from_anywhere(
     assert own("status", "--json").ok().json == []
 
 
+@pytest.mark.tier("deep")
 def test_bind_opens_the_node_to_that_address_alone(own: Cli, things: Things) -> None:
     own.deploy("Bound", "--cloud", "docker", "--bind", "127.0.0.2")
     for one in things.containers(stack_id(own, "bound")).values():

@@ -14,6 +14,7 @@ import pytest
 
 from support.argvs import Argvs
 from support.cli import Cli
+from support.deep import all_but
 from support.local_node import (
     HER,
     HERS,
@@ -112,6 +113,7 @@ def test_a_killed_service_comes_back_by_itself(inst: Cli) -> None:
     inst("check", "Inst", "--wait", "--timeout", "30").ok()
 
 
+@pytest.mark.tier("deep")
 def test_a_silent_wait_reports_once_when_the_node_comes_up(inst: Cli) -> None:
     inst("stop", "Inst").ok()
     waiting = inst.start("check", "Inst", "--wait", "--silent", "--timeout", "120")
@@ -142,7 +144,7 @@ DRIFTS = {
 }
 
 
-@pytest.mark.parametrize("what", DRIFTS)
+@pytest.mark.parametrize("what", all_but(["a killed supervisor", "an edited Caddyfile"], DRIFTS))
 def test_drift_is_seen_and_repaired(inst: Cli, what: str) -> None:
     damage, sign = DRIFTS[what]
     damage(inst)
@@ -209,6 +211,7 @@ def test_a_given_password_is_set_and_shows_nowhere(inst: Cli, runtime: Path, tmp
     assert client(inst, runtime, "sign_in.py", tries=[secret, "changethis"]) == [True, False]
 
 
+@pytest.mark.tier("deep")
 def test_a_second_node_takes_the_next_free_ports(inst: Cli) -> None:
     inst.deploy("Hub", "--type", "network")
     mine, other = facts(inst)["ports"], facts(inst, "hub")["ports"]
@@ -255,6 +258,7 @@ def test_urls_are_whole_on_a_narrow_screen(inst: Cli) -> None:
     assert "\x1b" not in shown
 
 
+@pytest.mark.tier("deep")
 def test_a_service_that_cannot_start_ends_the_wait_early(inst: Cli) -> None:
     inst("stop", "Inst").ok()
     database = inst.node() / "data" / "node.db"
@@ -297,6 +301,7 @@ def test_kept_data_is_found_by_the_next_node(cli: Cli, runtime: Path) -> None:
     assert client(cli, runtime, "leave_dataset.py", look=True) == left == {"Census": 600_000.0}
 
 
+@pytest.mark.tier("deep")
 def test_a_deleted_folder_is_gone_and_laid_anew(cli: Cli) -> None:
     cli.deploy("Inst", "--no-wait")
     shutil.rmtree(cli.node())
@@ -306,6 +311,7 @@ def test_a_deleted_folder_is_gone_and_laid_anew(cli: Cli) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="hides sshd by a mount, which only root can")
+@pytest.mark.tier("deep")
 def test_without_sshd_the_row_says_so_and_counts_as_not_offered(cli: Cli) -> None:
     sshd = shutil.which("sshd", path="/usr/sbin:/usr/local/sbin")
     if sshd is None:
@@ -322,6 +328,7 @@ def test_without_sshd_the_row_says_so_and_counts_as_not_offered(cli: Cli) -> Non
     assert "no sshd" not in offered.out
 
 
+@pytest.mark.tier("deep")
 def test_bind_opens_the_node_to_that_address_alone(cli: Cli) -> None:
     address = "127.0.0.2"
     if psutil.MACOS:

@@ -255,6 +255,7 @@ def test_after_a_reboot_all_is_back_and_the_data_is_there(inst: Inst, runtime: P
     assert data(inst, runtime) == DATA
 
 
+@pytest.mark.tier("deep")
 def test_without_the_node_the_machine_stays_a_host_and_the_data_is_kept(inst: Inst) -> None:
     inst.cli("deploy", "--name", "Inst", "--no-node").ok()
     assert inst.containers() == {}
@@ -291,6 +292,7 @@ def test_a_published_image_is_pulled_by_its_digest(inst: Inst) -> None:
     inst.cli("check", "Inst").ok()
 
 
+@pytest.mark.tier("deep")
 def test_a_domain_name_gets_its_certificate_by_acme_in_place(inst: Inst, cache: Path, tmp_path: Path) -> None:
     address = inst.machine.address
     with pebble(cache, tmp_path, find=lambda _: address, http=80, https=443, host=GATEWAY) as authority:
@@ -311,6 +313,7 @@ def test_its_end_needs_no_machine(inst: Inst) -> None:
     inst.cli("destroy", "Inst", "--yes", timeout=150).ok()
 
 
+@pytest.mark.tier("deep")
 def test_a_first_boot_that_fails_ends_the_deploy_with_its_log_and_the_next_one_tries_again(
     cli: BootedCli, vm_rig: Rig, cache: Path
 ) -> None:

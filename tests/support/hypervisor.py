@@ -19,7 +19,7 @@ from typing import Protocol
 
 from support.vm_rig import Disk, Machine, Rig
 
-POLL_SECONDS = 0.3
+POLL_SECONDS = 1.0
 DISK_MEGABYTES = 2048
 """Of a disk, whatever the cloud was asked for: a sparse file of this machine's."""
 
