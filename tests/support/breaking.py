@@ -44,7 +44,12 @@ class Held:
 def below(pid: int) -> list[psutil.Process]:
     """Every process that it started, and they started, but not what is to outlive them."""
     found: list[psutil.Process] = []
-    for process in psutil.Process(pid).children():
+    try:
+        children = psutil.Process(pid).children()
+    except psutil.NoSuchProcess:
+        # Ended meanwhile, and its children are nobody's or have ended too.
+        return []
+    for process in children:
         if "GRIDUP_DETACHED" not in _environ(process):
             # What is below a spared one is spared too: OpenSSH writes its title over its own environment.
             found += [process, *below(process.pid)]
