@@ -165,6 +165,17 @@ def test_the_own_tests_of_a_rig_that_fail_prove_nothing(small: Path) -> None:
     assert not (small / "proven.json").exists()
 
 
+def test_a_rig_of_which_only_some_tests_ran_is_not_proven(small: Path) -> None:
+    (small / "support/sun.py").write_text("SIZE = 2\n")
+    (small / "test_sun.py").write_text(
+        'import pytest\npytestmark = pytest.mark.tier("deep", proves=("sun", "moon"))\ndef test_sun(): pass\n'
+    )
+    assert pytest_of(small, "--rig", "sun")[0] == {"test_sun"}
+    assert set(tiers.proven(small)) == {"sun"}
+    assert pytest_of(small, "--rig", "moon")[0] == {"test_sun", "test_moon"}
+    assert set(tiers.proven(small)) == {"sun", "moon"}
+
+
 def test_a_tier_or_a_rig_that_is_none_is_an_error(small: Path) -> None:
     assert "no rig sun; there are moon" in pytest_of(small, "--rig", "sun")[1]
     (small / "test_it.py").write_text('import pytest\n@pytest.mark.tier("fast")\ndef test_small(): pass\n')

@@ -69,6 +69,7 @@ def broken_off(cli: Cli, account: Account, actions: tuple[str, ...], how: str) -
     killed(cli.start(*words(account), "--no-preflight"), held, how)
 
 
+@pytest.mark.tier("deep")
 def test_a_deploy_after_each_kill_goes_on_and_makes_one_of_everything(
     azure_cli: Cli, account: Account
 ) -> None:

@@ -291,6 +291,19 @@ def test_destroy_leaves_nothing_and_a_new_node_has_new_keys(inst: Cli, runtime: 
     inst("ssh", "Inst", "--", "true").ok()
 
 
+def test_kept_data_is_the_next_nodes_of_that_name(cli: Cli) -> None:
+    cli.deploy("Inst", "--keep-data", "--no-wait")
+    eventually((cli.node() / "secrets" / "admin_password").exists)
+    kept = (cli.node() / "secrets" / "admin_password").read_text()
+    gone = cli("destroy", "Inst", "--yes").ok()
+    assert "keeps" in gone.err and "--keep-data" in gone.err
+    assert sorted(path.name for path in cli.node().iterdir()) == ["data", "kept.json", "keys", "secrets"]
+    cli.deploy("Inst", "--no-wait")
+    assert (cli.node() / "secrets" / "admin_password").read_text() == kept
+    assert not (cli.node() / "kept.json").exists()
+
+
+@pytest.mark.tier("deep")
 def test_kept_data_is_found_by_the_next_node(cli: Cli, runtime: Path) -> None:
     cli.deploy("Inst", "--keep-data")
     left = client(cli, runtime, "leave_dataset.py")

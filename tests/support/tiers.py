@@ -125,7 +125,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         kept = items[:]
     left = [item for item in items if item not in set(kept)]
     config.stash[LEFT_OUT] = Counter(_tier(item) for item in left)
-    config.stash[RIGS] = dict(Counter(rig for item in kept for rig in _proves(item)))
+    config.stash[RIGS] = dict(Counter(rig for item in items for rig in _proves(item)))
     config.hook.pytest_deselected(items=left)
     items[:] = ordered(kept)
 
