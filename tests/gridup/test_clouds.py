@@ -390,6 +390,7 @@ class TestSdk:
         assert tries == ["moon"], "one try is enough"
 
 
+@pytest.mark.timeout(60)
 class TestAsking:
     """The service that tells our address."""
 

@@ -480,6 +480,7 @@ def test_what_a_builder_says_is_told_without_its_numbers_and_passwords(line: str
     assert told(line, {"A": "https://u:p%40ss@m.example/simple", "B": "x.example,localhost"}) == text
 
 
+@pytest.mark.timeout(60)
 class TestRun:
     """Real programs."""
 
