@@ -61,16 +61,25 @@ IMAGES = (
 
 
 SERVER = """\
-import itertools, sys
+import itertools, sys, threading
 from support.workers import AWS_NETWORK, public_address
 from moto.ec2.models import elastic_ip_addresses
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication
 from moto.server import main
 
+turn, answer = threading.RLock(), DomainDispatcherApplication.__call__
+
+def one_at_a_time(self, environ, start_response):
+    with turn:
+        return list(answer(self, environ, start_response))
+
+DomainDispatcherApplication.__call__ = one_at_a_time
 numbers = itertools.count()
 elastic_ip_addresses.random_ip = lambda: public_address(AWS_NETWORK, next(numbers))
 main(sys.argv[1:])
 """
-"""moto gives out loopback addresses as public ones, where this machine's own services would answer."""
+"""moto gives out loopback addresses as public ones, where this machine's own services would answer.
+And it takes one call at a time: of two at once, one may meet what the other changes, and fail with 500."""
 
 
 def images() -> list[dict[str, Any]]:
