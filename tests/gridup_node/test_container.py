@@ -117,6 +117,7 @@ KNOWN = {
 }
 
 
+@pytest.mark.tier("gate")  # sshd is in the image, and not on every machine
 class TestLay:
     """The folder of a container."""
 

@@ -182,6 +182,7 @@ def test_who_listens_is_named() -> None:
     assert port not in guest.listeners(Path("/proc"))
 
 
+@pytest.mark.tier("gate")  # of a machine that has an sshd
 def test_it_runs_from_its_input_alone_and_writes_no_file(tmp_path: Path) -> None:
     program = user_data.packed("gridup_node.vm.guest", [f"vm/{name}" for name in guest.MODULES])
     argv = [sys.executable, "-I", "-B", "-c", guest.LOADER, str(len(program)), "look"]

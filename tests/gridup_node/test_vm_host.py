@@ -270,6 +270,7 @@ def test_fstab_has_one_line_for_the_data(before: str) -> None:
     assert disk.fstab_with(LINE + others, UUID) == LINE + others
 
 
+@pytest.mark.tier("gate")  # only root may write in a folder of mode 0
 def test_a_mount_point_with_files_is_not_hidden(machine: Fake) -> None:
     point = machine.path("/var/lib/gridup")
     disk.seal(machine, point)

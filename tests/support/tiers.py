@@ -30,7 +30,7 @@ PROVEN = TESTS / "proven.json"
 
 TIERS = {
     "quick": "",
-    "gate": "they need root, Docker, machines that boot, or emulated clouds",
+    "gate": "they need root, an sshd, Docker, machines that boot, or emulated clouds",
     "deep": "they try every combination, and the rigs themselves",
 }
 """Each tier, and why its tests are not in every run."""
