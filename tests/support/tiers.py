@@ -275,8 +275,11 @@ class _Summary:
                     root = Path(self._config.rootpath)
                     note_proven(TESTS, rig, {root / path for path in self._files[rig]})
 
-    @pytest.hookimpl(trylast=True)
-    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+    def pytest_unconfigure(self) -> None:
+        """After all that pytest itself says."""
+        terminalreporter = self._config.pluginmanager.get_plugin("terminalreporter")
+        if terminalreporter is None:
+            return
         write = terminalreporter.write_line
         if hasattr(self._config, "workerinput") or not self._seconds:
             return
