@@ -7,7 +7,6 @@ import http.client
 import json
 import os
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -19,6 +18,7 @@ from typing import Any
 import pytest
 
 from gridup_infra import processes
+from support.workers import free_port
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = Path(__file__).parent / "scripts"
@@ -33,12 +33,6 @@ def node_python(request: pytest.FixtureRequest) -> Path:
     # Asked for by name: where an environment is given, none is built.
     folder = Path(given) if given else Path(request.getfixturevalue("runtime"))
     return folder / "bin" / "python"
-
-
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
 
 
 @dataclass

@@ -34,6 +34,7 @@ from support.deep import all_but
 from support.docker_rig import Daemon
 from support.local_node import HER, HERS, client, eventually, listening, mode, problems
 from support.plain_pulumi import Plain
+from support.workers import free_port
 
 pytestmark = [pytest.mark.tier("gate"), pytest.mark.engine, pytest.mark.node]
 
@@ -81,12 +82,6 @@ def own(docker_cli: Cli, things: Things) -> Iterator[Cli]:
     docker_cli.destroy_all()
     left = [(what, labels) for what, labels in things.marked() if labels[STACK_ID] not in before]
     assert left == []
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def ports_of(cli: Cli, name: str = "Inst") -> set[str]:

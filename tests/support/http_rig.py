@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from gridup_node.services import PORTAL_MARK
+from support.workers import free_port as free_port
 
 Handler = Callable[[socket.socket, str], None]
 """Answers one connection; given the path asked for, or "" where the server spoke first."""
@@ -233,10 +234,3 @@ def self_signed(folder: Path, names: str = "DNS:localhost,IP:127.0.0.1", days: i
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(cert, key)
     return Certificate(cert, context)
-
-
-def free_port(host: str = "127.0.0.1") -> int:
-    """A port where nothing listened a moment ago."""
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as sock:
-        sock.bind((host, 0))
-        return int(sock.getsockname()[1])

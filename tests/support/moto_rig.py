@@ -35,6 +35,7 @@ from gridup_infra.processes import wait_until
 from gridup_infra.targets.aws import kinds, tags
 from gridup_infra.targets.aws.choosing import DEBIAN_OWNER
 from support.holding import Held
+from support.workers import free_port
 
 START_SECONDS = 60.0
 
@@ -280,7 +281,7 @@ class Moto:
     def __enter__(self) -> Moto:
         amis = self._folder / "amis.json"
         amis.write_text(json.dumps(images()))
-        port = _free_port()
+        port = free_port()
         self._log = (self._folder / "moto.log").open("wb")
         self._process = subprocess.Popen(
             [sys.executable, "-c", SERVER, "-H", "127.0.0.1", "-p", str(port)],
@@ -451,12 +452,6 @@ ONE_OF_EACH = Counter(
     }
 )
 """What a node with a network of its own consists of."""
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextlib.contextmanager

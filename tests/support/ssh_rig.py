@@ -20,6 +20,7 @@ import pytest
 
 from gridup_infra.paths import ensure_private
 from gridup_infra.processes import wait_until, which
+from support.workers import free_port
 
 HERE, ELSEWHERE = "127.0.0.1", "127.0.0.2"
 """The second is this machine too, but no name of it that anything takes for here."""
@@ -40,7 +41,7 @@ class Machine:
 
     def __init__(self, folder: Path) -> None:
         self.folder = ensure_private(folder)
-        self.port = _free_port()
+        self.port = free_port(HERE)
         self.bin = ensure_private(folder / "bin")
         self.config = folder / "config"
         self.known_hosts = folder / "known_hosts"
@@ -156,9 +157,3 @@ class Machine:
         with contextlib.suppress(OSError), socket.create_connection((HERE, self.port), timeout=2) as probe:
             return probe.recv(4) == b"SSH-"
         return False
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((HERE, 0))
-        return int(probe.getsockname()[1])

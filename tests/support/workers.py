@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import socket
 
 MOST = 6
 """Workers of one run."""
@@ -23,3 +25,31 @@ def number() -> int:
 def public_address(network: str, index: int) -> str:
     """An address of this worker's share of a network; the same one again after `SHARE` of them."""
     return f"{network}.{10 + number() * SHARE + index % SHARE}"
+
+
+FIRST_PORT, PORTS = 20_000, 1_000
+"""Each worker's share of ports. They are below those that the system gives to connections by itself."""
+
+_next = itertools.count(os.getpid() * 7)
+
+
+def free_port(host: str = "127.0.0.1") -> int:
+    """A port where nobody listens, and which no other worker is given.
+
+    Not one that the system chooses: it may give the same to somebody else before the test's server listens.
+    """
+    for index in itertools.islice(_next, PORTS):
+        port = FIRST_PORT + number() * PORTS + index % PORTS
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+            if probe.connect_ex((host, port)) != 0 and _can_bind(probe.family, host, port):
+                return port
+    raise RuntimeError("every port of this worker is in use")
+
+
+def _can_bind(family: int, host: str, port: int) -> bool:
+    with socket.socket(family) as probe:
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+    return True
