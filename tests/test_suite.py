@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
@@ -108,14 +107,7 @@ def pytest_of(small: Path, *words: str) -> tuple[set[str], str]:
         **{name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "GRIDUP_"))},
         "PYTHONPATH": str(TESTS),
     }
-    done = subprocess.run(
-        [sys.executable, "-c", code, *plain, *words],
-        cwd=small,
-        env=env,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    done = run([sys.executable, "-c", code, *plain, *words], timeout=120, cwd=small, env=env)
     ran = {line.split("::")[1].split()[0] for line in done.stdout.splitlines() if " PASSED" in line}
     return ran, done.stdout + done.stderr
 

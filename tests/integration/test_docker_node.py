@@ -158,7 +158,7 @@ def test_data_outlives_stop_and_start_a_new_image_and_the_daemon(
 
 @pytest.mark.tier("deep")
 def test_the_real_client_finds_all_of_it_after_a_new_image_and_the_daemons_restart(
-    inst: Cli, runtime: Path, docker_daemon: Daemon, tmp_path: Path
+    inst: Cli, things: Things, runtime: Path, docker_daemon: Daemon, tmp_path: Path
 ) -> None:
     seen = client(inst, runtime, "set_up.py", her=HER, hers=HERS)
     assert seen["stock"] == "SyftException"
@@ -172,6 +172,9 @@ def test_the_real_client_finds_all_of_it_after_a_new_image_and_the_daemons_resta
     assert (kept["datasets"], kept["data"], kept["mock"]) == (["Census"], 600_000.0, 300_000.0)
     assert (kept["hers"], kept["job"]) == ("refused", 600_000.0)
     inst("deploy", "--name", "Inst").ok()
+    remove_containers(things, stack_id(inst))
+    inst("deploy", "--name", "Inst").ok()
+    assert client(inst, runtime, "leave_dataset.py", look=True) == {"Census": 600_000.0}
 
 
 def test_a_change_of_port_keeps_name_volume_and_the_other_ports(inst: Cli, things: Things) -> None:
@@ -253,13 +256,17 @@ def test_drift_is_seen_and_repaired(inst: Cli, things: Things, what: str) -> Non
     assert sorted(ids(things, stack_id(inst))) == sorted(SERVICES)
 
 
+def remove_containers(things: Things, identity: str) -> None:
+    with closing(things.client()) as one:
+        for row in one.api.containers(all=True, filters={"label": f"{STACK_ID}={identity}"}):
+            one.api.remove_container(row["Id"], force=True)
+
+
 def test_containers_that_are_gone_are_made_anew_with_their_data(inst: Cli, things: Things) -> None:
     identity = stack_id(inst)
     volume = volume_of(things, identity)
     kept = inst("outputs", "Inst", "--show-secrets", "--json").ok().json
-    with closing(things.client()) as one:
-        for row in one.api.containers(all=True, filters={"label": f"{STACK_ID}={identity}"}):
-            one.api.remove_container(row["Id"], force=True)
+    remove_containers(things, identity)
     assert inst("status", "Inst", "--json").ok().json[0]["state"] == "gone"
     inst("deploy", "--name", "Inst").ok()
     assert volume_of(things, identity) == volume

@@ -26,7 +26,7 @@ from typing import Any
 import pytest
 
 TESTS = Path(__file__).parents[1]
-PROVEN = TESTS / "proven.json"
+PROVEN = "proven.json"
 
 TIERS = {
     "quick": "",
@@ -123,7 +123,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         kept = [item for item in items if _tier(item) in wanted]
     else:
         kept = items[:]
-    left = [item for item in items if item not in set(kept)]
+    chosen = set(kept)
+    left = [item for item in items if item not in chosen]
     config.stash[LEFT_OUT] = Counter(_tier(item) for item in left)
     config.stash[RIGS] = dict(Counter(rig for item in items for rig in _proves(item)))
     config.hook.pytest_deselected(items=left)
@@ -212,7 +213,7 @@ def digest(tests: Path, rig: str, own: Iterable[Path]) -> str:
 
 def proven(tests: Path) -> dict[str, str]:
     """The digest that each rig had when its own tests last passed."""
-    path = tests / PROVEN.name
+    path = tests / PROVEN
     known: dict[str, str] = json.loads(path.read_text()) if path.exists() else {}
     return known
 
@@ -226,7 +227,7 @@ def changed_rigs(tests: Path, rigs: dict[str, set[Path]]) -> set[str]:
 def note_proven(tests: Path, rig: str, own: Iterable[Path]) -> None:
     """Keep the digest of a rig whose own tests have all passed."""
     known = {**proven(tests), rig: digest(tests, rig, own)}
-    (tests / PROVEN.name).write_text(json.dumps(dict(sorted(known.items())), indent=4) + "\n")
+    (tests / PROVEN).write_text(json.dumps(dict(sorted(known.items())), indent=4) + "\n")
 
 
 # What is said at the end.

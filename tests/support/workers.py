@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import socket
@@ -40,16 +41,10 @@ def free_port(host: str = "127.0.0.1") -> int:
     """
     for index in itertools.islice(_next, PORTS):
         port = FIRST_PORT + number() * PORTS + index % PORTS
-        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-            if probe.connect_ex((host, port)) != 0 and _can_bind(probe.family, host, port):
-                return port
-    raise RuntimeError("every port of this worker is in use")
-
-
-def _can_bind(family: int, host: str, port: int) -> bool:
-    with socket.socket(family) as probe:
-        try:
+        with (
+            socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe,
+            contextlib.suppress(OSError),
+        ):
             probe.bind((host, port))
-        except OSError:
-            return False
-    return True
+            return port
+    raise RuntimeError("every port of this worker is in use")
