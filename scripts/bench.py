@@ -24,6 +24,7 @@ import psutil
 from bench_aws import bench_aws
 from bench_azure import bench_azure
 from bench_docker import bench_docker
+from bench_guard import bench_guard
 from bench_kit import (
     QUIET,
     ROOT,
@@ -36,6 +37,8 @@ from bench_kit import (
     seconds,
     started,
 )
+from bench_remote import bench_remote
+from bench_sandbox import bench_sandbox
 
 
 def bench_help(bench: Bench) -> dict[str, Any]:
@@ -197,6 +200,9 @@ GROUPS: dict[str, Callable[[Bench, bool], dict[str, Any]]] = {
     "docker": lambda bench, _full: bench_docker(bench),
     "aws": lambda bench, _full: bench_aws(bench),
     "azure": lambda bench, _full: bench_azure(bench),
+    "remote": lambda bench, _full: bench_remote(bench),
+    "guard": bench_guard,
+    "sandbox": bench_sandbox,
 }
 
 

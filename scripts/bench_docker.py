@@ -22,7 +22,7 @@ from gridup_infra.targets.docker import nodes
 from gridup_node import containers, image
 from support.docker_rig import Daemon, base_image
 
-SPEC = DeploySpec("Bench", target="docker", bind="127.0.0.1", stack_id="b" * 16)
+SPEC = DeploySpec("Bench", target="docker", bind="127.0.0.1", stack_id="b" * 16, base_image=image.BASE_IMAGE)
 """What the plain script makes; a deploy makes it under a stack id of its own."""
 
 PLAIN = f"bare-{SPEC.stack}"

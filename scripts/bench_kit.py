@@ -22,6 +22,7 @@ ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "infra"), str(ROOT / "cli")]
 
 from gridup_infra.packages import uv  # noqa: E402
+from gridup_node.image import BASE_IMAGE  # noqa: E402
 from support.cache import engine_in, runtime_in, test_cache  # noqa: E402
 
 HAGRID = "0.3.124"
@@ -58,6 +59,8 @@ class Bench:
         return {
             **kept,
             "GRIDUP_HOME": str(self.home),
+            # What the rigs make bears the tag alone.
+            "GRIDUP_BASE_IMAGE": BASE_IMAGE,
             "PYTHONPATH": f"{ROOT / 'infra'}:{ROOT / 'cli'}",
             "PATH": f"{self.engine / 'bin'}{os.pathsep}{os.environ['PATH']}",
         }

@@ -1,4 +1,4 @@
-"""Makes a Python environment of this checkout: `python -IB scripts/make_env.py cli|dev`.
+"""Makes a Python environment of this checkout: `python -IB scripts/make_env.py cli|dev|audit`.
 
 Run by scripts/lib.sh, with any Python from 3.10 on and nothing but its standard library. The environment is
 made in a folder of its own, `.venvs/NAME-XXXXXXXX`; only when it is whole does the link `.venvs/NAME` go over
@@ -25,6 +25,7 @@ sys.path.insert(0, str(ROOT / "infra"))
 
 from gridup_infra.errors import BusyError, GridupError, SetupError  # noqa: E402
 from gridup_infra.locking import locked  # noqa: E402
+from gridup_infra.packages import UNTRUSTED_HINT, environment, untrusted  # noqa: E402
 from gridup_infra.processes import Result, run  # noqa: E402
 
 VENVS = ROOT / ".venvs"
@@ -39,7 +40,7 @@ NO_SPACE = ("no space left", "os error 28", "disk quota exceeded")
 NO_NETWORK = re.compile(
     r"failed to fetch|failed to download|error sending request|dns error|name resolution|"
     r"connection (refused|reset|error|timed out)|network is unreachable|newconnectionerror|"
-    r"no matching distribution|not found in the package registry|timed out|tunnel|certificate",
+    r"no matching distribution|not found in the package registry|timed out|tunnel",
     re.IGNORECASE,
 )
 
@@ -52,11 +53,13 @@ class Plan:
         name: what it is called below `.venvs`, and its lock below `requirements`.
         sources: the folders of the checkout whose modules can be imported in it.
         room: the bytes that its packages take.
+        whole: whether the lock is installed as it is, since it has overrides of what its packages ask for.
     """
 
     name: str
     sources: tuple[str, ...]
     room: int
+    whole: bool = False
 
     @property
     def link(self) -> Path:
@@ -74,6 +77,7 @@ class Plan:
 PLANS = {
     "cli": Plan("cli", ("infra", "cli"), 250_000_000),
     "dev": Plan("dev", ("infra", "cli", "tests"), 550_000_000),
+    "audit": Plan("audit", (), 60_000_000, whole=True),
 }
 
 
@@ -144,7 +148,7 @@ def find_made(plan: Plan) -> Path | None:
     for folder in made_folders(plan):
         python = folder / "bin" / "python"
         made = folder / "made"
-        if not (made.read_text() == plan.made(folder) and os.access(python, os.X_OK)):
+        if not (made.read_text(encoding="utf-8") == plan.made(folder) and os.access(python, os.X_OK)):
             continue
         newer = Path(sys.executable).stat().st_mtime > made.stat().st_mtime
         if not newer and (folder / "requirements.txt").read_bytes() == lock:
@@ -185,7 +189,7 @@ def build(plan: Plan) -> Path:
         install(uv, plan, folder)
         connect_sources(plan, folder)
         (folder / "requirements.txt").write_bytes(plan.lock.read_bytes())
-        (folder / "made").write_text(plan.made(folder))
+        (folder / "made").write_text(plan.made(folder), encoding="utf-8")
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
@@ -206,6 +210,7 @@ def install(uv: str, plan: Plan, folder: Path) -> None:
     tool([uv, "venv", "--quiet", "--no-project", "--python", sys.executable, str(folder)], "uv")
     arguments = ["--quiet", "--require-hashes", "--compile-bytecode"]
     arguments += ["--python", str(folder / "bin" / "python"), "--requirements", str(plan.lock)]
+    arguments += ["--no-deps"] if plan.whole else []
     tool([uv, "pip", "install", *arguments], "uv")
 
 
@@ -213,7 +218,7 @@ def connect_sources(plan: Plan, folder: Path) -> None:
     """Put the checkout's own sources on the environment's path: they are used as they are, not installed."""
     packages = next(folder.glob("lib/python3.*/site-packages"))
     paths = "".join(f"{ROOT / source}\n" for source in plan.sources)
-    (packages / "gridup-checkout.pth").write_text(paths)
+    (packages / "gridup-checkout.pth").write_text(paths, encoding="utf-8")
 
 
 def find_uv() -> str:
@@ -224,7 +229,9 @@ def find_uv() -> str:
         if theirs and uv_version(theirs) >= MINIMAL_UV:
             return theirs
     ours = VENVS / "bootstrap" / "bin" / "uv"
-    pinned = re.search(r"^uv==([0-9.]+)", (ROOT / "requirements" / "uv.txt").read_text(), re.MULTILINE)
+    pinned = re.search(
+        r"^uv==([0-9.]+)", (ROOT / "requirements" / "uv.txt").read_text(encoding="utf-8"), re.MULTILINE
+    )
     wanted = tuple(map(int, pinned[1].split("."))) if pinned else MINIMAL_UV
     if uv_version(str(ours)) != wanted:
         bootstrap(wanted)
@@ -314,6 +321,10 @@ def tool_error(name: str, result: Result) -> SetupError:
             f"The package index gave something else than the lock names: {shorten(forged)}",
             "Nothing of it was installed. Is a mirror in between (PIP_INDEX_URL, UV_DEFAULT_INDEX)?",
         )
+    if cause := untrusted(lines):
+        return SetupError(
+            f"{name} does not trust the package index's certificate: {shorten(cause)}", UNTRUSTED_HINT
+        )
     if NO_NETWORK.search(text):
         cause = next((line for line in lines if NO_NETWORK.search(line)), "")
         return SetupError(
@@ -351,29 +362,6 @@ def disk_error(error: OSError) -> SetupError:
             "Clone Gridup into a folder of your own, or run it as that folder's owner.",
         )
     return SetupError(f"The Python environment could not be made: {error}.")
-
-
-def environment() -> dict[str, str]:
-    """What uv and pip run with: the person's settings, understood by both alike.
-
-    uv does not read pip's settings nor pip uv's; a mirror set for one of them is meant for both.
-    """
-    drop = ["PYTHONDONTWRITEBYTECODE", "PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "CONDA_PREFIX"]
-    drop += ["UV_PROJECT_ENVIRONMENT", "UV_PYTHON", "UV_SYSTEM_PYTHON"]
-    values = {name: value for name, value in os.environ.items() if name not in drop}
-
-    def default(name: str, value: str | None) -> None:
-        if value:
-            values.setdefault(name, value)
-
-    if not any(name in values for name in ("UV_INDEX_URL", "UV_DEFAULT_INDEX", "UV_INDEX")):
-        default("UV_DEFAULT_INDEX", values.get("PIP_INDEX_URL"))
-        default("UV_INDEX", values.get("PIP_EXTRA_INDEX_URL"))
-    default("PIP_INDEX_URL", values.get("UV_DEFAULT_INDEX") or values.get("UV_INDEX_URL"))
-    default("UV_FIND_LINKS", ",".join(values.get("PIP_FIND_LINKS", "").split()))
-    default("SSL_CERT_FILE", values.get("PIP_CERT"))
-    default("PIP_CERT", values.get("SSL_CERT_FILE"))
-    return values
 
 
 if __name__ == "__main__":

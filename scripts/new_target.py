@@ -38,6 +38,9 @@ class {title}Target(Target):
     def summary(self, spec: DeploySpec) -> tuple[str, ...]:
         raise NotImplementedError
 
+    def data(self, spec: DeploySpec) -> str:
+        raise NotImplementedError
+
     def kept(self, spec: DeploySpec) -> tuple[str, ...]:
         raise NotImplementedError
 

@@ -14,11 +14,13 @@ import pytest
 
 from support import azure_native
 from support.arm import Arm
+from support.audits import scanners
 from support.cache import engine_in, runtime_in, shared_home, test_cache
 from support.cli import Cli
 from support.docker_rig import Daemon, base_image
 from support.moto_rig import Moto
 from support.own_network import can_have_one, own_network
+from support.tiers import wanted
 from support.vm_rig import Rig
 
 
@@ -38,6 +40,10 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         # A machine that can't have it skips the tests that need it, or fails them; each says why.
         with contextlib.suppress(pytest.skip.Exception):
             get(test_cache(), lambda text: terminal.write_line(f"Getting ready: {text}"))
+    if "gate" in wanted(config) or "deep" in wanted(config):
+        # Where a worker has a network of its own, nothing can be fetched.
+        with contextlib.suppress(pytest.skip.Exception):
+            scanners()
 
 
 @pytest.fixture(autouse=True)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-import io
+import contextlib
+import errno
+import os
 import signal
 import sys
 from types import FrameType
 
+from gridup import streams
 from gridup_infra.errors import GridupError, InterruptedError_
 
 GLOBAL_FLAGS = ("-v", "--verbose", "-q", "--quiet", "--debug")
@@ -17,7 +20,8 @@ def main() -> None:
 
     Exit codes: the table in `gridup_infra.errors`; 0 for success.
     """
-    sys.exit(run(sys.argv[1:]))
+    streams.use_utf8()
+    sys.exit(run(streams.words()))
 
 
 def run(argv: list[str]) -> int:
@@ -25,14 +29,10 @@ def run(argv: list[str]) -> int:
     words = hoist(argv)
     debug = "--debug" in words[: _own(words)]
     signal.signal(signal.SIGTERM, _interrupt)
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            # A stream that knows only ASCII gets an escape for a mark; it must not end the command.
-            stream.reconfigure(errors="backslashreplace")
+    streams.guard()
     try:
         code = _call(words)
-        # What is left to write must fail here, where it is known what a reader that has gone means.
-        sys.stdout.flush()
+        streams.finish()
         return code
     except KeyboardInterrupt:
         sys.stderr.write("Error: Stopped.\n")
@@ -44,22 +44,43 @@ def run(argv: list[str]) -> int:
 
         Ui().error(error)
         return error.exit_code
-    except BrokenPipeError:
-        # The reader of our output has gone, as with `| head`; nothing more can be said.
-        import os
-
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except Exception as error:
         if debug:
             raise
+        if isinstance(error, OSError) and error.errno in REFUSED and (told := _home_refused(error)):
+            from gridup.ui import Ui
+
+            Ui().error(told)
+            return told.exit_code
         from gridup.log import record
 
         path = record(error)
         first = (str(error).splitlines() or [""])[0]
+        where = f"its traceback is in {path}" if path else "--debug shows its traceback"
         sys.stderr.write(f"Error: an unexpected {type(error).__name__}: {first}\n")
-        sys.stderr.write(f"This is a fault of Gridup; its traceback is in {path}.\n")
+        sys.stderr.write(f"This is a fault of Gridup; {where}.\n")
         return 1
+
+
+REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENOSPC)
+"""What a system says where nothing can be written."""
+
+
+def _home_refused(error: OSError) -> GridupError | None:
+    """The error for what can't be written in GRIDUP_HOME; None for what is elsewhere."""
+    from pathlib import Path
+
+    from gridup_infra.paths import Home, not_ours, unusable
+
+    path, home = Path(str(error.filename or "")), Home.default().root
+    within = path == home or home in path.parents
+    while path != path.parent and (path == home or home in path.parents):
+        # A file that can't be made, in a folder that is another's.
+        with contextlib.suppress(OSError):
+            if path.lstat().st_uid != os.geteuid():
+                return not_ours(path)
+        path = path.parent
+    return unusable(Home(home), error) if within else None
 
 
 def _call(words: list[str]) -> int:
@@ -68,16 +89,24 @@ def _call(words: list[str]) -> int:
     try:
         build(words)(args=words, prog_name="gridup")
     except SystemExit as stop:
-        if isinstance(stop.__context__, BrokenPipeError):
-            # Typer would make an exit code 1 of it.
-            raise stop.__context__ from None
         return stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 1
     return 0
 
 
 def _own(argv: list[str]) -> int:
-    """How many words are ours: what follows a `--` is a command for a node."""
-    return argv.index("--") if "--" in argv else len(argv)
+    """How many words are ours: what follows a `--`, or the name after `ssh`, is a command for a node."""
+    end = argv.index("--") if "--" in argv else len(argv)
+    at = next((i for i, word in enumerate(argv[:end]) if not word.startswith("-")), end)
+    if argv[at : at + 1] != ["ssh"]:
+        return end
+    at += 1
+    named = False
+    while at < end and argv[at].startswith("-"):
+        word, has_value, _ = argv[at].partition("=")
+        takes = word in ("--name", "--stack")
+        named = named or takes
+        at += 2 if takes and not has_value else 1
+    return min(at if named else at + 1, end)
 
 
 def hoist(argv: list[str]) -> list[str]:

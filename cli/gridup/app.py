@@ -5,13 +5,13 @@ from __future__ import annotations
 import functools
 import importlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Annotated, Any
 
 import typer
 
 from gridup_infra import __version__
-from gridup_infra.errors import InterruptedError_
+from gridup_infra.errors import InterruptedError_, UsageError
 
 COMMANDS: dict[str, str] = {
     "deploy": "Make a node, or bring one to what is asked; safe to repeat.",
@@ -24,6 +24,7 @@ COMMANDS: dict[str, str] = {
     "open": "Open a node's UI in the browser.",
     "start": "Start a stopped node.",
     "stop": "Stop a node; its data stays.",
+    "rotate": "Replace every secret of a node: passwords, tokens, keys and certificates.",
     "refresh": "Look at what is really there and take it into the state.",
     "destroy": "Take a node away.",
     "doctor": "Check what this machine has for running Gridup.",
@@ -44,40 +45,128 @@ Examples:
 
 \b
 Exit codes: 0 ok, 1 error, 2 usage, 3 credentials, 4 a resource failed,
-6 no such deployment, 8 cancelled, 9 timeout, 10 unhealthy, 130 Ctrl-C."""
+6 no such deployment, 7 not offered, 8 cancelled, 9 timeout, 10 unhealthy,
+130 Ctrl-C."""
+
+HELP_WORDS = ["-h", "--help"]
 
 HELP = "Deploy PySyft domain nodes and keep them right."
 
 
 def build(argv: Sequence[str]) -> Callable[..., Any]:
     """The app for this command line: only the command that it names is really loaded."""
+    from gridup.commands.parsing import Command
+
     app = typer.Typer(
         help=HELP,
         epilog=EPILOG,
         no_args_is_help=True,
         rich_markup_mode=None,
         pretty_exceptions_enable=False,
-        context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "GRIDUP"},
+        context_settings={"help_option_names": HELP_WORDS, "auto_envvar_prefix": "GRIDUP"},
     )
     app.callback()(_globals)
+    if len(argv) == 2 and argv[0] in SHELL_OPTIONS:
+        return functools.partial(_completion, *argv)
     wanted = next((word for word in argv if not word.startswith("-")), "")
+    if wanted and wanted not in COMMANDS:
+        raise UsageError(f'There is no command "{wanted}".', f"{_near(wanted)}`gridup --help` lists all.")
     completing = any(name.endswith("_COMPLETE") and name.startswith("_GRIDUP") for name in os.environ)
     for name, text in COMMANDS.items():
         if completing or name == wanted:
             module = importlib.import_module(f"gridup.commands.{name}")
             settings = getattr(module, "CONTEXT", None)
             epilog = getattr(module, "EPILOG", None)
-            kind = getattr(module, "Command", None)
+            kind = getattr(module, "Command", Command)
             register = app.command(name, cls=kind, epilog=epilog, context_settings=settings)
             register(_interruptible(module.main))
         else:
             app.command(name, help=text)(_named)
     made = typer.main.get_command(app)
-    for command in getattr(made, "commands", {}).values():
+    commands: dict[str, Any] = getattr(made, "commands", {})
+    shown = typer.Context(made, help_option_names=HELP_WORDS)
+    helps = [command.get_help_option(shown) for command in (made, *commands.values())]
+    for switch in (*made.params, *filter(None, helps)):
+        # GRIDUP_VERSION is a version to many a CI job, and no wish to see one.
+        switch.allow_from_autoenv = False
+    for name, command in commands.items():
         for parameter in command.params:
-            # Every option has its variable, GRIDUP_DEPLOY_PORT and so on; help names only the special ones.
+            if parameter.param_type_name == "argument" or parameter.name in SAID:
+                parameter.allow_from_autoenv = False
+                continue
+            for other in LIKE.get(name, ()):
+                # What is no option of theirs has no such variable either.
+                parameter.envvar = parameter.envvar or f"GRIDUP_{other}_{parameter.name}".upper()
+            # Every other option has its variable, GRIDUP_DEPLOY_PORT and so on; help names the special ones.
             parameter.show_envvar = bool(getattr(parameter, "envvar", None))
     return made
+
+
+SAID = ("yes", "force", "name", "stack")
+"""Options that only the command line has: which node is meant, and a yes. Nothing else says them unseen."""
+
+
+OTHERS = {
+    "help": "--help",
+    "list": "status",
+    "ls": "status",
+    "ps": "status",
+    "rm": "destroy",
+    "delete": "destroy",
+    "remove": "destroy",
+    "up": "deploy",
+    "create": "deploy",
+    "update": "deploy",
+    "down": "destroy",
+    "plan": "preview",
+    "exec": "ssh",
+    "shell": "ssh",
+    "login": "ssh",
+    "connect": "ssh",
+    "kill": "stop",
+    "pause": "stop",
+    "resume": "start",
+    "install": "deploy",
+    "uninstall": "destroy",
+    "info": "outputs",
+    "show": "outputs",
+}
+"""What other tools call it -> the word of ours."""
+
+SEVERAL = {
+    "restart": "`gridup stop` and `gridup start` do it.",
+    "reboot": "`gridup ssh NAME -- sudo reboot` restarts a machine, `gridup stop` and `gridup start` a node.",
+    "upgrade": "`gridup deploy` does it: `--tag` for another syft, `--rebuild` for the newest packages.",
+}
+"""What other tools have a word for, and we have several."""
+
+
+def _near(word: str) -> str:
+    import difflib
+
+    if word in SEVERAL:
+        return f"{SEVERAL[word]} "
+    near = OTHERS.get(word) or next(iter(difflib.get_close_matches(word, COMMANDS, n=1)), "")
+    return f"Did you mean `gridup {near}`? " if near else ""
+
+
+SHELLS = ("bash", "zsh", "fish")
+SHELL_OPTIONS = ("--show-completion", "--install-completion")
+"""Typer's, which take the shell that they are run from; we take another one's name too."""
+
+
+def _completion(option: str, shell: str, **_context: Any) -> None:
+    # What Typer's own two options call.
+    from typer._completion_shared import get_completion_script, install_bash, install_fish, install_zsh
+
+    if shell not in SHELLS:
+        raise UsageError(f"{option}: the shell is one of {', '.join(SHELLS)}.")
+    if option == "--show-completion":
+        typer.echo(get_completion_script(prog_name="gridup", complete_var="_GRIDUP_COMPLETE", shell=shell))
+    else:
+        install = {"bash": install_bash, "zsh": install_zsh, "fish": install_fish}[shell]
+        path = install(prog_name="gridup", complete_var="_GRIDUP_COMPLETE", shell=shell)
+        typer.echo(f"Completion for {shell} is in {path}; it works in new shells.")
 
 
 def _named() -> None:
@@ -99,12 +188,59 @@ def _globals(
         bool, typer.Option("--version", help="Show Gridup's version.", is_eager=True, callback=_version)
     ] = False,
 ) -> None:
-    from gridup.settings import file_defaults
     from gridup.ui import Ui
-    from gridup_infra.paths import Home
 
     ctx.obj = Ui(quiet=quiet, verbose=verbose)
-    ctx.default_map = file_defaults(Home.default())
+    ctx.default_map = _defaults(ctx)
+
+
+def _defaults(ctx: typer.Context) -> dict[str, Any]:
+    """What config.yaml has for the command that is run, by the names that Typer knows the parameters by.
+
+    Raises:
+        UsageError: it names a command or an option that there is none of, or a value that is none.
+    """
+    from gridup.settings import CONFIG, file_defaults
+    from gridup_infra.paths import Home
+
+    home = Home.default()
+    found = file_defaults(home)
+    file = home.root / CONFIG
+    for command in found:
+        if command not in COMMANDS:
+            raise UsageError(f'{file}: there is no command "{command}".', _did_you_mean(command, COMMANDS))
+    wanted = ctx.invoked_subcommand or ""
+    if wanted not in found and not set(LIKE.get(wanted, ())) & found.keys():
+        return {}
+    parameters = getattr(ctx.command, "commands", {})[wanted].params
+    named = {word.lstrip("-").replace("-", "_"): item for item in parameters for word in item.opts}
+    made = {}
+    for section in (*LIKE.get(wanted, ()), wanted):
+        for key, value in found.get(section, {}).items():
+            item = named.get(key) or next((one for one in parameters if one.name == key), None)
+            if item is not None:
+                if item.param_type_name == "argument" or item.name in SAID:
+                    raise UsageError(f"{file}: {section}: {key}: only the command line says this.")
+                try:
+                    item.type_cast_value(ctx, value)
+                except typer.BadParameter as error:
+                    raise UsageError(f"{file}: {section}: {key}: {error.message}") from None
+                made[item.name] = value
+            elif section == wanted:
+                hint = _did_you_mean(key, named)
+                raise UsageError(f'{file}: {section} has no option "{key}".', hint)
+    return {wanted: made}
+
+
+LIKE = {"preview": ("deploy",)}
+"""Commands that take the defaults of others too: a preview is of the deploy that would be."""
+
+
+def _did_you_mean(word: str, known: Iterable[str]) -> str:
+    import difflib
+
+    near = difflib.get_close_matches(word, list(known), n=1)
+    return f"Did you mean {near[0]}?" if near else "`gridup COMMAND --help` lists the options."
 
 
 def _interruptible(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -2,49 +2,68 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import contextlib
+import shlex
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
+from datetime import datetime
+from functools import partial
 from typing import Any
 
-from gridup import health
+from gridup import freshness, health, own_address
 from gridup.engine_api import Engine, Report
-from gridup.own_address import network
 from gridup.reporter import Reporter
-from gridup.session import Session, require
+from gridup.session import Session, needs, require
 from gridup.ssh_keys import check_types
 from gridup.state import Record
 from gridup.ui import Ui, plural
-from gridup_infra import targets
-from gridup_infra.errors import BusyError, NameError_, ResourceError, UsageError
-from gridup_infra.naming import stack_name
+from gridup_infra import resolving, room, targets
+from gridup_infra.errors import (
+    BusyError,
+    GridupError,
+    NameError_,
+    PreflightError,
+    ResourceError,
+    UsageError,
+)
+from gridup_infra.naming import stack_name, typed
 from gridup_infra.outputs import NodeOutputs
-from gridup_infra.spec import PROJECT, DeploySpec
-from gridup_infra.targets.base import Capability, Secret, Target
+from gridup_infra.spec import NEW_DATA, PROJECT, DeploySpec
+from gridup_infra.targets.base import Capability, Retained, Secret, Target
+from gridup_node import services
 
 NEEDS: dict[str, Capability] = {
     "port": Capability.PORT,
     "bind": Capability.BIND,
+    "scheme": Capability.SCHEME,
     "keep_data": Capability.KEEP_DATA,
     "region": Capability.REGION,
     "size": Capability.REGION,
     "disk_size": Capability.REGION,
+    "cpu_credits": Capability.CPU_CREDITS,
     "allow_cidr": Capability.FIREWALL,
     "web_cidr": Capability.FIREWALL,
     "domain_name": Capability.DOMAIN_NAME,
     "ssh_keys": Capability.SSH_KEYS,
+    "admin_ssh_keys": Capability.ADMIN_SSH_KEYS,
+    "reboot_at": Capability.REBOOT,
     "no_node": Capability.HOST_ONLY,
     "subnet_id": Capability.SUBNET,
     "resource_group": Capability.RESOURCE_GROUP,
     "private": Capability.PRIVATE,
     "image": Capability.IMAGE,
+    "allow_egress": Capability.EGRESS,
     "generation": Capability.NEW_MACHINE,
     "host": Capability.HOST,
-    "host_key": Capability.HOST,
+    "host_key": Capability.HOST_KEY,
+    "key_from": Capability.KEY_FROM,
 }
 """Which capability each part of a spec asks of its target."""
 
 FLAGS = {
+    "scheme": "--plain-http",
     "ssh_keys": "--ssh-key",
+    "admin_ssh_keys": "--admin-ssh-key",
     "target": "--cloud",
     "node_type": "--type",
     "generation": "--new-machine",
@@ -75,12 +94,17 @@ class How:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a node should be, where, what the state has of it, and what going there takes away."""
+    """What a node should be, where, what the state has of it, and what going there takes away.
+
+    Attributes:
+        retained: the data of an earlier node of this name, where this one is new: it may take them over.
+    """
 
     spec: DeploySpec
     target: Target
     record: Record | None
     losses: tuple[str, ...] = ()
+    retained: Retained | None = None
 
     @property
     def current(self) -> NodeOutputs | None:
@@ -88,20 +112,103 @@ class Plan:
         return self.record.outputs if self.record else None
 
 
-def plan(session: Session, name: str, asked: Mapping[str, Any], defaults: Mapping[str, Any]) -> Plan:
+def plan(
+    session: Session,
+    name: str,
+    asked: Mapping[str, Any],
+    defaults: Mapping[str, Any],
+    announced: DeploySpec | None = None,
+    look: Callable[[DeploySpec, Target, NodeOutputs | None], None] = lambda *_: None,
+) -> Plan:
     """What the node called `name` should be. Whatever is impossible is refused here, and nothing is made.
 
     Args:
-        asked: fields of a `DeploySpec`, and `new_machine`; None keeps what the stack has, or the default.
+        asked: fields of a `DeploySpec`, `new_machine`, `rebuild`, `rotate`, and `adopt`, whether to take
+            over an earlier node's data; None keeps what the stack has, or the default.
         defaults: the same, for a new node only.
+        announced: what the person was told of: a new node is that one, with names made of its stack id, and
+            of its packages there are the same versions.
+        look: is shown what was asked for before anything is fetched, and refuses what can't be.
+
+    Raises:
+        GridupError: as told above; among them a UsageError where another stack holds the node.
     """
     stack = stack_name(name)
     record = session.state.read(stack)
+    if record is None and announced is None and (others := session.state.renamed(name)):
+        raise _elsewhere(name, stack, others)
     stored = session.settings.stored_config(stack)
-    spec, target = resolve(asked, defaults, name, record, stored, session.state.secret, session.prepare)
-    spec = opened(session, spec, target)
-    losses = target.losses(spec, record.outputs) if record and record.outputs else ()
-    return Plan(spec, target, record, losses)
+    given, usual = (
+        {key: value for key, value in options.items() if key != "adopt"} for options in (asked, defaults)
+    )
+    new = announced.stack_id if announced else ""
+    spec, target = resolve(
+        given, usual, name, record, stored, session.state.secret, session.prepare, new_id=new
+    )
+    look(spec, target, record.outputs if record else None)
+    anew = bool({**(usual if record is None else {}), **given}.get("rebuild"))
+    spec = locked(session, opened(session, spec, target), announced, anew=anew)
+    if record and record.outputs:
+        if asked.get("adopt") is not None:
+            raise UsageError(
+                f'"{name}" is deployed, and has its data: --adopt and --new-data are for a new node.'
+            )
+        return Plan(spec, target, record, target.losses(spec, record.outputs))
+    # A deploy that was broken off has chosen already, where that is still known.
+    found = None if spec.adopted else target.retained(spec)
+    said = {key for options in (usual, given) for key, value in options.items() if value is not None}
+    return Plan(chosen(spec, found, _adopt(asked, defaults), said), target, record, (), found)
+
+
+def _elsewhere(name: str, stack: str, others: tuple[str, ...]) -> UsageError:
+    """Why a node is not made whose stack was renamed: it would be a second one."""
+    other, *more = others
+    if more:
+        return UsageError(
+            f'Several stacks hold a node called "{name}": {", ".join(others)}.',
+            "Destroy those that are not wanted: `gridup destroy --stack STACK`.",
+        )
+    rename = shlex.join(["stack", "rename", "-s", other, stack])
+    return UsageError(
+        f'"{name}" is deployed, in the stack {other}: it was renamed. A deploy would make a second node.',
+        f'`eval "$({typed("env", "--stack", other)})" && pulumi -C "$GRIDUP_PROJECT" {rename}` gives the '
+        "stack its own name back.",
+    )
+
+
+def _adopt(asked: Mapping[str, Any], defaults: Mapping[str, Any]) -> bool | None:
+    said = asked.get("adopt")
+    return defaults.get("adopt") if said is None else said
+
+
+def chosen(
+    spec: DeploySpec, found: Retained | None, adopt: bool | None, said: Collection[str] = ()
+) -> DeploySpec:
+    """The spec with what is to become of the data that an earlier node has left.
+
+    Args:
+        adopt: what the person chose; None for nothing yet.
+        said: the fields of the spec that were asked for: the others are as that node had them.
+
+    Raises:
+        UsageError: there are none to take over, or they are of a node of another type.
+    """
+    if adopt is None or spec.adopted:
+        return spec
+    if adopt and found is None:
+        raise UsageError(f'--adopt: no data of an earlier "{spec.name}" was kept here.')
+    if adopt and found:
+        if "node_type" in said and found.node_type not in ("", spec.node_type):
+            raise UsageError(
+                f"--adopt: {found.what} is of a {found.node_type} node; its data are no "
+                f"{spec.node_type} node's.",
+                f"Leave --type out, or begin with none of it: --new-data --type {spec.node_type}.",
+            )
+        # Who had data kept, had said so; and people log in as they did.
+        had = {"keep_data": True, "admin_email": found.admin_email, "node_type": found.node_type}
+        kept: dict[str, Any] = {key: value for key, value in had.items() if value and key not in said}
+        return replace(spec, adopted=found.id, adopting=True, **kept)
+    return replace(spec, adopted=NEW_DATA)
 
 
 def deploy(
@@ -112,40 +219,178 @@ def deploy(
     Args:
         asked, defaults: as `plan` takes them.
     """
+    # From here on other commands see the lock: to plan may install an SDK, or ask a person.
+    with session.lock(stack_name(name), name, "a deploy", how.wait_lock):
+        _deploy(session, name, asked, defaults, how)
+
+
+def _deploy(
+    session: Session, name: str, asked: Mapping[str, Any], defaults: Mapping[str, Any], how: How
+) -> None:
     # Before anything is fetched or made.
-    foreseen = plan(session, name, asked, defaults)
+    look = partial(glance, session) if how.preflight else lambda *_: None
+    foreseen = plan(session, name, asked, defaults, look=look)
     if how.password is not None and foreseen.spec.no_node:
         raise UsageError(
             "--admin-password-file: with --no-node there is no node to set it on.",
             "Give it to the deploy that brings the node up.",
         )
+    if foreseen.record is None and not (how.yes or session.ui.json):
+        answers: dict[str, Any] = about(session.ui, {**defaults, **asked})
+        asked = {**asked, **answers}
+        foreseen = replace(foreseen, spec=replace(foreseen.spec, **answers))
+    for line in foreseen.target.warnings(foreseen.spec, foreseen.current):
+        session.ui.warn(line)
+    if foreseen.spec.rotating:
+        session.ui.warn(
+            f'The secrets of "{name}" were not all replaced yet: `{typed("rotate", name)}` goes on with it.'
+        )
+    asked = {**asked, "adopt": adoption(session.ui, foreseen, _adopt(asked, defaults), yes=how.yes)}
     agree(session.ui, foreseen, yes=how.yes)
-    with session.ui.progress() as reporter:
-        engine = session.engine(reporter)
-        with engine.lock(foreseen.spec.stack, name, "a deploy", how.wait_lock):
-            now = plan(session, name, asked, defaults)
-            if not how.yes and set(now.losses) - set(foreseen.losses):
-                raise BusyError(
-                    f"{name} was changed by another run meanwhile.", "Run the same command again."
-                )
-            spec, target, record = now.spec, now.target, now.record
-            if how.preflight:
-                target.preflight(spec, now.current)
-            reporter.step(f'Deploying "{name}" on {target.title}')
-            look = must_look(record, target)
-            if look and record:
-                settle(record, target, engine, reporter)
-            try:
-                report = engine.up(spec, reporter, refresh=look)
-            except ResourceError as error:
-                raise target.explained(error, spec) from error
+    with (
+        _machine_told(session, foreseen.spec.stack),
+        session.ui.progress() as reporter,
+    ):
+        now = plan(session, name, asked, defaults, foreseen.spec)
+        if foreseen.retained != now.retained and now.spec.adopting:
+            raise BusyError(f'The data of "{name}" were changed meanwhile.', "Run the same command again.")
+        if not how.yes and set(now.losses) - set(foreseen.losses):
+            raise BusyError(f'"{name}" was changed by another run meanwhile.', "Run the same command again.")
+        spec, target = now.spec, now.target
+        if how.preflight:
+            # What takes no time comes before what takes minutes: to have the engine, and what a node runs on.
+            target.preflight(spec, now.current)
+        engine = session.engine(reporter, how.wait_lock)
+        reporter.step(f'Deploying "{name}" on {target.title}')
+        report = bring_to(now, engine, reporter)
+        outputs = outputs_of(session, spec.stack)
+        results = None
+        if how.wait or how.password is not None:
+            results = health.wait_healthy(target, outputs, reporter, how.timeout, own=session.own_address)
+        if results and spec.adopting and not spec.no_node:
+            reporter.step("Taking over the data for good")
+            bring_to(replace(now, spec=replace(spec, adopting=False)), engine, reporter)
             outputs = outputs_of(session, spec.stack)
-            results = None
-            if how.wait or how.password is not None:
-                results = health.wait_healthy(target, outputs, reporter, how.timeout, own=session.own_address)
-            if how.password is not None:
-                set_password(target, outputs, reporter, how.password)
-    show(session.ui, outputs, report, results)
+        if how.password is not None:
+            set_password(target, outputs, reporter, how.password)
+    for line in moved(outputs, target, now.current):
+        session.ui.say(line)
+    show(session.ui, outputs, target, report, results, password=how.password is not None)
+
+
+def glance(session: Session, spec: DeploySpec, target: Target, current: NodeOutputs | None) -> None:
+    """Look for what this machine tells at once: what takes minutes comes after it.
+
+    Raises:
+        PreflightError: a disk has no room for what the deploy writes, or what `Target.glance` tells.
+    """
+    if lack := room.lacking(needs(session.settings, spec, target)):
+        raise PreflightError(lack, room.MAKE_ROOM)
+    target.glance(spec, current)
+
+
+QUESTIONS = {
+    "organization": "Who runs it, as its visitors read it (Enter: nothing)",
+    "description": "What it is for, in a line (Enter: nothing)",
+}
+
+
+def about(ui: Ui, said: Mapping[str, Any]) -> dict[str, Any]:
+    """What visitors of a new node read of it, asked of a person where there is one and nothing was said."""
+    answers = {key: ui.ask_for(text) for key, text in QUESTIONS.items() if said.get(key) is None}
+    return {key: answer for key, answer in answers.items() if answer}
+
+
+@contextlib.contextmanager
+def _machine_told(session: Session, stack: str) -> Iterator[None]:
+    """What ends a first deploy after its machine was made, must not hide that: it costs money."""
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(GridupError):
+            record = session.state.read(stack)
+            if record and record.outputs is None:
+                outputs, target = session.known(record)
+                if place := target.place(outputs):
+                    gone = typed("destroy", record.name)
+                    session.ui.warn(
+                        f"The machine was made, and costs money: {', '.join(place.values())}. "
+                        f"`{typed('status', record.name)}` looks at it, `{gone}` takes all of it away."
+                    )
+        raise
+
+
+def bring_to(plan: Plan, engine: Engine, reporter: Reporter) -> Report:
+    """Have the engine make a node what it should be.
+
+    Raises:
+        GridupError: it could not; what exists is in the state, and the same again goes on.
+    """
+    look = must_look(plan.record, plan.target)
+    if look and plan.record:
+        settle(plan.record, plan.target, engine, reporter)
+    with explaining(plan.target, plan.spec):
+        return engine.up(plan.spec, reporter, refresh=look)
+
+
+@contextlib.contextmanager
+def explaining(target: Target | None, spec: DeploySpec | None) -> Iterator[None]:
+    """What the engine's run ends with, as the target explains it, where one is known."""
+    try:
+        yield
+    except ResourceError as error:
+        if not target or not spec:
+            raise
+        raise target.explained(error, spec) from error
+
+
+def adoption(ui: Ui, plan: Plan, adopt: bool | None, *, yes: bool) -> bool | None:
+    """Whether to take over what an earlier node has left: as was said, else as the person answers.
+
+    Raises:
+        UsageError: nobody can be asked, and it was not said.
+        DeclinedError: the answer was not yes.
+    """
+    if plan.retained is None or adopt is not None:
+        return adopt
+    about = about_retained(plan.spec, plan.retained)
+    if yes or not ui.interactive:
+        raise UsageError(
+            f'Data of an earlier "{plan.spec.name}" was kept, and --yes does not say what becomes of it.'
+            if yes
+            else f'Data of an earlier "{plan.spec.name}" was kept. There is no terminal to ask.',
+            "Give --adopt to take it over, or --new-data to begin with none and leave it.",
+            tuple(about),
+        )
+    ui.confirm(f'Take it over for "{plan.spec.name}"?', yes=False, about=about)
+    return True
+
+
+def about_retained(spec: DeploySpec, found: Retained) -> list[str]:
+    """What was found, and what may become of it."""
+    when = f", kept {found.since[:16].replace('T', ' ')}" if found.since else ""
+    size = f", {amount(found.size)}" if found.size else ""
+    return [
+        f'An earlier "{spec.name}" has left its data: {found.what}{when}{size}.',
+        "Taken over (--adopt), the node has its datasets, its accounts with their passwords, and its keys; "
+        f"`{typed('rotate', spec.name)}` replaces those. Else nothing is done now; with --new-data the node "
+        "begins with none, and the data stay as they are.",
+    ]
+
+
+def outlook(spec: DeploySpec, found: Retained) -> str:
+    """What a deploy would do about data that an earlier node has left, for a preview."""
+    if spec.adopting:
+        return f"It takes over {found.what}, which an earlier node has left"
+    if spec.adopted:
+        return f"It leaves {found.what}, which an earlier node has left, as it is"
+    left = f"{found.what}, which an earlier node has left"
+    return f"It asks about {left}: --adopt takes it over, --new-data does not"
+
+
+def amount(size: int) -> str:
+    """Bytes, for people."""
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
 
 
 def agree(ui: Ui, plan: Plan, *, yes: bool) -> None:
@@ -163,8 +408,31 @@ def agree(ui: Ui, plan: Plan, *, yes: bool) -> None:
         ui.confirm(f'Change "{name}"?', yes=yes, about=about)
     elif plan.record is None and Capability.REGION in plan.target.capabilities and (yes or ui.interactive):
         about = [f'This makes "{name}" on {title}:']
-        about += [f"  - {line}" for line in plan.target.summary(plan.spec)]
+        about += [f"  - {line}" for line in plan.target.makes(plan.spec)]
         ui.confirm(f'Make "{name}"?', yes=yes, about=about)
+
+
+def locked(session: Session, spec: DeploySpec, announced: DeploySpec | None, *, anew: bool) -> DeploySpec:
+    """The spec with the versions of the packages that its data owner adds: those that it has, while they were
+    found for what is asked for now.
+
+    Args:
+        announced: a spec with what was found in this run.
+        anew: whether to have the newest.
+
+    Raises:
+        UsageError: they can't be had.
+        PreflightError: the package index could not be asked.
+    """
+    if not spec.packages:
+        return replace(spec, packages_lock="")
+    if announced and announced.packages == spec.packages:
+        spec, anew = replace(spec, packages_lock=announced.packages_lock), False
+    if spec.no_node or (resolving.is_locked(spec) and not anew):
+        return spec
+    session.ui.say(f"Looking for {plural(len(spec.packages), 'package')} beside those of the node …")
+    former = "" if anew else spec.packages_lock
+    return replace(spec, packages_lock=resolving.lock(spec.packages, spec.tag, former))
 
 
 def opened(session: Session, spec: DeploySpec, target: Target) -> DeploySpec:
@@ -173,15 +441,18 @@ def opened(session: Session, spec: DeploySpec, target: Target) -> DeploySpec:
     Raises:
         UsageError: that address can't be told.
     """
-    if Capability.FIREWALL not in target.capabilities or spec.allow_cidr:
+    if Capability.CLOSED not in target.capabilities or spec.allow_cidr:
         return spec
     address = session.own_address()
     if address is None:
+        proxy = own_address.proxy(session.settings.environment)
+        why = f": ssh does not go by the proxy that {proxy} names, whose address is another" if proxy else ""
         raise UsageError(
-            "ssh and jupyter are opened to your own public address alone, and that can't be told from here.",
+            "ssh and jupyter are opened to your own public address alone, and that can't be told from here"
+            f"{why}.",
             "Say who may reach them, such as --allow-cidr 203.0.113.0/24.",
         )
-    return replace(spec, allow_cidr=(network(address),))
+    return replace(spec, allow_cidr=(own_address.network(address),))
 
 
 def resolve(
@@ -192,6 +463,9 @@ def resolve(
     stored: Mapping[str, str],
     secret: Secret | None = None,
     prepare: Callable[[Target], None] = lambda _target: None,
+    now: Callable[[], datetime] = freshness.now,
+    *,
+    new_id: str = "",
 ) -> tuple[DeploySpec, Target]:
     """What the node should be: the flags given, over what the stack has, over the defaults.
 
@@ -199,12 +473,14 @@ def resolve(
         stored: the stack's configuration on this machine, for a first deploy that was broken off.
         secret: lent to the target.
         prepare: sees that the target's SDK is there, once what is asked is known to be possible.
+        now: the clock.
+        new_id: the stack id of a new node; empty to make one.
 
     Raises:
         NameError_: the stack belongs to a node of another name.
         UsageError: the target does not have what is asked, or can't be changed.
     """
-    previous = known_spec(record, stored)
+    previous = with_begun_rotation(record.known_spec(stored) if record else None, stored)
     if previous and previous.name != name:
         raise NameError_(
             f'"{name}" and the deployed "{previous.name}" would share the stack {previous.stack}.',
@@ -216,24 +492,49 @@ def resolve(
     if given.get("port") == 0:
         # In a spec 0 stands for "not asked for": a node would be moved to another port.
         raise UsageError("--port 0: a port is a number from 1 to 65535.")
-    base = previous or DeploySpec(name=name, target=targets.DEFAULT).with_new_id()
+    fresh = DeploySpec(name=name, target=targets.DEFAULT, stack_id=new_id)
+    base = previous or (fresh if new_id else fresh.with_new_id())
     wanted = given.get("target", base.target)
     if previous and wanted != previous.target:
         raise UsageError(
             f'"{name}" is deployed on {previous.target}; it can\'t be moved to {wanted}.',
             "Deploy it there under another name, or destroy it first.",
         )
+    kind = given.get("node_type", base.node_type)
+    if previous and kind != previous.node_type:
+        raise UsageError(
+            f'"{name}" is deployed as a {previous.node_type} node; its data are no {kind} node\'s.',
+            f"Deploy a {kind} node under another name, or destroy this one first.",
+        )
     target = targets.target(wanted, secret)
     if given.pop("new_machine", False):
         require(target, Capability.NEW_MACHINE, FLAGS["generation"])
         if previous:
             given["generation"] = previous.generation + 1
+    if given.pop("rebuild", False):
+        if given.get("image", base.image):
+            raise UsageError(
+                "--rebuild: this node runs a published image, which is not built here.",
+                "Give a newer one with --image.",
+            )
+        given["rebuilt"] = now().isoformat(timespec="microseconds")
+    if given.pop("rotate", False) and not base.rotating:
+        given |= {"rotated": now().isoformat(timespec="microseconds"), "rotating": True}
+        if Capability.NEW_MACHINE in target.capabilities:
+            # What is its own, such as its host key, a machine makes at its first boot.
+            given["generation"] = base.generation + 1
     for key in given.keys() & NEEDS.keys():
         if given[key]:
             require(target, NEEDS[key], FLAGS.get(key, f"--{key.replace('_', '-')}"))
-    check_types(target, given.get("ssh_keys", ()))
+    for part in ("ssh_keys", "admin_ssh_keys"):
+        check_types(target, given.get(part, ()), FLAGS[part])
     # The one option that is not kept: the next deploy without it brings the node up.
     whole = replace(base, **{"no_node": False, **given})
+    if whole.packages and whole.image:
+        raise UsageError(
+            "--packages: a published image has its own packages, and gets no others here.",
+            'Give --packages none, or --image "" for an image that is built with them.',
+        )
     prepare(target)
     return target.resolve(whole, previous), target
 
@@ -241,7 +542,7 @@ def resolve(
 def settle(record: Record, target: Target, engine: Engine, reporter: Reporter) -> None:
     """Have what a broken-off deploy has made taken into the state, where the target can tell of it."""
     if record.identity and (made := target.settle(record.identity, record.known)):
-        reporter.step(f"Taking over what was made of {record.name} before it was broken off")
+        reporter.step(f'Taking over what was made of "{record.name}" before it was broken off')
         engine.adopt(record.stack, made, reporter)
 
 
@@ -253,22 +554,20 @@ def must_look(record: Record | None, target: Target) -> bool:
     return record.half_made or record.outputs is None or not target.inspect(record.outputs).right
 
 
-def known_spec(record: Record | None, stored: Mapping[str, str]) -> DeploySpec | None:
-    """What is known of a stack's spec: as last deployed; of a broken-off first deploy as it was asked for."""
-    if record is None:
-        return None
-    if record.outputs:
-        return record.outputs.spec
-    if record.identity is None:
-        return None
-    found = record.identity
-    if stored.get(f"{PROJECT}:stack-id") == found.stack_id:
-        return DeploySpec.from_config(stored)
-    # Elsewhere its mark still tells where it was being made.
-    where: dict[str, Any] = {
-        key: found.facts[key] for key in ("region", "host", "resource_group") if found.facts.get(key)
-    }
-    return DeploySpec(name=found.name, target=found.target, stack_id=found.stack_id, **where)
+def with_begun_rotation(previous: DeploySpec | None, stored: Mapping[str, str]) -> DeploySpec | None:
+    """What is known of a spec, with a replacement of its secrets that was broken off before it was exported:
+    it goes on, and does not begin once more.
+
+    Args:
+        stored: the stack's configuration on this machine.
+    """
+    had = {key.removeprefix(f"{PROJECT}:"): value for key, value in stored.items()}
+    if previous is None or had.get("stack-id") != previous.stack_id:
+        return previous
+    if had.get("rotated", "") <= previous.rotated:
+        return previous
+    begun = DeploySpec.from_config(stored)
+    return replace(previous, rotated=begun.rotated, rotating=True, generation=begun.generation)
 
 
 def outputs_of(session: Session, stack: str) -> NodeOutputs:
@@ -286,16 +585,46 @@ def set_password(target: Target, outputs: NodeOutputs, reporter: Reporter, passw
     change_password(target.way_in(outputs), password)
 
 
-def show(ui: Ui, outputs: NodeOutputs, report: Report, results: Any) -> None:
-    """The end of a deploy: the table, and what to do next."""
+def moved(outputs: NodeOutputs, target: Target, before: NodeOutputs | None = None) -> list[str]:
+    """Which ports were in use, so that the node has others, a line each.
+
+    Args:
+        before: the node as it was; None for a new one, whose ports are compared with the usual ones.
+    """
+    usual = target.usual_ports(outputs.spec)
+    if before:
+        usual = {name: (before.ports[name],) for name in usual if name in before.ports}
+    return [
+        f"Port {usual[row.name][-1]} was in use: "
+        f"{'the node' if row.name == services.FRONT else row.title} is at {outputs.ports[row.name]}."
+        for row in services.probed()
+        if row.name in usual
+        and not row.front_path
+        and row.name not in outputs.not_offered
+        and outputs.ports.get(row.name, usual[row.name][0]) not in usual[row.name]
+        and not (row.name == services.FRONT and outputs.spec.port)
+    ]
+
+
+def show(
+    ui: Ui, outputs: NodeOutputs, target: Target, report: Report, results: Any, *, password: bool = False
+) -> None:
+    """The end of a deploy: the table, where the node is, and what to do next.
+
+    Args:
+        password: whether the administrator's was set.
+    """
     from gridup import probes
 
     name = outputs.spec.name
+    place = target.place(outputs)
     data = {
         "name": name,
         "stack": outputs.spec.stack,
         "target": outputs.spec.target,
         "address": outputs.address,
+        **place,
+        "adopted": outputs.spec.took_over,
         "changes": [{"resource": c.name, "operation": c.operation} for c in report.changes],
         "endpoints": probes.to_json(results) if results else None,
     }
@@ -303,16 +632,26 @@ def show(ui: Ui, outputs: NodeOutputs, report: Report, results: Any) -> None:
     def human() -> None:
         if results:
             health.show(ui, results, name, outputs)
-        if report.unchanged:
+        if password:
+            ui.say("The administrator's password was changed to the one that was given.")
+        if report.unchanged and password:
+            ui.say("Nothing else changed: the node is as asked.")
+        elif report.unchanged:
             ui.say("Nothing changed: the node is as asked.")
         else:
             ui.say(f"Done: {plural(len({c.name for c in report.changes}), 'resource')} made or changed.")
+        if place:
+            ui.say(f"It is at {', '.join(place.values())}.")
         if outputs.not_offered.get("api"):
-            ui.say(
-                f'The container host stands: gridup ssh "{name}". `gridup deploy --name "{name}"` goes on.'
-            )
+            enter, further = typed("ssh", name), typed("deploy", name)
+            if results:
+                ui.say(f"The container host is ready: `{enter}` enters it, `{further}` goes on.")
+            else:
+                waiting = typed("check", name, "--wait")
+                ui.say(f"The machine is made; its first boot may still go on. `{waiting}` waits for it.")
             return
-        ui.say(f'Log in as {outputs.spec.admin_email}; the password: gridup outputs "{name}" --show-secrets')
+        secret = typed("outputs", name, "--show-secrets")
+        ui.say(f"Log in as {outputs.spec.admin_email}. `{secret}` shows the password.")
         for line in health.trust(outputs):
             ui.say(line)
 

@@ -10,36 +10,42 @@ import contextlib
 import json
 import os
 import re
-import socket
+import shlex
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pulumi import automation as auto
+from pulumi.automation._stack import StackInitMode
 from semver import VersionInfo
 
-from gridup import pending
+from gridup import engine_locks, pending
 from gridup.engine_api import Report
 from gridup.engine_events import Watch, watching
+from gridup.foreign import foreign
 from gridup.reporter import Reporter
 from gridup.settings import Settings
 from gridup.setup.engine import Engine as Binary
-from gridup.state import State, wrong_passphrase
+from gridup.state import DAMAGE, State, wrong_passphrase
 from gridup_infra.errors import (
     BusyError,
+    CredentialsError,
     GridupError,
     InterruptedError_,
     ResourceError,
     StateError,
 )
-from gridup_infra.locking import locked
-from gridup_infra.paths import Home, ensure_private
+from gridup_infra.naming import typed
+from gridup_infra.paths import Home, ensure_private, write_private
 from gridup_infra.processes import EngineProcess
 from gridup_infra.spec import PROJECT, DeploySpec
 
 Made = TypeVar("Made")
+
+BUSY_SECONDS = 1.0
+"""Between two looks at whether another update has ended."""
 
 GRACE = 5.0
 """Seconds that a create under way may take to end by itself after Ctrl-C."""
@@ -50,10 +56,12 @@ class PulumiEngine:
 
     Args:
         binary: the engine that set-up found or made.
+        wait: seconds to wait for another update of a stack to end, wherever that runs.
     """
 
-    def __init__(self, settings: Settings, binary: Binary) -> None:
+    def __init__(self, settings: Settings, binary: Binary, wait: float = 0) -> None:
         self._settings = settings
+        self._wait = wait
         self._home: Home = settings.home
         self._command = _Command(Path(binary.root), binary.version)
 
@@ -68,14 +76,16 @@ class PulumiEngine:
             )
 
     def preview(self, spec: DeploySpec, reporter: Reporter, *, new: bool) -> Report:
-        with contextlib.ExitStack() as cleanup:
-            if new:
-                # A stack is made by deploying, not by looking: this one lives in a folder of its own.
-                folder = Path(cleanup.enter_context(tempfile.TemporaryDirectory(prefix="gridup-preview-")))
-                stack = self._open(spec.stack, spec, elsewhere=folder)
-            else:
-                stack = self._open(spec.stack, spec)
-            watch = cleanup.enter_context(watching(reporter))
+        with (
+            # What is only looked at goes with it: a later deploy, or plain `pulumi up`, would take it.
+            tempfile.TemporaryDirectory(prefix="gridup-preview-") as folder,
+            watching(reporter) as watch,
+        ):
+            work = ensure_private(Path(folder) / "work")
+            if not new:
+                self._copy_settings(spec.stack, work)
+            # A stack is made by deploying, not by looking: a new one lives in a backend of its own.
+            stack = self._open(spec.stack, spec, work, Path(folder) / "state" if new else None)
             return self._do(spec.stack, watch, lambda: stack.preview(on_event=watch.event, refresh=not new))
 
     def refresh(self, stack: str, reporter: Reporter) -> Report:
@@ -106,7 +116,7 @@ class PulumiEngine:
 
         folder = self._home.stack(stack)
         workspace = self._workspace(folder)
-        with _errors({}):
+        with _errors():
             # The Automation API has no word for the backups, which hold the whole state.
             words = ["stack", "rm", stack, "--yes", "--remove-backups"]
             self._command.run(words, str(folder), workspace.env_vars)
@@ -114,28 +124,34 @@ class PulumiEngine:
         shutil.rmtree(folder, ignore_errors=True)
 
     def unlock(self, stack: str) -> bool:
-        found = [lock for lock in self._locks(stack) if _is_dead(lock)]
+        folder = self._home.stack(stack)
+        locks = engine_locks.held(self._settings.file_backend, stack)
+        found = [lock for lock in locks if engine_locks.is_dead(lock, folder)]
         for lock in found:
-            lock.path.unlink(missing_ok=True)
+            engine_locks.forget(lock, folder)
         return bool(found)
-
-    def lock(self, stack: str, name: str, what: str, wait: float) -> contextlib.AbstractContextManager[None]:
-        return locked(self._home.stack(stack) / "lock", what, wait=wait, busy=f"{name} is busy")
 
     def _do(self, stack: str, watch: Watch, work: Callable[[], object]) -> Report:
         try:
-            with _errors(watch.failures):
-                try:
-                    work()
-                except auto.ConcurrentUpdateError:
-                    # A killed run leaves its lock; one whose holder lives is respected.
-                    if not self.unlock(stack):
-                        raise
-                    work()
+            with _errors(watch.report, stack):
+                self._once_free(stack, work)
         except KeyboardInterrupt:
             self.unlock(stack)
             raise self._interrupted(stack) from None
         return watch.report
+
+    def _once_free(self, stack: str, work: Callable[[], object]) -> None:
+        end = time.monotonic() + self._wait
+        while True:
+            try:
+                work()
+                return
+            except auto.ConcurrentUpdateError:
+                # A killed run leaves its lock; one whose holder lives is respected.
+                if not self.unlock(stack):
+                    if time.monotonic() >= end:
+                        raise
+                    time.sleep(BUSY_SECONDS)
 
     def _interrupted(self, stack: str) -> InterruptedError_:
         record = State.of(self._settings).read(stack)
@@ -143,25 +159,50 @@ class PulumiEngine:
         exists = ", ".join(record.resources) if record and record.resources else "nothing"
         half = f"; broken off: {', '.join(record.pending)}" if record and record.pending else ""
         return InterruptedError_(
-            f"Stopped. What exists of {name}: {exists}{half}.",
-            f'Run the same command again to go on, or `gridup destroy "{name}"` to take it away.',
+            f'Stopped. What exists of "{name}": {exists}{half}.',
+            f"Run the same command again to go on, or `{typed('destroy', name)}` to take it away.",
         )
 
     @staticmethod
     def _edited(opened: auto.Stack, edit: Callable[[dict[str, Any]], Made]) -> Made:
-        with _errors({}):
+        with _errors():
             state = opened.export_stack()
             deployment = dict(state.deployment or {})
             made = edit(deployment)
             opened.import_stack(auto.Deployment(state.version, deployment))
         return made
 
-    def _open(self, stack: str, spec: DeploySpec | None = None, elsewhere: Path | None = None) -> auto.Stack:
-        """The stack, made when there is a spec for it; `elsewhere` in a backend that is thrown away."""
-        folder = elsewhere / "work" if elsewhere else self._home.stack(stack)
-        workspace = self._workspace(folder, elsewhere)
-        with _errors({}):
-            opened = (_Stack.create_or_select if spec else _Stack.select)(stack, workspace)
+    def _open(
+        self,
+        stack: str,
+        spec: DeploySpec | None = None,
+        work: Path | None = None,
+        backend: Path | None = None,
+    ) -> auto.Stack:
+        """The stack, made when there is a spec for it, whose settings are then the spec's.
+
+        Args:
+            work: the folder of its settings; its own where none is given.
+            backend: one that is thrown away, in the place of the real one.
+
+        Raises:
+            StateError: it holds what the engine must not run.
+        """
+        folder = work or self._home.stack(stack)
+        workspace = self._workspace(folder, backend)
+        with _errors():
+            opened = _Stack(stack, workspace)
+            try:
+                # In the place of selecting it: one process tells whether it is there and what it holds.
+                held = self._command.run(
+                    ["stack", "export", "--stack", stack], str(folder), workspace.env_vars
+                )
+            except auto.StackNotFoundError:
+                if not spec:
+                    raise
+                workspace.create_stack(stack)
+            else:
+                _refuse_foreign(stack, json.loads(held.stdout).get("deployment") or {})
             if spec:
                 from gridup_infra.program import main
 
@@ -172,15 +213,23 @@ class PulumiEngine:
                 workspace.save_stack_settings(stack, fresh)
         return opened
 
+    def _copy_settings(self, stack: str, work: Path) -> None:
+        """Put a stack's settings into another folder, and its engines' notes within reach of it."""
+        folder = self._home.stack(stack)
+        if self._has_settings(folder, stack):
+            write_private(work / f"Pulumi.{stack}.yaml", (folder / f"Pulumi.{stack}.yaml").read_bytes())
+        # A preview that is killed leaves its lock, which is broken by what the stack's own folder notes.
+        (work / engine_locks.FOLDER).symlink_to(ensure_private(folder / engine_locks.FOLDER))
+
     @staticmethod
     def _has_settings(folder: Path, stack: str) -> bool:
         return (folder / f"Pulumi.{stack}.yaml").exists()
 
-    def _workspace(self, folder: Path, elsewhere: Path | None = None) -> auto.LocalWorkspace:
+    def _workspace(self, folder: Path, backend: Path | None = None) -> auto.LocalWorkspace:
         ensure_private(folder)
         environment = self._settings.pulumi_environment()
-        if elsewhere:
-            backend = ensure_private(elsewhere / "state")
+        if backend:
+            ensure_private(backend)
             environment |= {"PULUMI_BACKEND_URL": f"file://{backend}", "PULUMI_CONFIG_PASSPHRASE": "preview"}
         return auto.LocalWorkspace(
             work_dir=str(folder),
@@ -189,43 +238,16 @@ class PulumiEngine:
             project_settings=auto.ProjectSettings(name=PROJECT, runtime="python"),
         )
 
-    def _locks(self, stack: str) -> Iterator[_Lock]:
-        root = self._settings.file_backend
-        if root is None:
-            return
-        for path in (root / ".pulumi" / "locks" / "organization" / PROJECT / stack).glob("*.json"):
-            with contextlib.suppress(OSError, ValueError, KeyError):
-                content = json.loads(path.read_text())
-                yield _Lock(path, int(content["pid"]), content["hostname"])
-
-
-@dataclass(frozen=True)
-class _Lock:
-    path: Path
-    pid: int
-    hostname: str
-
-
-def _is_dead(lock: _Lock) -> bool:
-    import psutil
-
-    if lock.hostname != socket.gethostname():
-        return False
-    try:
-        holder = psutil.Process(lock.pid)
-        # One that was killed a moment ago may not have been buried yet.
-        return "pulumi" not in holder.name() or holder.status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True
-    except psutil.Error:
-        return False
-
 
 class _Stack(auto.Stack):
-    """Without the three processes that ask for outputs and history after each operation.
+    """Without the processes that select it first, and ask for outputs and history after each operation.
 
     The checkpoint and the events tell the same.
     """
+
+    def __init__(self, name: str, workspace: auto.LocalWorkspace) -> None:
+        # The base's runs the processes, and does nothing else.
+        self.name, self.workspace, self._mode = name, workspace, StackInitMode.SELECT
 
     def outputs(self) -> Any:
         return {}
@@ -256,11 +278,12 @@ class _Command(auto.PulumiCommand):
         path = os.pathsep.join([str(Path(self.command).parent), os.environ.get("PATH", os.defpath)])
         environment = {**os.environ, "PATH": path, **additional_env, "PULUMI_AUTOMATION_API": "true"}
         process = EngineProcess([self.command, "--non-interactive", *args], cwd=Path(cwd), env=environment)
-        try:
-            code, out, err = process.wait()
-        except BaseException:
-            process.stop(grace=GRACE)
-            raise
+        with engine_locks.noted(Path(cwd), process.pid):
+            try:
+                code, out, err = process.wait()
+            except BaseException:
+                process.stop(grace=GRACE)
+                raise
         for text, callback in ((out, on_output), (err, on_error)):
             if callback:
                 for line in text.splitlines():
@@ -271,20 +294,43 @@ class _Command(auto.PulumiCommand):
         return result
 
 
+def _refuse_foreign(stack: str, held: Mapping[str, Any]) -> None:
+    try:
+        found = foreign(held)
+    except DAMAGE as error:
+        raise StateError(f"The state of {stack} is damaged: {error!r}.") from error
+    if found:
+        some = ", ".join(found[:3]) + (", …" if found[3:] else "")
+        raise StateError(
+            f"The state of {stack} has what this Gridup did not write: {some}. Nothing was run.",
+            "If a newer Gridup deployed it, use that one. Else somebody changed the state: restore a backup.",
+        )
+
+
 @contextlib.contextmanager
-def _errors(failures: Mapping[str, str]) -> Iterator[None]:
-    """Our errors in place of the Automation API's."""
+def _errors(report: Report | None = None, stack: str = "") -> Iterator[None]:
+    """Our errors in place of the Automation API's.
+
+    Args:
+        report: what the operation has told.
+        stack: that it is about.
+    """
     try:
         yield
     except auto.ConcurrentUpdateError as error:
-        raise _busy(str(error)) from error
+        raise _busy(str(error), stack) from error
     except auto.CommandError as error:
-        raise _translate(str(error), failures) from error
+        raise _translate(str(error), report or Report()) from error
 
 
-def _translate(text: str, failures: Mapping[str, str]) -> GridupError:
+def _translate(text: str, report: Report) -> GridupError:
     if wrong := wrong_passphrase(text):
         return wrong
+    failures = report.failures
+    if report.refused:
+        # Whatever else failed, failed for that; each resource tells the same.
+        head, *rest = failures[min(report.refused)].splitlines()
+        return CredentialsError(head, "", tuple(rest))
     named = {name: reason for name, reason in failures.items() if name and name != "gridup"}
     reasons = named or dict(failures)
     if reasons:
@@ -301,10 +347,13 @@ def _translate(text: str, failures: Mapping[str, str]) -> GridupError:
 _HELD = re.compile(r"created by (\S+) \(pid (\d+)\) at (\S+)")
 
 
-def _busy(text: str) -> BusyError:
+def _busy(text: str, stack: str) -> BusyError:
     found = _HELD.search(text)
     detail = f": held by {found[1]}, process {found[2]}, since {found[3]}" if found else ""
+    asked = typed("env", "--stack", stack)
+    cancel = f'pulumi -C "$GRIDUP_PROJECT" cancel -s {shlex.quote(stack)} --yes'
     return BusyError(
         f"Another update holds this deployment{detail}.",
-        "Wait for it to end, or give --wait-lock SECONDS.",
+        "Wait for it to end, or give --wait-lock SECONDS. Where it is gone, such as with its container or "
+        f'another machine: `eval "$({asked})" && {cancel}` frees the deployment.',
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -22,10 +21,16 @@ class Change:
 
 @dataclass
 class Report:
-    """What an operation did: the resources it touched, those that only stayed the same apart."""
+    """What an operation did: the resources it touched, those that only stayed the same apart.
+
+    Attributes:
+        failures: by resource, why it failed.
+        refused: those of them that failed for want of credentials.
+    """
 
     changes: list[Change] = field(default_factory=list)
     failures: dict[str, str] = field(default_factory=dict)
+    refused: set[str] = field(default_factory=set)
 
     @property
     def unchanged(self) -> bool:
@@ -65,8 +70,4 @@ class Engine(Protocol):
 
     def unlock(self, stack: str) -> bool:
         """Take away a lock whose holder is dead; whether there was one."""
-        ...
-
-    def lock(self, stack: str, name: str, what: str, wait: float) -> contextlib.AbstractContextManager[None]:
-        """Keep other runs on this machine off the stack meanwhile."""
         ...

@@ -41,6 +41,8 @@ class Watch:
             reason = _reason(diagnostic.message)
             if reason:
                 self.failures.setdefault(name, reason)
+                if _CREDENTIALS.search(diagnostic.message):
+                    self.report.refused.add(name)
 
     def _began(self, metadata: Any) -> None:
         name, operation = resource_name(metadata.urn), _operation(metadata.op)
@@ -97,6 +99,7 @@ def _follow(path: Path, reporter: Reporter, done: threading.Event) -> None:
 
 
 _FAILED = re.compile(r"FailedError: (.*)", re.DOTALL)
+_CREDENTIALS = re.compile(r"\b(CredentialsFailedError|gridup_infra\.errors\.CredentialsError): ")
 _OURS = re.compile(r"gridup_infra\.errors\.(\w+): (.*)", re.DOTALL)
 _NOISE = re.compile(r"^(update|preview|refresh|destroy|deletion) failed$|^resource .* has a problem")
 

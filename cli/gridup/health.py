@@ -2,21 +2,45 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from gridup import probes
+from gridup.probes.address import HTTPS_PORT
 from gridup.reporter import Reporter
 from gridup.ui import Ui
-from gridup_infra.errors import DeadlineError, FirstBootError, GridupError, ResourceError
-from gridup_infra.outputs import NodeOutputs
+from gridup_infra.errors import (
+    DeadlineError,
+    FirstBootError,
+    GridupError,
+    InterruptedError_,
+    PreflightError,
+    ResourceError,
+)
+from gridup_infra.naming import typed
+from gridup_infra.outputs import BEHIND, NodeOutputs
 from gridup_infra.spec import DeploySpec
 from gridup_infra.targets.base import Target
-from gridup_node.services import FRONT, Audience, Proof, probed, service
+from gridup_node.services import (
+    FRONT,
+    Audience,
+    Proof,
+    Service,
+    backends,
+    inside_only,
+    probed,
+    service,
+)
 
 PROBE_SECONDS = 5.0
 """How long one round of probes may take."""
+
+INSIDE_SECONDS = 20.0
+"""For a command on the node."""
+UNKNOWN_SERVICE = "KeyError"
+"""What the node's own health check says of a service that its table has not."""
 
 READY_PAUSE = 2.0
 """Seconds between two looks at what no probe sees; each may be a command on the node."""
@@ -34,7 +58,18 @@ BAD = "❌"
 
 def endpoints(outputs: NodeOutputs) -> list[probes.Endpoint]:
     """What there is to prove of a deployed node."""
-    return probes.endpoints_for_node(outputs, open_to=open_to(outputs.spec))
+    return probes.endpoints_for_node(outputs, open_to=open_to(outputs.spec), way=_way(outputs))
+
+
+def _way(outputs: NodeOutputs) -> tuple[str, ...]:
+    """What leads to the node's ssh from here, where others stand between; else nothing."""
+    if BEHIND not in outputs.facts:
+        return ()
+    from gridup_infra.vm.way_in import door_of
+
+    with contextlib.suppress(PreflightError):
+        return door_of(outputs, "", "").way()
+    return ()
 
 
 def open_to(spec: DeploySpec) -> dict[str, tuple[str, ...]]:
@@ -54,6 +89,59 @@ def look(endpoints: Sequence[probes.Endpoint], timeout: float, own: Own) -> list
     return probes.settled(probes.probe_all(endpoints, timeout), own)
 
 
+def inside(
+    target: Target, outputs: NodeOutputs, seen: Sequence[probes.ProbeResult]
+) -> list[probes.ProbeResult]:
+    """What is to be proved within the node alone, by its way in: what it says is the note.
+
+    Args:
+        seen: of the same node; who can't see it can't ask it either.
+    """
+    return [_asked(target, outputs, seen, row) for row in inside_only()]
+
+
+def _asked(
+    target: Target, outputs: NodeOutputs, seen: Sequence[probes.ProbeResult], row: Service
+) -> probes.ProbeResult:
+    reason = outputs.not_offered.get(row.name, "")
+    endpoint = probes.Endpoint(
+        service=row.name,
+        title=row.title,
+        url="within the node",
+        proof=row.proof or Proof.ANY,
+        host="",
+        port=0,
+        offered=not reason,
+        reason=reason,
+        node=outputs.spec.name,
+    )
+
+    def told(state: probes.ProbeState, detail: str) -> probes.ProbeResult:
+        return probes.ProbeResult(endpoint, state, detail)
+
+    if reason:
+        return told(probes.ProbeState.NOT_OFFERED, reason)
+    main = backends()[0].name
+    if not any(one.up for one in seen if one.endpoint.service == main):
+        return told(probes.ProbeState.RESTRICTED, f"not asked: the {main} does not answer")
+    began = time.monotonic()
+    try:
+        argv = ["python", "-m", "gridup_node.health", row.name]
+        done = target.way_in(outputs).run(argv, timeout=INSIDE_SECONDS)
+    except (GridupError, TimeoutError) as error:
+        # That there is no way in from here says nothing of it.
+        why = error.message if isinstance(error, GridupError) else "no answer in time"
+        return told(probes.ProbeState.RESTRICTED, f"can't be asked from here: {why}")
+    line = " ".join(done.stdout.split())[:200]
+    if not done.ok and UNKNOWN_SERVICE in done.stderr:
+        again = "the node is of a Gridup that had none; deploy it again"
+        return told(probes.ProbeState.NOT_OFFERED, again)
+    if not done.ok:
+        return told(probes.ProbeState.DOWN, line or "it does not answer")
+    seconds = time.monotonic() - began
+    return probes.ProbeResult(endpoint, probes.ProbeState.UP, note=line, seconds=seconds)
+
+
 def show(
     ui: Ui, results: Sequence[probes.ProbeResult], title: str, outputs: NodeOutputs | None = None
 ) -> None:
@@ -68,7 +156,7 @@ def show(
         remark = result.note if result.up else result.detail
         info = result.endpoint.url
         if outputs and result.endpoint.proof is Proof.SSH_BANNER:
-            info = f"gridup ssh {outputs.spec.stack}"
+            info = typed("ssh", outputs.spec.name) if result.endpoint.offered else ""
         rows.append([result.endpoint.title, info, f"{mark} {remark}".rstrip()])
     ui.table([title, "Info", ""], rows)
 
@@ -78,10 +166,19 @@ def trust(outputs: NodeOutputs) -> tuple[str, ...]:
     if not outputs.ca or outputs.not_offered.get("api"):
         return ()
     file = f"{outputs.spec.stack}-ca.pem"
-    url = outputs.endpoints()["api"].url.partition("/api")[0]
+    api = outputs.endpoints()["api"]
+    url = api.url.partition("/api")[0]
+    save = f"  {typed('outputs', outputs.spec.name, '--ca')} >{file}"
+    if api.port != HTTPS_PORT:
+        return (
+            "Its certificate is from a CA of its own, for browsers to trust:",
+            save,
+            f"syft's client reaches https at port {HTTPS_PORT} alone, and this node has {api.port}. Give "
+            f"--port {HTTPS_PORT} (as root) or, in a network that you trust, --plain-http.",
+        )
     return (
         "Its certificate is from a CA of its own. Where a client of it runs, in Python:",
-        f'  gridup outputs "{outputs.spec.name}" --ca >{file}',
+        save,
         f'  export REQUESTS_CA_BUNDLE="$PWD/{file}" SSL_CERT_FILE="$PWD/{file}"',
         f'  python -c \'import syft as sy; sy.login(url="{url}", email="…", password="…")\'',
     )
@@ -109,14 +206,15 @@ def wait_healthy(
             waiting.clear()
             waiting.update(missing)
 
-    results = probes.wait_for(
-        wanted,
-        timeout,
-        PROBE_SECONDS,
-        on_round=on_round,
-        stop_early=hope.gone,
-        probe=lambda these, seconds: look(these, seconds, own),
-    )
+    with told_how_to_go_on(outputs.spec.name):
+        results = probes.wait_for(
+            wanted,
+            timeout,
+            PROBE_SECONDS,
+            on_round=on_round,
+            stop_early=hope.gone,
+            probe=lambda these, seconds: look(these, seconds, own),
+        )
     if not probes.healthy(results) and hope.gone() and hope.why:
         raise hope.why
     if not probes.healthy(results):
@@ -124,13 +222,40 @@ def wait_healthy(
             f"{r.endpoint.title} ({r.detail})" for r in results if not r.up and r.endpoint.offered
         )
         raise DeadlineError(
-            f"{outputs.spec.name} was not up within {timeout:g} s: {down}.",
-            f'`gridup logs "{outputs.spec.name}"` tells more; `gridup check --wait` goes on waiting.',
+            f'"{outputs.spec.name}" was not up within {timeout:g} s: {down}.',
+            f"`{typed('logs', outputs.spec.name)}` tells more; "
+            f"`{typed('check', outputs.spec.name, '--wait')}` goes on waiting.",
         )
-    undone = unready(target, outputs, end, on_wait=lambda: reporter.step("Waiting for the first boot to end"))
+    with told_how_to_go_on(outputs.spec.name):
+        first_boot = "Waiting for the first boot to end"
+        undone = unready(target, outputs, end, on_wait=lambda: reporter.step(first_boot))
     if undone:
         raise undone
     return results
+
+
+@contextlib.contextmanager
+def told_how_to_go_on(*names: str) -> Iterator[None]:
+    """Ctrl-C in a wait ends the wait alone, and says so."""
+    known = ", ".join(f'"{name}"' for name in names)
+    again = typed("check", names[0], *names[1:], "--wait")
+    with interrupted(
+        f"Stopped waiting for {known}; nothing else was stopped.", f"`{again}` goes on waiting."
+    ):
+        yield
+
+
+@contextlib.contextmanager
+def interrupted(message: str, suggestion: str) -> Iterator[None]:
+    """Ctrl-C meanwhile says what was stopped, and what goes on with it.
+
+    Raises:
+        InterruptedError_: there was one.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise InterruptedError_(message, suggestion) from None
 
 
 def unready(
@@ -165,8 +290,8 @@ def unready(
         if left <= 0:
             name = outputs.spec.name
             return DeadlineError(
-                f"{name} answers, but its first boot has not ended yet{reason}.",
-                f'`gridup check "{name}" --wait` goes on waiting.',
+                f'"{name}" answers, but its first boot has not ended yet{reason}.',
+                f"`{typed('check', name, '--wait')}` goes on waiting.",
             )
         if not told:
             on_wait()

@@ -14,8 +14,9 @@ LIMIT = 5_000_000
 """Bytes after which the log is put aside, once."""
 
 
-def write(text: str) -> Path:
-    """Append a paragraph, with the time and the command. Never fails; returns the file's path."""
+def write(text: str) -> Path | None:
+    """Append a paragraph, with the time and the command. Never fails; returns the file's path, None where it
+    can't be written."""
     path = Home.default().logs / "gridup.log"
     stamp = time.strftime("%Y-%m-%d %H:%M:%S")
     try:
@@ -28,10 +29,10 @@ def write(text: str) -> Path:
             file.write(f"{stamp} [{os.getpid()}] gridup {command}\n{text.rstrip()}\n\n")
     except OSError:
         # A log that can't be written must not hide what it was to say.
-        pass
+        return None
     return path
 
 
-def record(error: BaseException) -> Path:
+def record(error: BaseException) -> Path | None:
     """Append an error's traceback. Returns the file's path."""
     return write("".join(traceback.format_exception(error)))

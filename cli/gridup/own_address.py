@@ -38,15 +38,26 @@ def ask(url: str, seconds: float = SECONDS) -> str | None:
 def _ask(url: str, seconds: float) -> str | None:
     import requests
 
+    session = requests.Session()
+    # What ssh will come from, which uses no proxy.
+    session.trust_env = False
     try:
-        with requests.get(url, timeout=seconds, stream=True) as answer:
+        with session.get(url, timeout=seconds, stream=True) as answer:
             if answer.status_code != 200:
                 return None
             text = next(answer.iter_content(LONGEST), b"").decode("ascii")
             address = ipaddress.ip_address(text.strip())
     except (requests.RequestException, ValueError):
         return None
-    return None if address.is_unspecified or address.is_multicast else str(address)
+    # A node has no IPv6 address, so nobody comes to it from one.
+    wrong = address.version != 4 or address.is_unspecified or address.is_multicast
+    return None if wrong else str(address)
+
+
+def proxy(environment: Mapping[str, str]) -> str:
+    """The variable that names a proxy for what leaves this machine; empty where none does."""
+    names = ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy")
+    return next((name for name in names if environment.get(name)), "")
 
 
 def network(address: str) -> str:

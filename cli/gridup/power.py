@@ -2,43 +2,71 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
+
 from gridup import health, probes
-from gridup.session import Session, require
+from gridup.session import Session, Which, require
+from gridup_infra.naming import typed
 from gridup_infra.targets.base import Capability, Power
 
 
-def start(session: Session, name: str | None, *, wait_lock: float, timeout: float) -> None:
+def start(session: Session, which: Which, *, wait_lock: float, timeout: float) -> None:
     """Start a node and wait until its endpoints answer.
 
     Raises:
         DeadlineError: they did not within `timeout` seconds.
         UsageError: its target can't.
     """
-    record, outputs, target = session.deployed(name)
+    record = session.find(which, wait_lock)
+    outputs, target = session.reached(record)
     require(target, Capability.POWER, "start")
+    results = []
     with session.ui.progress() as reporter:
-        with session.engine(reporter).lock(record.stack, record.name, "a start", wait_lock):
-            reporter.step(f"Starting {record.name}")
+        with (
+            _told_how_to_go_on("start", record.name),
+            session.lock(record.stack, record.name, "a start", wait_lock),
+        ):
+            reporter.step(f'Starting "{record.name}"')
             target.start(outputs)
-        results = health.wait_healthy(target, outputs, reporter, timeout, own=session.own_address)
+        if outputs is record.outputs:
+            results = health.wait_healthy(target, outputs, reporter, timeout, own=session.own_address)
     data = {"name": record.name, "state": Power.RUNNING.value, "endpoints": probes.to_json(results)}
-    session.ui.result(data, lambda: health.show(session.ui, results, record.name, outputs))
+
+    def human() -> None:
+        if outputs is record.outputs:
+            health.show(session.ui, results, record.name, outputs)
+        else:
+            session.ui.line(
+                f'The machine of "{record.name}" is started. {session.unfinished(record)} {record.way_on}'
+            )
+
+    session.ui.result(data, human)
 
 
-def stop(session: Session, name: str | None, *, wait_lock: float) -> None:
+def stop(session: Session, which: Which, *, wait_lock: float) -> None:
     """Stop a node; its data stays.
 
     Raises:
         ResourceError: something would not end.
         UsageError: its target can't.
     """
-    record, outputs, target = session.deployed(name)
+    record = session.find(which, wait_lock)
+    outputs, target = session.reached(record)
     require(target, Capability.POWER, "stop")
     with (
         session.ui.progress() as reporter,
-        session.engine(reporter).lock(record.stack, record.name, "a stop", wait_lock),
+        _told_how_to_go_on("stop", record.name),
+        session.lock(record.stack, record.name, "a stop", wait_lock),
     ):
-        reporter.step(f"Stopping {record.name}")
+        reporter.step(f'Stopping "{record.name}"')
         target.stop(outputs)
-    done = f'{record.name} is stopped; its data stays. `gridup start "{record.name}"` starts it.'
+    done = f'"{record.name}" is stopped; its data stays. `{typed("start", record.name)}` starts it.'
     session.ui.result({"name": record.name, "state": Power.STOPPED.value}, lambda: session.ui.line(done))
+
+
+def _told_how_to_go_on(command: str, name: str) -> AbstractContextManager[None]:
+    """Of Ctrl-C in what a machine may take minutes for, and goes on with by itself."""
+    again = typed(command, name)
+    return health.interrupted(
+        f'Stopped waiting for the {command} of "{name}".', f"`{again}` goes on with it."
+    )

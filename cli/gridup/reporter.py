@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Protocol
 
@@ -65,3 +65,49 @@ class Silent:
     def note(self, text: str) -> None: ...
 
     def warn(self, text: str) -> None: ...
+
+
+class _Through:
+    """Tells another one."""
+
+    def __init__(self, reporter: Reporter) -> None:
+        self._reporter = reporter
+
+    def step(self, text: str) -> None:
+        self._reporter.step(text)
+
+    def resource(self, event: ResourceEvent) -> None:
+        self._reporter.resource(event)
+
+    def detail(self, resource: str, text: str) -> None:
+        self._reporter.detail(resource, text)
+
+    def note(self, text: str) -> None:
+        self._reporter.note(text)
+
+    def warn(self, text: str) -> None:
+        self._reporter.warn(text)
+
+
+class Foreseeing(_Through):
+    """Of a preview: what would be done to resources is its result, and no progress of work."""
+
+    def resource(self, event: ResourceEvent) -> None:
+        if event.phase is Phase.FAILED or event.operation in ("refresh", "read"):
+            super().resource(event)
+
+
+class Keeping(_Through):
+    """Of a destroy that keeps the data: for the engine what holds it is deleted, as it leaves the state.
+
+    Args:
+        kept: the resource that holds it.
+    """
+
+    def __init__(self, reporter: Reporter, kept: str) -> None:
+        super().__init__(reporter)
+        self._kept = kept
+
+    def resource(self, event: ResourceEvent) -> None:
+        kept = event.name == self._kept and event.operation == "delete"
+        super().resource(replace(event, operation="keep") if kept else event)

@@ -9,18 +9,27 @@ from __future__ import annotations
 import os
 import secrets
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
 
-from gridup_infra.errors import StateError, UsageError
-from gridup_infra.paths import Home, ensure_private, write_private
+from gridup_infra.errors import PassphraseError, StateError, UsageError
+from gridup_infra.paths import Home, check_owner, check_usable, ensure_home, ensure_private, write_private
+from gridup_infra.spec import PROJECT
+from gridup_node import durable
 
 BACKEND = "PULUMI_BACKEND_URL"
 PASSPHRASE = "PULUMI_CONFIG_PASSPHRASE"  # noqa: S105 - the variable's name
 PASSPHRASE_FILE = "PULUMI_CONFIG_PASSPHRASE_FILE"  # noqa: S105
+PROJECT_FILES = {
+    "Pulumi.yaml": f"name: {PROJECT}\nruntime: python\n",
+    "__main__.py": "import gridup_infra.__main__  # noqa: F401\n",
+}
+"""What makes a folder a project of Pulumi's; the program itself is in the package."""
+CONFIG = "config.yaml"
+"""In GRIDUP_HOME."""
 ORGANIZATION = "organization"
 """The one organization of Pulumi's self-managed backends."""
 
@@ -39,7 +48,15 @@ class Settings:
 
     @classmethod
     def load(cls) -> Settings:
-        return cls(Home.default(), dict(os.environ))
+        """The settings of this run.
+
+        Raises:
+            StateError: GRIDUP_HOME is another account's, or is no folder and can't be made one.
+        """
+        home = Home.default()
+        check_usable(home)
+        check_owner(home)
+        return cls(home, dict(os.environ))
 
     @property
     def backend_url(self) -> str:
@@ -71,6 +88,15 @@ class Settings:
             made[PASSPHRASE_FILE] = self.environment.get(PASSPHRASE_FILE) or str(self.home.passphrase)
         return made
 
+    def ensure_project(self) -> Path:
+        """The folder that plain `pulumi` can be run in: a checkout has one, an installed Gridup has not."""
+        folder = ensure_private(self.home.project)
+        for name, text in PROJECT_FILES.items():
+            path = folder / name
+            if not path.exists() or path.read_text(encoding="utf-8") != text:
+                write_private(path, text.encode())
+        return folder
+
     def stored_config(self, stack: str) -> dict[str, str]:
         """The stack's configuration as this machine last wrote it; empty when it never did."""
         path = self.stack_file(stack)
@@ -79,7 +105,7 @@ class Settings:
         import yaml
 
         try:
-            found = (yaml.safe_load(path.read_text()) or {}).get("config") or {}
+            found = (yaml.safe_load(path.read_text(encoding="utf-8")) or {}).get("config") or {}
             return {str(key): str(value) for key, value in found.items()}
         except (OSError, yaml.YAMLError, AttributeError) as error:
             raise StateError(f"{path} can't be read: {str(error).splitlines()[0]}.") from error
@@ -88,30 +114,48 @@ class Settings:
         """Pulumi's configuration file of a stack."""
         return self.home.stack(stack) / f"Pulumi.{stack}.yaml"
 
-    def ensure_state(self) -> None:
+    def ensure_state(self, stacks: Callable[[], Sequence[str]] = lambda: ()) -> None:
         """Make what a first use needs: the folder of the state and a passphrase of its own.
+
+        Args:
+            stacks: the names of those in the state; asked for only where there is no passphrase.
 
         Raises:
             StateError: the folder can't be made.
+            PassphraseError: the file of the passphrase is empty, or is missing while there are stacks that
+                another one opens.
         """
         try:
-            ensure_private(self.home.root)
+            ensure_home(self.home)
             backend = self.file_backend
             # The person's own folder may be a team's: its mode is not ours to change.
             if backend and not (self.environment.get(BACKEND) and backend.exists()):
                 ensure_private(backend)
             if PASSPHRASE not in self.environment and not self.environment.get(PASSPHRASE_FILE):
-                self._ensure_passphrase()
+                self._ensure_passphrase(stacks)
         except OSError as error:
             raise StateError(
                 f"{error.filename or self.home.root} can't be made: {error.strerror}.",
                 "Set GRIDUP_HOME to a folder that you may write.",
             ) from error
 
-    def _ensure_passphrase(self) -> None:
+    def _ensure_passphrase(self, stacks: Callable[[], Sequence[str]]) -> None:
         path = self.home.passphrase
         if path.exists():
+            if not path.read_bytes().strip():
+                raise PassphraseError(
+                    f"The passphrase in {path} is empty: a full disk or a power cut may have done that.",
+                    "Put it back from a copy. Where nothing is deployed yet, remove it: a new one is made.",
+                )
             return
+        there = stacks()
+        # One that another run has made since opens what that run made.
+        if there and not path.exists():
+            some = ", ".join(there[:3]) + (", …" if there[3:] else "")
+            raise PassphraseError(
+                f"The passphrase {path} is missing, and the state has stacks made with it: {some}.",
+                f"Put it back from a copy, or set {PASSPHRASE} or {PASSPHRASE_FILE}. No other opens them.",
+            )
         fresh = path.with_name(f".passphrase.{os.getpid()}")
         write_private(fresh, secrets.token_urlsafe(32).encode())
         try:
@@ -121,6 +165,7 @@ class Settings:
             pass
         finally:
             fresh.unlink()
+        durable.sync(path.parent)
 
 
 def file_defaults(home: Home) -> dict[str, Any]:
@@ -129,21 +174,38 @@ def file_defaults(home: Home) -> dict[str, Any]:
     Raises:
         UsageError: the file is not of that form.
     """
-    path = home.root / "config.yaml"
-    if not path.exists():
+    path = home.root / CONFIG
+    # Not `Path.exists`, which fails where a folder may not be entered.
+    if not os.path.exists(path):  # noqa: PTH110
         return {}
     import yaml
 
     try:
-        found = yaml.safe_load(path.read_text()) or {}
+        found = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UsageError(f"{path} can't be read: {str(error).splitlines()[0]}.") from error
+    for where, key in _keys(found):
+        if isinstance(key, bool):
+            word = "yes, on or true" if key else "no, off or false"
+            raise UsageError(
+                f"{path}: {where} has the key {word}, which YAML reads as a truth value, not as a word.",
+                "A key is an option's name, as in deploy: {port: 9000}; a yes is for the command line alone.",
+            )
     if not _is_by_command(found):
         raise UsageError(f"{path} must hold options by command.", "For example: deploy: {port: 9000}")
     return {
         command: {option.replace("-", "_"): value for option, value in options.items()}
         for command, options in found.items()
     }
+
+
+def _keys(found: object) -> Iterator[tuple[str, object]]:
+    """Every key of the file, with the section that it is in."""
+    if isinstance(found, dict):
+        yield from (("the file", command) for command in found)
+        for command, options in found.items():
+            if isinstance(options, dict):
+                yield from ((str(command), option) for option in options)
 
 
 def _is_by_command(found: object) -> bool:

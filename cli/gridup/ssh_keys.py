@@ -17,8 +17,11 @@ LONGEST = 100_000
 """Bytes of a public key file at most: a whole authorized_keys is smaller."""
 
 
-def read_key(path: Path) -> str:
+def read_key(path: Path, flag: str = "--ssh-key") -> str:
     """A public key file's one line, clean, whatever editor or system it went through.
+
+    Args:
+        flag: what named it.
 
     Raises:
         UsageError: it can't be read, or holds no public key, or one that is too short.
@@ -29,19 +32,19 @@ def read_key(path: Path) -> str:
         with path.expanduser().open("rb") as file:
             text = _text(file.read(LONGEST))
     except OSError as error:
-        raise UsageError(f"--ssh-key {path} can't be read: {error.strerror or error}.") from None
+        raise UsageError(f"{flag} {path} can't be read: {error.strerror or error}.") from None
     except UnicodeDecodeError:
-        raise UsageError(f"--ssh-key {path} is not a text file.", "Give the .pub file.") from None
+        raise UsageError(f"{flag} {path} is not a text file.", "Give the .pub file.") from None
     if not text.strip():
-        raise UsageError(f"--ssh-key {path} is empty.", "Give the .pub file.")
+        raise UsageError(f"{flag} {path} is empty.", "Give the .pub file.")
     try:
         line = public_key(text)
     except ValueError as error:
-        raise UsageError(f"--ssh-key {path}: {error}.", "Give the .pub file of an ed25519 key.") from None
+        raise UsageError(f"{flag} {path}: {error}.", "Give the .pub file of an ed25519 key.") from None
     bits = rsa_bits(line)
     if bits and bits < RSA_BITS:
         raise UsageError(
-            f"--ssh-key {path}: an RSA key of {bits} bits is too short; it needs {RSA_BITS}.",
+            f"{flag} {path}: an RSA key of {bits} bits is too short; it needs {RSA_BITS}.",
             "`ssh-keygen -t ed25519` makes a good one.",
         )
     return line
@@ -53,8 +56,11 @@ def _text(raw: bytes) -> str:
     return raw.decode("utf-16" if utf16 else "utf-8-sig")
 
 
-def check_types(target: Target, keys: Iterable[str]) -> None:
+def check_types(target: Target, keys: Iterable[str], flag: str = "--ssh-key") -> None:
     """Nothing, when the target takes keys of these types.
+
+    Args:
+        flag: what gave them.
 
     Raises:
         UsageError: it does not take one of them; its type is named.
@@ -66,7 +72,7 @@ def check_types(target: Target, keys: Iterable[str]) -> None:
             named = f" {whose!r}" if whose else ""
             known = " and ".join(target.key_types)
             raise UsageError(
-                f"--ssh-key{named} is of the type {kind}; {target.title} takes {known}.",
+                f"{flag}{named} is of the type {kind}; {target.title} takes {known}.",
                 "`ssh-keygen -t ed25519` makes one of a type that every target takes.",
             )
 

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,12 +28,27 @@ VERBS = {
     "create": ("creating", "created"),
     "update": ("changing", "changed"),
     "delete": ("deleting", "deleted"),
+    "keep": ("keeping", "kept"),
     "refresh": ("looking at", "looked at"),
     "read": ("reading", "read"),
     "replace": ("replacing", "replaced"),
     "create-replacement": ("replacing", "replaced"),
     "delete-replaced": ("deleting the old", "deleted the old"),
 }
+
+
+MOVING = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff]"
+)
+"""What a terminal acts on in the place of showing it, but for the end of a line and a tab: control characters
+and what turns the direction of text or hides it."""
+
+
+def still(text: str) -> str:
+    """Text for a terminal: whoever wrote it, a node's name or a log of strangers, it moves nothing."""
+    return MOVING.sub(
+        lambda found: f"\\x{ord(found[0]):02x}" if found[0] < "\x9f" else f"\\u{ord(found[0]):04x}", text
+    )
 
 
 @dataclass
@@ -55,13 +73,15 @@ class Ui:
     def result(self, data: Any, show: Callable[[], None]) -> None:
         """The result of a command: `data` as JSON, or what `show` prints for people."""
         if self.json:
-            sys.stdout.write(json.dumps(data, indent=2, ensure_ascii=False) + "\n")
+            text = json.dumps(data, indent=2, ensure_ascii=False)
+            # In JSON an escape is the character itself: who reads it gets what was there.
+            sys.stdout.write(MOVING.sub(lambda found: json.dumps(found[0])[1:-1], text) + "\n")
         else:
             show()
 
     def line(self, text: str = "") -> None:
         """A line of the result."""
-        sys.stdout.write(text + "\n")
+        sys.stdout.write(still(text) + "\n")
 
     def say(self, text: str) -> None:
         """A line of progress."""
@@ -84,29 +104,67 @@ class Ui:
     def _tell(text: str) -> None:
         # Where both streams end in one file, what was shown before must stand before.
         sys.stdout.flush()
-        sys.stderr.write(text + "\n")
+        sys.stderr.write(still(text) + "\n")
 
     def table(self, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """A table on standard output. No cell is ever cut or broken: a URL can be copied."""
+        """A table on standard output. No word is ever cut or broken: a URL can be copied.
+
+        On a terminal it fits the width: cells wrap between words, and where that is not enough each row
+        becomes lines of its own. In a pipe no line is broken.
+        """
         from rich import box
         from rich.console import Console
         from rich.table import Table
         from rich.text import Text
 
+        lines = [[still(cell) for cell in row] for row in (head, *rows)]
+        width = _width(sys.stdout)
+        least = [max(map(_longest_word, cells)) for cells in zip(*lines, strict=True)]
+        if width is not None and sum(least) + FRAME * len(least) + 1 > width:
+            self._stacked(lines, width)
+            return
+        columns = _fitted(lines, least, width)
         table = Table(box=box.HEAVY_HEAD)
-        for title in head:
+        for title, wide in zip(lines[0], columns, strict=True):
             # Text: a name is no markup, whatever brackets stand in it.
-            table.add_column(Text(title), no_wrap=True, overflow="ignore")
-        for row in rows:
-            table.add_row(*(Text(cell) for cell in row))
+            table.add_column(Text(title), width=wide, no_wrap=width is None, overflow="fold")
+        for row in lines[1:]:
+            table.add_row(*map(Text, row))
         console = Console(
-            file=sys.stdout, width=10_000, highlight=False, emoji=False, **_terminal(sys.stdout)
+            file=sys.stdout, width=width or 10_000, highlight=False, emoji=False, **_terminal(sys.stdout)
         )
         with console.capture() as capture:
             console.print(table)
         # The console was as wide as the longest line needs; what pads it is not the table's.
         for text in capture.get().splitlines():
-            self.line(text.rstrip())
+            sys.stdout.write(text.rstrip() + "\n")
+
+    def _stacked(self, lines: Sequence[Sequence[str]], width: int) -> None:
+        head, *rows = lines
+        if title := head[0] or head[1]:
+            self._wrapped(title, "", width)
+        for row in rows:
+            # What names the row comes first; a mark, whose column has no title, stands beside it.
+            names = 1 if head[0] else 2
+            marks = [cell for title, cell in zip(head, row, strict=True) if not title and len(cell) <= 2]
+            self._wrapped(" ".join([*marks, row[names - 1]]), "", width)
+            for title, cell in list(zip(head, row, strict=True))[names:]:
+                if cell and cell not in marks:
+                    self._wrapped(f"{title}: {cell}" if title else cell, "  ", width)
+
+    def _wrapped(self, text: str, indent: str, width: int) -> None:
+        import textwrap
+
+        more = indent + "  "
+        for line in textwrap.wrap(
+            text,
+            width,
+            initial_indent=indent,
+            subsequent_indent=more,
+            break_long_words=False,
+            break_on_hyphens=False,
+        ):
+            self.line(line)
 
     def confirm(self, question: str, *, yes: bool, flag: str = "--yes", about: Sequence[str] = ()) -> None:
         """Go on only when the person says so; the default is No.
@@ -130,7 +188,7 @@ class Ui:
             )
         for line in about:
             self._tell(line)
-        sys.stderr.write(f"{question} [y/N] ")
+        sys.stderr.write(f"{still(question)} [y/N] ")
         sys.stderr.flush()
         if sys.stdin.readline().strip().casefold() not in ("y", "yes"):
             raise DeclinedError("Nothing was done.")
@@ -141,9 +199,16 @@ class Ui:
         Raises:
             UsageError: there is nobody to ask; names the flag.
         """
-        if not self.interactive:
+        answer = self.ask_for(question)
+        if answer is None:
             raise UsageError(f"{flag} is missing.", f'For example {flag} "Inst".')
-        sys.stderr.write(f"{question}: ")
+        return answer
+
+    def ask_for(self, what: str) -> str | None:
+        """A line of text from the person; None where there is nobody to ask."""
+        if not self.interactive:
+            return None
+        sys.stderr.write(f"{still(what)}: ")
         sys.stderr.flush()
         return sys.stdin.readline().strip()
 
@@ -162,6 +227,34 @@ class Ui:
             yield _Lines(self.verbose)
 
 
+FRAME = 3
+"""Columns that a table's frame adds to each of its columns."""
+
+
+def _width(stream: Any) -> int | None:
+    """The columns of the terminal that the stream is; None for any other."""
+    return shutil.get_terminal_size().columns if stream.isatty() else None
+
+
+def _fitted(lines: Sequence[Sequence[str]], least: Sequence[int], width: int | None) -> list[int]:
+    """How wide each column is: as its longest cell, less where the whole would not fit; at least `least`."""
+    from rich.cells import cell_len
+
+    columns = [max(map(cell_len, cells)) for cells in zip(*lines, strict=True)]
+    room = (width or 10_000) - FRAME * len(columns) - 1
+    while sum(columns) > room and any(wide > small for wide, small in zip(columns, least, strict=True)):
+        # From the one with most to give.
+        at = max(range(len(columns)), key=lambda i: (columns[i] > least[i], columns[i]))
+        columns[at] -= 1
+    return columns
+
+
+def _longest_word(text: str) -> int:
+    from rich.cells import cell_len
+
+    return max(map(cell_len, text.split()), default=0)
+
+
 def _colour(stream: Any) -> bool:
     return bool(stream.isatty()) and not os.environ.get("NO_COLOR")
 
@@ -178,7 +271,7 @@ class _Warnings(Silent):
     """--quiet: nothing but warnings."""
 
     def warn(self, text: str) -> None:
-        sys.stderr.write(f"Warning: {text}\n")
+        sys.stderr.write(f"Warning: {still(text)}\n")
 
 
 class _Lines:
@@ -210,12 +303,20 @@ class _Lines:
 
     @staticmethod
     def _write(text: str) -> None:
-        sys.stderr.write(text + "\n")
+        sys.stderr.write(still(text) + "\n")
         sys.stderr.flush()
 
 
+FRAME_SECONDS = 0.1
+"""Between two pictures of what is worked on."""
+
+
 class _Live:
-    """Progress on a terminal: a line a resource, with a clock, for as long as it is worked on."""
+    """Progress on a terminal: a line a resource, with a clock, for as long as it is worked on.
+
+    Whoever writes has the turn until it is on the terminal. rich's own thread for the clock does not wait for
+    that: it would erase as many lines as are not there yet, and those above with them.
+    """
 
     def __init__(self, console: Console) -> None:
         from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -227,23 +328,40 @@ class _Live:
             TimeElapsedColumn(),
             console=console,
             transient=True,
+            auto_refresh=False,
         )
         self._tasks: dict[str, TaskID] = {}
+        self._turn = threading.RLock()
+        self._over = threading.Event()
+        self._clock = threading.Thread(target=self._tick, daemon=True, name="progress")
 
     def __enter__(self) -> _Live:
         self._progress.start()
+        self._clock.start()
         return self
 
     def __exit__(self, *_exc: object) -> None:
+        self._over.set()
+        self._clock.join()
         self._progress.stop()
 
+    def _tick(self) -> None:
+        while not self._over.wait(FRAME_SECONDS):
+            with self._turn:
+                self._progress.refresh()
+
     def step(self, text: str) -> None:
-        for task in self._tasks.values():
-            self._progress.remove_task(task)
-        self._tasks.clear()
-        self._task("", text)
+        with self._turn:
+            for task in self._tasks.values():
+                self._progress.remove_task(task)
+            self._tasks.clear()
+            self._task("", text)
 
     def resource(self, event: ResourceEvent) -> None:
+        with self._turn:
+            self._resource(event)
+
+    def _resource(self, event: ResourceEvent) -> None:
         if event.phase is Phase.STARTED:
             self._task(event.name, f"  {describe(event)}")
             return
@@ -252,20 +370,23 @@ class _Live:
             self._progress.remove_task(task)
         if event.operation not in ("refresh", "read") or event.changed or event.phase is Phase.FAILED:
             mark = "❌" if event.phase is Phase.FAILED else "✔"
-            self._console.print(f"{mark} {describe(event)}", markup=False)
+            self.note(f"{mark} {describe(event)}")
 
     def detail(self, resource: str, text: str) -> None:
-        if resource in self._tasks:
-            width = max(self._console.width - 20, 20)
-            self._progress.update(self._tasks[resource], description=f"  {resource}: {text}"[:width])
+        width = max(self._console.width - 20, 20)
+        with self._turn:
+            if resource in self._tasks:
+                self._task(resource, f"  {resource}: {text}"[:width])
 
     def note(self, text: str) -> None:
-        self._console.print(text, markup=False)
+        with self._turn:
+            self._console.print(still(text), markup=False)
 
     def warn(self, text: str) -> None:
-        self._console.print(f"Warning: {text}", markup=False)
+        self.note(f"Warning: {text}")
 
     def _task(self, key: str, text: str) -> None:
+        text = still(text)
         if key in self._tasks:
             self._progress.update(self._tasks[key], description=text)
         else:

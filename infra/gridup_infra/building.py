@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 from collections.abc import Mapping
 from urllib.parse import urlsplit
+
+from gridup_infra.loopback import is_loopback
 
 BASE_IMAGE_VARIABLE = "GRIDUP_BASE_IMAGE"
 
@@ -18,6 +19,9 @@ MIRRORS: Mapping[str, tuple[str, ...]] = {
 """The build's arguments -> the person's variables that say the same; the first that is set counts."""
 
 PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
+
+NAMES = (*MIRRORS, *PROXIES, *(name.lower() for name in PROXIES))
+"""All that a build may be handed."""
 
 
 def build_arguments() -> dict[str, str]:
@@ -38,8 +42,7 @@ def arguments_elsewhere() -> dict[str, str]:
 
 
 def _is_loopback(value: str) -> bool:
-    host = urlsplit(value).hostname if "://" in value else ""
     try:
-        return host == "localhost" or bool(host and ipaddress.ip_address(host).is_loopback)
+        return "://" in value and is_loopback(urlsplit(value).hostname or "")
     except ValueError:
         return False

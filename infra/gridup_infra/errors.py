@@ -8,6 +8,7 @@
     ├── ResourceError             4   a resource could not be made, changed or deleted
     │   └── FirstBootError        4   the machine came up, its first boot failed
     ├── NotFoundError             6   no such deployment
+    ├── NotOfferedError           7   the node does not have that service
     ├── DeclinedError             8   the person said no, or could not be asked
     ├── DeadlineError             9   a wait ran out
     ├── UnhealthyError           10   the node answers, but not as it should
@@ -81,6 +82,12 @@ class NotFoundError(GridupError):
     """No such deployment."""
 
     exit_code = 6
+
+
+class NotOfferedError(GridupError):
+    """The node does not have that service."""
+
+    exit_code = 7
 
 
 class DeclinedError(GridupError):

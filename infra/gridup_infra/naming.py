@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shlex
 import unicodedata
 
 from gridup_infra.errors import NameError_
@@ -15,23 +16,48 @@ STACK_MAX = 40
 (an Azure resource group of 90 with our prefixes and suffixes, a DNS label of 63) leaves
 this much."""
 
-RULE = f"a name has at least one letter or digit, at most {NAME_MAX} characters, and no control characters"
+RULE = (
+    f"a name has at least one letter or digit, at most {NAME_MAX} characters, no control characters, and "
+    "begins with no hyphen"
+)
+
+JOINERS = "\u200c\u200d"
+"""Of the invisible characters those that words of some scripts, and some emoji, are written with."""
 
 
 def check_name(name: str) -> str:
     """The name itself, when it is one.
 
     Raises:
-        NameError_: it is empty, has no letter or digit, is too long, or holds control characters.
+        NameError_: it is empty, has no letter or digit, is too long, begins with a hyphen, or holds control
+            characters.
     """
+    if name.startswith("-"):
+        # What follows `--name` without a value.
+        raise NameError_(f"{name!r} can't be a node's name: {RULE}.", "Is the name missing before it?")
     if not any(c.isalnum() for c in name):
         raise NameError_(f"{name!r} can't be a node's name: {RULE}.", 'For example --name "Inst".')
     if len(name) > NAME_MAX:
         raise NameError_(f"A name of {len(name)} characters is too long: {RULE}.")
-    # Zl and Zp, Unicode's own line and paragraph ends, would break every table and log line.
-    if any(unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") for c in name):
+    if moves_text(name):
         raise NameError_(f"{name!r} can't be a node's name: {RULE}.")
     return name
+
+
+def moves_text(text: str) -> bool:
+    """Whether it holds what a terminal acts on: a control character, the end of a line, or what turns the
+    direction of text."""
+    return any(unicodedata.category(c) in ("Cc", "Cs", "Cf", "Zl", "Zp") and c not in JOINERS for c in text)
+
+
+def typed(command: str, name: str, *more: str) -> str:
+    """A command about a node, to be copied into a shell: whatever its name is, it is one word there.
+
+    Args:
+        command: such as "destroy".
+        more: what follows the name.
+    """
+    return shlex.join(["gridup", command, *(["--name"] if command == "deploy" else []), name, *more])
 
 
 def stack_name(name: str) -> str:

@@ -6,16 +6,24 @@ be asked for: nobody may be there to type it.
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+
+from gridup_infra.errors import PreflightError
+from gridup_infra.processes import run
 
 CONNECT_SECONDS = 10
 """OpenSSH's, until the server has greeted us."""
 
 ASK_SECONDS = 8.0
 """For a short command on the machine."""
+
+UNREACHED = 255
+"""Its own exit code, where it did not come to the command."""
 
 OPTIONS: Mapping[str, str] = {
     "BatchMode": "yes",
@@ -118,12 +126,134 @@ class Destination:
         return shlex.join(["ssh", *port, host, *argv])
 
 
-def ssh(*more: str, options: Mapping[str, str] | None = None) -> list[str]:
-    """The beginning of an argv: `ssh` with our options, before the destination."""
+def ssh(*more: str, options: Mapping[str, str] | None = None, alone: bool = True) -> list[str]:
+    """The beginning of an argv: `ssh` with our options, before the destination.
+
+    Args:
+        alone: whether a connection that the person shares (ControlPath) is passed by.
+    """
     words = ["ssh", "-a", "-x", *more]
     for key, value in {**OPTIONS, **(options or {})}.items():
-        words += ["-o", f"{key}={value}"]
+        if alone or key != "ControlPath":
+            words += ["-o", f"{key}={value}"]
     return words
+
+
+def configuration(destination: Destination) -> dict[str, str]:
+    """What ~/.ssh/config makes of a destination, as `ssh -G` tells; nothing is connected to.
+
+    Raises:
+        FileNotFoundError: there is no ssh.
+        PreflightError: it refuses its configuration.
+    """
+    shown = run(["ssh", "-G", *destination.words()], timeout=ASK_SECONDS)
+    rows: dict[str, str] = {}
+    for line in shown.stdout.splitlines():
+        key, _, value = line.partition(" ")
+        rows.setdefault(key, value)
+    if not shown.ok or "hostname" not in rows:
+        raise PreflightError(f"ssh can't tell where {destination.host} is: {' '.join(shown.tail(1))}.")
+    return rows
+
+
+@dataclass(frozen=True)
+class Configured:
+    """What ~/.ssh/config makes of a destination.
+
+    Attributes:
+        user: who logs in there.
+        names: that known_hosts may have it by.
+        files: the known_hosts files.
+        jump: ProxyJump: the machines on the way, the first one first; empty for none.
+        command: ProxyCommand, empty for none.
+    """
+
+    address: str
+    port: int
+    user: str = ""
+    names: tuple[str, ...] = ()
+    files: tuple[Path, ...] = ()
+    jump: str = ""
+    command: str = ""
+
+    @classmethod
+    def of(cls, destination: Destination) -> Configured:
+        """As `configuration` tells.
+
+        Raises:
+            PreflightError: there is no ssh, or it refuses its configuration.
+        """
+        try:
+            return cls.told(configuration(destination))
+        except FileNotFoundError:
+            raise PreflightError("There is no `ssh` on this machine.", "Install OpenSSH's client.") from None
+
+    @classmethod
+    def told(cls, rows: Mapping[str, str]) -> Configured:
+        """From what `configuration` tells."""
+        address, port = rows["hostname"], int(rows.get("port", "22"))
+        names = [address if port == 22 else f"[{address}]:{port}"]
+        if alias := rows.get("hostkeyalias", ""):
+            names = [alias]
+        files = shlex.split(f"{rows.get('userknownhostsfile', '')} {rows.get('globalknownhostsfile', '')}")
+        jump, command = (rows.get(key, "none") for key in ("proxyjump", "proxycommand"))
+        return cls(
+            address,
+            port,
+            rows.get("user", ""),
+            tuple(names),
+            tuple(Path(name).expanduser() for name in files),
+            "" if jump == "none" else jump,
+            "" if command == "none" else command,
+        )
+
+    @property
+    def behind(self) -> str:
+        """By way of what it is reached, for people; empty for a machine that is reached directly."""
+        return self.jump or self.command
+
+    def way(self, address: str, port: int, user: str) -> tuple[str, ...]:
+        """The argv of a program whose input and output are a connection to the machine's sshd.
+
+        Args:
+            address, port: the machine's, as whoever is last on the way reaches it.
+            user: who is to log in there.
+
+        Returns:
+            None of a machine that is reached directly.
+
+        Raises:
+            PreflightError: the last one on the way can't be a destination.
+        """
+        if self.jump:
+            before, _, last = self.jump.rpartition(",")
+            try:
+                destination = Destination.read(last)
+            except ValueError as error:
+                raise PreflightError(f"ProxyJump {self.jump} of your ssh: {error}.") from None
+            there = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+            words = ssh(*(["-J", before] if before else []), "-W", there, alone=False)
+            return (*words, *destination.words())
+        if self.command:
+            return (os.environ.get("SHELL") or "/bin/sh", "-c", f"exec {self._expanded(address, port, user)}")
+        return ()
+
+    def _expanded(self, address: str, port: int, user: str) -> str:
+        """ProxyCommand with its tokens (ssh_config(5), TOKENS)."""
+        tokens = {"%": "%", "h": address, "n": address, "p": str(port), "r": user}
+        return re.sub(r"%(.)", lambda found: tokens.get(found[1], found[0]), self.command)
+
+
+def way(host: str, address: str, port: int, user: str) -> tuple[str, ...]:
+    """See `Configured.way`, of a machine that the person has typed as `host`.
+
+    None where there is no ssh: then it must be reached directly.
+    """
+    try:
+        rows = configuration(Destination.read(host))
+    except FileNotFoundError:
+        return ()
+    return Configured.told(rows).way(address, port, user)
 
 
 def cause(said: Sequence[str], by_hand: str, other_port: str) -> tuple[str, str]:

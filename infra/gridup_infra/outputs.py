@@ -9,10 +9,28 @@ from typing import Any, ClassVar
 
 from gridup_infra.errors import StateError, UsageError
 from gridup_infra.spec import DeploySpec
-from gridup_node.services import FRONT, SERVICES, Service
+from gridup_node.services import FRONT, SERVICES, Service, probed
 
 EXPORT = "node"
 """The export that carries the whole of `NodeOutputs`; the others are conveniences for plain Pulumi."""
+
+BUILT, PACKAGES = "built", "packages"
+"""Keys of `NodeOutputs.facts` for every target: when the image or the environment that the node runs on was
+made (ISO 8601), and the packages in it, as `name==version` with a space between. Either may be missing."""
+
+BEHIND = "behind"
+"""The key of `NodeOutputs.facts`, of what ssh to the node's machine goes by way of. Others have none."""
+
+PEOPLE = "people"
+"""The key of `NodeOutputs.facts`, for a node on a machine, of who `--ssh-key` lets in there. A node that was
+deployed before there was such a user has none."""
+
+DNS_NAME = "dns_name"
+"""The key of `NodeOutputs.facts` of the name that the cloud gave to the node's address, where the node is
+known by that one. One that was deployed before this key has it in its spec, like a person's own."""
+
+NOT_COMPLETED = "its deploy was not completed"
+"""Why a node that was only begun does not offer a service."""
 
 MANAGEMENT_KEY = "management-key"
 """The secret export of a stack whose node is entered by ssh: the private key, as OpenSSH writes it."""
@@ -79,7 +97,12 @@ class NodeOutputs:
 
     def endpoints(self, table: Sequence[Service] = SERVICES) -> dict[str, Endpoint]:
         """Every service that is probed, in the table's order."""
-        return {row.name: self.endpoint(row) for row in table if row.proof}
+        return {row.name: self.endpoint(row) for row in probed(table)}
+
+    @property
+    def named(self) -> bool:
+        """Whether people connect to a name that certificate authorities vouch for."""
+        return bool(self.spec.domain_name or self.facts.get(DNS_NAME))
 
     @property
     def _scheme(self) -> str:

@@ -6,23 +6,41 @@ import contextlib
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
+
+from gridup_node import piping
 
 if TYPE_CHECKING:
     import psutil
 
 TAIL_LINES = 40
 
+LEFT_SECONDS = 1.0
+"""For what a program has written to come, once it has ended."""
+
 DETACHED = "GRIDUP_DETACHED"
 """Set for programs that were started to outlive us: whoever cleans up after a broken-off run spares them."""
+
+
+PROC = Path("/proc")
+
+
+def boot(proc: Path = PROC) -> str:
+    """Another one for each start of the machine; empty where it does not tell."""
+    try:
+        return (proc / "sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return ""
 
 
 @dataclass(frozen=True)
@@ -63,16 +81,18 @@ def run(
     cwd: Path | None = None,
     env: Mapping[str, str] | None = None,
     input: bytes | None = None,
+    stop: threading.Event | None = None,
 ) -> Result:
     """Run to the end and collect what it wrote.
 
     Args:
         timeout: seconds until its whole process group is killed.
         env: the whole environment; the caller's own when not given.
+        stop: once another thread sets it, that happens within a second.
 
     Raises:
         FileNotFoundError: there is no such program.
-        TimeoutError: it ran longer than `timeout`.
+        TimeoutError: it ran longer than `timeout`, or was stopped.
     """
     words = tuple(str(word) for word in argv)
     process = subprocess.Popen(
@@ -85,8 +105,8 @@ def run(
         start_new_session=True,
     )
     try:
-        out, err = process.communicate(input, timeout=timeout)
-    except subprocess.TimeoutExpired:
+        out, err = _collected(process, input, time.monotonic() + timeout, stop)
+    except TimeoutError:
         kill_group(process)
         raise TimeoutError(f"{words[0]} did not end within {timeout:g} s") from None
     except BaseException:
@@ -95,6 +115,27 @@ def run(
     finally:
         _close_pipes(process)
     return Result(words, process.returncode, out.decode(errors="replace"), err.decode(errors="replace"))
+
+
+def _collected(
+    process: subprocess.Popen[bytes], input: bytes | None, end: float, stop: threading.Event | None
+) -> tuple[bytes, bytes]:
+    """What it wrote until it ended; one that it has left behind, and that keeps its pipes, keeps nobody.
+
+    Raises:
+        TimeoutError: it had not ended by `end`, or when it was to stop.
+    """
+    while True:
+        ended = process.poll() is not None
+        left = end - time.monotonic()
+        try:
+            return process.communicate(input, timeout=max(min(left, LEFT_SECONDS), 0))
+        except subprocess.TimeoutExpired as late:
+            if ended:
+                return late.output or b"", late.stderr or b""
+            if left <= 0 or (stop and stop.is_set()):
+                raise TimeoutError from None
+        input = None  # It is being sent.
 
 
 def stream(
@@ -122,33 +163,28 @@ def stream(
         stderr=subprocess.STDOUT,
         start_new_session=True,
     )
-    expired = threading.Event()
-
-    def expire() -> None:
-        expired.set()
-        kill_group(process)
-
-    timer = threading.Timer(timeout, expire)
-    timer.daemon = True
-    timer.start()
+    end = time.monotonic() + timeout
+    feeder = threading.Thread(target=_feed, args=(process, input or b""), daemon=True)
     if input is not None:
-        threading.Thread(target=_feed, args=(process, input), daemon=True).start()
+        feeder.start()
     last: list[str] = []
     try:
-        assert process.stdout is not None
-        for line in _lines(process.stdout):
+        for line in piping.lines(process, end):
             last.append(line)
             del last[:-TAIL_LINES]
             on_line(line)
-        process.wait()
+        piping.wait(process, end)
+    except TimeoutError:
+        kill_group(process)
+        raise TimeoutError(f"{words[0]} did not end within {timeout:g} s") from None
     except BaseException:
         kill_group(process)
         raise
     finally:
-        timer.cancel()
+        if input is not None:
+            # Two that close one pipe at once may meet.
+            feeder.join(timeout=LEFT_SECONDS)
         _close_pipes(process)
-    if expired.is_set():
-        raise TimeoutError(f"{words[0]} did not end within {timeout:g} s")
     return Result(words, process.returncode, "\n".join(last), "")
 
 
@@ -159,11 +195,6 @@ def _feed(process: subprocess.Popen[bytes], data: bytes) -> None:
         process.stdin.write(data)
     with contextlib.suppress(OSError, ValueError):
         process.stdin.close()
-
-
-def _lines(file: IO[bytes]) -> Iterator[str]:
-    for raw in file:
-        yield raw.decode(errors="replace").rstrip("\r\n")
 
 
 def start_detached(
@@ -195,19 +226,17 @@ def start_detached(
     return process.pid
 
 
-def attach(argv: Sequence[str | Path], env: Mapping[str, str] | None = None) -> int:
+def attach(argv: Sequence[str | Path], env: Mapping[str, str] | None = None, cwd: Path | None = None) -> int:
     """Run a program on our own terminal (such as ssh) and return its exit code.
 
     Ctrl-C is the program's while it runs.
     """
-    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # A handler of ours, which a child does not inherit, and not SIG_IGN, which it would. No code of ours runs
+    # between fork and exec: the engine's client has threads, whose own handlers may end the child there.
+    previous = signal.signal(signal.SIGINT, lambda *_: None)
     try:
-        process = subprocess.Popen(
-            [str(word) for word in argv],
-            env=dict(env) if env is not None else None,
-            # The child must not inherit that Ctrl-C is ignored.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-        )
+        own = dict(env) if env is not None else None
+        process = subprocess.Popen([str(word) for word in argv], env=own, cwd=cwd)
         code = process.wait()
     finally:
         signal.signal(signal.SIGINT, previous)
@@ -225,7 +254,8 @@ def kill_group(process: subprocess.Popen[bytes]) -> None:
 def _close_pipes(process: subprocess.Popen[bytes]) -> None:
     for pipe in (process.stdin, process.stdout, process.stderr):
         if pipe is not None:
-            with contextlib.suppress(OSError):
+            # ValueError: whoever feeds it is still in the middle of that.
+            with contextlib.suppress(OSError, ValueError):
                 pipe.close()
 
 
@@ -245,6 +275,39 @@ def wait_until(
         if clock() >= end:
             return False
         sleep(every)
+
+
+class Passage:
+    """A program whose input and output are one end of a connection; it asks nobody anything.
+
+    It ends when it is closed, and by the end of its input when we have ended.
+
+    Attributes:
+        socket: the other end.
+    """
+
+    def __init__(self, argv: Sequence[str]) -> None:
+        self.socket, theirs = socket.socketpair()
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - until it is closed
+        with theirs:
+            self._process = subprocess.Popen(
+                list(argv),
+                stdin=theirs.fileno(),
+                stdout=theirs.fileno(),
+                stderr=self._errors,
+                start_new_session=True,
+            )
+
+    def said(self) -> list[str]:
+        """The last lines of its errors."""
+        self._errors.seek(0)
+        return self._errors.read().decode(errors="replace").splitlines()[-TAIL_LINES:]
+
+    def close(self) -> None:
+        """End it."""
+        kill_group(self._process)
+        self.socket.close()
+        self._errors.close()
 
 
 class EngineProcess:
@@ -270,6 +333,10 @@ class EngineProcess:
         ]
         for reader in self._readers:
             reader.start()
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
 
     @staticmethod
     def _read(file: IO[bytes] | None, into: list[bytes]) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 from gridup_infra.errors import UsageError
 from gridup_infra.naming import check_name, stack_name
+from gridup_infra.requirements import check, check_lock
 
 PROJECT = "gridup"
 """Pulumi's project name, and the namespace of the configuration's keys."""
@@ -22,6 +23,10 @@ PROJECT = "gridup"
 NODE_TYPES = ("domain", "network")
 DEFAULT_ADMIN_EMAIL = "admin@example.org"
 LATEST = "latest"
+HTTP, HTTPS = "http", "https"
+
+NEW_DATA = "new"
+"""In the place of an earlier node's data: none of them, and they stay where they are."""
 
 _IMAGE = re.compile(r"[a-z0-9][a-zA-Z0-9._/:-]*(@sha256:[0-9a-f]{64})?")
 """An image's reference: a repository, maybe with its registry and port, a tag or a digest."""
@@ -30,6 +35,14 @@ _DOMAIN = re.compile(
     r"(?=.{1,253}$)([a-zA-Z0-9]([a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?\.)+[a-zA-Z][a-zA-Z0-9-]{0,61}[a-zA-Z0-9]"
 )
 """RFC 1123, with a dot in it: a certificate is for a whole name. A name in other letters is given as xn--…"""
+
+LONGEST_ORGANIZATION, LONGEST_DESCRIPTION = 200, 1000
+"""Characters."""
+
+STANDARD, UNLIMITED = CREDITS = ("standard", "unlimited")
+"""Without credits a VM gets slower; or it is as fast, and the cloud bills what is above its share."""
+
+_HOUR = re.compile(r"([01][0-9]|2[0-3]):[0-5][0-9]")
 
 _EMAIL = re.compile(r"[^@\s,;<>\"']+@[^@\s,;<>\"']+\.[^@\s,;<>\"'.]+")
 
@@ -45,21 +58,43 @@ class DeploySpec:
         node_type: `domain` or `network`.
         port: of the front door; 0 = the default or the next free one.
         bind: the address that services listen on where the target has a choice.
+        scheme: `https` by the node's own CA or plain `http`, where the target has a choice.
         admin_email: the syft root account.
         tag: the syft version, or `latest`.
         keep_data: `destroy` keeps the node's data.
         allow_cidr, web_cidr: who may reach ssh and jupyter; who may reach api and UI.
-        ssh_keys: further public keys, a line each.
+        ssh_keys: public keys of people, a line each; on a machine they get no rights there.
+        admin_ssh_keys: those of people who administer the machine.
+        reboot_at: when the VM's own updates may restart it, as `HH:MM` by its clock; empty for never.
         disk_size: of the data disk, in GB.
+        cpu_credits: what a VM with a share of a processor does when its credits are used up, see `CREDITS`.
         host: of what the target drives, such as a Docker daemon or a machine; remembered, so that later
             commands need only the name.
-        host_key: that a machine of the person's own must show; empty to pin the one it shows first.
+        host_key: that the node's machine must show; empty to pin the one it shows first.
+        key_from: from where the stack's own key lets in to that machine; empty for everywhere.
         base_image: what the node's image is built from.
         image: a published image of the node, pulled instead of one being built.
         subnet_id: an existing subnet of the cloud's; empty for a network of the stack's own.
         resource_group: an existing group of the cloud's, never ours to delete; empty for one of our own.
         private: no public address.
+        max_upload: of one call of a data owner or administrator, in MB; 0 for 2 GB.
+        guests: whether a key without an account may read the catalogue of datasets.
+        trusted_proxies: networks of a site's own reverse proxies, whose word on who asks is taken.
+        host_names: further names that people open the node by, such as that of such a proxy.
+        allow_egress: notebooks and jobs may connect to what is outside of the node.
         generation: of the VM: one more replaces it, and its data disk stays.
+        rebuilt: when the image or environment was last asked to be made anew; another one for each such time.
+        rotated: when its secrets were last asked to be replaced (ISO 8601, UTC); a later one each such time.
+        rotating: whether that is under way: what opened the node before still may.
+        adopted: the data of an earlier node that it takes over, as its target calls them; `NEW_DATA` where
+            the person chose to begin with none.
+        adopting: whether they are not its own yet: it has not been healthy with them, and whatever ends it
+            keeps them.
+        organization: that runs the node, as its visitors read it; empty to tell none, None where nobody said:
+            it is then as its administrator has set it.
+        description: what it is for, in a line; likewise.
+        packages: that its data owner adds to those it runs on, as lines of a requirements file.
+        packages_lock: what was found for them, see `requirements`; a deploy makes it.
     """
 
     name: str
@@ -68,25 +103,44 @@ class DeploySpec:
     node_type: str = "domain"
     port: int = 0
     bind: str = ""
+    scheme: str = ""
     admin_email: str = DEFAULT_ADMIN_EMAIL
     tag: str = LATEST
     keep_data: bool = False
     region: str = ""
     size: str = ""
     disk_size: int = 0
+    cpu_credits: str = ""
     domain_name: str = ""
     allow_cidr: tuple[str, ...] = ()
     web_cidr: tuple[str, ...] = ()
     ssh_keys: tuple[str, ...] = ()
+    admin_ssh_keys: tuple[str, ...] = ()
+    reboot_at: str = ""
     no_node: bool = False
     host: str = ""
     host_key: str = ""
+    key_from: tuple[str, ...] = ()
     base_image: str = ""
     image: str = ""
     subnet_id: str = ""
     resource_group: str = ""
     private: bool = False
+    max_upload: int = 0
+    guests: bool = False
+    trusted_proxies: tuple[str, ...] = ()
+    host_names: tuple[str, ...] = ()
+    allow_egress: bool = False
     generation: int = 0
+    rebuilt: str = ""
+    rotated: str = ""
+    rotating: bool = False
+    adopted: str = ""
+    adopting: bool = False
+    organization: str | None = None
+    description: str | None = None
+    packages: tuple[str, ...] = ()
+    packages_lock: str = ""
 
     def __post_init__(self) -> None:
         check_name(self.name)
@@ -104,7 +158,14 @@ class DeploySpec:
                     f"--bind {self.bind!r} is not an IP address.",
                     "127.0.0.1 is this machine alone, 0.0.0.0 every IPv4 address it has.",
                 ) from None
-        for flag, cidrs in (("--allow-cidr", self.allow_cidr), ("--web-cidr", self.web_cidr)):
+        if self.scheme not in ("", HTTP, HTTPS):
+            raise UsageError(f"A node speaks {HTTP} or {HTTPS}, not {self.scheme!r}.")
+        for flag, cidrs in (
+            ("--allow-cidr", self.allow_cidr),
+            ("--web-cidr", self.web_cidr),
+            ("--trusted-proxy", self.trusted_proxies),
+            ("--key-from", self.key_from),
+        ):
             for cidr in cidrs:
                 try:
                     ipaddress.ip_network(cidr)
@@ -120,8 +181,56 @@ class DeploySpec:
                 f"--domain-name {self.domain_name!r} is not a whole DNS name.",
                 "For example node.inst.example.",
             )
+        for name in self.host_names:
+            if not _DOMAIN.fullmatch(name):
+                raise UsageError(
+                    f"--host-name {name!r} is not a whole DNS name.", "For example node.inst.example."
+                )
+        if self.reboot_at and not _HOUR.fullmatch(self.reboot_at):
+            raise UsageError(
+                f"--reboot-at {self.reboot_at!r} is not an hour of the day.",
+                'It has the form HH:MM, such as 03:30; "never" is the default.',
+            )
+        for flag, text, longest in (
+            ("--organization", self.organization, LONGEST_ORGANIZATION),
+            ("--description", self.description, LONGEST_DESCRIPTION),
+        ):
+            if text and (len(text) > longest or not text.isprintable()):
+                raise UsageError(f"{flag}: a line of at most {longest} characters.")
+        try:
+            for line in self.packages:
+                check(line)
+            if self.packages_lock:
+                check_lock(self.packages_lock)
+        except ValueError as error:
+            raise UsageError(f"--packages: a line {error}.") from None
+        if self.max_upload < 0:
+            raise UsageError(f"--max-upload {self.max_upload}: a size is a positive number of MB.")
+        if self.cpu_credits not in ("", *CREDITS):
+            raise UsageError(f"--cpu-credits {self.cpu_credits!r}: it is {' or '.join(CREDITS)}.")
         if self.disk_size < 0:
             raise UsageError(f"--disk-size {self.disk_size}: a size is a positive number of GB.")
+
+    @property
+    def keeps(self) -> bool:
+        """Whether its data stays when it goes."""
+        return self.keep_data or self.adopting
+
+    @property
+    def adopts(self) -> dict[str, str]:
+        """The input of what takes over an earlier node's data; none where nothing was chosen."""
+        return {"adopt": self.adopted} if self.adopted else {}
+
+    @property
+    def took_over(self) -> str:
+        """The data of an earlier node that it has, as its target calls them; empty for none."""
+        return "" if self.adopted == NEW_DATA else self.adopted
+
+    @property
+    def leaves(self) -> dict[str, str]:
+        """The inputs of what keeps its data: what the next node of its name goes on with, which a note beside
+        the data tells. None where nothing is kept."""
+        return {"admin_email": self.admin_email, "node_type": self.node_type} if self.keeps else {}
 
     @property
     def stack(self) -> str:

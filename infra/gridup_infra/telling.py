@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from gridup_infra import __version__
+from gridup_infra import __version__, requirements
+from gridup_infra.naming import typed
 from gridup_infra.outputs import NodeOutputs
+from gridup_infra.spec import DeploySpec
 from gridup_node import services
 from gridup_node.services import FRONT
+
+MIB = 1024 * 1024
 
 
 def told_of(node: NodeOutputs, version: str, bundle: str) -> dict[str, Any]:
@@ -23,7 +28,7 @@ def told_of(node: NodeOutputs, version: str, bundle: str) -> dict[str, Any]:
         "node_type": spec.node_type,
         "ports": services.ports(),
         "endpoints": {
-            name: f"gridup ssh {spec.stack}" if name == "ssh" else endpoint.url
+            name: typed("ssh", spec.name) if name == "ssh" else endpoint.url
             for name, endpoint in node.endpoints().items()
             if name != FRONT and not endpoint.reason
         },
@@ -32,4 +37,25 @@ def told_of(node: NodeOutputs, version: str, bundle: str) -> dict[str, Any]:
         "syft_version": version,
         "bundle": bundle,
         "ssh_keys": list(spec.ssh_keys),
+        **asked_facts(spec),
+    }
+
+
+def asked_facts(spec: DeploySpec, names: Sequence[str] = ()) -> dict[str, Any]:
+    """What a node, its guard and its reverse proxy are set to; only what was asked for.
+
+    Args:
+        names: of the machine that it runs on; addresses among them are taken anyway.
+    """
+    asked = {
+        "max_upload": spec.max_upload * MIB,
+        "guests": spec.guests,
+        "trusted_proxies": list(spec.trusted_proxies),
+        "packages": requirements.named(spec.packages),
+        "host_names": list(dict.fromkeys((*spec.host_names, *names))),
+    }
+    # Of these an empty one is an answer too.
+    texts = {"organization": spec.organization, "description": spec.description}
+    return {key: value for key, value in asked.items() if value} | {
+        key: text for key, text in texts.items() if text is not None
     }

@@ -7,6 +7,7 @@ network, so nobody sees more than syft lets them. Calls block: run them in a thr
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,22 +46,52 @@ class Account:
         return result.value if isinstance(result, SyftSuccess) else result
 
 
+WRONG = "Wrong e-mail address or password."
+
+
 def sign_in(server: Any, email: str, password: str) -> Account:
     """The account of this e-mail address, when the password is its own.
 
     Raises:
         Refused: it is not; the message is the same whatever was wrong.
     """
-    from syft.server.credentials import UserLoginCredentials
-    from syft.types.errors import SyftException
+    return Account(server, find(server, email, password).signing_key)
 
-    wrong = "Wrong e-mail address or password."
-    if not password or len(password.encode()) > LONGEST_PASSWORD or "\0" in password:
-        raise Refused(wrong)
+
+def find(server: Any, email: str, password: str) -> Any:
+    """syft's user of this e-mail address, when the password is theirs.
+
+    Whatever is wrong, the work is the same: one user is read, one password is hashed. So the time it takes
+    does not tell which accounts there are.
+
+    Raises:
+        Refused: it is not; the message is the same whatever was wrong.
+    """
+    from bcrypt import checkpw
+    from syft.store.document_store_errors import NotFoundException
+
+    usable = bool(password) and len(password.encode()) <= LONGEST_PASSWORD and "\0" not in password
+    stash, root = server.services.user.stash, server.verify_key
     try:
-        credentials = UserLoginCredentials(email=email, password=password)
-        context = server.get_unauthed_context(credentials)
-        key = server.services.user.exchange_credentials(context=context).value
-    except (SyftException, ValueError) as error:  # pydantic's ValidationError is a ValueError
-        raise Refused(wrong) from error
-    return Account(server, key.signing_key)
+        user, known = stash.get_by_email(root, email).unwrap(), True
+    except NotFoundException:
+        user, known = stash.get_by_verify_key(root, root).unwrap(), False
+    hashed = (user.hashed_password or "").encode()
+    right = checkpw(password.encode() if usable else b"unusable", hashed)
+    if not (right and known and usable):
+        raise Refused(WRONG)
+    return user
+
+
+def password_mark(server: Any, key: Any) -> bytes | None:
+    """What changes when the account of `key` (a `SyftSigningKey`) gets another password; None without one.
+
+    Nothing about the password can be told from it.
+    """
+    from syft.store.document_store_errors import NotFoundException
+
+    try:
+        user = server.services.user.stash.get_by_verify_key(server.verify_key, key.verify_key).unwrap()
+    except NotFoundException:
+        return None
+    return hashlib.sha256(b"password:" + (user.hashed_password or "").encode()).digest()

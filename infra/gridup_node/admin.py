@@ -9,6 +9,7 @@ A failure is one line on stderr and exit code 1. No secret is taken from argv or
 from __future__ import annotations
 
 import fcntl
+import gc
 import http.client
 import json
 import sys
@@ -18,7 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO, Any
 
-from gridup_node import facts, secrets
+from gridup_node import facts, own_api, secrets
 
 START_SECONDS = 60.0
 """How long a node that is starting may take until its api answers."""
@@ -72,7 +73,7 @@ def set_password(folder: facts.Folder, node: facts.Facts, password: str) -> str:
         AdminError: the node does not answer, or refuses.
     """
     secrets.ensure(folder.secrets)
-    with _alone(folder):
+    with exclusive(folder):
         if secrets.read(folder.secrets, secrets.ADMIN_PASSWORD) == password:
             return "the administrator already has this password"
         if folder.database.exists():
@@ -82,12 +83,11 @@ def set_password(folder: facts.Folder, node: facts.Facts, password: str) -> str:
 
 
 def _change(folder: facts.Folder, node: facts.Facts, password: str) -> None:
-    port = node.ports["api"]
-    _wait_for(port)
+    wait_for(folder, node, START_SECONDS)
     # Not before: importing syft takes seconds, and the node is told to be down in an instant.
     from gridup_node.account import Account, Refused
 
-    server, key = _remote(folder, port)
+    server, key = _remote(folder, node)
     # The server's own key is the administrator's: it works whatever password syft has now.
     root = Account(server, key)
     try:
@@ -99,10 +99,15 @@ def _change(folder: facts.Folder, node: facts.Facts, password: str) -> None:
         raise AdminError(f"the node refused the new password: {_one_line(str(error))}") from None
 
 
-def _wait_for(port: int) -> None:
-    deadline = time.monotonic() + START_SECONDS
+def wait_for(folder: facts.Folder, node: facts.Facts, seconds: float) -> None:
+    """Wait until the node's api answers.
+
+    Raises:
+        AdminError: it does not.
+    """
+    deadline = time.monotonic() + seconds
     while True:
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+        connection = own_api.connection(folder, node, 5)
         try:
             connection.request("GET", "/api/v2/metadata")
             if connection.getresponse().status == 200:
@@ -112,7 +117,7 @@ def _wait_for(port: int) -> None:
         finally:
             connection.close()
         if time.monotonic() > deadline:
-            raise AdminError(f"the node's api does not answer on 127.0.0.1:{port}: is it running?")
+            raise AdminError(f"the node's api does not answer on {own_api.where(node)}: is it running?")
         time.sleep(0.2)
 
 
@@ -121,10 +126,11 @@ class _Remote:
     """syft's server of this node in another process, as `Account` calls it."""
 
     id: Any
-    port: int
+    folder: facts.Folder
+    node: facts.Facts
 
     def handle_api_call_with_unsigned_result(self, call: Any) -> Any:
-        """Send a signed call over the loopback.
+        """Send a signed call.
 
         Raises:
             AdminError: there was no proper answer.
@@ -133,7 +139,7 @@ class _Remote:
         from syft.serde.serialize import _serialize
 
         # Not through `requests`, which would send it through a proxy that HTTP_PROXY names.
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=CALL_SECONDS)
+        connection = own_api.connection(self.folder, self.node, CALL_SECONDS)
         try:
             connection.request("POST", "/api/v2/api_call", body=_serialize(call, to_bytes=True))
             answer = connection.getresponse()
@@ -147,16 +153,17 @@ class _Remote:
         return _deserialize(body, from_bytes=True).message.data
 
 
-def _remote(folder: facts.Folder, port: int) -> tuple[_Remote, Any]:
+def _remote(folder: facts.Folder, node: facts.Facts) -> tuple[_Remote, Any]:
     from syft.server.credentials import SyftSigningKey
     from syft.types.uid import UID
 
     uid = UID.from_string(secrets.read(folder.secrets, secrets.SERVER_UID))
-    return _Remote(uid, port), SyftSigningKey.from_string(secrets.read(folder.secrets, secrets.SERVER_KEY))
+    key = SyftSigningKey.from_string(secrets.read(folder.secrets, secrets.SERVER_KEY))
+    return _Remote(uid, folder, node), key
 
 
 @contextmanager
-def _alone(folder: facts.Folder) -> Iterator[None]:
+def exclusive(folder: facts.Folder) -> Iterator[None]:
     """One change at a time: syft and the file must end with the same password."""
     folder.run.mkdir(mode=0o700, parents=True, exist_ok=True)
     with (folder.run / "admin.lock").open("w") as file:
@@ -183,4 +190,6 @@ def _one_line(text: str) -> str:
 
 
 if __name__ == "__main__":
+    # It ends soon: to look for what it no longer needs would be a fifth of its time, where it imports syft.
+    gc.disable()
     sys.exit(main(sys.argv[1:], sys.stdin, sys.stdout, sys.stderr))

@@ -1,56 +1,81 @@
-"""The node's ASGI app: syft's own app under `/api/v2`, the portal everywhere else."""
+"""The node's ASGI app: the guard, behind it syft's own app under `/api/v2` and the portal everywhere else."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
-from gridup_node import facts, queueing, secrets
+from gridup_node import background, facts, queueing, secrets
+from gridup_node.guard.asgi import Asgi
+from gridup_node.guard.routes import API
 
-API_PREFIX = "/api/v2"
 STOCK_PASSWORD = "changethis"  # noqa: S105
 """syft's own default, which the whole world knows."""
 
-Scope = MutableMapping[str, Any]
-Asgi = Callable[[Scope, Callable[[], Awaitable[Any]], Callable[[Any], Awaitable[None]]], Awaitable[None]]
+STOCK_ORGANIZATION, STOCK_DESCRIPTION = "OpenMined", "This is the default description"
+"""Likewise, of a node whose owner has said nothing."""
 
 log = logging.getLogger(__name__)
 
 
-def create(folder: facts.Folder, node: facts.Facts) -> Asgi:
-    """Start syft's server for this node and the app that serves it.
+def create(folder: facts.Folder, node: facts.Facts, proxies: Sequence[str]) -> Asgi:
+    """Start syft's server for this node and the app that serves it, behind the guard.
 
     Expects the environment of `serve.environment` and the node's folder as working folder.
+
+    Args:
+        proxies: the reverse proxy's addresses, or the name of its host; none where it is on this machine
+            and comes by the node's own socket.
     """
+    from gridup_node.database import Database, watched
+    from gridup_node.guard import holes
+    from gridup_node.guard.asgi import Guard, Limits
+    from gridup_node.guard.known import Known
+    from gridup_node.guard.origins import Origins
+    from gridup_node.guard.syft import SyftServer
+    from gridup_node.guard.throttle import Throttle
     from gridup_node.portal.web import portal
+    from gridup_node.sandbox import approved, frames
 
+    # From the working folder, so that the path of the socket is short.
+    approved.install(Path(frames.FOLDER), node.job_seconds)
+    holes.close(
+        guests=node.guests,
+        network=node.server_type == "gateway",
+        server=secrets.read(folder.secrets, secrets.SERVER_UID),
+    )
     server = start_server(folder, node)
+    background.start(server)
     session_key = secrets.read(folder.secrets, secrets.SESSION_KEY).encode()
-    return beside(syft_app(server, node), portal(server, folder, session_key))
+    throttle = Throttle()
+    guard = Guard(
+        api=syft_app(server, node),
+        rest=portal(server, folder, session_key, throttle),
+        syft=SyftServer(server, folder.secrets),
+        limits=Limits(max_upload=node.max_upload, guests=node.guests),
+        origins=Origins(proxies, partial(own_names, folder, node)),
+        throttle=throttle,
+        known=Known(session_key),
+    )
+    return watched(guard, Database(folder).problem)
 
 
-def beside(api: Asgi, rest: Asgi) -> Asgi:
-    """`api` for its own paths and for start and stop, `rest` for all others.
-
-    The portal is not mounted inside syft's app: that answers every origin's requests, with
-    credentials, which our session cookie must have no part in.
-    """
-
-    async def app(scope: Scope, receive: Any, send: Any) -> None:
-        path = scope.get("path", "")
-        if scope["type"] == "lifespan" or path == API_PREFIX or path.startswith(API_PREFIX + "/"):
-            await api(scope, receive, send)
-        else:
-            await rest(scope, receive, send)
-
-    return app
+def own_names(folder: facts.Folder, node: facts.Facts) -> frozenset[str]:
+    """The names that people open this node by. node.json may have changed since the start."""
+    with contextlib.suppress(facts.FactsError):
+        node = facts.load(folder.facts)
+    hosts = {urlsplit(where).hostname or "" for where in node.endpoints.values()}
+    return frozenset(host for host in (*hosts, *node.host_names) if host)
 
 
 def syft_app(server: Any, node: facts.Facts) -> Asgi:
-    """What syft's own `app_factory` makes, for a server that is already there."""
+    """What syft's own `app_factory` makes, for a server that is there; but no other origin may read it."""
     from fastapi import APIRouter, FastAPI
-    from starlette.middleware.cors import CORSMiddleware
     from syft.server.routes import make_routes
     from syft.server.uvicorn import get_lifetime
 
@@ -60,14 +85,7 @@ def syft_app(server: Any, node: facts.Facts) -> Asgi:
     )
     router = APIRouter()
     router.include_router(make_routes(worker=server))
-    app.include_router(router, prefix=API_PREFIX)
-    app.add_middleware(
-        CORSMiddleware,
-        allow_origins=["*"],
-        allow_credentials=True,
-        allow_methods=["*"],
-        allow_headers=["*"],
-    )
+    app.include_router(router, prefix=API)
     made: Asgi = app
     return made
 
@@ -107,6 +125,7 @@ def start_server(folder: facts.Folder, node: facts.Facts) -> Any:
         # syft insists on a number; `queueing` makes no use of it.
         queue_port=0,
         in_memory_workers=True,
+        # See `background`.
         background_tasks=False,
     )
     lost = queueing.end_lost_jobs(server)
@@ -132,8 +151,17 @@ def settle(server: Any, node: facts.Facts, password: str = "") -> None:
 
     root = Account(server, server.signing_key)
     try:
-        if server.settings.name != node.name:
-            root.call("settings.update", settings=ServerSettingsUpdate(name=node.name))
+        had = server.settings
+        # Where the owner said nothing, what was set since by the administrator stays.
+        organization, description = had.organization, had.description
+        if node.organization is not None or organization == STOCK_ORGANIZATION:
+            organization = node.organization or node.name
+        if node.description is not None or description.startswith(STOCK_DESCRIPTION):
+            description = node.description or ""
+        wanted = {"name": node.name, "organization": organization, "description": description}
+        changed = {key: text for key, text in wanted.items() if getattr(had, key) != text}
+        if changed:
+            root.call("settings.update", settings=ServerSettingsUpdate(**changed))
             server.name = node.name
         me = root.call("user.get_current_user")
         if me.email != node.admin_email:

@@ -1,8 +1,8 @@
 """`python -m gridup_node.container SERVICE`: lay out this container's part of the node, become its program.
 
 A container is told what it needs by one variable and has no file of the deployer's: its
-configuration is rendered here, from the image's own service table. What must outlive it lies in the
-volume at `GRIDUP_NODE_DATA`, which all containers of the node share.
+configuration is rendered here, from the image's own service table. What must outlive it lies at
+`GRIDUP_NODE_DATA`, where it sees those folders of the node's data that its program needs.
 """
 
 from __future__ import annotations
@@ -16,17 +16,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from gridup_node import facts, keys, launch, secrets
+from gridup_node import facts, folders, keys, launch, secrets
+from gridup_node.folders import DATA
 from gridup_node.render import ACME_ROOT, Context, Tls, render
-from gridup_node.services import SERVICES, Service, ports, service
+from gridup_node.sandbox.frames import CONTAINER, SHELL
+from gridup_node.services import FRONT, SERVICES, Service, ports, service
 
 TOLD = "GRIDUP_NODE"
 """The variable that holds what this container is told, as JSON: see `told`."""
 
-DATA = "GRIDUP_NODE_DATA"
 EVERYWHERE = "0.0.0.0"  # noqa: S104 - within the container; what is published is for the daemon to say
-KEPT = ("data", "secrets", "keys", "jupyter", "proxy")
-"""The folders of a node that lie in the volume."""
 
 
 def told(row: Service, known: Mapping[str, Any]) -> str:
@@ -40,14 +39,18 @@ def lay(home: Path, data: Path, row: Service, known: Mapping[str, Any], table: S
     Raises:
         OSError: the volume can't be written, or a key could not be made.
     """
-    for name in KEPT:
-        (data / name).mkdir(mode=0o700, exist_ok=True)
-        if not (home / name).is_symlink():
-            (home / name).symlink_to(data / name)
-    (data / "data" / "notebooks").mkdir(mode=0o700, exist_ok=True)
     for name in ("config", "run", "logs"):
         (home / name).mkdir(mode=0o700, exist_ok=True)
-    secrets.ensure(home / "secrets")
+    for folder in row.folders:
+        (data / folder).mkdir(mode=0o700, exist_ok=True)
+        _link(home / folder, data / folder)
+    for known_by, place in folders.PLACES.items():
+        # In a folder that it sees as a whole the link is there already.
+        if folders.holder(known_by) in row.folders and not (home / known_by).parent.is_symlink():
+            _link(home / known_by, data / place)
+    own = [name for name in secrets.MAKERS if folders.holder(f"secrets/{name}") in row.folders]
+    if own:
+        secrets.ensure(home / "secrets", own)
     tools = {row.needs: path} if row.needs and (path := shutil.which(row.needs)) else {}
     if tools:
         keys.ensure(data / "keys", "gridup", known.get("ssh_keys", ()))
@@ -70,6 +73,12 @@ def lay(home: Path, data: Path, row: Service, known: Mapping[str, Any], table: S
         keys.write(home / "config" / ACME_ROOT, tls.acme_ca)
 
 
+def _link(path: Path, place: Path) -> None:
+    path.parent.mkdir(mode=0o700, exist_ok=True)
+    if not path.is_symlink():
+        path.symlink_to(place)
+
+
 def main(name: str) -> None:
     """Become the program of the service `name`."""
     os.umask(0o077)
@@ -80,8 +89,8 @@ def main(name: str) -> None:
     except OSError as error:
         sys.exit(f"gridup_node.container: {error}")
     os.environ["GRIDUP_LISTEN"] = EVERYWHERE
-    # Nothing but the node's own network reaches a port that is not published.
-    os.environ["FORWARDED_ALLOW_IPS"] = "*"
+    os.environ["GRIDUP_PROXY"] = FRONT
+    os.environ[SHELL] = CONTAINER
     launch.main(name)
 
 

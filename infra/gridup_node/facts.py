@@ -15,6 +15,12 @@ SERVER_TYPES: Mapping[str, str] = {"domain": "datasite", "network": "gateway"}
 """Our node types -> what syft calls them."""
 
 
+MAX_UPLOAD = 2 * 1024**3
+"""Bytes, where the deployer says nothing else."""
+JOB_SECONDS = 24 * 60 * 60
+"""How long approved code may run, where node.json says nothing else."""
+
+
 class FactsError(Exception):
     """node.json is missing or is not what the deployer writes; the message is one line."""
 
@@ -75,6 +81,13 @@ class Facts:
         endpoints: by service, what people open: an address or, for ssh, a command.
         admin_email: the account of the administrator.
         gridup_version: of the Gridup that deployed it last; empty when not told.
+        max_upload: the largest call of a data owner or administrator, in bytes.
+        guests: whether a key without an account may read the catalogue.
+        job_seconds: how long approved code may run.
+        organization, description: of the node, as its visitors read them; empty to tell none, None where
+            nobody said.
+        packages: the names of those that its data owner has added.
+        host_names: names, beside those of the endpoints, that people open the node by.
     """
 
     name: str
@@ -83,6 +96,13 @@ class Facts:
     endpoints: Mapping[str, str]
     admin_email: str
     gridup_version: str = ""
+    max_upload: int = MAX_UPLOAD
+    guests: bool = False
+    host_names: tuple[str, ...] = ()
+    organization: str | None = None
+    description: str | None = None
+    job_seconds: int = JOB_SECONDS
+    packages: tuple[str, ...] = ()
 
     @property
     def server_type(self) -> str:
@@ -110,9 +130,20 @@ def load(path: Path) -> Facts:
             endpoints={str(key): str(value) for key, value in raw.get("endpoints", {}).items()},
             admin_email=str(raw["admin_email"]),
             gridup_version=str(raw.get("gridup_version", "")),
+            max_upload=int(raw.get("max_upload", MAX_UPLOAD)),
+            guests=raw.get("guests", False) is True,
+            job_seconds=int(raw.get("job_seconds", JOB_SECONDS)),
+            organization=_text(raw, "organization"),
+            description=_text(raw, "description"),
+            host_names=tuple(str(name) for name in raw.get("host_names", ())),
+            packages=tuple(str(name) for name in raw.get("packages", ())),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise FactsError(f"{path} lacks something or has it wrong: {error!r}") from None
     if facts.node_type not in SERVER_TYPES:
         raise FactsError(f"{path}: no node type {facts.node_type!r}; there is {', '.join(SERVER_TYPES)}")
     return facts
+
+
+def _text(raw: Mapping[str, Any], key: str) -> str | None:
+    return str(raw[key]) if key in raw else None

@@ -1,19 +1,23 @@
 """`python -m gridup_node.health [SERVICE]`: whether a program of this node does what it is there for.
 
 Asked from beside the program, in its own container, so it tells of that program alone: what is
-between it and the people is for `gridup check` to prove. Exit code 0 when it does; else 1 and a line.
+between it and the people is for `gridup check` to prove. Exit code 0 when it does; else 1 and a line. Of the
+sandbox the line says what it keeps jobs in with.
 """
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
 import socket
 import sys
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
-from gridup_node.services import PORTAL_MARK, Proof, Service, served, service
+from gridup_node.facts import HOME_VARIABLE
+from gridup_node.services import PORTAL_MARK, PROBLEM, Proof, Service, served, service
 
 SERVICE = "GRIDUP_SERVICE"
 """Names the program of this container."""
@@ -55,11 +59,12 @@ def _get(host: str, port: int, path: str) -> tuple[int, bytes]:
 def _json_with(key: str) -> Callable[[str, int, Service], str]:
     def prove(host: str, port: int, row: Service) -> str:
         status, body = _get(host, port, row.proof_path)
-        try:
-            if status == 200 and json.loads(body).get(key):
+        with contextlib.suppress(ValueError, AttributeError):
+            told = json.loads(body)
+            if status == 200 and told.get(key):
                 return ""
-        except (ValueError, AttributeError):
-            pass
+            if found := told.get(PROBLEM):
+                return str(found)
         return f"answered {status} without a {key}"
 
     return prove
@@ -75,6 +80,22 @@ def _ssh_banner(host: str, port: int, _row: Service) -> str:
         return "" if connection.recv(64).startswith(b"SSH-2.0-") else "no ssh banner"
 
 
+def _sandbox(_host: str, _port: int, _row: Service) -> str:
+    return "" if _means() else "it does not say what it keeps jobs in with"
+
+
+def _means() -> list[str]:
+    # The deployer, who imports this module too, has no use for these.
+    from gridup_node.sandbox.client import look
+    from gridup_node.sandbox.frames import FOLDER
+
+    home = os.environ.get(HOME_VARIABLE)
+    if home:
+        # From here the socket's path is short.
+        os.chdir(home)
+    return [str(one) for one in look(Path(FOLDER)).get("means", ())]
+
+
 PROOFS: Mapping[Proof | None, Callable[[str, int, Service], str]] = {
     None: _listens,
     # The front door answers for itself even while what is behind it starts.
@@ -83,14 +104,17 @@ PROOFS: Mapping[Proof | None, Callable[[str, int, Service], str]] = {
     Proof.LOGIN_PAGE: _login_page,
     Proof.JUPYTER_API: _json_with("version"),
     Proof.SSH_BANNER: _ssh_banner,
+    Proof.SANDBOX: _sandbox,
 }
 
 
 def main(argv: list[str]) -> int:
     """Prove one program. Returns the exit code."""
-    found = problem(service(argv[0] if argv else os.environ[SERVICE]))
-    if found:
-        sys.stdout.write(found + "\n")
+    program = service(argv[0] if argv else os.environ[SERVICE])
+    found = problem(program)
+    told = found or (", ".join(_means()) if program.proof is Proof.SANDBOX else "")
+    if told:
+        sys.stdout.write(told + "\n")
     return 1 if found else 0
 
 

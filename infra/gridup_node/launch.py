@@ -17,7 +17,7 @@ PRIVILEGE_SEPARATION = Path("/run/sshd")
 
 def main(service: str) -> None:
     home = Path(os.environ["GRIDUP_NODE_HOME"])
-    program = json.loads((home / "config" / "programs.json").read_text())[service]
+    program = json.loads((home / "config" / "programs.json").read_text(encoding="utf-8"))[service]
     argv: list[str] = program["argv"]
     if Path(argv[0]).name == "sshd" and os.geteuid() == 0:
         PRIVILEGE_SEPARATION.mkdir(mode=0o755, parents=True, exist_ok=True)

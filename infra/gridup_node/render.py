@@ -12,18 +12,29 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from gridup_node.facts import MAX_UPLOAD
+from gridup_node.guard.headers import NO_PAGE
 from gridup_node.services import (
     FRONT,
     REDIRECT_PORT,
     SERVICES,
     Service,
+    backends,
+    fronted,
+    https_ports,
     inside,
-    machine_fronted,
     machine_ports,
     programs,
+    service,
 )
+from gridup_node.vm.machine import STRONG_SSH
 
 LOOPBACK = "127.0.0.1"
+
+BODY_OVERHEAD = 1024 * 1024
+"""Bytes that a call may have beside what it uploads."""
+NOWHERE = 1
+"""A port that no service has."""
 
 ACME_ROOT = "acme-root.pem"
 """The file in `config/` with what `Tls.acme_ca` says."""
@@ -39,6 +50,7 @@ class Tls:
         email: told to that authority; empty for none.
         acme_url: of the authority's directory; empty for public ones.
         acme_ca: certificates (PEM) that the authority's server is trusted by; empty for the system's.
+        more: other names and addresses that it is reached at.
     """
 
     name: str
@@ -46,6 +58,7 @@ class Tls:
     email: str = ""
     acme_url: str = ""
     acme_ca: str = ""
+    more: tuple[str, ...] = ()
 
     def told(self) -> dict[str, Any]:
         """As the front door's container is told it."""
@@ -65,7 +78,9 @@ class Context:
         tools: paths of programs of the machine, by the name in `Service.needs`.
         facts: what the node may tell about itself; goes to node.json. Never a secret.
         apart: whether each program has a host of its own, a container, called like its service.
-        tls: for a machine of its own; plain http without it.
+        tls: plain http without it.
+        fronted: with `tls`, the ports at which the front door speaks https, by service; `ports` then has what
+            the programs of these listen on. Empty for those of a machine.
     """
 
     home: str
@@ -77,6 +92,7 @@ class Context:
     facts: Mapping[str, Any] = field(default_factory=dict)
     apart: bool = False
     tls: Tls | None = None
+    fronted: Mapping[str, int] = field(default_factory=dict)
 
     def fill(self, template: str) -> str:
         """A template of the service table with this node's paths in it."""
@@ -87,11 +103,15 @@ class Context:
 
         A container's loopback is its own: there the others come in by the node's private network.
         """
-        return LOOPBACK if row.inner and not self.apart else self.bind
+        behind = row.inner or (row.name in self.fronted and row.name != FRONT)
+        return LOOPBACK if behind and not self.apart else self.bind
 
-    def upstream(self, program: str) -> str:
-        """Where the front door finds a program, as `host:port`."""
-        return f"{program if self.apart else LOOPBACK}:{self.ports[program]}"
+    def upstream(self, row: Service) -> str:
+        """Where the front door finds a program, as Caddy names it."""
+        if self.apart:
+            return f"{row.name}:{self.ports[row.name]}"
+        # It runs in the node's folder.
+        return f"unix/{row.socket}" if row.socket else f"{LOOPBACK}:{self.ports[row.name]}"
 
 
 def offered(context: Context, table: Sequence[Service] = SERVICES) -> tuple[Service, ...]:
@@ -131,20 +151,61 @@ def fingerprints(context: Context, table: Sequence[Service] = SERVICES) -> dict[
 def caddyfile(context: Context, table: Sequence[Service]) -> str:
     """The front door, passing each path on to the program that serves it.
 
-    Plain http on one port; on a machine of its own https, and http only to redirect there.
+    Plain http on one port, or https; on a machine of its own http only redirects there.
     """
     bind = context.bind if ":" not in context.bind else f"[{context.bind}]"
     head = "# Written by Gridup; changes are seen by `gridup status` and put right by `gridup deploy`.\n"
     # While the api starts every probe is a 502; the api's own log tells more than the proxy's.
     log = "\tlog {\n\t\tlevel WARN\n\t\texclude http.log.error\n\t}\n"
     if context.tls is None:
-        options = "\tadmin off\n\tauto_https off\n\tpersist_config off\n"
+        options = f"\tadmin off\n\tauto_https off\n\tpersist_config off\n\t{_servers(context, '')}\n"
+        if context.ports[FRONT] == machine_ports()[FRONT]:
+            # Caddy refuses plain http at what it takes for the port of https.
+            options += f"\thttps_port {NOWHERE}\n"
         sites = {f"http://:{context.ports[FRONT]}": _routes(context, table)}
+        if context.apart:
+            sites |= {
+                f"http://:{context.ports[row.name]}": _own_port(context.upstream(row))
+                for row in fronted(table)
+            }
     else:
-        options = _tls_options(context.tls, f"{context.home}/config/{ACME_ROOT}")
+        options = _tls_options(context, context.tls)
         sites = _tls_sites(context, context.tls, table)
+    if context.apart:
+        # For programs of the node's, such as notebooks: nobody outside finds this port.
+        sites[f"http://:{context.ports[backends(table)[0].name]}"] = _routes(context, table)
     blocks = (f"\n{where} {{\n\tbind {bind}\n\theader -Server\n{what}}}\n" for where, what in sites.items())
     return f"{head}{{\n{options}{log}}}\n{''.join(blocks)}"
+
+
+HEADER_SECONDS, IDLE_SECONDS = 10, 75
+"""For a request's headers, from the first moment of a connection, and between two requests.
+
+A connection costs a file and some 10 to 50 kB, and Caddy by itself can't count those of one address: so idle
+ones end soon. Not as soon as in 60 s, though: what may stand in front (nginx, a cloud's load balancer) keeps
+its own for that long, and would lose a request that it sends as we hang up.
+"""
+LARGEST_HEADERS_KB = 16
+LOOPBACKS = ("127.0.0.0/8", "::1/128")
+"""Whoever is on this machine may stand in front of the reverse proxy: a site's own, most likely."""
+HSTS_SECONDS = 365 * 24 * 60 * 60
+
+
+def _servers(context: Context, protocols: str) -> str:
+    """Caddy's options of all its ports: how long it waits, for how much, and whose word it takes.
+
+    Bodies have no time limit here: the guard knows whose they are.
+    """
+    trusted = (*LOOPBACKS, *context.facts.get("trusted_proxies", ()))
+    lines = [
+        *([protocols] if protocols else []),
+        f"timeouts {{\n\t\t\tread_header {HEADER_SECONDS}s\n\t\t\tidle {IDLE_SECONDS}s\n\t\t}}",
+        f"max_header_size {LARGEST_HEADERS_KB}KB",
+        f"trusted_proxies static {' '.join(trusted)}",
+        # From the right: what a client has put before its own address counts for nothing.
+        "trusted_proxies_strict",
+    ]
+    return "servers {\n" + "".join(f"\t\t{line}\n" for line in lines) + "\t}"
 
 
 def _routes(context: Context, table: Sequence[Service]) -> str:
@@ -153,22 +214,51 @@ def _routes(context: Context, table: Sequence[Service]) -> str:
         if not row.front_path:
             continue
         paths = "*" if row.served_by else f"{row.front_path}/*"
-        upstream = context.upstream(row.served_by or row.name)
-        routes.append(f"\thandle {paths} {{\n{_passed_on(upstream, 2)}\t}}\n")
+        upstream = context.upstream(service(row.served_by or row.name, table))
+        largest = row.body or context.facts.get("max_upload", MAX_UPLOAD)
+        body = f"\t\trequest_body {{\n\t\t\tmax_size {largest + BODY_OVERHEAD}\n\t\t}}\n"
+        routes.append(f"\thandle {paths} {{\n{body}{_passed_on(upstream, 2)}\t}}\n")
     # The most specific path first; `*` takes what is left.
     routes.sort(key=lambda text: text.startswith("\thandle * "))
     return "".join(routes)
 
 
-def _passed_on(upstream: str, depth: int) -> str:
+def _own_port(upstream: str, *more: str) -> str:
+    """A site that is all of one program's. What its answers do not say themselves is said for them."""
+    told = [f"\theader ?{name.decode()} {_word(value.decode())}\n" for name, value in NO_PAGE.items()]
+    return "".join(told) + _passed_on(upstream, 1, *more)
+
+
+SECURE_COOKIES = 'header_down Set-Cookie ^(.+)$ "$1; Secure"'
+"""For a program that does not know that its port is one of https."""
+
+
+def _passed_on(upstream: str, depth: int, *more: str) -> str:
+    """Pass on to `upstream`."""
     indent = "\t" * depth
-    # A node that is starting answers 502 at once; the probes wait, not the proxy.
-    return f"{indent}reverse_proxy {upstream} {{\n{indent}\tlb_try_duration 0s\n{indent}}}\n"
+    lines = [
+        # A node that is starting answers 502 at once; the probes wait, not the proxy.
+        "lb_try_duration 0s",
+        # One address, whatever those in front have sent: the client's, as far as they are trusted.
+        "header_up X-Forwarded-For {client_ip}",
+        *more,
+    ]
+    return (
+        f"{indent}reverse_proxy {upstream} {{\n"
+        + "".join(f"{indent}\t{line}\n" for line in lines)
+        + f"{indent}}}\n"
+    )
 
 
-def _tls_options(tls: Tls, acme_root: str) -> str:
+def _tls_ports(context: Context, table: Sequence[Service]) -> Mapping[str, int]:
+    return context.fronted or https_ports(table)
+
+
+def _tls_options(context: Context, tls: Tls) -> str:
     """Caddy's global options: how it gets its certificate, and no port but those that are published."""
-    https, http = inside(machine_ports()[FRONT]), inside(REDIRECT_PORT)
+    https = _tls_ports(context, SERVICES)[FRONT]
+    # Caddy wants another one than for https, though no site may be plain: then nothing listens there.
+    http = NOWHERE if context.fronted else inside(REDIRECT_PORT)
     lines = [
         "admin off",
         "persist_config off",
@@ -178,7 +268,7 @@ def _tls_options(tls: Tls, acme_root: str) -> str:
         # A client that connects to an IP address names no server (RFC 6066, section 3).
         f"default_sni {tls.name}",
         # HTTP/3 would be announced at a port that nobody outside finds.
-        "servers {\n\t\tprotocols h1 h2\n\t}",
+        _servers(context, "protocols h1 h2"),
     ]
     if not tls.acme:
         lines += ["local_certs", "skip_install_trust"]
@@ -187,18 +277,26 @@ def _tls_options(tls: Tls, acme_root: str) -> str:
     if tls.acme_url:
         lines.append(f"acme_ca {_word(tls.acme_url)}")
     if tls.acme_ca:
-        lines.append(f"acme_ca_root {_word(acme_root)}")
+        lines.append(f"acme_ca_root {_word(f'{context.home}/config/{ACME_ROOT}')}")
     return "".join(f"\t{line}\n" for line in lines)
 
 
 def _tls_sites(context: Context, tls: Tls, table: Sequence[Service]) -> dict[str, str]:
-    host = f"[{tls.name}]" if ":" in tls.name else tls.name
-    ports = machine_ports(table)
-    sites = {f"https://{host}:{inside(ports[FRONT])}": _routes(context, table)}
-    for row in machine_fronted(table):
-        sites[f"https://{host}:{inside(ports[row.name])}"] = _passed_on(context.upstream(row.name), 1)
-    # Whatever name it was asked by: the certificate is for this one.
-    sites[f"http://:{inside(REDIRECT_PORT)}"] = f"\tredir https://{host}{{uri}} 308\n"
+    hosts = [f"[{name}]" if ":" in name else name for name in dict.fromkeys((tls.name, *tls.more))]
+
+    def at(port: int) -> str:
+        return ", ".join(f"https://{host}:{port}" for host in hosts)
+
+    # Of a name with a public certificate alone: where Caddy's own CA vouches, people must be able to go on.
+    hsts = f'\theader Strict-Transport-Security "max-age={HSTS_SECONDS}"\n' if tls.acme else ""
+    sites = {}
+    for name, port in _tls_ports(context, table).items():
+        behind = context.upstream(service(name, table)) if name != FRONT else ""
+        own = _own_port(behind, SECURE_COOKIES) if behind else _routes(context, table)
+        sites[at(port)] = hsts + own
+    if not context.fronted:
+        # Whatever name it was asked by: the certificate is for this one.
+        sites[f"http://:{inside(REDIRECT_PORT)}"] = f"\tredir https://{hosts[0]}{{uri}} 308\n"
     return sites
 
 
@@ -236,6 +334,7 @@ def sshd_config(context: Context, _table: Sequence[Service]) -> str:
         "PrintMotd no",
         "LogLevel INFO",
         "Subsystem sftp internal-sftp",
+        *STRONG_SSH,
     ]
     return "\n".join(lines) + "\n"
 
@@ -243,24 +342,72 @@ def sshd_config(context: Context, _table: Sequence[Service]) -> str:
 def jupyter_config(context: Context, table: Sequence[Service]) -> str:
     """JupyterLab: the token comes from the secret's file, so it is in no argv and no environment."""
     row = next(row for row in table if row.name == "jupyter")
+    # Behind the front door's https it is on the loopback; by which hosts it may be asked, that one knows.
+    remote = "c.ServerApp.allow_remote_access = True\n" if row.name in context.fronted else ""
+    headers = {"Content-Security-Policy": "; ".join(JUPYTER_POLICY), **JUPYTER_HEADERS}
+    web = {"headers": headers, "xsrf_cookie_kwargs": {"samesite": "Lax"}}
     return (
+        "import hashlib\n"
+        "import os\n"
         "from pathlib import Path\n\n"
+        "from jupyter_server.serverapp import ServerApp\n\n"
+        # Files for other programs of its user, with the token in them; no setting leaves both out.
+        "ServerApp.write_server_info_file = lambda _app: None\n"
+        "ServerApp.write_browser_open_files = lambda _app: None\n"
+        'for left in Path(os.environ["JUPYTER_RUNTIME_DIR"]).glob("jpserver-*"):\n'
+        "    left.unlink(missing_ok=True)\n"
         f"home = Path({context.home!r})\n"
         "c = get_config()  # type: ignore[name-defined]  # noqa: F821\n"
         f"c.ServerApp.ip = {context.listen(row)!r}\n"
         f"c.ServerApp.port = {context.ports[row.name]}\n"
         "c.ServerApp.port_retries = 0\n"
+        f"{remote}"
         "c.ServerApp.open_browser = False\n"
         "c.ServerApp.allow_root = True\n"
         "c.ServerApp.quit_button = False\n"
         'c.ServerApp.root_dir = str(home / "data" / "notebooks")\n'
-        'c.IdentityProvider.token = (home / "secrets" / "jupyter_token").read_text().strip()\n'
+        'token = (home / "secrets" / "jupyter_token").read_text().strip()\n'
+        "c.IdentityProvider.token = token\n"
+        'c.IdentityProvider.cookie_options = {"samesite": "Lax"}\n'
+        f"c.ServerApp.tornado_settings = {web!r}\n"
+        # A browser that is signed in is so no longer than the token it came with holds.
+        'c.ServerApp.cookie_secret = hashlib.sha256(b"cookie:" + token.encode()).digest()\n'
         'c.LabApp.app_settings_dir = str(home / "config")\n'
         # A node talks to nobody on its own.
         "c.LabApp.news_url = None\n"
         'c.LabApp.check_for_updates_class = "jupyterlab.NeverCheckForUpdate"\n'
         'c.LabApp.extension_manager = "readonly"\n'
+        # There are none: it would log a line for each that it has looked for.
+        "c.LanguageServerManager.autodetect = False\n"
     )
+
+
+JUPYTER_POLICY = (
+    # JupyterLab has scripts and styles in its page, and compiles what checks its settings.
+    "script-src 'self' 'unsafe-inline' 'unsafe-eval'",
+    "style-src 'self' 'unsafe-inline'",
+    "img-src 'self' data: blob:",
+    "font-src 'self' data:",
+    "media-src 'self' data: blob:",
+    "connect-src 'self'",
+    "worker-src 'self' blob:",
+    "frame-src 'self' data: blob:",
+    # Its viewer of PDF files.
+    "object-src 'self' blob:",
+    "manifest-src 'self'",
+    "base-uri 'none'",
+    "form-action 'self'",
+    "frame-ancestors 'self'",
+)
+"""What a page of Jupyter may load: nothing from elsewhere, so that what a notebook shows tells nobody of its
+data. Without `default-src`, to which Jupyter itself gives another value where it answers with no page."""
+
+JUPYTER_HEADERS: Mapping[str, str] = {
+    "X-Frame-Options": "SAMEORIGIN",
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+}
 
 
 def jupyter_overrides(_context: Context, _table: Sequence[Service]) -> str:

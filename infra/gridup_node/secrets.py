@@ -6,14 +6,16 @@ Standard library only: the deployer imports this module too.
 from __future__ import annotations
 
 import contextlib
-import os
+import hashlib
+import hmac
 import secrets as random
 import stat
 import string
-import tempfile
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+
+from gridup_node import durable
 
 ADMIN_PASSWORD = "admin_password"  # noqa: S105
 SERVER_UID = "server_uid"
@@ -22,8 +24,11 @@ JUPYTER_TOKEN = "jupyter_token"  # noqa: S105
 SESSION_KEY = "session_key"
 
 GENERATED_LENGTH = 24
+CHECKED = 4
+"""Of its characters: they follow from the others, so that a password that nobody chose is known as such."""
 SYMBOLS = "-_.:+=@%"
 """Of the fourth class, and harmless when pasted into a shell, a URL's form or a table."""
+ALPHABET = string.ascii_letters + string.digits + SYMBOLS
 SHORTEST, LONGEST = 10, 72
 """Bytes of a given password. bcrypt, which syft stores it with, reads no more than 72."""
 LEAST_CLASSES = 3
@@ -35,25 +40,42 @@ RULE = (
 
 def generate_password() -> str:
     """A password that satisfies `check_password` and Azure's rule for a VM's password as well."""
-    alphabet = string.ascii_letters + string.digits + SYMBOLS
     while True:
-        made = "".join(random.choice(alphabet) for _ in range(GENERATED_LENGTH))
+        made = "".join(random.choice(ALPHABET) for _ in range(GENERATED_LENGTH - CHECKED))
+        made += _check_characters(made)
         if _classes(made) >= LEAST_CLASSES:
             return made
+
+
+def is_generated(text: str) -> bool:
+    """Whether `generate_password` has made this: nobody guesses it, however often they may try."""
+    made, check = text[:-CHECKED], text[-CHECKED:]
+    return len(text) == GENERATED_LENGTH and set(text) <= set(ALPHABET) and check == _check_characters(made)
+
+
+def _check_characters(made: str) -> str:
+    digest = hashlib.sha256(f"gridup:{made}".encode()).digest()
+    return "".join(ALPHABET[byte % len(ALPHABET)] for byte in digest[:CHECKED])
 
 
 def check_password(text: str) -> None:
     """Whether a person's own password may become the administrator's.
 
     Raises:
-        ValueError: it may not; the message states the rule and never the password.
+        ValueError: it may not; the message says what is wrong and the rule, and never the password.
     """
-    if not SHORTEST <= len(text.encode("utf-8", "surrogatepass")) <= LONGEST:
-        raise ValueError(RULE)
+    size = len(text.encode("utf-8", "surrogatepass"))
     if any(ord(char) < 0x20 or 0x7F <= ord(char) <= 0x9F or 0xD800 <= ord(char) <= 0xDFFF for char in text):
-        raise ValueError(RULE)
-    if _classes(text) < LEAST_CLASSES:
-        raise ValueError(RULE)
+        wrong = "it has a control character, such as the end of a line within it"
+    elif size < SHORTEST:
+        wrong = f"it has {size} bytes, too few"
+    elif size > LONGEST:
+        wrong = f"it has {size} bytes, too many"
+    elif (kinds := _classes(text)) < LEAST_CLASSES:
+        wrong = f"it has {kinds} of the four kinds of characters"
+    else:
+        return
+    raise ValueError(f"{wrong}; {RULE}")
 
 
 def _classes(text: str) -> int:
@@ -76,10 +98,14 @@ MAKERS: Mapping[str, Callable[[], str]] = {
 }
 
 
-def ensure(folder: Path) -> dict[str, Path]:
+def ensure(folder: Path, names: Iterable[str] = MAKERS) -> dict[str, Path]:
     """Make each secret that is missing and close those that others may read; never change one.
 
-    Safe when several programs start at once: one of them wins and all then see its value.
+    Safe when several programs start at once: one of them wins and all then see its value. In containers one
+    may be a link to where further programs see it: see `gridup_node.folders`.
+
+    Args:
+        names: which of them; a container makes those that it may see.
 
     Returns:
         The file of each secret, by its name.
@@ -87,7 +113,7 @@ def ensure(folder: Path) -> dict[str, Path]:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     if stat.S_IMODE(folder.stat().st_mode) & 0o077:
         folder.chmod(0o700)
-    paths = {name: folder / name for name in MAKERS}
+    paths = {name: (folder / name).resolve() for name in names}
     for name, path in paths.items():
         if not _filled(path):
             _create(path, MAKERS[name]())
@@ -105,15 +131,25 @@ def read(folder: Path, name: str) -> str:
     return (folder / name).read_text(encoding="utf-8").strip("\r\n")
 
 
+def is_own_password(folder: Path, password: str) -> bool:
+    """Whether this is the administrator's password that the node has made, as far as its file knows."""
+    try:
+        own = read(folder, ADMIN_PASSWORD)
+    except OSError:
+        return False
+    return is_generated(own) and hmac.compare_digest(own.encode(), password.encode())
+
+
 def replace(folder: Path, name: str, value: str) -> None:
     """Give a secret a new value: whole or not at all, never readable by others."""
-    temporary = _write_beside(folder / name, value)
+    path = (folder / name).resolve()
+    temporary = _write_beside(path, value)
     try:
-        temporary.replace(folder / name)
+        temporary.replace(path)
     except BaseException:
         temporary.unlink()
         raise
-    _sync(folder)
+    durable.sync(path.parent)
 
 
 def problems(folder: Path) -> list[str]:
@@ -150,33 +186,14 @@ def _create(path: Path, value: str) -> None:
         if path.exists() and not _filled(path):
             # Nobody leaves an empty one on purpose: a full disk did.
             temporary.replace(path)
-            return
-        with contextlib.suppress(FileExistsError):
-            # A link, unlike a rename, never takes the place of a file that is there.
-            path.hardlink_to(temporary)
+        else:
+            with contextlib.suppress(FileExistsError):
+                # A link, unlike a rename, never takes the place of a file that is there.
+                path.hardlink_to(temporary)
     finally:
         temporary.unlink(missing_ok=True)
-    _sync(path.parent)
+    durable.sync(path.parent)
 
 
 def _write_beside(path: Path, value: str) -> Path:
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            os.fchmod(file.fileno(), 0o600)
-            file.write(value + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-    except BaseException:
-        Path(name).unlink()
-        raise
-    return Path(name)
-
-
-def _sync(folder: Path) -> None:
-    """So that a new name outlives a power cut: a node that lost its key can't open its own data."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    return durable.beside(path, f"{value}\n".encode())

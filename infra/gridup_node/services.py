@@ -35,10 +35,15 @@ class Proof(Enum):
     """Jupyter's version API: JSON with a `version` of digits and dots."""
     SSH_BANNER = "ssh-banner"
     """A line that begins with `SSH-2.0-` (RFC 4253, section 4.2)."""
+    SANDBOX = "sandbox"
+    """The sandbox says what it keeps jobs in with. It has no port: it is asked within the node."""
 
 
 PORTAL_MARK = '<meta name="generator" content="Gridup portal">'
 """Stands in every page of the portal; proves that a page is ours."""
+
+PROBLEM = "gridup_problem"
+"""The key, in what a node answers in the place of anything else, of what is wrong with it."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,8 @@ class Service:
         name: the key, as in `gridup logs INST NAME`.
         title: what tables call it.
         port: the port it listens on when none is asked for.
+        socket: where it listens where all programs share a machine with others, who could reach a port: in
+            the node's folder, from there, so that the path is short (107 bytes at most, unix(7)).
         machine_port: the port that people find it at on a machine of its own, a VM; 0 for none.
         machine_serves: whether such a machine serves it by itself, so that no program of ours does.
         audience: who may reach that port.
@@ -57,11 +64,20 @@ class Service:
         served_by: the service whose program answers for this one.
         front_path: its path behind the front door; empty when it has a port of its own that
             people connect to, or none.
+        body: the largest request body behind the reverse proxy, in bytes; 0 for what `--max-upload` says.
         proof, proof_path: how it is probed, and at which path.
         environment: variables of its program, with the same placeholders. Never a secret.
         files: names of the rendered configuration files it reads: it restarts when one changes.
         start_facts: keys of node.json that it reads once, at its start: it restarts when one changes.
         knows: keys of node.json that it reads at all; in a container of its own it is told no others.
+        folders: of the node's data (see `folders`): what its container sees, and no others.
+        memory, cpus: the most that its container gets, as fractions of what the machine has. Together they
+            are more than all of it: what one leaves another may use.
+        pids: processes and threads that its container may have.
+        offline: whether its container has no network at all, whatever was asked for.
+        outward: whether its program connects to what is outside of the node; the container of one that does
+            not has no way there, but with `--allow-egress`.
+        yields: whether its container is ended before others where the machine's memory runs out.
         needs: a program that must be on the machine; where it is not, the service is "not offered".
         start_seconds: how long it must run before it counts as started: ending sooner is a failed
             start, and after some of those the supervisor gives up.
@@ -71,21 +87,35 @@ class Service:
     name: str
     title: str
     port: int = 0
+    socket: str = ""
     machine_port: int = 0
     machine_serves: bool = False
     audience: Audience = Audience.NODE
     command: tuple[str, ...] = ()
     served_by: str = ""
     front_path: str = ""
+    body: int = 0
     proof: Proof | None = None
     proof_path: str = ""
     environment: Mapping[str, str] = field(default_factory=dict)
     files: tuple[str, ...] = ()
     start_facts: tuple[str, ...] = ()
     knows: tuple[str, ...] = ()
+    folders: tuple[str, ...] = ()
+    memory: float = 0.25
+    cpus: float = 0.5
+    pids: int = 512
+    yields: bool = False
+    offline: bool = False
+    outward: bool = False
     needs: str = ""
     start_seconds: int = 1
     stop_seconds: int = 10
+
+    @property
+    def reached(self) -> bool:
+        """Whether it can be probed from outside of the node."""
+        return bool(self.front_path) or (bool(self.port) and not self.inner)
 
     @property
     def inner(self) -> bool:
@@ -112,7 +142,10 @@ SERVICES: tuple[Service, ...] = (
         proof=Proof.ANY,
         environment={"XDG_DATA_HOME": "{home}/proxy", "XDG_CONFIG_HOME": "{home}/proxy"},
         files=("Caddyfile",),
-        knows=("tls",),
+        knows=("tls", "max_upload", "trusted_proxies"),
+        folders=("proxy",),
+        memory=0.15,
+        outward=True,
         stop_seconds=5,
     ),
     Service(
@@ -120,6 +153,7 @@ SERVICES: tuple[Service, ...] = (
         title="UI",
         served_by="api",
         front_path="/login",
+        body=64 * 1024,
         proof=Proof.LOGIN_PAGE,
         proof_path="/login",
     ),
@@ -127,16 +161,43 @@ SERVICES: tuple[Service, ...] = (
         name="api",
         title="api",
         port=18080,
+        socket="run/api.sock",
         audience=Audience.NODE,
         command=("{bin}/python", "-m", "gridup_node.serve"),
         front_path="/api/v2",
         proof=Proof.SYFT_METADATA,
         proof_path="/api/v2/metadata",
-        start_facts=("name", "node_type", "admin_email", "bundle"),
-        knows=("name", "node_type", "admin_email", "bundle", "ports", "endpoints", "gridup_version"),
+        start_facts=(
+            *("name", "node_type", "admin_email", "bundle", "max_upload", "guests"),
+            *("organization", "description"),
+        ),
+        knows=(
+            *("name", "node_type", "admin_email", "bundle", "ports", "endpoints", "gridup_version"),
+            *("max_upload", "guests", "host_names", "organization", "description", "packages"),
+        ),
+        folders=("data", "secrets", "token", "jobs"),
+        memory=0.75,
+        cpus=0.9,
+        pids=2048,
+        outward=True,
         # Longer than an import of syft on a busy machine: one that ends in it has not started.
         start_seconds=30,
         stop_seconds=20,
+    ),
+    Service(
+        name="jobs",
+        title="jobs",
+        command=("{bin}/python", "-m", "gridup_node.sandbox"),
+        proof=Proof.SANDBOX,
+        start_facts=("bundle",),
+        knows=("bundle",),
+        folders=("jobs",),
+        memory=0.5,
+        cpus=0.75,
+        pids=1280,
+        yields=True,
+        offline=True,
+        stop_seconds=5,
     ),
     Service(
         name="ssh",
@@ -149,6 +210,10 @@ SERVICES: tuple[Service, ...] = (
         proof=Proof.SSH_BANNER,
         files=("sshd_config",),
         knows=("ssh_keys",),
+        folders=("keys", "notebooks"),
+        memory=0.5,
+        outward=True,
+        yields=True,
         needs="sshd",
         stop_seconds=5,
     ),
@@ -167,6 +232,11 @@ SERVICES: tuple[Service, ...] = (
             "JUPYTER_RUNTIME_DIR": "{home}/jupyter/runtime",
         },
         files=("jupyter_server_config.py", "overrides.json"),
+        folders=("jupyter", "notebooks", "token"),
+        memory=0.5,
+        cpus=0.75,
+        pids=2048,
+        yields=True,
         start_seconds=4,
     ),
 )
@@ -191,7 +261,12 @@ def programs(table: Sequence[Service] = SERVICES) -> tuple[Service, ...]:
 
 def probed(table: Sequence[Service] = SERVICES) -> tuple[Service, ...]:
     """The services a check proves, in the order of its table."""
-    return tuple(row for row in table if row.proof)
+    return tuple(row for row in table if row.proof and row.reached)
+
+
+def inside_only(table: Sequence[Service] = SERVICES) -> tuple[Service, ...]:
+    """The programs whose proof is to be had within the node alone."""
+    return tuple(row for row in programs(table) if row.proof and not row.reached)
 
 
 def backends(table: Sequence[Service] = SERVICES) -> tuple[Service, ...]:
@@ -210,6 +285,16 @@ def ports(table: Sequence[Service] = SERVICES) -> dict[str, int]:
     return {row.name: row.port for row in table if row.port}
 
 
+def ports_outside(table: Sequence[Service] = SERVICES) -> dict[str, int]:
+    """Of them those that it needs where its programs share a machine with others."""
+    return {row.name: row.port for row in table if row.port and not row.socket}
+
+
+def folders(table: Sequence[Service] = SERVICES) -> tuple[str, ...]:
+    """Every folder of a node's data; what lies in each is for `gridup_node.folders` to say."""
+    return tuple(sorted({name for row in table for name in row.folders}))
+
+
 REDIRECT_PORT = 80
 """On a machine of its own the front door also listens here: it redirects to https, and ACME asks here."""
 
@@ -225,15 +310,39 @@ def openings(table: Sequence[Service] = SERVICES) -> tuple[tuple[int, Audience],
     return tuple(sorted([*rows, (REDIRECT_PORT, Audience.WEB)], key=lambda row: row[0]))
 
 
+def machine_doors(
+    port: int = 0, *, fronted: bool = False, table: Sequence[Service] = SERVICES
+) -> dict[int, int]:
+    """The ports of a machine at which its node's front door is found, each with the one in its container.
+
+    Args:
+        port: at which it is found in the place of the table's; 0 for that.
+        fronted: whether a reverse proxy of the site's own stands in front, which has the redirect, too.
+    """
+    own = machine_ports(table)
+    # Of each service the door in the container is the same, wherever it is found outside.
+    doors = {own[FRONT]: inside(own[FRONT])} if not port else {port: inside(own[FRONT])}
+    if not fronted:
+        doors[REDIRECT_PORT] = inside(REDIRECT_PORT)
+    return doors | {own[row.name]: inside(own[row.name]) for row in machine_fronted(table)}
+
+
 def inside(port: int) -> int:
     """What a program without any rights listens on in its container, where people find it at `port`."""
     return port if port >= 1024 else port + 8000
 
 
+def fronted(table: Sequence[Service] = SERVICES) -> tuple[Service, ...]:
+    """The programs with a port of their own that the front door has where each is in a container."""
+    return tuple(row for row in programs(table) if row.speaks_http and not row.inner and row.name != FRONT)
+
+
+def https_ports(table: Sequence[Service] = SERVICES) -> dict[str, int]:
+    """What the front door listens on in its container where it speaks https, by service."""
+    rows = (service(FRONT, table), *machine_fronted(table))
+    return {row.name: inside(row.machine_port) for row in rows}
+
+
 def machine_fronted(table: Sequence[Service] = SERVICES) -> tuple[Service, ...]:
-    """The programs with a port of their own on a machine that the front door serves there, with its TLS."""
-    return tuple(
-        row
-        for row in programs(table)
-        if row.machine_port and row.speaks_http and not row.machine_serves and row.name != FRONT
-    )
+    """Those of them that have a port on a machine, where the front door serves it with its TLS."""
+    return tuple(row for row in fronted(table) if row.machine_port and not row.machine_serves)

@@ -89,6 +89,27 @@ def delete(type_: str, name: str) -> Attempt:
     return lambda site: site.customer.send("DELETE", site.path(type_, name))
 
 
+def copy_disk(site: Site, source: str = "data") -> Reply:
+    made_of = {"createOption": "Copy", "sourceResourceId": site.id("disks", source)}
+    return site.put("disks", "copy", changed(DISK, properties__creationData=made_of))
+
+
+def copied_disk(site: Site) -> None:
+    site.disk()
+    site.disk("other")
+    site.customer.done(copy_disk(site))
+
+
+def without_source(site: Site) -> Reply:
+    """A PUT that changes nothing of a disk whose source is gone; a PATCH is taken."""
+    site.customer.drop(site.id("disks", "data"))
+    more = {"properties": {"diskSizeGB": 64}}
+    grown = site.customer.send("PATCH", site.path("disks", "copy"), more)
+    assert grown.status in (200, 202), grown
+    site.customer.done(grown)
+    return copy_disk(site)
+
+
 def whole(site: Site) -> None:
     site.whole()
 
@@ -543,6 +564,8 @@ CASES: list[tuple[str, Attempt]] = [
         "FIXED_PROPERTY",
         after(Site.disk, put("disks", "data", DISK, properties__creationData={"createOption": "Copy"})),
     ),
+    ("FIXED_PROPERTY", after(copied_disk, lambda site: copy_disk(site, "other"))),
+    ("NO_LINKED_RIGHT", after(copied_disk, lambda site: without_source(site))),
     ("DISK_NO_SIZE", put("disks", "data", DISK, properties__diskSizeGB=None)),
     ("DISK_NO_SIZE", put("disks", "data", DISK, properties__diskSizeGB=40000)),
     ("NIC_TAKEN", second_machine(nic="nic")),

@@ -5,18 +5,18 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from gridup.engine import PulumiEngine
 from gridup.engine_api import Engine
 from gridup.reporter import Silent
 from gridup.settings import Settings
 from gridup.state import State
-from gridup_infra.errors import BusyError, GridupError, StateError
+from gridup_infra.errors import GridupError, StateError
 from gridup_infra.paths import Home
 from gridup_infra.spec import DeploySpec
 from support.checkpoints import RESOURCES, deployment, outputs_for, write_checkpoint
@@ -40,7 +40,6 @@ def _fake(settings: Settings, _request: pytest.FixtureRequest) -> Engine:
 
 
 def _real(settings: Settings, request: pytest.FixtureRequest) -> Engine:
-    from gridup.engine import PulumiEngine
     from gridup.setup.engine import ensure_engine
 
     request.getfixturevalue("engine")
@@ -70,19 +69,6 @@ class TestAny:
         ]
         assert state(settings).stacks() == []
 
-    def test_the_lock_tells_a_second_one_who_holds_it(self, any_engine: Engine) -> None:
-        def lock() -> AbstractContextManager[None]:
-            return any_engine.lock("my-lab-2", "My Lab_2", "a deploy", 0)
-
-        with (
-            lock(),
-            pytest.raises(BusyError, match=r"^My Lab_2 is busy: a deploy by process \d+ since"),
-            lock(),
-        ):
-            pass
-        with lock():
-            pass
-
     def test_where_nothing_is_locked_there_is_nothing_to_unlock(self, any_engine: Engine) -> None:
         assert any_engine.unlock("my-lab-2") is False
 
@@ -95,6 +81,24 @@ class TestAny:
         with pytest.raises(StateError, match="no stack named"):
             getattr(any_engine, word)(*words)
         assert state(settings).stacks() == []
+
+
+@pytest.mark.engine
+def test_a_preview_of_a_stack_that_exists_writes_nothing_into_its_folder(
+    settings: Settings, request: pytest.FixtureRequest
+) -> None:
+    real = _real(settings, request)
+    assert isinstance(real, PulumiEngine)
+    # As a first deploy leaves it that was broken off before it made anything.
+    real._open(SPEC.stack, SPEC)
+    folder = settings.home.stack(SPEC.stack)
+    before = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    assert settings.stack_file(SPEC.stack).name in before
+    report = real.preview(replace(SPEC, port=9001, organization="Previewed"), Silent(), new=False)
+    assert [change.name for change in report.changes] == list(RESOURCES)
+    assert {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()} == before
+    assert [path.name for path in folder.glob("engines/*")] == []
+    assert "Previewed" not in "".join(settings.stored_config(SPEC.stack).values())
 
 
 class TestFake:

@@ -14,15 +14,14 @@ import pytest
 from gridup.deploying import NEEDS, resolve
 from gridup.ssh_keys import check_types
 from gridup_infra import targets
-from gridup_infra.errors import GridupError, NameError_, UsageError
-from gridup_infra.openssh import Destination
+from gridup_infra.errors import CredentialsError, GridupError, NameError_, UsageError
+from gridup_infra.openssh import Configured, Destination
 from gridup_infra.outputs import NodeOutputs
 from gridup_infra.spec import DeploySpec
 from gridup_infra.targets.aws import naming
 from gridup_infra.targets.azure import naming as azure_naming
 from gridup_infra.targets.base import Capability, Identity, Power, Secret, Target
 from gridup_infra.targets.docker import nodes
-from gridup_infra.targets.ssh.person import Configured
 from gridup_infra.vm import keys, node
 from gridup_node.containers import containers
 from gridup_node.services import SERVICES
@@ -35,22 +34,28 @@ from support.ssh_rig import Machine
 ASKED: dict[str, object] = {
     "port": 9001,
     "bind": "127.0.0.1",
+    "scheme": "http",
     "keep_data": True,
     "region": "eu-west-1",
     "size": "large",
     "disk_size": 64,
+    "cpu_credits": "unlimited",
     "allow_cidr": ("10.0.0.0/8",),
     "web_cidr": ("10.0.0.0/8",),
     "domain_name": "node.example.org",
     "ssh_keys": ("ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHEqQrwX+uyY52PLpPQ4uZA9s1YZ+hqp0f9ra4Tu6M8H a",),
+    "admin_ssh_keys": ("ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHEqQrwX+uyY52PLpPQ4uZA9s1YZ+hqp0f9ra4Tu6M8H b",),
+    "reboot_at": "03:30",
     "no_node": True,
     "subnet_id": "subnet-0a1b2c3d",
     "resource_group": "theirs",
     "private": True,
+    "allow_egress": True,
     "image": "registry.example.org/node@sha256:" + "0" * 64,
     "generation": 1,
     "host": "ada@203.0.113.9",
     "host_key": "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHEqQrwX+uyY52PLpPQ4uZA9s1YZ+hqp0f9ra4Tu6M8H",
+    "key_from": ("203.0.113.0/24",),
 }
 OWN: dict[str, dict[str, object]] = {
     "azure": {
@@ -61,7 +66,7 @@ OWN: dict[str, dict[str, object]] = {
 }
 """Where a target's own words for a part differ."""
 
-ALWAYS: dict[str, dict[str, object]] = {"ssh": {"host": "machine"}}
+ALWAYS: dict[str, dict[str, object]] = {"ssh": {"host": "machine", "host_names": ("lab.inst.example",)}}
 """What must be said of every node on a target."""
 
 LENT: dict[str, Secret] = {"ssh": lambda _stack, _export: keys.new_key()[0]}
@@ -153,7 +158,8 @@ def identity(spec: DeploySpec) -> Identity:
 
 def test_every_part_of_a_spec_that_needs_a_capability_has_a_value_to_try() -> None:
     assert set(ASKED) == set(NEEDS)
-    assert set(NEEDS.values()) | {Capability.POWER, Capability.BOOT_LOG} == set(Capability)
+    no_part = {Capability.POWER, Capability.BOOT_LOG, Capability.CLOSED}
+    assert set(NEEDS.values()) | no_part == set(Capability)
 
 
 def test_it_says_what_it_is_and_can(target: Target) -> None:
@@ -170,7 +176,7 @@ def test_power_is_claimed_only_with_both_of_its_words(target: Target) -> None:
 def test_the_defaults_are_filled_in_and_stay_as_they_are(target: Target, spec: DeploySpec) -> None:
     assert (spec.name, spec.target, len(spec.stack_id)) == (NAME, target.name, 16)
     assert target.resolve(spec, spec) == spec
-    if Capability.BIND in target.capabilities:
+    if Capability.SCHEME in target.capabilities:
         assert spec.bind, "where there is a choice of addresses, one is made"
 
 
@@ -188,7 +194,7 @@ def test_what_it_lacks_is_refused_by_the_flag_and_what_it_has_is_taken(target: T
 
 def test_a_cloud_takes_the_keys_that_all_of_its_machines_take(target: Target, tmp_path: Path) -> None:
     """Case G24."""
-    if Capability.FIREWALL not in target.capabilities:
+    if Capability.CLOSED not in target.capabilities:
         return
     for key in (ssh_keys.ed25519("a"), ssh_keys.rsa4096("a")):
         check_types(target, [key])
@@ -202,17 +208,36 @@ def test_a_syft_version_that_is_not_shipped_is_refused(target: Target, spec: Dep
 
 
 def test_it_tells_what_will_exist_and_what_a_destroy_keeps(target: Target, spec: DeploySpec) -> None:
-    for made in (target.summary(spec), target.kept(replace(spec, keep_data=True))):
+    for made in (target.makes(spec), target.kept(replace(spec, keep_data=True))):
         assert made
         assert all(line.strip() and "\n" not in line for line in made)
+    assert target.data(spec) in target.makes(spec)
+    assert target.data(spec) in target.removes(spec)
+    # What is kept is not said to be removed as well.
+    assert target.data(spec) not in target.removes(replace(spec, keep_data=True))
     if Capability.KEEP_DATA in target.capabilities:
         assert len(target.kept(replace(spec, keep_data=True))) > len(target.kept(spec))
+
+
+def test_data_that_it_can_keep_are_found_by_the_next_node(target: Target, spec: DeploySpec) -> None:
+    """So that they are announced and asked about; what this comes to is each target's own to show."""
+    if Capability.KEEP_DATA not in target.capabilities:
+        return
+    assert type(target).retained is not Target.retained
+    with contextlib.suppress(CredentialsError):  # On a cloud nobody is logged in to here.
+        assert target.retained(spec) is None
+
+
+def test_it_names_what_will_exist(target: Target, spec: DeploySpec) -> None:
+    """By what people find it there: its own name, or that of the machine that it is on."""
+    told = " ".join(target.makes(spec))
+    assert any(name in told for name in (spec.stack, spec.host) if name)
 
 
 def test_looking_and_telling_make_nothing(
     target: Target, spec: DeploySpec, gone: NodeOutputs, tmp_path: Path
 ) -> None:
-    target.summary(spec), target.kept(spec), target.inspect(gone), target.leftovers(identity(spec))
+    target.makes(spec), target.kept(spec), target.inspect(gone), target.leftovers(identity(spec))
     assert list(tmp_path.iterdir()) == []
 
 

@@ -10,10 +10,11 @@ from contextlib import ExitStack
 import pytest
 
 from support.inside import inside
+from support.latin import locales
 from support.moon import moon
 from support.person import person
 
-__all__ = ["inside", "moon", "person"]
+__all__ = ["inside", "locales", "moon", "person"]
 
 
 @pytest.fixture

@@ -12,13 +12,11 @@ from gridup import own_address
 from gridup.session import Session
 from gridup.setup import extras
 from gridup_infra.errors import CredentialsError, ResourceError, SetupError
-from gridup_infra.outputs import NodeOutputs
-from gridup_infra.spec import DeploySpec
 from gridup_infra.targets.local import LocalTarget
 from support import http_rig as rig
 from support.checkpoints import write_checkpoint
 from support.cli import Ended
-from support.inside import Inside
+from support.inside import Inside, spec_of
 from support.moon import MoonTarget
 
 OPEN = ("--allow-cidr", "203.0.113.0/24")
@@ -36,21 +34,22 @@ def deploy(inside: Inside, moon: type[MoonTarget]) -> Deploy:
     return run
 
 
-def spec_of(inside: Inside, stack: str = "inst") -> DeploySpec:
-    """What the state has."""
-    checkpoint = json.loads((inside.state / f".pulumi/stacks/gridup/{stack}.json").read_text())
-    found = NodeOutputs.from_exports(checkpoint["checkpoint"]["latest"]["resources"][0]["outputs"])
-    assert found
-    return found.spec
-
-
 class TestOptions:
     """What is asked for reaches the spec, and stays there."""
 
     def test_all_of_them(self, inside: Inside, deploy: Deploy) -> None:
         image = "registry.inst.example:5000/gridup/node@sha256:" + "0" * 64
         words = ["--region", "eu-west-1", "--size", "large", "--disk-size", "64", "--subnet-id", "subnet-1"]
-        words += ["--private", "--image", image, "--domain-name", "node.inst.example", "--keep-data"]
+        words += [
+            "--cpu-credits",
+            "unlimited",
+            "--private",
+            "--image",
+            image,
+            "--domain-name",
+            "node.inst.example",
+            "--keep-data",
+        ]
         words += ["--web-cidr", "10.0.0.0/8", "--web-cidr", "203.0.113.0/24", *OPEN]
         deploy(*words).ok()
         spec = spec_of(inside)
@@ -60,11 +59,29 @@ class TestOptions:
             64,
             "subnet-1",
         )
+        assert spec.cpu_credits == "unlimited"
         assert (spec.private, spec.image, spec.domain_name) == (True, image, "node.inst.example")
         assert (spec.web_cidr, spec.allow_cidr) == (("10.0.0.0/8", "203.0.113.0/24"), ("203.0.113.0/24",))
         assert "Nothing changed" in deploy().err
         deploy("--no-private").ok()
         assert (spec_of(inside).private, spec_of(inside).region) == (False, "eu-west-1")
+
+    @pytest.mark.parametrize(
+        "words", [["destroy", "Inst", "--yes"], ["refresh", "Inst"], ["deploy", "Inst", *OPEN]]
+    )
+    def test_what_a_provider_fails_with_is_explained_whatever_the_engine_was_asked_for(
+        self, inside: Inside, deploy: Deploy, moon: type[MoonTarget], words: list[str]
+    ) -> None:
+        deploy(*OPEN).ok()
+        inside.engine.fail_at = ("node", "token: 401")
+        moon.explains = CredentialsError("The credentials for the moon have expired.", "Log in again.")
+        moon.left = None
+        ended = inside(*words, *(["--size", "large", "--no-wait"] if words[0] == "deploy" else []))
+        assert ended.code == 3
+        assert "The credentials for the moon have expired." in ended.err
+        assert "Log in again." in ended.err
+        moon.explains = None
+        assert inside(*words, *(["--size", "large", "--no-wait"] if words[0] == "deploy" else [])).code == 4
 
     def test_a_new_machine_is_another_generation_each_time(self, inside: Inside, deploy: Deploy) -> None:
         deploy("--new-machine", *OPEN).ok()
@@ -98,6 +115,7 @@ class TestOptions:
             (["--domain-name", "node.example {\n}"], "is not a whole DNS name"),
             (["--allow-cidr", "203.0.113.7/24"], "--allow-cidr '203.0.113.7/24' is not a network"),
             (["--disk-size", "0"], "--disk-size"),
+            (["--cpu-credits", "free"], "--cpu-credits 'free': it is standard or unlimited"),
             (["--port", "80"], "A node on the moon has no --port"),
         ],
     )
@@ -114,6 +132,7 @@ class TestOptions:
         [
             ["--subnet-id", "s"],
             ["--private"],
+            ["--cpu-credits", "unlimited"],
             ["--image", "node"],
             ["--new-machine"],
             ["--domain-name", "a.example"],
@@ -170,6 +189,8 @@ class TestOwnAddress:
         assert (ended.code, ended.out, inside.engine.calls) == (2, "", [])
         assert "--allow-cidr 203.0.113.0/24" in ended.err
         assert "preflight" not in moon.calls
+        monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9/")
+        assert "the proxy that HTTPS_PROXY names" in inside(command, "Inst", "--cloud", "moon").err
 
 
 class TestLosses:
@@ -229,14 +250,27 @@ class TestSomethingNew:
     def test_a_person_sees_what_will_be_and_may_say_no(
         self, inside: Inside, deploy: Deploy, person: list[str]
     ) -> None:
-        person.append("n")
+        # What visitors of a new node read is asked for first.
+        person += ["Lab of Inst", "", "n"]
         ended = deploy("--region", "eu-west-1", *OPEN)
         assert (ended.code, inside.engine.calls) == (8, [])
         assert "a crater in eu-west-1" in ended.err
         person.append("y")
-        deploy("--region", "eu-west-1", *OPEN).ok()
+        deploy("--region", "eu-west-1", "--description", "Cohorts", "--organization", "Lab", *OPEN).ok()
+        assert (spec_of(inside).organization, spec_of(inside).description) == ("Lab", "Cohorts")
         # It is there now, and nothing is lost: nobody is asked.
         deploy("--size", "large").ok()
+
+    def test_what_visitors_read_is_as_it_was_answered(
+        self, inside: Inside, deploy: Deploy, person: list[str]
+    ) -> None:
+        person += ["Lab of Inst", "", "y"]
+        deploy(*OPEN).ok()
+        assert (spec_of(inside).organization, spec_of(inside).description) == ("Lab of Inst", None)
+        ended = deploy("--organization", "a\nb")
+        assert (ended.code, "--organization: a line of at most 200 characters" in ended.err) == (2, True)
+        deploy("--organization", "", "--description=").ok()
+        assert (spec_of(inside).organization, spec_of(inside).description) == ("", ""), "taken back"
 
     def test_a_script_is_not_asked(self, inside: Inside, deploy: Deploy) -> None:
         assert "crater" not in deploy(*OPEN).ok().err
@@ -394,10 +428,25 @@ class TestSdk:
 class TestAsking:
     """The service that tells our address."""
 
-    @pytest.mark.parametrize("told", ["203.0.113.7\n", " 2001:db8::7 "])
+    @pytest.mark.parametrize("told", ["203.0.113.7\n", " 198.51.100.7 "])
     def test_an_address_is_taken(self, told: str) -> None:
         with rig.serve(rig.always(rig.reply(200, told.encode(), "text/plain"))) as server:
             assert own_address.ask(url_of(server)) == told.strip()
+
+    def test_the_address_of_a_proxy_is_not_ours(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        with (
+            rig.serve(rig.always(rig.reply(200, b"198.51.100.7"))) as proxy,
+            rig.serve(rig.always(rig.reply(200, b"203.0.113.9"))) as server,
+        ):
+            for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+                monkeypatch.setenv(name, url_of(proxy))
+            monkeypatch.setenv("NO_PROXY", "")
+            assert own_address.ask(url_of(server)) == "203.0.113.9"
+            assert proxy.connections == 0
+
+    def test_nor_is_one_of_ipv6_which_no_node_has(self) -> None:
+        with rig.serve(rig.always(rig.reply(200, b"2001:db8::7", "text/plain"))) as server:
+            assert own_address.ask(url_of(server)) is None
 
     @pytest.mark.parametrize("told", ["", "<html>", "203.0.113.7, 10.0.0.1", "0.0.0.0", "1" * 5000, "\xff"])
     def test_anything_else_is_not(self, told: str) -> None:

@@ -2,21 +2,46 @@
 
 from __future__ import annotations
 
+import io
 import json
+import math
 import os
 import re
+import socket
 import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from gridup import engine_locks, state
 from gridup.app import COMMANDS
+from gridup.commands.deploy import read_password
+from gridup.commands.doctor import first_deploy
+from gridup.engine_api import Change, Report
+from gridup.engine_locks import namespace
+from gridup.reporter import Foreseeing, Phase, ResourceEvent
+from gridup.session import Session
+from gridup.settings import Settings
+from gridup.setup import build
+from gridup_infra import processes, resolving, room, targets
+from gridup_infra.errors import PreflightError, ResourceError
 from gridup_infra.locking import locked
+from gridup_infra.requirements import lock_text
+from gridup_infra.spec import DeploySpec
+from gridup_infra.targets import docker
 from gridup_infra.targets.base import Inspection
 from gridup_infra.targets.base import Power as State
-from gridup_infra.targets.local import LocalTarget
+from gridup_infra.targets.local import LocalTarget, runtime
+from gridup_node import catalog, services
 from support.checkpoints import PORTS, RESOURCES
+from support.cli import REPOSITORY, Ended
 from support.inside import Inside
 
 NAMED = [
@@ -28,6 +53,7 @@ NAMED = [
     "check",
     "start",
     "stop",
+    "rotate",
     "refresh",
     "env",
     "open",
@@ -52,7 +78,7 @@ class TestAnyCommandAboutANode:
         ended = inside(command, "Isnt", *(["--yes"] if command == "destroy" else []))
         assert (ended.code, ended.out) == (6, "")
         assert ended.err.splitlines() == [
-            "Error: There is no deployment called 'Isnt'.",
+            'Error: There is no deployment called "Isnt".',
             'Did you mean "Inst"?',
         ]
         assert sorted(inside.home.root.rglob("*")) == before
@@ -65,7 +91,7 @@ class TestAnyCommandAboutANode:
         inside.lay("Inst")
         ended = inside(command, "Inst", "--name", "Other")
         assert (ended.code, ended.out) == (2, "")
-        assert "Two names were given: 'Inst' and --name 'Other'." in ended.err
+        assert 'Two names were given: "Inst" and --name "Other".' in ended.err
 
     @pytest.mark.parametrize("command", ["status", "outputs", "check", "refresh", "env", "open"])
     def test_the_same_name_twice_is_one(
@@ -87,17 +113,91 @@ class TestAnyCommandAboutANode:
         assert (ended.code, ended.out) == (1, "")
         said = ended.err.splitlines()
         assert re.fullmatch(
-            rf"Error: Inst is busy: a deploy by process {os.getpid()} since [\d:]{{8}}\.", said[0]
+            rf'Error: "Inst" is busy: a deploy by process {os.getpid()} since [\d:]{{8}}\.', said[0]
         )
         assert "Traceback" not in ended.err
 
-    @pytest.mark.parametrize("command", ["outputs", "ssh", "logs", "check", "start", "stop", "open"])
+    @pytest.mark.parametrize("command", ["destroy", "land", "start", "check", "outputs"])
+    def test_one_that_is_just_being_made_is_busy_and_not_unknown(self, inside: Inside, command: str) -> None:
+        lock = inside.home.stack("my-lab") / "lock"
+        with locked(lock, "a deploy", wait=0, busy="", about="My Lab"):
+            ended = inside(command, "My Lab", *(["--yes"] if command in ("destroy", "land") else []))
+            other = inside(command, "my lab", *(["--yes"] if command in ("destroy", "land") else []))
+            unknown = inside(command, "Hub", *(["--yes"] if command in ("destroy", "land") else []))
+        assert (ended.code, ended.out) == (1, "")
+        assert f'"My Lab" is busy: a deploy by process {os.getpid()} since' in ended.err
+        assert (other.code, unknown.code) == (6, 6)
+
+    def test_a_destroy_waits_for_a_deploy_that_is_not_in_the_state_yet(self, inside: Inside) -> None:
+        lock = inside.home.stack("inst") / "lock"
+        held = ExitStack()
+        held.enter_context(locked(lock, "a deploy", wait=0, busy="", about="Inst"))
+
+        def deployed() -> None:
+            inside.lay("Inst")
+            held.close()
+
+        timer = threading.Timer(0.5, deployed)
+        timer.start()
+        ended = inside("destroy", "Inst", "--yes", "--wait-lock", "600")
+        timer.join()
+        ended.ok()
+        assert inside.engine.calls == ["destroy", "forget"]
+
+    @pytest.mark.parametrize("laid", [None, "whole", "half"])
+    def test_status_tells_what_is_under_way_and_no_damage(self, inside: Inside, laid: str | None) -> None:
+        if laid:
+            inside.lay("Inst", half=laid == "half")
+        with locked(inside.home.stack("inst") / "lock", "a deploy", wait=0, busy="", about="Inst"):
+            shown = inside("status").ok()
+            (row,) = inside("status", "--json").ok().json
+        assert "⏳ a deploy" in shown.out and "Inst: a deploy by process" in shown.out
+        assert "repairs" not in shown.out and "broken" not in shown.out
+        assert (row["name"], row["state"], row["busy"]["what"]) == ("Inst", "unknown", "a deploy")
+        assert row["busy"]["pid"] == os.getpid()
+        if laid == "whole":
+            assert inside("status", "--json", "--no-probe").ok().json[0]["busy"] is None
+
+    def test_one_that_is_being_made_elsewhere_was_not_broken_off(self, inside: Inside) -> None:
+        inside.lay("Inst", half=True)
+        locks = inside.state / ".pulumi/locks/organization/gridup/inst"
+        locks.mkdir(parents=True)
+        (locks / "1.json").write_text(json.dumps({"pid": 7, "hostname": "another.example"}))
+        shown = inside("status").ok().out
+        assert "⏳ an update" in shown and "Inst: an update by process 7 on another.example since" in shown
+        assert "completes it" not in shown and "not completed" not in shown
+        ended = inside("outputs", "Inst")
+        assert ended.code == 1
+        assert 'Error: "Inst" is busy: an update by process 7 on another.example since' in ended.err
+        # One whose engine has ended here holds nothing.
+        dead = 2**22 + 1
+        (locks / "1.json").write_text(json.dumps({"pid": dead, "hostname": socket.gethostname()}))
+        note = inside.home.stack("inst") / engine_locks.FOLDER / f"{dead}.{processes.boot()}.{namespace()}"
+        note.parent.mkdir(parents=True)
+        note.touch()
+        assert inside("outputs", "Inst").code == 4
+        assert "completes it" in inside("status").ok().out
+
+    def test_where_no_lock_can_be_seen_it_may_be_under_way(
+        self, inside: Inside, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        inside.lay("Inst", half=True)
+        (record,) = state.State.of(Settings.load()).records()
+        monkeypatch.setattr(state.State, "find", lambda _self, _name: record)
+        monkeypatch.setenv("PULUMI_BACKEND_URL", "s3://bucket")
+        told = "was not completed, or is still under way elsewhere"
+        assert f'The deploy of "Inst" {told}.' in inside("outputs", "Inst").err
+        assert f"its deploy {told} (broken off while" in inside("status", "Inst").ok().out
+
+    @pytest.mark.parametrize(
+        "command", ["outputs", "ssh", "logs", "check", "start", "stop", "rotate", "open"]
+    )
     def test_one_that_was_broken_off_says_how_to_complete_it(self, inside: Inside, command: str) -> None:
         inside.lay("Inst", half=True)
         ended = inside(command, "Inst")
         assert ended.code == 4
-        assert "The deploy of Inst was not completed." in ended.err
-        assert '`gridup deploy --name "Inst"` completes it.' in ended.err
+        assert 'The deploy of "Inst" was not completed.' in ended.err
+        assert "`gridup deploy --name Inst` completes it." in ended.err
 
     @pytest.mark.parametrize("command", ["outputs", "ssh", "logs", "start", "stop", "refresh", "env", "open"])
     def test_without_a_name_several_are_listed_and_none_is_chosen(self, inside: Inside, command: str) -> None:
@@ -143,6 +243,15 @@ class TestDeploy:
             "it@inst.example",
         )
         inside("deploy", "Inst", "--no-wait", "--no-keep-data").ok()
+
+    @pytest.mark.parametrize(("had", "wanted"), [("network", "domain"), ("domain", "network")])
+    def test_a_nodes_type_is_never_changed(self, inside: Inside, had: str, wanted: str) -> None:
+        inside("deploy", "Inst", "--no-wait", "--type", had).ok()
+        ended = inside("deploy", "Inst", "--no-wait", "--type", wanted, "--yes")
+        assert ended.code == 2
+        assert f'"Inst" is deployed as a {had} node' in ended.err
+        assert inside("outputs", "Inst", "--json").ok().json["type"] == had
+        inside("deploy", "Inst", "--no-wait", "--type", had).ok()
 
     def test_a_name_of_the_same_slug_is_refused_naming_the_first(self, inside: Inside) -> None:
         inside("deploy", "My Lab_2", "--no-wait").ok()
@@ -226,8 +335,64 @@ class TestDeploy:
         with locked(inside.home.stack("inst") / "lock", "a deploy", wait=0, busy=""):
             ended = inside("deploy", "Inst", "--no-wait", "--wait-lock", "0.3")
         assert ended.code == 1
-        assert "Inst is busy: a deploy by process" in ended.err
+        assert '"Inst" is busy: a deploy by process' in ended.err
         assert inside.engine.calls == []
+
+    def test_it_is_busy_from_before_it_is_planned_which_may_take_minutes(
+        self, inside: Inside, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        seen: list[Ended] = []
+
+        def install(_session: Session, _target: object) -> None:
+            if not seen:
+                seen.append(inside("destroy", "My Lab", "--yes"))
+                seen.append(inside("status", "--json"))
+
+        monkeypatch.setattr(Session, "prepare", install)
+        inside("deploy", "My Lab", "--no-wait").ok()
+        destroyed, status = seen
+        assert destroyed.code == 1
+        assert f'"My Lab" is busy: a deploy by process {os.getpid()} since' in destroyed.err
+        (row,) = status.ok().json
+        assert (row["name"], row["busy"]["what"]) == ("My Lab", "a deploy")
+
+    def test_one_that_is_refused_leaves_no_folder(self, inside: Inside) -> None:
+        for words in (["--region", "sea"], ["--cloud", "docker", "--adopt", "--port", "0"]):
+            assert inside("deploy", "My Lab", *words).code == 2
+            assert not inside.home.stack("my-lab").exists()
+
+    def test_what_is_in_the_way_is_told_before_an_engine_is_had(
+        self, inside: Inside, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def no_room(*_: object) -> None:
+            raise PreflightError("Too small.")
+
+        monkeypatch.setattr(LocalTarget, "preflight", no_room)
+        monkeypatch.setattr(Session, "engine", lambda *_: pytest.fail("it may take minutes"))
+        ended = inside("deploy", "Inst", "--no-wait")
+        assert "Error: Too small.\n" in ended.err
+
+    @pytest.mark.parametrize(
+        ("content", "read"),
+        [
+            ("\ufeffS3cret!x9Qz\r\n".encode(), "S3cret!x9Qz"),
+            ("Zwölf Grüße 9\n".encode(), "Zwölf Grüße 9"),
+            (b" S3cret!x9Qz ", " S3cret!x9Qz "),
+        ],
+    )
+    @pytest.mark.parametrize("by", ["file", "-"])
+    def test_a_password_is_what_stands_in_the_file_without_an_editors_marks(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes, read: str, by: str
+    ) -> None:
+        (tmp_path / "file").write_bytes(content)
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
+        assert read_password(tmp_path / by if by == "file" else Path("-")) == read
+
+    def test_a_password_file_that_is_no_text_is_told(self, inside: Inside, tmp_path: Path) -> None:
+        (tmp_path / "p").write_bytes("Zwölf Grüße 9".encode("latin-1"))
+        ended = inside("deploy", "Inst", "--admin-password-file", str(tmp_path / "p"))
+        assert ended.code == 2
+        assert "is no text in UTF-8" in ended.err
 
     def test_a_weak_password_is_refused_and_not_shown(self, inside: Inside, tmp_path: Path) -> None:
         (tmp_path / "p").write_text("aaaaaaaaaaaa\n")
@@ -236,6 +401,94 @@ class TestDeploy:
         assert "is refused" in ended.err
         assert "aaaaaaaaaaaa" not in ended.err
 
+    def test_a_password_that_is_all_that_changes_is_said_to_be_changed(
+        self, inside: Inside, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        set_to: list[str] = []
+        monkeypatch.setattr("gridup.secrets.change_password", lambda _way, word: set_to.append(word))
+        monkeypatch.setattr("gridup.health.wait_healthy", lambda *_, **__: [])
+        inside("deploy", "Inst", "--no-wait").ok()
+        (tmp_path / "p").write_text("S3cret!x9Qz\n")
+        told = inside("deploy", "Inst", "--admin-password-file", str(tmp_path / "p")).ok().err
+        assert set_to == ["S3cret!x9Qz"]
+        assert "The administrator's password was changed to the one that was given.\nNothing else cha" in told
+        assert "Nothing changed" not in told
+        assert "Nothing changed: the node is as asked." in inside("deploy", "Inst", "--no-wait").ok().err
+
+
+class TestTheLookBefore:
+    """What would stop a deploy is told before anything is fetched."""
+
+    def test_what_costs_nothing_is_looked_at_before_anything_is_fetched(
+        self, inside: Inside, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        order: list[str] = []
+
+        def noted(word: str, answer: object = None) -> Callable[..., Any]:
+            return lambda *_: order.append(word) or answer
+
+        def no_engine(*_: object) -> None:
+            raise ResourceError("No engine.")
+
+        monkeypatch.setattr(room, "lacking", noted("disk"))
+        monkeypatch.setattr(LocalTarget, "glance", noted("ports"))
+        found = lock_text(("humanize",), catalog.lock_for("latest").read_bytes(), [])
+        monkeypatch.setattr(resolving, "lock", noted("packages", found))
+        monkeypatch.setattr(runtime, "find_python", noted("Python"))
+        monkeypatch.setattr(Session, "engine", no_engine)
+        (tmp_path / "science.txt").write_text("humanize\n")
+        words = ("deploy", "Inst", "--no-wait", "--packages", str(tmp_path / "science.txt"))
+        inside.home.root.chmod(0o777)
+        assert "may be changed by others" in inside(*words).err
+        assert order == []
+        inside.home.root.chmod(0o700)
+        assert "Error: No engine.\n" in inside(*words).err
+        assert order == ["disk", "ports", "packages", "ports", "Python"]
+        order.clear()
+        inside(*words, "--no-preflight")
+        assert order == ["packages"]
+
+    def test_readme_docs_doctor_and_the_look_before_a_deploy_name_the_same_disk(
+        self, inside: Inside, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(room, "disk", lambda _folder: 1)
+        needed = room.total(first_deploy(Settings.load()))
+        for page in ("README.md", "docs/local.md"):
+            (said,) = re.findall(r"some (\d+) GB of disk", (REPOSITORY / page).read_text())
+            assert int(said) == math.ceil(needed / 1e9), page
+        figure, free = f"{needed / 1e9:.1f} GB", needed
+        monkeypatch.setattr("shutil.disk_usage", lambda _path: SimpleNamespace(free=free))
+        ok, detail = self.disk(inside)
+        assert (ok, figure in detail) == (True, True)
+        inside("deploy", "Inst", "--no-wait").ok()
+        free -= 1
+        ok, detail = self.disk(inside)
+        assert (ok, f"need {figure}" in detail) == (False, True)
+        monkeypatch.setattr(Session, "engine", lambda *_: pytest.fail("it may take minutes"))
+        ended = inside("deploy", "Another", "--no-wait")
+        assert (ended.code, f"need {figure}" in ended.err) == (1, True)
+
+    @staticmethod
+    def disk(inside: Inside) -> tuple[bool, str]:
+        (found,) = (row for row in inside("doctor", "--json").json if row["what"] == "disk")
+        return found["ok"], found["detail"]
+
+    @pytest.mark.parametrize(
+        ("page", "said", "needed"),
+        [
+            ("README.md", r"\((\d+) GB while the\s+engine is built", build.NEEDED_BYTES),
+            ("docs/local.md", r"To build the engine takes (\d+) GB", build.NEEDED_BYTES),
+            ("docs/local.md", r"it takes ([\d.]+) GB there", runtime.CACHED_BYTES),
+            ("README.md", r"with\s+(\d+) GB of disk; Python and ssh", docker.IMAGE_BYTES),
+            ("docs/docker.md", r"A build needs (\d+) GB", docker.IMAGE_BYTES),
+            ("docs/docker.md", r"a node ([\d.]+) GB", docker.NODE_BYTES),
+        ],
+    )
+    def test_so_do_the_pages_of_what_else_takes_disk(self, page: str, said: str, needed: int) -> None:
+        (figure,) = re.findall(said, (REPOSITORY / page).read_text())
+        digits = 1 if "." in figure else 0
+        assert float(figure) == math.ceil(needed / 1e9 * 10**digits) / 10**digits
+
 
 class TestPreview:
     """gridup preview."""
@@ -243,11 +496,33 @@ class TestPreview:
     def test_a_new_node_is_shown_and_not_made(self, inside: Inside) -> None:
         ended = inside("preview", "--name", "Inst").ok()
         for name in RESOURCES:
-            assert re.search(rf"create\s.*{name}", ended.out)
+            assert re.search(rf"would create\s.*{name}", ended.out)
         assert "this machine" in ended.out
         assert inside("status", "--json").ok().json == []
         found = inside("preview", "Inst", "--json").ok().json
         assert [change["operation"] for change in found["changes"]] == ["create"] * 4
+        whole = " ".join(ended.out.split())
+        assert all(" ".join(line.split()) in whole for line in found["makes"])
+        assert str(inside.home.node("inst")) in " ".join(found["makes"])
+
+    def test_it_names_the_ports(self, inside: Inside) -> None:
+        front, jupyter = (str(services.service(name).port) for name in (services.FRONT, "jupyter"))
+        for words, at in (((), front), (("--port", "9007"), "9007")):
+            made = inside("preview", "Inst", "--json", *words).ok().json["makes"]
+            (line,) = [line for line in made if line.startswith("ports: ")]
+            assert set(re.findall(r"\d+", line)) >= {at, jupyter}
+            assert (front in line) is (at == front)
+            spec = DeploySpec("Inst", target="docker", port=9007 if words else 0)
+            assert targets.target("docker").listens(spec) == (line,)
+
+    def test_an_update_says_what_changes(self, inside: Inside, monkeypatch: pytest.MonkeyPatch) -> None:
+        inside.lay("Inst")
+        changes = [Change("node", "update", ("ports", "files")), Change("services", "update")]
+        monkeypatch.setattr(inside.engine, "preview", lambda *_, **__: Report(changes))
+        ended = inside("preview", "Inst", "--port", "9001").ok()
+        assert re.search(r"would update\s.*node: ports, files", ended.out)
+        assert re.search(r"would update\s+\S*\s*services\s", ended.out)
+        assert inside("preview", "Inst", "--port", "9001", "--json").ok().json["makes"] == []
 
     def test_no_change_says_so(self, inside: Inside) -> None:
         inside.lay("Inst")
@@ -259,9 +534,63 @@ class TestPreview:
         assert inside("preview", "Inst", "--port", "70000").code == 2
         assert "--name is missing" in inside("preview").err
 
+    def test_it_leaves_no_folder_and_what_would_be_done_is_no_progress(
+        self, inside: Inside, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        before = sorted(inside.home.root.rglob("*"))
+        inside("preview", "--name", "Inst").ok()
+        assert sorted(inside.home.root.rglob("*")) == before
+        told = []
+        foreseeing = Foreseeing(SimpleNamespace(resource=told.append))  # type: ignore[arg-type]
+        events = [
+            ResourceEvent("node", "create", Phase.STARTED),
+            ResourceEvent("node", "create", Phase.DONE),
+            ResourceEvent("node", "refresh", Phase.DONE),
+            ResourceEvent("node", "create", Phase.FAILED),
+        ]
+        for event in events:
+            foreseeing.resource(event)
+        assert told == events[2:]
+
+
+class TestThePassphrase:
+    """Of a state with stacks in it."""
+
+    @pytest.mark.parametrize("words", [["deploy", "Hub", "--no-wait"], ["destroy", "Inst", "--yes"]])
+    def test_a_missing_one_is_told_and_not_made_anew(
+        self, inside: Inside, monkeypatch: pytest.MonkeyPatch, words: list[str]
+    ) -> None:
+        inside.lay("Inst")
+        monkeypatch.undo()
+        monkeypatch.setenv("GRIDUP_HOME", str(inside.home.root))
+        inside.home.passphrase.unlink()
+        ended = inside(*words)
+        assert (ended.code, ended.out) == (3, "")
+        assert f"The passphrase {inside.home.passphrase} is missing" in ended.err and "inst" in ended.err
+        assert not inside.home.passphrase.exists()
+
 
 class TestDestroy:
     """gridup destroy, and land."""
+
+    @pytest.mark.parametrize("command", ["destroy", "land", "start", "stop", "refresh"])
+    @pytest.mark.parametrize("name", ["lab-one", "LAB_ONE", "lab one"])
+    def test_what_changes_a_node_never_takes_another_of_the_same_slug(
+        self, inside: Inside, command: str, name: str
+    ) -> None:
+        inside.lay("Lab One")
+        ended = inside(command, name, *(["--yes"] if command in ("destroy", "land") else []))
+        assert (ended.code, ended.out, inside.engine.calls) == (6, "", [])
+        assert 'Did you mean "Lab One"? (Its stack is lab-one.)' in ended.err
+        assert [row["name"] for row in inside("status", "--json").ok().json] == ["Lab One"]
+
+    def test_a_stack_is_destroyed_by_its_own_name_where_that_is_asked_for(self, inside: Inside) -> None:
+        inside.lay("Lab One")
+        inside.lay("lab")
+        assert inside("destroy", "--stack", "lab-on", "--yes").code == 6
+        assert inside("destroy", "lab", "--stack", "lab-one", "--yes").code == 2
+        inside("destroy", "--stack", "lab-one", "--yes").ok()
+        assert [row["name"] for row in inside("status", "--json").ok().json] == ["lab"]
 
     def test_yes_never_asks_and_takes_the_stack_away(self, inside: Inside) -> None:
         inside.lay("My Lab")
@@ -348,7 +677,7 @@ class TestShowing:
         inside.lay("Inst")
         ended = inside("status").ok()
         assert "❌ gone" in ended.out
-        assert '`gridup deploy --name "Inst"` repairs it.' in ended.out
+        assert "its data are lost: `gridup deploy --name Inst` makes an empty node." in ended.out
         row = inside("status", "Inst", "--json").ok().json[0]
         assert (row["state"], row["right"], row["target"]) == ("gone", False, "local")
 
@@ -373,10 +702,10 @@ class TestShowing:
         assert "http://127.0.0.1:8081/login" in human
 
     def test_outputs_can_not_read_the_secrets_of_a_node_that_is_gone(self, inside: Inside) -> None:
-        inside.lay("Inst")
+        inside.lay("My Lab")
         ended = inside("outputs", "--show-secrets")
         assert (ended.code, ended.out) == (4, "")
-        assert "is gone" in ended.err
+        assert "is gone.\n`gridup deploy --name 'My Lab'` lays it again.\n" in ended.err
 
     def test_open_prints_the_address_where_there_is_no_screen(self, inside: Inside) -> None:
         inside.lay("Inst")
@@ -393,7 +722,7 @@ class TestShowing:
         inside.lay("Inst")
         ended = inside("logs", "Inst", "database")
         assert ended.code == 2
-        assert "Inst has no service 'database'" in ended.err
+        assert '"Inst" has no service "database"' in ended.err
         assert "proxy" in ended.err
 
     def test_logs_show_whose_line_it_is(self, inside: Inside) -> None:
@@ -413,7 +742,12 @@ class TestShowing:
         inside.lay("Inst")
         ended = inside("refresh").ok()
         assert "is gone" in ended.out
-        assert '`gridup deploy --name "Inst"` repairs it.' in ended.out
+        assert "Inst: its data are lost: `gridup deploy --name Inst` makes an empty node." in ended.out
+        (inside.home.node("inst") / "data").mkdir(parents=True)
+        for command in ("refresh", "status"):
+            ended = inside(command).ok()
+            assert "is missing" in ended.out
+            assert "`gridup deploy --name Inst` repairs it." in ended.out
         assert inside("refresh", "--json").ok().json["changes"] == []
 
     def test_env_is_what_a_shell_can_take_and_holds_no_secret(
@@ -439,6 +773,26 @@ class TestCheck:
         ended = inside("check", "127.0.0.1:1", "--timeout", "2", "--json")
         assert ended.code == 10
         assert [(row["name"], row["up"]) for row in ended.json] == [("127.0.0.1:1", False)]
+        assert "`gridup check 127.0.0.1:1 --wait` waits for it." in ended.err
+
+    def test_ssh_that_is_not_offered_is_no_command_of_the_table(self, inside: Inside) -> None:
+        spec = inside.lay("Inst")
+        assert "gridup ssh Inst" in inside("check", "--timeout", "1").out
+        absent = {"ssh": "no sshd on this machine"}
+        inside.lay_outputs(replace(inside.outputs(spec.stack), not_offered=absent))
+        shown = inside("check", "--timeout", "1").out
+        assert "➖ no sshd on this machine" in shown
+        assert "gridup ssh" not in shown
+
+    def test_what_to_do_next_names_the_nodes(self, inside: Inside, monkeypatch: pytest.MonkeyPatch) -> None:
+        inside.lay("My Lab")
+        inside.lay("Inst")
+        again = "`gridup check Inst 'My Lab' --wait`"
+        assert f"{again} waits for it." in inside("check", "--timeout", "1").err
+        assert f"{again} goes on waiting." in inside("check", "--wait", "--timeout", "0.5").err
+        ended = ResourceError("api has ended", "", ("its last words",))
+        monkeypatch.setattr(LocalTarget, "given_up", lambda _self, _outputs: ended)
+        assert "`gridup logs 'My Lab'` tells more." in inside("check", "My Lab", "--wait").err
 
     def test_a_wait_that_runs_out_exits_9_with_one_report(self, inside: Inside) -> None:
         ended = inside("check", "127.0.0.1:1", "--wait", "--silent", "--timeout", "1")
@@ -456,6 +810,10 @@ class TestCheck:
         assert inside("check", "--name", "localhost").code == 6
 
 
+def _ctrl_c(*_: object, **__: object) -> None:
+    raise KeyboardInterrupt
+
+
 class TestPower:
     """gridup start and stop."""
 
@@ -465,9 +823,32 @@ class TestPower:
         seen: list[str] = []
         monkeypatch.setattr(LocalTarget, "stop", lambda _self, outputs: seen.append(outputs.spec.name))
         inside.lay("My Lab")
-        assert '`gridup start "My Lab"` starts it.' in inside("stop").ok().out
+        assert "`gridup start 'My Lab'` starts it." in inside("stop").ok().out
         assert inside("stop", "My Lab", "--json").ok().json == {"name": "My Lab", "state": "stopped"}
         assert seen == ["My Lab"] * 2
+
+    @pytest.mark.parametrize("words", [["check"], ["check", "--wait", "--timeout", "0.5"]])
+    def test_a_stopped_node_is_no_riddle(
+        self, inside: Inside, monkeypatch: pytest.MonkeyPatch, words: list[str]
+    ) -> None:
+        inside.lay("My Lab")
+        ended = inside(*words)
+        assert "stopped" not in ended.err
+        monkeypatch.setattr(LocalTarget, "inspect", lambda _self, _outputs: Inspection(State.STOPPED))
+        ended = inside(*words)
+        assert ended.code == 10
+        assert "Error: \"My Lab\" is stopped.\n`gridup start 'My Lab'` starts it.\n" in ended.err
+
+    def test_a_stopped_node_is_not_waited_for(self, inside: Inside, monkeypatch: pytest.MonkeyPatch) -> None:
+        def inspect(_self: LocalTarget, outputs: Any) -> Inspection:
+            return Inspection(State.STOPPED if outputs.spec.name == "Inst" else State.STARTING)
+
+        monkeypatch.setattr(LocalTarget, "inspect", inspect)
+        inside.lay("Inst")
+        inside.lay("Other")
+        ended = inside("check", "--wait", "--timeout", "100000")
+        assert ended.code == 10
+        assert '"Inst" is stopped.' in ended.err
 
     def test_start_waits_and_shows_the_table(self, inside: Inside, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(LocalTarget, "start", lambda _self, _outputs: None)
@@ -475,7 +856,30 @@ class TestPower:
         inside.lay("Inst")
         ended = inside("start", "--timeout", "0.5")
         assert ended.code == 9
-        assert "Inst was not up within 0.5 s" in ended.err
+        assert '"Inst" was not up within 0.5 s' in ended.err
+
+    @pytest.mark.parametrize("words", [["start"], ["deploy", "My Lab"], ["check", "--wait"]])
+    def test_ctrl_c_in_the_wait_names_what_goes_on_waiting(
+        self, inside: Inside, monkeypatch: pytest.MonkeyPatch, words: list[str]
+    ) -> None:
+        monkeypatch.setattr(LocalTarget, "start", lambda _self, _outputs: None)
+        monkeypatch.setattr("gridup.probes.wait_for", _ctrl_c)
+        inside.lay("My Lab")
+        ended = inside(*words)
+        assert ended.code == 130
+        assert 'Error: Stopped waiting for "My Lab"; nothing else was stopped.\n' in ended.err
+        assert "`gridup check 'My Lab' --wait` goes on waiting." in ended.err
+
+    @pytest.mark.parametrize("command", ["start", "stop"])
+    def test_ctrl_c_in_what_a_machine_takes_names_the_same_command(
+        self, inside: Inside, monkeypatch: pytest.MonkeyPatch, command: str
+    ) -> None:
+        monkeypatch.setattr(LocalTarget, command, _ctrl_c)
+        inside.lay("My Lab")
+        ended = inside(command)
+        assert ended.code == 130
+        assert f'Error: Stopped waiting for the {command} of "My Lab".\n' in ended.err
+        assert f"`gridup {command} 'My Lab'` goes on with it." in ended.err
 
     def test_a_target_without_power_says_so(self, inside: Inside, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(LocalTarget, "capabilities", frozenset())

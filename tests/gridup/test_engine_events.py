@@ -10,24 +10,29 @@ import pytest
 from gridup.engine import _translate
 from gridup.engine_events import Watch
 from gridup.reporter import Silent
-from gridup_infra.errors import FirstBootError, ResourceError
+from gridup_infra.errors import CredentialsError, FirstBootError, ResourceError
 from gridup_infra.targets.dynamic import FailedError, guarded
 
 
 def told(error: Exception) -> Watch:
-    """A watch that was told of a provider's error as the engine tells it: a traceback, and a blank line."""
+    """A watch that was told of a provider's error."""
+    watch = Watch(Silent())
+    tell(watch, error, "host")
+    return watch
+
+
+def tell(watch: Watch, error: BaseException, name: str) -> None:
+    """As the engine tells of an error with a resource: a traceback, and a blank line."""
     text = "".join(traceback.format_exception(error))
     diagnostic = SimpleNamespace(
         severity="error",
-        urn="urn:pulumi:inst::gridup::t::host",
+        urn=f"urn:pulumi:inst::gridup::t::{name}",
         message=f"<{{%reset%}}>{text}<{{%reset%}}>\n\n",
     )
     event = SimpleNamespace(
         resource_pre_event=None, res_outputs_event=None, res_op_failed_event=None, diagnostic_event=diagnostic
     )
-    watch = Watch(Silent())
     watch.event(event)
-    return watch
 
 
 def test_the_tail_of_a_first_boots_log_arrives_whole() -> None:
@@ -43,7 +48,7 @@ def test_the_tail_of_a_first_boots_log_arrives_whole() -> None:
 
     with pytest.raises(FailedError) as caught:
         guarded(boot)
-    error = _translate("", told(caught.value).failures)
+    error = _translate("", told(caught.value).report)
     assert isinstance(error, ResourceError)
     assert error.exit_code == 4
     assert error.message == "host: The first boot of Inst failed. gridup logs Inst --boot shows all."
@@ -61,5 +66,21 @@ def test_one_without_a_log_is_one_line() -> None:
 
     with pytest.raises(FailedError) as caught:
         guarded(make)
-    error = _translate("", told(caught.value).failures)
+    error = _translate("", told(caught.value).report)
     assert (error.message, error.details) == ("host: There is no room. Make some.", ())
+
+
+def test_credentials_are_the_cause_once_whatever_else_failed_for_it() -> None:
+    watch = told(ResourceError("There is no room."))
+    for name in ("vpc", "volume"):
+        with pytest.raises(FailedError) as caught:
+            guarded(_refuse)
+        tell(watch, caught.value, name)
+    error = _translate("", watch.report)
+    assert isinstance(error, CredentialsError)
+    assert (error.exit_code, error.details) == (3, ())
+    assert error.message == "The AWS credentials have expired. Log in again."
+
+
+def _refuse() -> None:
+    raise CredentialsError("The AWS credentials have expired.", "Log in again.")

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from gridup.commands import launch
 from gridup.commands.launch import Launch, parse, truth
+from gridup.hagrid import NEEDLESS, REFUSED, RENAMED, SWITCHES, translated
 from gridup_infra import targets
 from gridup_infra.errors import UsageError
+from support.inside import Inside
 
 
 @pytest.mark.parametrize(
@@ -69,6 +72,12 @@ def test_a_port_that_is_none_is_refused(where: str) -> None:
         parse(["Inst", "to", where])
 
 
+def test_no_name_is_made_up_for_a_line_that_is_refused(inside: Inside) -> None:
+    for words in (["to", "docker:80x"], ["to", "bogus"], ["to", "local", "--tail", "perhaps"]):
+        ended = inside("launch", *words)
+        assert (ended.code, "is called" in ended.err) == (2, False), words
+
+
 @pytest.mark.parametrize("where", ["moon", ":80", "Local"])
 def test_an_unknown_target_is_refused(where: str) -> None:
     with pytest.raises(UsageError, match="is unknown"):
@@ -80,3 +89,79 @@ def test_the_truth_in_hagrids_words() -> None:
     assert [truth("--tail", text) for text in ("false", "FALSE", "no", "0")] == [False] * 4
     with pytest.raises(UsageError, match="--tail=maybe: it is true or false"):
         truth("--tail", "maybe")
+
+
+class TestHagridsFlags:
+    """Each is taken, or refused by its name with what there is in its place."""
+
+    @pytest.mark.parametrize(
+        ("line", "made", "remarks"),
+        [
+            ("Inst to local --build", "Inst to local", ["--build"]),
+            ("Inst to local --build=false --dev", "Inst to local", ["--build", "--dev"]),
+            ("Inst to local --build false --no-vpn", "Inst to local", ["--build", "--no-vpn"]),
+            ("--headless Inst to local", "Inst to local", ["--headless"]),
+            ("Inst --jupyter to local --tail=false", "Inst to local --tail=false", ["--jupyter"]),
+            ("Inst to docker --cpus 2 --platform linux/amd64", "Inst to docker", ["--cpus", "--platform"]),
+            ("Inst to azure --azure_location westeurope", "Inst to azure --region westeurope", []),
+            ("Inst to local --set-root-email=a@b.example", "Inst to local --admin-email=a@b.example", []),
+        ],
+    )
+    def test_what_changes_nothing_is_said_and_what_has_another_name_is_translated(
+        self, line: str, made: str, remarks: list[str]
+    ) -> None:
+        words, said = translated(line.split())
+        assert words == made.split()
+        assert [remark.split()[0] for remark in said] == remarks
+
+    @pytest.mark.parametrize("flag", sorted(REFUSED))
+    def test_what_has_another_way_here_is_refused_with_that(self, inside: Inside, flag: str) -> None:
+        ended = inside("launch", "Inst", "to", "local", flag, "secret")
+        assert (ended.code, ended.out, inside.engine.calls) == (2, "", [])
+        assert f"{flag} of HAGrid is no flag here." in ended.err and REFUSED[flag] in ended.err
+        assert "secret" not in ended.err
+
+    def test_no_flag_is_in_two_tables(self) -> None:
+        assert len({*NEEDLESS, *RENAMED, *REFUSED}) == len(NEEDLESS) + len(RENAMED) + len(REFUSED)
+        assert set(NEEDLESS) >= SWITCHES
+
+    def test_what_is_renamed_is_an_option_of_launch(self, inside: Inside) -> None:
+        shown = inside("launch", "--help").ok().out
+        assert all(name in shown for name in RENAMED.values())
+
+
+def test_a_name_is_made_up_where_none_was_given(inside: Inside, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+    monkeypatch.setattr(launch, "deploy", lambda _session, name, *_rest: seen.append(name))
+    for _ in range(3):
+        ended = inside("launch", "to", "local").ok()
+        assert f'The node is called "{seen[-1]}".' in ended.err
+        inside.lay(seen[-1])
+    assert len(set(seen)) == 3
+
+
+class TestLandAll:
+    """Every node, in HAGrid's word."""
+
+    def test_it_lists_what_it_would_destroy_and_asks_once(self, inside: Inside, person: list[str]) -> None:
+        for name in ("Inst", "My Lab"):
+            inside.lay(name)
+        person.append("no")
+        ended = inside("land", "all")
+        assert ended.code == 8
+        assert '"Inst" (local)' in ended.err and '"My Lab" (local)' in ended.err
+        assert inside.engine.calls == []
+        assert inside("land", "all", "--json", "--yes").ok().json[1]["name"] == "My Lab"
+        assert inside("status", "--json").ok().json == []
+        assert inside("land", "all", "--yes").code == 6
+
+    def test_in_a_pipe_it_asks_nobody(self, inside: Inside) -> None:
+        inside.lay("Inst")
+        assert inside("land", "all").code == 2
+        assert inside.engine.calls == []
+
+    def test_a_node_of_that_name_comes_first(self, inside: Inside) -> None:
+        for name in ("Inst", "all"):
+            inside.lay(name)
+        inside("land", "all", "--yes").ok()
+        assert [row["name"] for row in inside("status", "--json").ok().json] == ["Inst"]

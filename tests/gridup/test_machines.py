@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from gridup import health, own_address
-from gridup_infra.errors import FirstBootError, ResourceError
+from gridup.reporter import Silent
+from gridup_infra.errors import DeadlineError, FirstBootError, ResourceError
 from gridup_infra.outputs import NodeOutputs
 from gridup_infra.spec import DeploySpec
 from gridup_infra.targets.base import Identity
@@ -36,6 +37,37 @@ def host(spec: DeploySpec, ssh: int) -> NodeOutputs:
     offered = {"proxy": 1, "ssh": ssh, "jupyter": 2}
     missing = dict.fromkeys(("ui", "api", "jupyter"), "--no-node")
     return NodeOutputs(spec, "127.0.0.1", offered, tls=True, ssh_user="gridup", not_offered=missing)
+
+
+class TestRestart:
+    """What `status` says of a machine whose updates wait for a restart."""
+
+    def test_it_is_said_with_the_packages_and_what_to_do(
+        self, inside: Inside, moon: type[MoonTarget], machine: NodeOutputs
+    ) -> None:
+        moon.restart = ("base", "linux-1", "linux-2", "x")
+        told = inside("status", "Inst").ok().out
+        assert (
+            "Inst: a restart of its machine is due for its updates (base, linux-1, linux-2, …): "
+            "`gridup ssh Inst -- sudo reboot` does it; `--reboot-at HH:MM` has the updates do it."
+        ) in " ".join(told.split())
+        (row,) = inside("status", "--json").ok().json
+        assert (row["reboot_due"], row["right"]) == (True, True)
+        inside.lay_outputs(replace(machine, spec=replace(machine.spec, reboot_at="03:30")))
+        assert "due for its updates" in (told := " ".join(inside("status").ok().out.split()))
+        assert "it comes with the updates at 03:30" in told
+
+    def test_nothing_is_said_where_none_is_due_and_nobody_asked_whose_ssh_is_silent(
+        self, inside: Inside, moon: type[MoonTarget], machine: NodeOutputs
+    ) -> None:
+        assert "restart" not in inside("status").ok().out
+        assert inside("status", "--json").ok().json[0]["reboot_due"] is False
+        assert moon.calls.count("restart_due") == 2
+        moon.restart = ()
+        inside("status", "--no-probe").ok()
+        inside.lay_outputs(replace(machine, ports={**machine.ports, "ssh": 1}))
+        assert inside("status", "--json").json[0]["reboot_due"] is False
+        assert moon.calls.count("restart_due") == 2
 
 
 class TestFirstBoot:
@@ -88,7 +120,7 @@ class TestFirstBoot:
         monkeypatch.setattr(health, "READY_PAUSE", 0.05)
         ended = inside(*words).ok()
         assert "Waiting for the first boot to end" in ended.err
-        assert '`gridup deploy --name "New"` goes on.' in ended.err
+        assert "`gridup deploy --name New` goes on." in ended.err
         assert "password" not in ended.err
 
     def test_nobody_waits_who_asked_not_to(
@@ -132,6 +164,27 @@ class TestOwnCa:
         assert ended.code == 10
         assert ended.out.count("its certificate is not this node's own") == 3
 
+    @pytest.mark.parametrize("name", ["", "inst.localhost"])
+    def test_an_impostor_in_the_place_of_a_node_with_a_public_certificate_is_down(
+        self, inside: Inside, node: NodeOutputs, name: str
+    ) -> None:
+        spec = replace(node.spec, domain_name=name)
+        outputs = replace(node, ca="", spec=spec, address=name or node.address)
+        inside.lay_outputs(outputs)
+        ended = inside("check", "Inst", "--json")
+        assert ended.code == 10
+        rows = {row["service"]: (row["state"], row["detail"]) for row in ended.json[0]["endpoints"]}
+        why = "its certificate is not this node's own: self-signed certificate"
+        assert [rows[key] for key in ("ui", "api", "jupyter")] == [("down", why)] * 3
+        assert inside("check", "Inst", "--wait", "--timeout", "1").code == 9
+        target = MoonTarget()
+        with pytest.raises(DeadlineError, match="its certificate is not this node's own"):
+            health.wait_healthy(target, outputs, Silent(), 0.5, own=lambda: None)
+        # Of a host that nobody says is ours, nothing else can be known.
+        front = node.ports["proxy"]
+        seen = inside("check", f"https://127.0.0.1:{front}", "--json").json[0]["endpoints"]
+        assert {row["note"] for row in seen if row["service"] in ("ui", "api")} == {"untrusted certificate"}
+
     def test_it_is_printed_and_nothing_else(self, inside: Inside, node: NodeOutputs) -> None:
         assert inside("outputs", "Inst", "--ca").ok().out == node.ca
         assert inside("outputs", "Inst", "--ca", "--json").ok().json == {"ca": node.ca}
@@ -147,9 +200,21 @@ class TestOwnCa:
         assert why in ended.err
         assert "CA_BUNDLE" not in inside("outputs", "Inst").ok().out
 
-    def test_the_way_to_trust_it_works_as_it_is_told(
-        self, inside: Inside, node: NodeOutputs, tmp_path: Path
+    def test_at_another_port_than_that_of_https_no_way_is_told_that_syft_can_t_go(
+        self, inside: Inside, node: NodeOutputs
     ) -> None:
+        """Its client takes the port of an https address for 443, whatever it says."""
+        told = inside("outputs", "Inst").ok().out
+        assert "--ca >inst-ca.pem" in told
+        assert (
+            f"syft's client reaches https at port 443 alone, and this node has {node.ports['proxy']}" in told
+        )
+        assert "sy.login" not in told
+
+    def test_the_way_to_trust_it_works_as_it_is_told(
+        self, inside: Inside, node: NodeOutputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(health, "HTTPS_PORT", node.ports["proxy"])
         told = inside("outputs", "Inst").ok().out.splitlines()
         save, export, login = (line.strip() for line in told[-3:])
         words, _, file = save.partition(" >")
@@ -243,8 +308,10 @@ class TestBootLog:
         spec = inside.lay("Inst", half=True, target="moon")
         assert "was not completed" in inside("logs", "Inst", "--boot").err
 
-        def begun(_self: MoonTarget, identity: Identity, known: Mapping[str, str]) -> NodeOutputs:
-            assert (identity.stack_id, len(known)) == (spec.stack_id, 3)
+        def begun(
+            _self: MoonTarget, identity: Identity, found: DeploySpec, states: Mapping[str, object]
+        ) -> NodeOutputs:
+            assert (identity.stack_id, found.name, len(states)) == (spec.stack_id, "Inst", 2)
             return NodeOutputs(spec, "", {}, facts={"machine": "m-1"})
 
         monkeypatch.setattr(MoonTarget, "begun", begun)

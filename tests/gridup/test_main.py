@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import pty
 import re
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from gridup import __main__ as way_in
 from gridup.__main__ import hoist
-from gridup.app import COMMANDS
-from gridup_infra.errors import GridupError, ResourceError
-from support.cli import Cli
-from support.inside import Inside
+from gridup.app import COMMANDS, build
+from gridup.commands.parsing import FREE_TEXT
+from gridup.session import Session
+from gridup_infra.errors import GridupError, NotOfferedError, ResourceError
+from gridup_infra.outputs import NodeOutputs
+from gridup_infra.targets import target
+from support.checkpoints import PORTS, outputs_for
+from support.cli import REPOSITORY, Cli
+from support.inside import Inside, spec_of
+
+ENGINE = Session.engine
+"""The real one's."""
 
 
 @pytest.mark.parametrize(
@@ -27,6 +37,12 @@ from support.inside import Inside
         ("status --debug -q", "--debug -q status"),
         ("-v deploy Inst --json -q", "-v -q deploy Inst --json"),
         ("ssh Inst -- ls -v", "ssh Inst -- ls -v"),
+        ("ssh Inst ls -v", "ssh Inst ls -v"),
+        ("ssh -q Inst ls -v --debug", "-q ssh Inst ls -v --debug"),
+        ("ssh --name Inst -v ls", "-v ssh --name Inst ls"),
+        ("ssh --name Inst ls -v", "ssh --name Inst ls -v"),
+        ("ssh --stack=inst ls -v", "ssh --stack=inst ls -v"),
+        ("-v ssh", "-v ssh"),
         ("--quiet ssh Inst -- x --debug -- -q", "--quiet ssh Inst -- x --debug -- -q"),
         ("", ""),
     ],
@@ -41,7 +57,18 @@ class TestExitCodes:
     @pytest.mark.parametrize(
         ("words", "said"),
         [
-            (["bogus"], "No such command 'bogus'"),
+            (["bogus"], 'There is no command "bogus"'),
+            (["ls"], "Did you mean `gridup status`?"),
+            (["up"], "Did you mean `gridup deploy`?"),
+            (["rm", "Inst"], "Did you mean `gridup destroy`?"),
+            (["down"], "Did you mean `gridup destroy`?"),
+            (["list"], "Did you mean `gridup status`?"),
+            (["restart", "Inst"], "`gridup stop` and `gridup start` do it. `gridup --help` lists all."),
+            (["upgrade"], "`gridup deploy` does it: `--tag` for another syft"),
+            (["help"], "Did you mean `gridup --help`?"),
+            (["depoly", "Inst"], "Did you mean `gridup deploy`?"),
+            (["destroy", "--name", "--yes"], "--name has no value before --yes."),
+            (["deploy", "--name", "-x"], "--name has no value before -x."),
             (["status", "--bogus"], "No such option: --bogus"),
             (["outputs", "Inst", "--name", "Other"], "Two names were given"),
             (["destroy"], "Which node?"),
@@ -56,6 +83,53 @@ class TestExitCodes:
         assert said in ended.err
         assert "Traceback" not in ended.err
         assert not bare_cli.home.exists()
+
+    @pytest.mark.parametrize("command", COMMANDS)
+    def test_no_option_takes_another_for_its_value(self, inside: Inside, command: str) -> None:
+        known = build([command]).commands[command].params  # type: ignore[attr-defined]
+        options = [one for one in known if one.param_type_name == "option" and not one.is_flag]
+        before = sorted(inside.home.root.rglob("*"))
+        words = ["-h", "--help", *(word for one in known for word in one.opts if word[0] == "-")]
+        # Each option before some word, and each word behind some option.
+        pairs = itertools.islice(zip(itertools.cycle(options), itertools.cycle(words)), len(words) + 1)
+        for option, other in pairs if options else ():
+            ended = inside(command, option.opts[0], other)
+            assert (ended.code, ended.out) == (2, ""), (option, other)
+            assert f"{option.opts[0]} has no value before {other}." in ended.err
+        for option in options:
+            text = option.name in FREE_TEXT
+            assert ("has no value" in inside(command, option.opts[0], "--bogus", "--help").err) is not text
+        assert sorted(inside.home.root.rglob("*")) == before
+
+    def test_a_value_with_dashes_is_taken_where_it_is_meant(self, inside: Inside) -> None:
+        for words in (["--description=--yes"], ["--description", "-- ours --"]):
+            inside("deploy", "Inst", "--no-wait", *words).ok()
+            assert spec_of(inside).description == words[-1].removeprefix("--description=")
+
+    @pytest.mark.parametrize("command", COMMANDS)
+    def test_a_home_that_can_not_be_is_named_by_its_variable(
+        self, inside: Inside, command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(Session, "engine", ENGINE)
+        (tmp_path / "file").write_text("")
+        needed = {"launch": ["Inst", "to", "local"]}
+        words = needed.get(command, [] if command in ("doctor", "prune", "version") else ["Inst"])
+        if command in ("destroy", "land", "rotate"):
+            words.append("--yes")
+        for root in ("/proc/nope", tmp_path / "file", tmp_path / "file" / "home"):
+            monkeypatch.setenv("GRIDUP_HOME", str(root))
+            ended = inside(command, *words)
+            assert (ended.code, ended.out) == (1, ""), root
+            head, *rest = ended.err.splitlines()
+            assert head.startswith(f"Error: GRIDUP_HOME, {root}, can't be made or written: ")
+            assert rest == ["Set GRIDUP_HOME to a folder that you may write."]
+            inside(command, "-h").ok()
+
+    def test_what_can_not_be_written_in_it_is_no_fault_of_ours(self, inside: Inside) -> None:
+        inside.home.stacks.write_text("")
+        ended = inside("deploy", "Inst", "--no-wait")
+        assert ended.code == 1
+        assert ended.err.startswith(f"Error: GRIDUP_HOME, {inside.home.root}, can't be made or written: ")
 
     def test_an_unknown_name_exits_6(self, bare_cli: Cli) -> None:
         ended = bare_cli("destroy", "Inst", "--yes", timeout=60)
@@ -109,7 +183,11 @@ class TestExitCodes:
             process.send_signal(number)
             out, err = process.communicate(timeout=20)
         assert (process.returncode, out) == (130, "")
-        assert err == "Error: Stopped.\n"
+        # What was waited for goes on: the person learns by which command to wait again.
+        assert err.splitlines() == [
+            'Error: Stopped waiting for "127.0.0.1:1"; nothing else was stopped.',
+            "`gridup check 127.0.0.1:1 --wait` goes on waiting.",
+        ]
 
 
 class TestTheUnexpected:
@@ -146,7 +224,7 @@ class TestTheUnexpected:
 
     def test_debug_for_the_other_sides_command_is_not_for_us(self, broken: Inside) -> None:
         ended = broken("status", "--", "--debug")
-        assert "no deployment called '--debug'" in ended.err
+        assert 'no deployment called "--debug"' in ended.err
 
     def test_is_said_even_where_no_log_can_be_written(
         self, broken: Inside, monkeypatch: pytest.MonkeyPatch
@@ -252,6 +330,8 @@ class TestSsh:
             (["Inst", "--", "sh", "-c", "exit 7"], "sh -c 'exit 7'"),
             (["--name", "Inst", "--", "df", "-h"], "df -h"),
             (["Inst", "df", "-h"], "df -h"),
+            (["Inst", "df", "-v", "--debug"], "df -v --debug"),
+            (["Inst", "--", "whoami; pwd"], "whoami; pwd"),
             (["--", "true"], "true"),
             (["--", "git", "checkout", "--", "a  b"], "git checkout -- 'a  b'"),
             (["Inst", "--", "prog", "--debug", "-v"], "prog --debug -v"),
@@ -269,6 +349,40 @@ class TestSsh:
         inside.lay("Inst")
         assert inside("ssh").code == 7
         assert shim.read_text().splitlines()[-1] == "127.0.0.1"
+
+    def test_a_node_of_this_machine_without_sshd_is_entered_by_a_shell(
+        self, inside: Inside, shim: Path
+    ) -> None:
+        folder = inside.home.node("inst")
+        folder.mkdir(parents=True)
+        without = {"ssh": "no sshd on this machine"}
+        inside.lay_outputs(replace(outputs_for(inside.spec("Inst"), folder), not_offered=without))
+        told = 'pwd >told; echo "$GRIDUP_NODE_HOME" "$PATH" >>told; exit 5'
+        assert inside("ssh", "Inst", "--", told).code == 5
+        where, environment = (folder / "told").read_text().splitlines()
+        assert where == str(folder)
+        assert environment.startswith(f"{folder} /nowhere/runtime/bin{os.pathsep}")
+        assert inside("ssh", "Inst", "--", "touch", "a  b").code == 0
+        assert (folder / "a  b").exists()
+        assert not shim.exists()
+        (folder / "stopped").touch()
+        ended = inside("ssh", "Inst", "--", "touch", "c")
+        assert (ended.code, (folder / "c").exists()) == (10, False)
+        assert '"Inst" is stopped.' in ended.err
+
+    def test_where_there_is_no_ssh_and_no_other_way_the_exit_code_says_so(self) -> None:
+        outputs = NodeOutputs(
+            Inside.spec("Inst", target="docker"),
+            "127.0.0.1",
+            PORTS,
+            not_offered={"ssh": "left out"},
+            facts={"host": "tcp://127.0.0.1:1", "project": "gridup-inst"},
+        )
+        way_in = target("docker").way_in(outputs)
+        assert way_in.shell() is None
+        with pytest.raises(NotOfferedError, match="This node has no ssh: left out") as caught:
+            way_in.ssh()
+        assert caught.value.exit_code == 7
 
 
 def test_no_colour_and_no_line_is_broken_in_a_pipe(bare_cli: Cli) -> None:
@@ -302,3 +416,75 @@ def test_no_colour_on_a_terminal_means_no_escape_code_at_all(bare_cli: Cli) -> N
     assert process.returncode == 9
     assert b"127.0.0.1:1" in seen
     assert b"\x1b" not in seen
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"GRIDUP_VERSION": "0.4.2"},
+        {"GRIDUP_VERSION": "1"},
+        {"GRIDUP_QUIET": "maybe"},
+        {"GRIDUP_VERBOSE": "2"},
+        {"GRIDUP_DEBUG": "1"},
+        {"GRIDUP_HELP": "1"},
+    ],
+    ids=str,
+)
+def test_no_variable_sets_a_global_switch(
+    inside: Inside, monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert inside("status", "--json").ok().json == []
+    ended = inside("destroy", "nosuch", "--yes")
+    assert (ended.code, ended.out) == (6, "")
+    assert "Traceback" not in ended.err
+
+
+NAME = "Zürich 🦉"
+PATHS = os.pathsep.join(str(REPOSITORY / folder) for folder in ("infra", "cli", "tests"))
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"LC_ALL": "C"},
+        {"LC_ALL": "POSIX"},
+        {"LC_ALL": "C", "PYTHONUTF8": "0"},
+        {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONIOENCODING": "cp1252"},
+        {"LC_ALL": "C.UTF-8", "PYTHONIOENCODING": "ascii"},
+        {"LC_ALL": "de_DE.ISO-8859-1"},
+    ],
+    ids=str,
+)
+def test_a_name_is_read_and_shown_in_every_locale(
+    inside: Inside, locales: dict[str, str], variables: dict[str, str]
+) -> None:
+    spec = inside.lay(NAME)
+    stored = inside.home.stack(spec.stack) / f"Pulumi.{spec.stack}.yaml"
+    stored.parent.mkdir(parents=True, exist_ok=True)
+    stored.write_text(f"config:\n  gridup:name: {NAME}\n", encoding="utf-8")
+    for words in (["status", "--no-probe"], ["outputs", NAME], ["deploy", "--name", NAME, "--no-wait"]):
+        ended = subprocess.run(
+            [sys.executable, "-m", "support.faked", *words],
+            env={**Cli(inside.home.root).env(), **locales, **variables, "PYTHONPATH": PATHS},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=600,
+        )
+        assert ended.returncode == 0, ended
+        assert b"Error" not in ended.stderr
+    (row,) = inside("status", "--json").ok().json
+    assert row["name"] == NAME
+
+
+def test_a_terminal_of_another_encoding_gets_its_own(inside: Inside, locales: dict[str, str]) -> None:
+    inside.lay("Zürich")
+    ended = subprocess.run(
+        [sys.executable, "-m", "support.faked", "outputs", "Zürich".encode("latin-1")],
+        env={**Cli(inside.home.root).env(), **locales, "LC_ALL": "de_DE.ISO-8859-1", "PYTHONPATH": PATHS},
+        capture_output=True,
+        timeout=600,
+    )
+    assert ended.returncode == 0, ended
+    assert "Zürich".encode("latin-1") in ended.stdout

@@ -92,6 +92,19 @@ def test_a_given_port_is_the_front_doors_and_ipv6_stands_in_brackets():
     assert urls["jupyter"] == "http://[::1]:8888"
 
 
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("localhost", set()),
+        ("https://inst.example.org", set()),
+        ("localhost:8080", {"ssh", "jupyter"}),
+        ("http://inst.example.org:8080", {"ssh", "jupyter"}),
+    ],
+)
+def test_nothing_ties_a_hosts_other_ports_to_a_given_one(text, named):
+    assert {e.service for e in endpoints_for_host(text) if not e.offered} == named
+
+
 @pytest.mark.parametrize("text", ["https://inst.example.org", "inst.example.org:443"])
 def test_https_is_meant_by_scheme_or_by_port(text):
     api = next(e for e in endpoints_for_host(text) if e.service == "api")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from gridup.settings import BACKEND, PASSPHRASE, PASSPHRASE_FILE, Settings, file_defaults
-from gridup_infra.errors import StateError, UsageError
+from gridup_infra.errors import PassphraseError, StateError, UsageError
 from gridup_infra.paths import Home
 
 
@@ -182,3 +182,40 @@ def test_an_unreadable_file_is_refused_by_its_path(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").mkdir()
     with pytest.raises(UsageError, match=r"config\.yaml"):
         file_defaults(Home(tmp_path))
+
+
+@pytest.mark.parametrize("content", ["", "\n"])
+def test_an_empty_passphrase_is_told_as_such_and_never_replaced(tmp_path: Path, content: str) -> None:
+    own = settings(tmp_path / "h")
+    own.ensure_state()
+    own.home.passphrase.write_text(content)
+    with pytest.raises(PassphraseError, match="is empty") as caught:
+        own.ensure_state()
+    assert str(own.home.passphrase) in caught.value.message
+    assert own.home.passphrase.read_text() == content
+
+
+def test_while_there_are_stacks_no_new_passphrase_is_made(tmp_path: Path) -> None:
+    own = settings(tmp_path / "h")
+    own.ensure_state(lambda: ())
+    old = own.home.passphrase.read_bytes()
+    own.home.passphrase.unlink()
+    with pytest.raises(PassphraseError, match="is missing") as caught:
+        own.ensure_state(lambda: ("hub", "inst"))
+    assert str(own.home.passphrase) in caught.value.message and "hub, inst" in caught.value.message
+    assert PASSPHRASE in caught.value.suggestion and "copy" in caught.value.suggestion
+    assert not own.home.passphrase.exists()
+    own.home.passphrase.write_bytes(old)
+    own.ensure_state(lambda: ("hub", "inst"))
+    settings(tmp_path / "other", **{PASSPHRASE: "theirs"}).ensure_state(lambda: ("hub",))
+
+
+def test_a_passphrase_that_another_run_makes_meanwhile_is_taken(tmp_path: Path) -> None:
+    own = settings(tmp_path / "h")
+
+    def others_first_deploy() -> tuple[str, ...]:
+        own.home.passphrase.write_bytes(b"theirs")
+        return ("inst",)
+
+    own.ensure_state(others_first_deploy)
+    assert own.home.passphrase.read_bytes() == b"theirs"

@@ -95,3 +95,45 @@ def test_the_length_of_a_real_rsa_key_is_known(tmp_path: Path, bits: int) -> Non
     if bits < 2048:
         with pytest.raises(UsageError, match=f"of {bits} bits is too short"):
             read_key(tmp_path / "k.pub")
+
+
+def test_nobodys_takes_the_keys_away_and_an_administrators_are_read_as_well(
+    inside: Inside, moon: type[MoonTarget], tmp_path: Path
+) -> None:
+    for name in ("ada", "bob"):
+        (tmp_path / f"{name}.pub").write_text(ssh_keys.ed25519(name))
+    words = ["--cloud", "moon", "--allow-cidr", "203.0.113.7/32", "--no-wait"]
+    keys = ["--ssh-key", str(tmp_path / "ada.pub"), "--admin-ssh-key", str(tmp_path / "bob.pub")]
+    inside("deploy", "Inst", *words, *keys).ok()
+    assert inside.outputs("inst").spec.admin_ssh_keys == (ssh_keys.ed25519("bob"),)
+    inside("deploy", "Inst", "--no-wait", "--ssh-key", "none", "--admin-ssh-key", "none").ok()
+    spec = inside.outputs("inst").spec
+    assert (spec.ssh_keys, spec.admin_ssh_keys) == ((), ())
+    ended = inside("deploy", "Inst", "--admin-ssh-key", "/no/such.pub")
+    assert ended.code == 2
+    assert "--admin-ssh-key /no/such.pub can't be read" in ended.err
+
+
+def test_the_hour_of_restarts_is_kept_and_taken_back(inside: Inside, moon: type[MoonTarget]) -> None:
+    words = ["--cloud", "moon", "--allow-cidr", "203.0.113.7/32", "--no-wait"]
+    inside("deploy", "Inst", *words, "--reboot-at", "03:30").ok()
+    assert inside.outputs("inst").spec.reboot_at == "03:30"
+    inside("deploy", "Inst", "--no-wait").ok()
+    assert inside.outputs("inst").spec.reboot_at == "03:30"
+    inside("deploy", "Inst", "--no-wait", "--reboot-at", "never").ok()
+    assert inside.outputs("inst").spec.reboot_at == ""
+    ended = inside("deploy", "Inst", "--reboot-at", "half past three")
+    assert ended.code == 2
+
+
+def test_from_where_the_stacks_own_key_lets_in_is_changed_by_the_next_deploy_alone(
+    inside: Inside, moon: type[MoonTarget]
+) -> None:
+    networks = ("203.0.113.0/24", "2001:db8::/32")
+    words = [word for network in networks for word in ("--key-from", network)]
+    inside("deploy", "Inst", "--cloud", "moon", "--allow-cidr", networks[0], "--no-wait", *words).ok()
+    assert inside.outputs("inst").spec.key_from == networks
+    inside("deploy", "Inst", "--no-wait").ok()
+    assert inside.outputs("inst").spec.key_from == networks
+    inside("deploy", "Inst", "--no-wait", "--key-from", "none").ok()
+    assert inside.outputs("inst").spec.key_from == ()

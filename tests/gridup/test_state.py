@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from gridup.state import FileBackend, State, resource_name
-from gridup_infra.errors import NotFoundError, StateError
+from gridup_infra.errors import NotFoundError, StateError, UsageError
 from gridup_infra.spec import DeploySpec
 from support.checkpoints import RESOURCES, checkpoint_path, deployment, outputs_for, write_checkpoint
 
@@ -139,18 +139,41 @@ def test_a_damaged_export_is_an_error_of_the_state(tmp_path: Path) -> None:
         State(FileBackend(tmp_path)).read(SPEC.stack)
 
 
-@pytest.mark.parametrize("text", ["My Lab_2", "my-lab-2"])
-def test_a_node_is_found_by_its_name_and_by_its_stack(tmp_path: Path, text: str) -> None:
-    assert lay(tmp_path, "My Lab_2", "Other").find(text).name == "My Lab_2"
+def test_a_node_is_found_by_its_name_and_a_stack_by_its_own(tmp_path: Path) -> None:
+    state = lay(tmp_path, "My Lab_2", "Other")
+    assert state.find("My Lab_2").stack == state.find_stack("my-lab-2").stack == "my-lab-2"
+    for none in ("My Lab_2", "my-lab", "", "../my-lab-2"):
+        with pytest.raises(NotFoundError, match="no stack called"):
+            state.find_stack(none)
 
 
-@pytest.mark.parametrize("text", ["My Lab 2", "MY-LAB-2", "my lab_2"])
+def test_a_stack_that_was_renamed_is_found_by_the_name_of_its_node(tmp_path: Path) -> None:
+    state = lay(tmp_path, "Inst", "Other")
+    checkpoint_path(tmp_path, "inst").rename(checkpoint_path(tmp_path, "t2"))
+    assert state.find("Inst").stack == "t2"
+    assert state.find("Other").stack == "other"
+    with pytest.raises(NotFoundError):
+        state.find("t2")
+
+
+def test_two_stacks_with_a_node_of_one_name_are_told_apart_by_the_stack_alone(tmp_path: Path) -> None:
+    state = lay(tmp_path, "Inst")
+    raw = checkpoint_path(tmp_path, "inst").read_bytes()
+    checkpoint_path(tmp_path, "inst").unlink()
+    for stack in ("t1", "t2"):
+        checkpoint_path(tmp_path, stack).write_bytes(raw)
+    with pytest.raises(UsageError, match="t1 and t2"):
+        state.find("Inst")
+    assert state.find_stack("t2").name == "Inst"
+
+
+@pytest.mark.parametrize("text", ["My Lab 2", "MY-LAB-2", "my lab_2", "my-lab-2"])
 def test_another_name_of_the_same_slug_is_another_node_and_the_near_one_is_named(
     tmp_path: Path, text: str
 ) -> None:
     with pytest.raises(NotFoundError, match="no deployment called") as caught:
         lay(tmp_path, "My Lab_2", "Other").find(text)
-    assert caught.value.suggestion == 'Did you mean "My Lab_2"?'
+    assert caught.value.suggestion == 'Did you mean "My Lab_2"? (Its stack is my-lab-2.)'
 
 
 @pytest.mark.parametrize(

@@ -4,14 +4,25 @@ from __future__ import annotations
 
 import io
 import json
+import re
+import shlex
+import subprocess
+import sys
+import threading
 from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
+import pyte
 import pytest
+from rich.cells import cell_len
+from rich.console import Console
 
 from gridup.reporter import Phase, ResourceEvent
-from gridup.ui import Ui, describe, plural
+from gridup.ui import Ui, describe, plural, still
 from gridup_infra.errors import DeclinedError, GridupError, UsageError
+from support.cli import Cli
 
 URL = "https://a-very-long-name-of-an-institution.example.org:18443/login?and=more&and=more&and=more"
 
@@ -138,6 +149,32 @@ class TestProgressOnATerminal:
         for text in ("Deploying [it]", "✔ node: created", "❌ services: creating failed", "[by] the way"):
             assert text in seen
 
+    def test_the_clock_waits_for_who_is_just_writing(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Else it erases lines that are not there yet, and what stood above in their place."""
+        waiting, render, seen = threading.Event(), Console.render, Terminal()
+
+        def slow(console: Console, what: Any, options: Any = None) -> Any:
+            if "✔" in str(what):
+                waiting.wait(0.5)  # In which the clock would go on several times.
+            return render(console, what, options)
+
+        monkeypatch.setattr(Console, "render", slow)
+        monkeypatch.setattr(sys, "stdout", Terminal())
+        monkeypatch.setattr(sys, "stderr", seen)
+        monkeypatch.setenv("TERM", "xterm-256color")
+        monkeypatch.setenv("COLUMNS", "40")
+        seen.write("asked above\n")
+        with Ui().progress() as reporter:
+            reporter.step("Destroying")
+            for name in ("services", "node", "owner"):
+                for phase in (Phase.STARTED, Phase.DONE):
+                    reporter.resource(ResourceEvent(name, "delete", phase))
+        screen = pyte.Screen(40, 20)
+        screen.set_mode(pyte.modes.LNM)
+        pyte.Stream(screen).feed(seen.getvalue())
+        done = [f"✔ {name}: deleted" for name in ("services", "node", "owner")]
+        assert [line.rstrip() for line in screen.display if line.strip()] == ["asked above", *done]
+
     @pytest.mark.parametrize("variable", ["NO_COLOR", "TERM"])
     def test_a_terminal_that_wants_it_plain_gets_it_plain(
         self, at_terminal: tuple[Terminal, Terminal], monkeypatch: pytest.MonkeyPatch, variable: str
@@ -193,3 +230,89 @@ def test_an_operation_the_engine_may_add_is_shown_by_its_own_name() -> None:
 
 def test_counting() -> None:
     assert [plural(n, "resource") for n in (0, 1, 2)] == ["0 resources", "1 resource", "2 resources"]
+
+
+HOSTILE = "In\x1b]0;t\x07st\r\x9b2J\u202ed\u2066\u200f"
+
+
+def test_what_is_shown_moves_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    ui = Ui()
+    ui.line(HOSTILE)
+    ui.say(HOSTILE)
+    ui.warn(HOSTILE)
+    ui.error(GridupError(HOSTILE, HOSTILE, (HOSTILE,)))
+    ui.table(["Name"], [[HOSTILE]])
+    with ui.progress() as reporter:
+        reporter.step(HOSTILE)
+        reporter.note(HOSTILE)
+        reporter.warn(HOSTILE)
+    out, err = capsys.readouterr()
+    for moving in set(HOSTILE) - set("In]0;t2Jsd"):
+        assert moving not in out + err
+    assert "\\x1b" in out and "\\u202e" in err
+    assert still("Zürich 🦉\tx\n") == "Zürich 🦉\tx\n"
+
+
+def test_json_says_what_was_there_by_escapes(capsys: pytest.CaptureFixture[str]) -> None:
+    Ui(json=True).result({"name": HOSTILE, "also": "Zürich 🦉"}, lambda: None)
+    out, _ = capsys.readouterr()
+    assert "\x9b" not in out and "\u202e" not in out
+    assert "Zürich 🦉" in out
+    assert json.loads(out) == {"name": HOSTILE, "also": "Zürich 🦉"}
+
+
+LONG = "Universitätsklinikum Nord-West"
+STATUS = (
+    ["Name", "Target", "State", "UI"],
+    [[LONG, "local", "✅ running", URL], ["Inst", "aws", "⏹ stopped", ""]],
+)
+NODE = (
+    [LONG, "Info", ""],
+    [["UI", URL, "✅"], ["Jupyter", "gridup ssh Inst", "❌ connection refused by a machine"]],
+)
+DOCTOR = (
+    ["", "What", "Found"],
+    [["✅", "system", "Linux"], ["➖", "ssh", "no sshd: the node will have no ssh. " * 5]],
+)
+
+
+@pytest.mark.parametrize("width", [200, 80, 60, 40, 20])
+@pytest.mark.parametrize(("head", "rows"), [STATUS, NODE, DOCTOR], ids=["status", "node", "doctor"])
+def test_a_table_fits_the_terminal_and_breaks_no_word(
+    width: int,
+    head: list[str],
+    rows: list[list[str]],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("gridup.ui._width", lambda _stream: width)
+    Ui().table(head, rows)
+    lines = capsys.readouterr().out.splitlines()
+    longest = max(cell_len(word) for row in (head, *rows) for cell in row for word in cell.split())
+    assert max(map(cell_len, lines)) <= max(width, longest + 6)
+    words = {word for line in lines for word in re.split(r"[\s│┃]+", line)}
+    for word in (word for row in (head, *rows) for cell in row for word in cell.split()):
+        assert word in words or f"{word}:" in words, "no word is broken, and none is left out"
+
+
+def test_on_a_real_terminal_of_40_columns_each_row_is_lines_of_its_own(tmp_path: Path) -> None:
+    script = f"from gridup.ui import Ui; Ui().table({STATUS[0]!r}, {STATUS[1]!r})"
+    ended = subprocess.run(
+        ["script", "-qec", f"stty cols 40; {shlex.join([sys.executable, '-c', script])}", "/dev/null"],
+        env={**Cli(tmp_path).env(), "NO_COLOR": "1"},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert ended.stdout.splitlines() == [
+        "Name",
+        LONG,
+        "  Target: local",
+        "  State: ✅ running",
+        "  UI:",
+        f"    {URL}",
+        "Inst",
+        "  Target: aws",
+        "  State: ⏹ stopped",
+    ]

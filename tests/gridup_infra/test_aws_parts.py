@@ -8,6 +8,7 @@ import hashlib
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -15,6 +16,9 @@ import yaml
 
 from gridup_infra.errors import CredentialsError, GridupError, PreflightError, ResourceError, UsageError
 from gridup_infra.naming import NAME_MAX
+from gridup_infra.outputs import NOT_COMPLETED
+from gridup_infra.spec import NEW_DATA, DeploySpec
+from gridup_infra.spec import urn as any_urn
 from gridup_infra.targets import target
 from gridup_infra.targets.aws import (
     client,
@@ -28,11 +32,12 @@ from gridup_infra.targets.aws import (
 )
 from gridup_infra.targets.aws.client import configured_region
 from gridup_infra.targets.aws.firewall import Rule, rules
-from gridup_infra.targets.base import Identity
+from gridup_infra.targets.base import Identity, Power
 from gridup_infra.targets.dynamic import FailedError
+from gridup_infra.vm import node
 from gridup_node.vm.user_data import LIMIT, Host, user_data
 from support import ssh_keys
-from support.aws_parts import Parts, spec
+from support.aws_parts import ORDER, Parts, spec
 from support.moto_rig import NEWEST, ONE_OF_EACH, REGION, Moto, Things
 
 pytestmark = pytest.mark.tier("gate")
@@ -101,6 +106,12 @@ def test_what_somebody_did_by_hand_is_seen_and_put_right(aws: Moto, things: Thin
             },
         ],
     )
+    for change, network in (
+        (ec2.revoke_security_group_egress, "0.0.0.0/0"),
+        (ec2.authorize_security_group_egress, "10.0.0.0/8"),
+    ):
+        rule = {"IpProtocol": "-1", "IpRanges": [{"CidrIp": network}]}
+        change(GroupId=group, IpPermissions=[rule])
     ec2.modify_instance_metadata_options(InstanceId=machine, HttpTokens="optional")
     ec2.stop_instances(InstanceIds=[machine])
     ec2.modify_instance_attribute(InstanceId=machine, InstanceType={"Value": "t3.nano"})
@@ -115,6 +126,8 @@ def test_what_somebody_did_by_hand_is_seen_and_put_right(aws: Moto, things: Thin
             "the firewall also lets in -1 - 2001:db8::/32",
             "the firewall also lets in tcp 22 0.0.0.0/0",
             f"the firewall also lets in udp 60000-61000 {group}",
+            "the firewall's rule for the way out -1 - 0.0.0.0/0 is gone",
+            "the firewall also lets out -1 - 10.0.0.0/8",
         ],
         "instance": [
             "the instance is stopped",
@@ -203,10 +216,72 @@ def test_a_quota_is_one_line_and_no_other_zone_is_tried(aws: Moto) -> None:
 def test_an_image_that_is_gone_is_said_to_be_and_not_waited_for(aws: Moto) -> None:
     aws.proxy.fail("RunInstances", "InvalidAMIID.NotFound")
     with pytest.raises(
-        FailedError, match=f"{NEWEST['x86_64']} of this node's VM is not there any more.*--new-ma"
+        FailedError, match=f"{NEWEST['x86_64']} of this node's VM is not there any more.*--name Inst --new-ma"
     ):
         Parts(spec()).deploy()
     assert aws.proxy.actions()["RunInstances"] == 1
+
+
+def test_cpu_credits_cost_nothing_more_unless_asked_and_change_while_the_machine_runs(
+    aws: Moto, things: Things
+) -> None:
+    parts = Parts(spec()).deploy()
+    machine = things.one(kinds.INSTANCE)["InstanceId"]
+    assert aws.proxy.credits == {machine: "standard"}
+    assert parts.refresh() == {}
+    parts.spec = replace(parts.spec, cpu_credits="unlimited")
+    parts.deploy()
+    assert aws.proxy.credits == {machine: "unlimited"}
+    assert aws.proxy.actions()["StopInstances"] == 0
+    # Changed by somebody else.
+    aws.proxy.credits[machine] = "standard"
+    assert parts.refresh() == {"instance": ["the instance's CPU credits are standard, not unlimited"]}
+    parts.deploy()
+    assert (aws.proxy.credits, parts.refresh()) == ({machine: "unlimited"}, {})
+
+
+def test_a_machine_of_before_gridup_set_its_credits_gets_the_mode_and_is_not_made_anew(
+    aws: Moto, things: Things
+) -> None:
+    parts = Parts(spec(cpu_credits="")).deploy()
+    assert (aws.proxy.credits, parts.refresh()) == ({}, {})
+    machine = things.one(kinds.INSTANCE)["InstanceId"]
+    parts.spec = replace(parts.spec, cpu_credits="standard")
+    parts.deploy()
+    assert aws.proxy.credits == {machine: "standard"}
+
+
+def test_a_size_without_credits_is_asked_and_told_nothing_of_them(aws: Moto, things: Things) -> None:
+    parts = Parts(spec(size="m5.large")).deploy()
+    assert parts.refresh() == {}
+    told = [call for call in aws.proxy.calls if any("Credit" in key for key in (call.action, *call.params))]
+    assert told == []
+    # And gets its mode with a size that has them.
+    parts.spec = replace(parts.spec, size="t3.large", cpu_credits="standard")
+    parts.deploy()
+    assert aws.proxy.credits == {things.one(kinds.INSTANCE)["InstanceId"]: "standard"}
+
+
+def test_the_mode_of_cpu_credits_is_chosen_and_told_with_what_it_costs() -> None:
+    aws_target, before = target("aws"), spec()
+    mine = {"region": REGION, "target": "aws"}
+    assert aws_target.resolve(DeploySpec("Inst", **mine), None).cpu_credits == "standard"
+    for size in ("t2.micro", "t3a.large", "t4g.large"):
+        assert aws_target.resolve(DeploySpec("Inst", size=size, **mine), None).cpu_credits == "standard"
+    assert aws_target.resolve(DeploySpec("Inst", size="m5.large", **mine), None).cpu_credits == ""
+    asked = DeploySpec("Inst", size="trn1.2xlarge", cpu_credits="unlimited", **mine)
+    with pytest.raises(UsageError, match=r"trn1\.2xlarge has no CPU credits"):
+        aws_target.resolve(asked, None)
+    # One that is only remembered goes with the size that had it.
+    assert aws_target.resolve(replace(before, size="m5.large"), before).cpu_credits == ""
+    dear = replace(before, cpu_credits="unlimited")
+    assert any("AWS bills" in line for line in aws_target.summary(dear))
+    assert any("never billed for more" in line for line in aws_target.summary(before))
+    current = node.node_outputs(before, "", {}, {})
+    (line,) = aws_target.warnings(dear, current)
+    assert '"Inst" now has CPU credits: unlimited' in line
+    assert "AWS bills" in line
+    assert aws_target.warnings(before, current) == ()
 
 
 def test_a_size_without_room_in_the_zone_gives_the_former_one_back(aws: Moto, things: Things) -> None:
@@ -285,16 +360,30 @@ def test_the_credentials_of_another_account_see_nothing_and_change_nothing(aws: 
     assert things.count() == ONE_OF_EACH
 
 
-def test_a_kept_disk_is_taken_over_by_its_name_alone_and_grown(aws: Moto, things: Things) -> None:
-    first = Parts(spec(keep_data=True)).deploy()
+def test_a_kept_disk_is_taken_over_by_its_name_and_where_it_was_chosen_and_grown(
+    aws: Moto, things: Things
+) -> None:
+    had = {"admin_email": "ada@inst.example", "node_type": "network"}
+    first = Parts(spec(keep_data=True, **had)).deploy()
     disk = things.one(kinds.VOLUME)["VolumeId"]
     first.destroy()
     assert [title for title, _ in things.marked()] == ["volume"]
-    # A name of the same slug is another's.
-    other = Parts(spec("INST")).deploy()
-    assert other.outs["volume"]["volume"] != disk
-    other.destroy()
-    next_one = Parts(spec(disk_size=100)).deploy()
+    found = target("aws").retained(spec())
+    assert found is not None
+    assert (found.id, found.size) == (disk, 64 * 1024**3)
+    assert (found.admin_email, found.node_type) == ("ada@inst.example", "network")
+    assert found.what == f"the disk {disk} in eu-west-1a"
+    assert datetime.fromisoformat(found.since)
+    # A name of the same slug is another's, and nobody gets what was not chosen.
+    assert target("aws").retained(spec("INST")) is None
+    for other in (spec("INST", adopted=disk), spec(), spec(adopted=NEW_DATA), spec(adopted="vol-0")):
+        made = Parts(other).deploy()
+        assert made.outs["volume"]["volume"] != disk
+        made.destroy()
+    # Until it was healthy, its end keeps them.
+    Parts(spec(adopted=disk, adopting=True)).deploy().destroy()
+    assert [row["VolumeId"] for _, row in things.marked()] == [disk]
+    next_one = Parts(spec(disk_size=100, adopted=disk)).deploy()
     assert next_one.outs["volume"]["volume"] == disk
     assert things.one(kinds.VOLUME)["Size"] == 100
     assert set(tags.of(things.one(kinds.VOLUME))) >= {tags.STACK_ID, tags.USED}
@@ -460,6 +549,38 @@ def test_a_size_that_the_nodes_zone_does_not_have_is_refused(aws: Moto) -> None:
         preflight._size(cloud, spec(), "eu-west-1z")
 
 
+def test_what_was_made_before_a_deploy_was_broken_off_is_known(aws: Moto) -> None:
+    parts = Parts(spec(no_node=False)).deploy()
+    stack = parts.spec.stack
+    states: dict[str, Any] = {
+        naming.urn(stack, kind, name): {**parts.outs[name], "id": parts.ids[name]} for kind, name, _ in ORDER
+    }
+    who = Identity(stack, parts.spec.stack_id, "Inst", "aws", {"region": REGION})
+    aws_target = target("aws")
+    found = aws_target.begun(who, parts.spec, states)
+    assert found is not None
+    assert aws_target.inspect(found).power is Power.RUNNING
+    assert aws_target.place(found) == {
+        "public_ip": parts.outs["address"]["address"],
+        "region": REGION,
+        "instance": parts.outs["instance"]["instance"],
+        "size": parts.spec.size,
+        "volume": parts.outs["volume"]["volume"],
+    }
+    assert (found.facts["ip"], found.facts.get("host_key")) == (parts.outs["address"]["address"], None)
+    assert set(found.not_offered.values()) == {NOT_COMPLETED}
+    aws_target.stop(found)
+    assert aws_target.inspect(found).power is Power.STOPPED
+    # The key that it was met with is pinned; another machine's is not.
+    met = any_urn(stack, "pulumi-python:dynamic/gridup-vm:Host", "host")
+    for machine, key in ((found.facts["machine"], "ssh-ed25519 AAAA"), ("i-0", "")):
+        more = {**states, met: {"machine": machine, "host_key": "ssh-ed25519 AAAA"}}
+        again = aws_target.begun(who, parts.spec, more)
+        assert again is not None and again.facts.get("host_key", "") == key
+    assert aws_target.begun(who, parts.spec, {}) is None
+    parts.destroy()
+
+
 def test_the_region_is_asked_for_or_configured(tmp_path: Any) -> None:
     file = tmp_path / "config"
     file.write_text("[default]\nregion = eu-north-1\n[profile lab]\nregion = sa-east-1\n")
@@ -468,6 +589,11 @@ def test_the_region_is_asked_for_or_configured(tmp_path: Any) -> None:
     assert configured_region({**settings, "AWS_PROFILE": "lab"}) == "sa-east-1"
     assert configured_region({**settings, "AWS_DEFAULT_REGION": "us-east-2"}) == "us-east-2"
     assert configured_region({"AWS_DEFAULT_REGION": "us-east-2", "AWS_REGION": "us-west-2"}) == "us-west-2"
+    secrets = tmp_path / "credentials"
+    secrets.write_text("[lab]\naws_access_key_id = AKIA\nregion = eu-south-1\n")
+    settings |= {"AWS_SHARED_CREDENTIALS_FILE": str(secrets)}
+    assert configured_region({**settings, "AWS_PROFILE": "lab"}) == "eu-south-1"
+    assert configured_region(settings) == "eu-north-1"
     assert configured_region({"AWS_CONFIG_FILE": str(tmp_path / "none")}) == ""
 
 

@@ -11,9 +11,10 @@ import pytest
 
 from gridup_infra.errors import CredentialsError, GridupError, PreflightError, ResourceError
 from gridup_infra.outputs import NodeOutputs
-from gridup_infra.spec import DeploySpec
+from gridup_infra.spec import NEW_DATA, DeploySpec
 from gridup_infra.targets.azure import AzureTarget, client, naming, preflight, sweeping
 from gridup_infra.targets.base import Identity, Power
+from gridup_infra.targets.dynamic import DRIFT
 from gridup_infra.vm import node
 from support.arm import SUBSCRIPTION, Arm
 from support.azure_node import COMPUTE, NETWORK, OPEN, REGION, Account
@@ -257,7 +258,14 @@ def test_it_is_stopped_for_good_and_started_and_tells_what_it_printed(azure: Arm
     for _ in range(2):
         target.stop(there)
     assert account.power() == "deallocated"
-    assert target.inspect(there).power is Power.STOPPED
+    assert (target.inspect(there).power, target.inspect(there).notes) == (Power.STOPPED, ())
+    # As `poweroff` within it leaves it.
+    azure.things().power(account.machine()["id"], "stopped")
+    seen = target.inspect(there)
+    assert seen.power is Power.STOPPED
+    assert seen.notes == ("stopped, still billed: `gridup stop Inst` deallocates it",)
+    target.stop(there)
+    assert account.power() == "deallocated"
     for _ in range(2):
         target.start(there)
     assert account.power() == "running"
@@ -387,6 +395,62 @@ def test_a_rule_that_was_added_by_hand_is_seen_and_removed(azure: Arm) -> None:
     assert not firewall.read(id_, state).id
 
 
+def test_in_a_network_that_is_shared_its_other_machines_are_kept_out(azure: Arm) -> None:
+    account = Account(azure, "theirs")
+    network = f"resourceGroups/theirs/providers/{NETWORK}/virtualNetworks/lab"
+    space = {"addressSpace": {"addressPrefixes": ["10.9.0.0/16"]}}
+    subnets = {"subnets": [{"name": "machines", "properties": {"addressPrefix": "10.9.0.0/24"}}]}
+    account.customer.make(network, {"location": REGION, "properties": {**space, **subnets}})
+    subnet = f"/subscriptions/{SUBSCRIPTION}/{network}/subnets/machines"
+    made = Parts()
+    there = made.deploy(replace(spec(subnet_id=subnet, private=True), no_node=True))
+    assert made.refresh() == {}
+    assert AzureTarget().inspect(there).problems == ()
+    group = account.one(f"{NETWORK}/networkSecurityGroups")
+    account.customer.drop(f"{group['id']}/securityRules/neighbours")
+    rule = {"direction": "Outbound", "access": "Deny", "priority": 200, "protocol": "*"}
+    ends = {
+        f"{end}{what}": "*" for end in ("source", "destination") for what in ("PortRange", "AddressPrefix")
+    }
+    account.customer.make(f"{_below(group['id'])}/securityRules/quiet", {"properties": {**rule, **ends}})
+    assert made.refresh() == {"rule-neighbours": ["gone"]}
+    assert AzureTarget().inspect(there).problems == (
+        "the firewall's rule that keeps the rest of the virtual network out is gone",
+        "the firewall has a rule quiet for what is let out",
+    )
+    made.destroy()
+
+
+def _below(id_: str) -> str:
+    """A thing's path within its subscription."""
+    return id_.partition(f"/subscriptions/{SUBSCRIPTION}/")[2]
+
+
+def test_what_was_made_before_a_deploy_was_broken_off_is_known(azure: Arm) -> None:
+    account, made = Account(azure), Parts()
+    wanted = replace(spec(), no_node=True)
+    there = made.deploy(wanted)
+    stack = wanted.stack
+    states = {
+        naming.azure_urn(stack, naming.TYPES[name], name): {**state, "id": id_}
+        for name, (_, id_, _, state) in made.made.items()
+        if name in naming.TYPES
+    }
+    target = AzureTarget()
+    found = target.begun(identity(wanted), replace(wanted, no_node=False), states)
+    assert found is not None
+    assert {key: found.facts[key] for key in found.facts} == {
+        key: value for key, value in there.facts.items() if value and key != "people"
+    }
+    assert found.address == there.address == there.facts["dns_name"]
+    assert target.place(found) == target.place(there)
+    assert target.place(found)["public_ip"] == there.facts["ip"]
+    target.stop(found)
+    assert account.power() == "deallocated"
+    assert target.begun(identity(wanted), wanted, {}) is None
+    made.destroy()
+
+
 def test_what_azure_changes_by_itself_is_no_change(azure: Arm) -> None:
     """Subnet and security group become other versions of themselves by what begins to use them."""
     account, made = Account(azure), Parts()
@@ -412,17 +476,50 @@ def test_nothing_is_left_of_what_no_state_knows(account: Account) -> None:
 
 def test_a_kept_disk_is_taken_over_and_the_first_one_goes(account: Account) -> None:
     first = Parts()
-    first.deploy(replace(spec(resource_group=account.group, keep_data=True, disk_size=100), no_node=True))
+    had = {"admin_email": "ada@inst.example", "node_type": "network", "keep_data": True, "disk_size": 100}
+    first.deploy(replace(spec(resource_group=account.group, **had), no_node=True))
     kept = account.data_disk()
     for name in [name for name in first.made if name != "owner"]:
         del first.made[name]
     first.destroy()
-    second = Parts()
-    second.deploy(replace(spec(resource_group=account.group), no_node=True))
+    wanted = replace(spec(resource_group=account.group), no_node=True)
+    found = AzureTarget().retained(wanted)
+    assert found is not None
+    assert (found.id, found.size) == (kept["id"], 100 * 1024**3)
+    assert (found.admin_email, found.node_type) == ("ada@inst.example", "network")
+    assert kept["name"] in found.what
+    for chosen in ("", NEW_DATA):
+        third = Parts()
+        third.deploy(replace(wanted, adopted=chosen))
+        third.destroy()
+        assert account.data_disk()["id"] == kept["id"], "it was not chosen"
+    begun = Parts()
+    begun.deploy(replace(wanted, adopted=kept["id"], adopting=True))
+    disks = [one["id"] for one in account.things(f"{COMPUTE}/disks")]
+    assert kept["id"] in disks, "the node has not been healthy yet"
+    OURS["Taken"].update("", {}, {**begun.made["taken"][2], "source": kept["id"]})
+    assert kept["id"] not in [one["id"] for one in account.things(f"{COMPUTE}/disks")]
+    second = begun
     account.one_of_everything()
     taken = account.data_disk()["properties"]
     assert taken["creationData"]["sourceResourceId"].lower() == kept["id"].lower()
     assert taken["diskSizeGB"] == 100
+    # It grows and is shut again with no word of its source, which is gone.
+    grown = OURS["Grown"]
+    _, id_, inputs, state = begun.made["grown"]
+    assert grown.read(id_, state).outs[DRIFT] == []
+    open_ = {"properties": {"networkAccessPolicy": "AllowAll"}}
+    reply = account.customer.send("PATCH", account.data_disk()["id"], open_)
+    account.customer.done(reply)
+    assert grown.read(id_, state).outs[DRIFT]
+    assert grown.diff(id_, state, {**inputs, "size": 200}).changes
+    calls = len(account.arm.calls)
+    after = grown.update(id_, state, {**inputs, "size": 200}).outs
+    bodies = [call.body for call in account.arm.calls[calls:] if call.method == "PATCH"]
+    assert bodies == [{"properties": {"networkAccessPolicy": "DenyAll", "diskSizeGB": 200}}]
+    assert account.data_disk()["properties"]["diskSizeGB"] == 200
+    # One that was grown by hand is left so.
+    assert grown.read(id_, {**after, "size": 150}).outs[DRIFT] == []
     second.destroy()
     account.as_before()
 

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import base64
 import re
+import socket
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import datetime, timedelta, timezone
+from email.utils import format_datetime
 from typing import Any
 
 import pulumi
 import pytest
 
-from gridup_infra.errors import UsageError
+from gridup_infra.errors import PreflightError, ResourceError, UsageError
 from gridup_infra.naming import NAME_MAX
 from gridup_infra.outputs import NodeOutputs
-from gridup_infra.spec import DeploySpec
-from gridup_infra.targets.azure import AzureTarget, client, firewall, naming, resources
+from gridup_infra.spec import NEW_DATA, DeploySpec
+from gridup_infra.targets.azure import AzureTarget, client, firewall, naming, preflight, resources
 from gridup_infra.vm.node import MACHINE
 from gridup_node import services
 from gridup_node.services import Audience, Proof, Service, openings
@@ -40,6 +43,7 @@ class Declared(pulumi.runtime.Mocks):
     """What the program declares, and what Azure would have made of it."""
 
     source = ""
+    dns_name: str | None = "Gridup-Inst-01234567.westeurope.cloudapp.stack.example."
 
     def __init__(self) -> None:
         self.inputs: dict[str, dict[str, Any]] = {}
@@ -56,7 +60,10 @@ class Declared(pulumi.runtime.Mocks):
         made: dict[str, dict[str, Any]] = {
             "owner": {"subscription": SUBSCRIPTION},
             "management-key": {"public_key": KEY, "private_key": "s3cret"},
-            "address": {"ipAddress": "203.0.113.20"},
+            "address": {
+                "ipAddress": "203.0.113.20",
+                "dnsSettings": {**args.inputs.get("dnsSettings", {}), "fqdn": self.dns_name},
+            },
             "machine": {"vmId": "11111111-2222-3333-4444-555555555555"},
             "interface": {
                 "ipConfigurations": [
@@ -122,7 +129,6 @@ def test_one_of_each_and_all_of_it_in_a_group_of_its_own(declare: Declare) -> No
             "gridup:stack": "inst",
             "gridup:name": "Inst",
         }
-    assert outputs.address == "gridup-inst-01234567.westeurope.cloudapp.azure.com"
     assert outputs.facts["ip"] == "203.0.113.20"
     assert outputs.facts[MACHINE] == "11111111-2222-3333-4444-555555555555"
 
@@ -207,15 +213,58 @@ def test_an_extra_port_is_in_the_rule_of_whoever_uses_it(monkeypatch: pytest.Mon
     )
     table = (*services.SERVICES, metrics)
     monkeypatch.setattr(firewall, "openings", lambda: openings(table))
-    made = firewall.rules(["10.0.0.0/8"], [])
+    made = firewall.rules(["10.0.0.0/8"], [], shared=False)
     assert [rule.ports for rule in made] == [(80, 443), (22, 8888, 9100)]
     assert len({rule.priority for rule in made}) == 2
 
 
 def test_another_cidr_is_a_change_of_the_same_rules() -> None:
-    before, after = firewall.rules(["10.0.0.0/8"], []), firewall.rules(["10.9.0.0/16"], ["10.0.0.0/8"])
+    before, after = (
+        firewall.rules(["10.0.0.0/8"], [], shared=False),
+        firewall.rules(["10.9.0.0/16"], ["10.0.0.0/8"], shared=False),
+    )
     assert [(rule.name, rule.priority) for rule in before] == [(rule.name, rule.priority) for rule in after]
-    assert firewall.rules([], ["10.0.0.0/8"]) == [rule for rule in after if rule.name.startswith("web")]
+    assert firewall.rules([], ["10.0.0.0/8"], shared=False) == [
+        rule for rule in after if rule.name.startswith("web")
+    ]
+
+
+def test_in_a_network_that_is_shared_a_last_rule_keeps_its_other_machines_out(declare: Declare) -> None:
+    made, _ = declare(spec(subnet_id=SUBNET_ID))
+    rules = {name: row for name, row in made.azure.items() if name.startswith("rule-")}
+    last = rules["rule-neighbours"]
+    assert {
+        key: last[key] for key in ("access", "protocol", "sourceAddressPrefix", "destinationPortRange")
+    } == {
+        "access": "Deny",
+        "protocol": "*",
+        "sourceAddressPrefix": "VirtualNetwork",
+        "destinationPortRange": "*",
+    }
+    # After all that let somebody in, and before Azure's own, of which the first is 65000.
+    assert max(rules, key=lambda name: rules[name]["priority"]) == "rule-neighbours"
+    assert last["priority"] <= 4096
+    own, _ = declare(spec())
+    assert "rule-neighbours" not in own.azure
+
+
+def test_a_last_rule_that_is_gone_is_told() -> None:
+    def group(**changes: str) -> dict[str, Any]:
+        rule = {
+            "access": "Deny",
+            "direction": "Inbound",
+            "protocol": "*",
+            "destinationPortRange": "*",
+            "sourceAddressPrefix": "VirtualNetwork",
+            **changes,
+        }
+        return {"properties": {"securityRules": [{"name": "neighbours", "properties": rule}]}}
+
+    wanted = firewall.rules([], ["0.0.0.0/0"], shared=True)[-1:]
+    assert firewall.drift(group(), wanted) == []
+    for changed in (group(access="Allow"), group(destinationPortRange="22"), {"properties": {}}):
+        assert "keeps the rest of the virtual network out is gone" in firewall.drift(changed, wanted)[-1]
+    assert firewall.strangers(group(), [rule.name for rule in wanted]) == []
 
 
 def test_the_machine_is_entered_by_key_alone_and_boots_what_is_signed(declare: Declare) -> None:
@@ -273,6 +322,14 @@ def test_a_disk_that_was_kept_is_taken_over_in_its_size(
     }
     assert made.azure["disk"]["diskSizeGB"] == 128
     assert made.inputs["taken"]["source"] == "/subscriptions/s/disks/kept"
+
+
+@pytest.mark.parametrize(("adopted", "copied"), [("", False), (NEW_DATA, False), ("/disks/kept", True)])
+def test_only_a_disk_that_is_a_copy_is_grown_apart(declare: Declare, adopted: str, copied: bool) -> None:
+    made, _ = declare(spec(adopted=adopted, disk_size=200))
+    assert ("grown" in made.inputs) is copied
+    if copied:
+        assert made.inputs["grown"]["size"] == made.azure["disk"]["diskSizeGB"] == 200
 
 
 def test_a_group_that_was_there_is_not_among_what_is_made(declare: Declare) -> None:
@@ -348,10 +405,40 @@ def test_what_a_later_release_would_tell_the_machine_changes_nothing() -> None:
     assert provider.update("p", made, moved).outs["custom_data"] == made["custom_data"]
 
 
-def test_the_default_name_is_azures_own_and_a_persons_own_stays() -> None:
-    assert spec().domain_name == "gridup-inst-01234567.westeurope.cloudapp.azure.com"
+def test_its_name_is_the_one_that_azure_gave_whatever_the_cloud(
+    declare: Declare, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Clouds of others, and of states, have other suffixes."""
+    given = "gridup-inst-01234567.westeurope.cloudapp.stack.example"
+    made, outputs = declare(spec(no_node=False))
+    assert (outputs.address, outputs.named, outputs.spec.domain_name) == (given, True, "")
+    tls = made.inputs["node"]["plan"]["compose"]
+    assert given in str(tls) and "203.0.113.20" not in str(tls)
+    # A person's own stands in its place.
+    _, outputs = declare(spec(domain_name="node.inst.example"))
+    assert outputs.address == "node.inst.example"
+    assert given not in str(outputs.exports())
+    # Where it gave none, the node is known by its address and has a CA of its own.
+    monkeypatch.setattr(Declared, "dns_name", None)
+    made, outputs = declare(spec(no_node=False))
+    assert (outputs.address, outputs.named) == ("203.0.113.20", False)
+    assert "203.0.113.20" in str(made.inputs["node"]["plan"]["compose"])
+
+
+def test_a_name_that_was_computed_once_gives_way_and_a_persons_own_stays() -> None:
+    assert spec().domain_name == ""
     assert spec(domain_name="node.inst.example").domain_name == "node.inst.example"
-    assert spec(previous=spec(), domain_name=spec().domain_name, private=True).domain_name == ""
+    before = spec(domain_name="gridup-inst-01234567.westeurope.cloudapp.azure.com")
+    assert before.domain_name == ""
+    assert spec(domain_name="gridup-inst-01234567.inst.example").domain_name != ""
+
+
+def test_an_empty_list_of_sizes_is_told_as_that(monkeypatch: pytest.MonkeyPatch) -> None:
+    arm = client.Arm(SUBSCRIPTION, client.PUBLIC)
+    monkeypatch.setattr(client.Arm, "every", lambda *_, **__: [])
+    with pytest.raises(PreflightError, match="names no sizes of VMs in westeurope") as refused:
+        preflight.sizes(arm, "westeurope")
+    assert "--no-preflight" in refused.value.suggestion
 
 
 @pytest.mark.parametrize(
@@ -420,8 +507,6 @@ def test_what_azure_refuses_in_the_middle_is_one_line_with_what_to_do(
     said: str, words: tuple[str, ...]
 ) -> None:
     """Case G21."""
-    from gridup_infra.errors import ResourceError
-
     head, *rest = said.splitlines()
     told = AzureTarget().explained(ResourceError(head, "", tuple(rest)), spec())
     line = f"{told.message} {told.suggestion}"
@@ -430,8 +515,58 @@ def test_what_azure_refuses_in_the_middle_is_one_line_with_what_to_do(
     assert told.exit_code == 4
 
 
-def test_an_error_of_our_own_stays_as_it_is() -> None:
-    from gridup_infra.errors import ResourceError
+LOGIN = (
+    "disk: ClientSecretCredential authentication failed. POST https://login/oauth2/v2.0/token RESPONSE 401: "
+    '{"error": "invalid_client", "error_description": "AADSTS%s. Trace ID: 1", "error_codes": [1]}'
+)
 
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        ("7000222: The provided client secret keys are expired", "have expired: AADSTS7000222: The provided"),
+        ("7000215: Invalid client secret provided", "are not accepted: AADSTS7000215: Invalid"),
+        ("700024: Client assertion is not within its valid time range", "are not accepted: AADSTS700024"),
+    ],
+)
+def test_a_provider_that_the_login_does_not_let_in_is_an_error_of_the_credentials(
+    said: str, words: str
+) -> None:
+    told = AzureTarget().explained(ResourceError(LOGIN % said), spec())
+    assert words in told.message
+    assert (told.exit_code, told.suggestion) == (3, client.LOG_IN)
+
+
+def test_a_wrong_clock_is_told_where_the_login_refuses_its_time() -> None:
+    said = "AADSTS700024: Client assertion is not within its valid time range."
+    behind = format_datetime(datetime.now(timezone.utc) + timedelta(hours=2), usegmt=True)
+    told = client.not_let_in(said, {"Date": behind})
+    assert told.exit_code == 3
+    assert "(AADSTS700024): this machine's clock is 2 h 0 min behind" in told.message
+    right = client.not_let_in(said, {"Date": format_datetime(datetime.now(timezone.utc), usegmt=True)})
+    assert "are not accepted: AADSTS700024" in right.message
+
+
+def test_a_login_that_nobody_answers_is_no_fault_of_the_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    """azure-identity itself, with a login where nobody listens."""
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        port = nobody.getsockname()[1]
+        for key, value in {
+            "AZURE_TENANT_ID": "5ab5c71b-0000-4000-8000-00000000a2e0",
+            "AZURE_CLIENT_ID": "5ab5c71b-0000-4000-8000-00000000a2e1",
+            "AZURE_CLIENT_SECRET": "x",
+            "AZURE_AUTHORITY_HOST": f"https://127.0.0.1:{port}",
+        }.items():
+            monkeypatch.setenv(key, value)
+        client.forget()
+        with pytest.raises(ResourceError, match="Azure's login can't be reached: ") as caught:
+            client.token("https://management.azure.com")
+        client.forget()
+    assert caught.value.exit_code == 4
+    assert "HTTPS_PROXY" in caught.value.suggestion
+
+
+def test_an_error_of_our_own_stays_as_it_is() -> None:
     error = ResourceError("host: no answer")
     assert AzureTarget().explained(error, replace(spec())) is error

@@ -172,6 +172,47 @@ class TestNoDaemon:
         assert "DOCKER_CERT_PATH" in said.suggestion
 
 
+class TestPlain:
+    """Who may use a daemon is root on its machine: nobody on the way may read or change a word."""
+
+    @pytest.mark.parametrize(
+        "host",
+        [
+            "tcp://192.0.2.7:2375",
+            "http://192.0.2.7:2375",
+            "tcp://lab.example",
+            "tcp://[2001:db8::7]:2375",
+            "tcp://127.0.0.1.example:2375",
+            "tcp://localhost.example:2375",
+            "tcp://127.1:2375",
+            "tcp://",
+        ],
+    )
+    def test_a_daemon_elsewhere_is_not_spoken_to_without_tls(self, host: str) -> None:
+        said = refusal(host)
+        assert said.message == f"The Docker daemon at {host} would be spoken to without TLS."
+        assert "ssh://" in said.suggestion
+        assert "DOCKER_TLS_VERIFY=1" in said.suggestion
+
+    def test_http_says_that_it_is_plain_whatever_the_variable_says(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("DOCKER_TLS_VERIFY", "1")
+        assert "without TLS" in refusal("http://192.0.2.7:2375").message
+
+    @pytest.mark.parametrize("host", ["tcp://localhost:9", "tcp://[::1]:9", "http://127.0.0.2:9"])
+    def test_on_this_machine_there_is_nobody_on_the_way(self, host: str) -> None:
+        client.check_host(host)
+
+    @pytest.mark.parametrize("host", ["https://192.0.2.7:2376", "ssh://ada@inst.example", "unix:///x"])
+    def test_what_is_secured_by_itself_needs_no_variable(self, host: str) -> None:
+        client.check_host(host)
+
+    def test_with_tls_it_is_spoken_to(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("DOCKER_TLS_VERIFY", "1")
+        client.check_host("tcp://192.0.2.7:2376")
+
+
 class TestCommands:
     """The same through `gridup`: an exit code, words and no traceback."""
 
@@ -274,6 +315,15 @@ class TestWhichDaemon:
     def use(self, context: str) -> None:
         self.file.write_text(json.dumps({"currentContext": context}))
 
+    def lay_context(self, host: str) -> None:
+        """A context in use, as the `docker` program writes it."""
+        ContextAPI.create_context("there", host="unix:///other")
+        (meta,) = (self.file.parent / "contexts").rglob("meta.json")
+        told = json.loads(meta.read_text())
+        told["Endpoints"]["docker"]["Host"] = host
+        meta.write_text(json.dumps(told))
+        self.use("there")
+
     def test_the_default_where_nothing_is_said(self) -> None:
         assert chosen_host() == "unix:///var/run/docker.sock"
         self.file.unlink()
@@ -295,13 +345,12 @@ class TestWhichDaemon:
 
     @pytest.mark.parametrize("host", ["unix:///run/x.sock", "tcp://192.0.2.7:2376", "ssh://ada@inst.example"])
     def test_a_contexts_address_is_taken_as_the_docker_program_wrote_it(self, host: str) -> None:
-        ContextAPI.create_context("there", host="unix:///other")
-        (meta,) = (self.file.parent / "contexts").rglob("meta.json")
-        told = json.loads(meta.read_text())
-        told["Endpoints"]["docker"]["Host"] = host
-        meta.write_text(json.dumps(told))
-        self.use("there")
+        self.lay_context(host)
         assert chosen_host() == host
+
+    def test_the_daemon_of_a_context_is_not_spoken_to_without_tls_either(self) -> None:
+        self.lay_context("tcp://192.0.2.7:2375")
+        assert "without TLS" in refusal(chosen_host()).message
 
     @pytest.mark.parametrize("how", ["named", "current"])
     def test_a_context_that_is_not_there_is_an_error_and_not_the_default(
@@ -355,7 +404,7 @@ def test_where_a_daemon_publishes_its_ports(host: str, here: bool, address: str 
 
 
 def test_an_address_of_here_alone_is_refused_for_a_daemon_elsewhere() -> None:
-    spec = DeploySpec(name="Inst", target="docker", host="tcp://192.0.2.7:2376", bind="127.0.0.1")
+    spec = DeploySpec(name="Inst", target="docker", host="https://192.0.2.7:2376", bind="127.0.0.1")
     with pytest.raises(PreflightError, match=r"its 127\.0\.0\.1 can't be reached from here") as caught:
         DockerTarget().preflight(spec, None)
     assert "--bind" in caught.value.suggestion

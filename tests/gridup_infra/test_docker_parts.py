@@ -19,12 +19,17 @@ from gridup_infra.processes import wait_until
 from gridup_infra.targets.docker import choosing, images, marks, running, sweeping, volumes
 from gridup_infra.targets.docker.client import connected
 from gridup_node import image as node_image
-from gridup_node.image import BASE_IMAGE
+from gridup_node.confines import LOG_DRIVER, LOG_LIMITS, limits, writable
+from gridup_node.containers import HIDDEN, VOLUME_PATH
+from gridup_node.image import BASE_IMAGE, PACKAGE
 
 pytestmark = pytest.mark.tier("gate")
 
 TINY = "gridup-test-tiny:1"
 """Of nothing but a program that does as it is told, and its health check."""
+
+REAL = ("folders", "services")
+"""Modules of the node's that it has as they are."""
 
 PROGRAM = b"""
 import pathlib, signal, sys, time
@@ -42,7 +47,7 @@ sys.exit(0 if does.exists() and does.read_text() == "work" else "it only dawdles
 """
 DOCKERFILE = f"""FROM {BASE_IMAGE}
 COPY gridup_node /opt/tiny/gridup_node
-ENV PYTHONPATH=/opt/tiny
+ENV PYTHONPATH=/opt/tiny GRIDUP_NODE_DATA={VOLUME_PATH}
 ENTRYPOINT ["python3", "-m", "gridup_node.program"]
 """.encode()
 
@@ -61,7 +66,8 @@ class Place:
         stack = name.lower()
         project = f"gridup-{stack}-{stack_id[:8]}"
         common = {"host": self.host, "stack": stack, "stack_id": stack_id, "name": name, "project": project}
-        return {**common, "urn": f"urn:{name}", **more}
+        networks = {project: False, f"{project}-closed": True}
+        return {**common, "urn": f"urn:{name}", "networks": networks, **more}
 
     def container(self, *, network: str | None = None, port: int = 0, labels: Any = None) -> str:
         """Somebody else's container, running. Returns its name."""
@@ -96,6 +102,7 @@ def client(docker_host: str) -> Iterator[docker.DockerClient]:
         files = {
             "Dockerfile": DOCKERFILE,
             "gridup_node/__init__.py": b"",
+            **{f"gridup_node/{name}.py": (PACKAGE / f"{name}.py").read_bytes() for name in REAL},
             "gridup_node/health.py": HEALTH,
             "gridup_node/program.py": PROGRAM,
         }
@@ -142,20 +149,30 @@ class TestVolumes:
             volumes.keep(place.client, first)
         assert self.names(place) == {made, f"{made}-kept"}
         assert volumes.left(place.client, first["stack_id"]) == []
-        assert volumes.ensure(place.client, other) != made
-        assert volumes.ensure(place.client, like) != made, "another name of the same stack"
-        assert volumes.ensure(place.client, second) == made
-        assert volumes.ensure(place.client, second) == made
+        for stack in (other, like):
+            assert volumes.ensure(place.client, {**stack, "adopt": made}) != made, "another name"
+        for chosen in ({}, {"adopt": "new"}, {"adopt": "another"}):
+            assert volumes.ensure(place.client, {**place.stack(), **chosen}) != made, "it was not chosen"
+        assert volumes.ensure(place.client, {**second, "adopt": made}) == made
+        assert volumes.ensure(place.client, {**second, "adopt": made}) == made
         assert volumes.find(place.client, second["stack_id"]) == made
-        third = place.stack()
+        third = {**place.stack(), "adopt": made}
         assert volumes.ensure(place.client, third) != made, "it is in use again"
+
+    def test_the_note_tells_who_logs_in_there_and_what_it_was(self, place: Place) -> None:
+        first, told = place.stack(), {"admin_email": "ada@inst.example", "node_type": "network"}
+        made = volumes.ensure(place.client, first)
+        volumes.keep(place.client, {**first, **told})
+        ((name, note),) = volumes.kept(place.client, first["stack"], first["name"])
+        assert name == made
+        assert {key: marks.label(note, label) for key, label in marks.NOTED.items()} == told
 
     def test_it_can_be_kept_again_and_again(self, place: Place) -> None:
         made = volumes.ensure(place.client, place.stack())
         (row,) = place.client.api.volumes(filters={"label": marks.MANAGED})["Volumes"]
         volumes.keep(place.client, {**place.stack(), "stack_id": row["Labels"][marks.STACK_ID]})
         for _ in range(3):
-            stack = place.stack()
+            stack = {**place.stack(), "adopt": made}
             assert volumes.ensure(place.client, stack) == made
             volumes.keep(place.client, stack)
             assert volumes.find(place.client, stack["stack_id"]) is None
@@ -166,7 +183,7 @@ class TestVolumes:
         made = volumes.ensure(place.client, first)
         others = volumes.ensure(place.client, other)
         volumes.keep(place.client, first)
-        volumes.ensure(place.client, second)
+        volumes.ensure(place.client, {**second, "adopt": made})
         volumes.remove(place.client, second["stack_id"])
         assert made not in self.names(place)
         assert self.names(place) == {others}
@@ -187,13 +204,13 @@ class TestVolumes:
         volumes.keep(place.client, stack)
         assert volumes.ensure(place.client, stack) == made
         assert volumes.left(place.client, stack["stack_id"]) == [made]
-        assert volumes.ensure(place.client, place.stack()) != made
+        assert volumes.ensure(place.client, {**place.stack(), "adopt": made}) != made
 
     def test_whoever_kept_it_has_no_more_to_say_once_another_node_took_it_over(self, place: Place) -> None:
         first, second = place.stack(), place.stack()
         made = volumes.ensure(place.client, first)
         volumes.keep(place.client, first)
-        volumes.ensure(place.client, second)
+        volumes.ensure(place.client, {**second, "adopt": made})
         # A destroy that was broken off is completed later.
         assert volumes.find(place.client, first["stack_id"]) is None
         assert volumes.left(place.client, first["stack_id"]) == []
@@ -202,14 +219,14 @@ class TestVolumes:
         with pytest.raises(ResourceError, match=f"The volume {made} was taken over by another node"):
             volumes.ensure(place.client, first)
         assert volumes.find(place.client, second["stack_id"]) == made
-        assert volumes.ensure(place.client, place.stack()) != made
+        assert volumes.ensure(place.client, {**place.stack(), "adopt": made}) != made
 
     def test_a_kept_volume_that_somebody_removed_is_forgotten(self, place: Place) -> None:
         first, second = place.stack(), place.stack()
         made = volumes.ensure(place.client, first)
         volumes.keep(place.client, first)
         place.client.api.remove_volume(made)
-        assert volumes.ensure(place.client, second) == f"{second['project']}-data"
+        assert volumes.ensure(place.client, {**second, "adopt": made}) == f"{second['project']}-data"
         assert self.names(place) == {f"{second['project']}-data"}
 
     def test_one_in_use_is_not_removed_and_that_is_said(self, place: Place) -> None:
@@ -239,9 +256,18 @@ class TestPorts:
         assert set(chosen) == {"proxy", "ssh", "jupyter"}
         assert choosing.ensure(place.client, props, {}) == chosen, "as after a create that was broken off"
         assert choosing.ensure(place.client, props, chosen) == chosen
-        (network,) = marks.networks(place.client, props["stack_id"])
-        assert network["Name"] == props["project"]
-        assert json.loads(network["Labels"][marks.PORTS]) == chosen
+        networks = {row["Name"]: row for row in marks.networks(place.client, props["stack_id"])}
+        assert {name: row["Internal"] for name, row in networks.items()} == props["networks"]
+        assert json.loads(networks[props["project"]]["Labels"][marks.PORTS]) == chosen
+
+    def test_a_node_of_one_network_gets_the_others_and_keeps_its_ports(self, place: Place) -> None:
+        props = self.node(place)
+        earlier = {**props, "networks": {props["project"]: False}}
+        chosen = choosing.ensure(place.client, earlier, {})
+        other = f"{props['project']}-closed"
+        assert choosing.problems(place.client, props, chosen) == [f"the node's network {other} is gone"]
+        assert choosing.ensure(place.client, props, {}) == chosen
+        assert choosing.problems(place.client, props, chosen) == []
 
     def test_two_nodes_share_no_port_though_neither_runs(self, place: Place) -> None:
         first, second = (choosing.ensure(place.client, self.node(place, name), {}) for name in ("A", "B"))
@@ -320,7 +346,8 @@ class Node:
 
     @property
     def drift(self) -> list[str]:
-        return running.drift(self.found, {**self.props, "config": running.config_hash(self.props)})
+        props = {**self.props, "config": running.config_hash(self.props)}
+        return running.drift(self.found, props, self.place.client.api.info())
 
     def alone(self) -> bool:
         """Whether it is the stack's only container."""
@@ -336,7 +363,13 @@ def node(place: Place) -> Node:
         "service": "api",
         "image": TINY,
         "network": stack["project"],
+        "networks": [stack["project"]],
+        "closed": False,
+        "fronts": {},
         "volume": volumes.ensure(place.client, stack),
+        "tmpfs": writable(0),
+        "share": {"memory": 0.25, "cpus": 0.5, "pids": 64},
+        "yielding": 500,
         "command": ["work"],
         "environment": {"A": "1 $B"},
         "port": 80,
@@ -389,6 +422,18 @@ class TestConverge:
         assert node.drift == []
         assert node.found["State"]["Running"]
 
+    def test_limits_that_were_changed_by_hand_are_told_and_a_new_container_has_its_share(
+        self, node: Node
+    ) -> None:
+        made = node.converge()
+        less = made["HostConfig"]["Memory"] // 2
+        node.place.client.api.update_container(node.name, mem_limit=less, memswap_limit=less)
+        assert node.drift == ["api: the container's limits were changed"]
+        again = node.converge()
+        assert again["Id"] != made["Id"]
+        assert again["HostConfig"]["Memory"] == made["HostConfig"]["Memory"] == 2 * less
+        assert node.alone() and node.drift == []
+
     def test_a_change_is_a_new_container_of_the_same_name_and_volume(self, node: Node) -> None:
         first = node.converge()
         second = node.converge(environment={"A": "2"})
@@ -396,6 +441,64 @@ class TestConverge:
         assert node.alone() and node.drift == []
         assert "A=2" in second["Config"]["Env"]
         assert second["Mounts"][0]["Name"] == first["Mounts"][0]["Name"]
+
+    def test_what_an_earlier_version_left_in_the_volume_is_made_ready(self, node: Node) -> None:
+        def shell(*words: str) -> str:
+            volume = [f"{node.props['volume']}:{VOLUME_PATH}"]
+            return node.place.client.containers.run(  # type: ignore[no-any-return]
+                TINY, ["-c", *words], entrypoint="sh", remove=True, volumes=volume
+            ).decode()
+
+        former = f"mkdir -p {VOLUME_PATH}/data/notebooks; echo mine >{VOLUME_PATH}/data/notebooks/a"
+        shell(former)
+        node.converge()
+        assert shell(f"cat {VOLUME_PATH}/notebooks/a {VOLUME_PATH}/data/notebooks/a") == "mine\nmine\n"
+        assert node.alone()
+
+    def test_data_that_cannot_be_made_ready_leave_the_former_one_running(self, node: Node) -> None:
+        first = node.converge()
+        bad = f"rm -r {VOLUME_PATH}/keys; ln -s /root {VOLUME_PATH}/keys"
+        node.place.client.containers.run(
+            TINY, ["-c", bad], entrypoint="sh", remove=True, volumes=[f"{node.props['volume']}:{VOLUME_PATH}"]
+        )
+        with pytest.raises(ResourceError) as caught:
+            node.converge(environment={"A": "2"})
+        assert caught.value.message == "The node's data could not be made ready."
+        assert "keys is a link" in caught.value.details[-1]
+        assert node.alone() and (node.found["Id"], node.found["State"]["Running"]) == (first["Id"], True)
+
+    def test_a_folder_that_it_must_not_see_is_covered(self, node: Node) -> None:
+        made = node.converge(tmpfs={**writable(0), f"{VOLUME_PATH}/keys": HIDDEN})
+        api = node.place.client.api
+
+        def tried(*words: str) -> tuple[int, str]:
+            ran = api.exec_create(made["Id"], list(words), user="10001")["Id"]
+            text = api.exec_start(ran).decode()
+            return api.exec_inspect(ran)["ExitCode"], text
+
+        assert tried("ls", f"{VOLUME_PATH}/keys")[0] != 0
+        code, text = tried("umount", f"{VOLUME_PATH}/keys")
+        assert code != 0, text
+        assert tried("ls", f"{VOLUME_PATH}")[1]
+
+    def test_it_has_a_share_of_the_machine_and_a_root_that_it_cannot_write_to(self, node: Node) -> None:
+        made = node.converge()
+        host, machine = made["HostConfig"], node.place.client.api.info()
+        wanted = limits(node.props["share"], machine)
+        assert host["Memory"] == wanted.get("mem_limit", 0)
+        assert host["NanoCpus"] == int(wanted.get("cpus", 0) * 1e9)
+        assert (host["PidsLimit"] or 0) == wanted.get("pids_limit", 0)
+        assert (host["ReadonlyRootfs"], host["OomScoreAdj"]) == (True, 500)
+        assert host["LogConfig"] == {"Type": LOG_DRIVER, "Config": dict(LOG_LIMITS)}
+        api = node.place.client.api
+
+        def writes(path: str) -> bool:
+            ran = api.exec_create(made["Id"], ["touch", path])["Id"]
+            api.exec_start(ran)
+            return bool(api.exec_inspect(ran)["ExitCode"] == 0)
+
+        places = ("/x", "/etc/x", "/opt/tiny/x", "/tmp/x", "/srv/node/x", "/home/gridup/x")
+        assert [path for path in places if writes(path)] == list(places[3:])
 
     def test_a_new_version_that_ends_gives_way_to_the_former_one(self, node: Node) -> None:
         first = node.converge()
@@ -481,9 +584,8 @@ class TestConverge:
 
 
 def build(place: Place, tag: str, base: str, labels: dict[str, str]) -> None:
-    images._build(
-        place.client, node_image.archive({"Dockerfile": f"FROM {base}\n".encode()}), tag, {}, labels, print
-    )
+    context = node_image.archive({"Dockerfile": f"FROM {base}\n".encode()})
+    images._build(place.client, context, tag, print, labels=labels)
 
 
 class TestImages:
@@ -511,6 +613,22 @@ class TestImages:
         assert images.exists(place.client, TINY)
         place.client.api.remove_image("gridup-test-stage:1")
         images.remove_shared(place.client, shared)
+
+    def test_a_stage_goes_whose_history_has_a_password(
+        self, place: Place, shared: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        stage = {"label": marks.STAGE, "dangling": True}
+        text = f"FROM {TINY} AS made\nARG INDEX\nLABEL {marks.STAGE}=environment\nFROM {TINY}\n"
+        monkeypatch.setattr(images, "reference", lambda *_: (f"{shared}-more", {"Dockerfile": text.encode()}))
+        stack = place.stack()
+        props = {"version": "0", "base_image": TINY, "image": f"{stack['project']}:0-test", **stack}
+        for index, left in (("https://ada:secret@index.example/simple", 0), ("https://index.example", 1)):
+            monkeypatch.setattr(images, "build_arguments", lambda index=index: {"INDEX": index})
+            assert images.ensure(place.client, props, print)
+            assert len(place.client.api.images(filters=stage)) == left
+            images.remove(place.client, stack["stack_id"])
+            place.client.api.remove_image(f"{shared}-more")
+        images.forget_stages(place.client)
 
     def test_one_that_a_node_uses_is_not_told_until_the_node_is_gone(self, place: Place, shared: str) -> None:
         stack = place.stack()

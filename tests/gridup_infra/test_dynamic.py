@@ -1,14 +1,27 @@
-"""What all dynamic providers share: they end with their engine."""
+"""What all dynamic providers share: they end with their engine, and tell what a preview can know."""
 
 from __future__ import annotations
 
+import asyncio
 import shlex
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
+from pulumi import UNKNOWN
+from pulumi.runtime import rpc
+
+from gridup_infra.paths import ensure_private
+from gridup_infra.spec import DeploySpec
+from gridup_infra.targets import ports
+from gridup_infra.targets.dynamic import SHAPE, Provider
+from gridup_infra.targets.local.resources import NodeProvider, ServicesProvider
+from gridup_infra.vm.resources import HostProvider
+from gridup_node.image import bundle_digest
 
 PROVIDER = """
 import time
@@ -48,3 +61,79 @@ def test_one_that_was_gone_before_is_noticed_too(engine: socket.socket) -> None:
     engine.close()
     with started(f"{host}:{port}") as provider:
         assert provider.wait(timeout=20) == 1
+
+
+def on_the_wire(props: dict[str, Any]) -> dict[str, Any]:
+    """Properties as the engine's request brings them to a provider's process."""
+    loop = asyncio.new_event_loop()
+    try:
+        found = rpc.deserialize_properties(loop.run_until_complete(rpc.serialize_properties(props, {})), True)
+    finally:
+        loop.close()
+    assert isinstance(found, dict)
+    return found
+
+
+SERVICES = {"stamp": "1", "fingerprints": {"api": "a"}, "repaired": {"api": "r"}, "https": False}
+
+
+@pytest.mark.parametrize(
+    ("provider", "olds", "unknown", "changed"),
+    [
+        (ServicesProvider(), SERVICES, {}, False),
+        (ServicesProvider(), SERVICES, {"repaired": UNKNOWN}, False),
+        (ServicesProvider(), SERVICES, {"repaired": {"api": UNKNOWN}}, False),
+        (ServicesProvider(), SERVICES, {"repaired": UNKNOWN, "https": True}, True),
+        (ServicesProvider(), SERVICES, {"stamp": UNKNOWN}, True),
+        (ServicesProvider(), SERVICES, {"fingerprints": UNKNOWN}, True),
+        (HostProvider(), {"machine": "i-1", SHAPE: "a"}, {"machine": UNKNOWN}, False),
+        (HostProvider(), {"machine": "i-1", SHAPE: "a"}, {"machine": UNKNOWN, SHAPE: UNKNOWN}, True),
+        # One that was deployed before it had that input.
+        (HostProvider(), {"machine": "i-1"}, {"machine": UNKNOWN, SHAPE: "a"}, True),
+        (HostProvider(), {"machine": "i-1"}, {SHAPE: "a"}, False),
+    ],
+)
+def test_what_a_preview_cannot_know_is_a_change_where_it_must_be(
+    provider: Provider, olds: dict[str, Any], unknown: dict[str, Any], changed: bool
+) -> None:
+    answer = provider.diff("x", on_the_wire(olds), on_the_wire({**olds, **unknown}))
+    assert answer.changes == changed
+
+
+class TestLocalNode:
+    """What a preview knows of a local node's outputs, once it is laid."""
+
+    @pytest.fixture
+    def laid(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+        monkeypatch.setattr(ports, "hold", lambda _address, _port: True)
+        monkeypatch.setattr(ports, "free", lambda _address, _port, _look=None: True)
+        spec = DeploySpec("Inst", target="local", stack_id="0123456789abcdef", bind="127.0.0.1")
+        folder = ensure_private(tmp_path / "nodes") / "inst"
+        inputs = {"folder": str(folder), "spec": spec.to_config(), "bin": "/x/bin", "bundle": bundle_digest()}
+        return self.deployed({**inputs, "syft_version": "0.9.5"})
+
+    @staticmethod
+    def checked(inputs: dict[str, Any], **asked: str) -> dict[str, Any]:
+        return NodeProvider().check({}, {**inputs, "spec": {**inputs["spec"], **asked}}).inputs
+
+    def deployed(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        return {**inputs, **(NodeProvider().create(self.checked(inputs)).outs or {})}
+
+    def test_what_its_programs_do_not_read_changes_none_of_them(self, laid: dict[str, Any]) -> None:
+        foreseen = self.checked(laid, **{"keep-data": "true"})
+        assert foreseen["fingerprints"] == laid["fingerprints"]
+        assert NodeProvider().diff("x", laid, foreseen).changes
+        assert not NodeProvider().diff("x", laid, self.checked(laid)).changes
+
+    def test_what_one_of_them_reads_changes_that_one(self, laid: dict[str, Any]) -> None:
+        found = self.checked(laid, organization="Lab")["fingerprints"]
+        assert {name for name in found if found[name] != laid["fingerprints"][name]} == {"api"}
+        assert self.checked(laid, organization="")["fingerprints"]["api"] != laid["fingerprints"]["api"]
+
+    def test_another_port_or_a_file_to_be_put_right_is_foreseen_by_nobody(self, laid: dict[str, Any]) -> None:
+        inputs = {key: value for key, value in laid.items() if key not in NodeProvider.tells}
+        assert "fingerprints" in self.checked(inputs)
+        assert "fingerprints" not in self.checked(inputs, port="9123")
+        assert "fingerprints" not in NodeProvider().check({}, {**inputs, "bin": UNKNOWN}).inputs
+        (Path(inputs["folder"]) / "config" / "Caddyfile").write_text("by hand")
+        assert "fingerprints" not in self.checked(inputs)

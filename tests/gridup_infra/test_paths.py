@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from gridup_infra.paths import Home, default_home, ensure_private, write_private
+from gridup_infra.errors import StateError
+from gridup_infra.paths import Home, check_owner, default_home, ensure_home, ensure_private, write_private
 
 
 @pytest.fixture(params=[0o000, 0o022, 0o077], autouse=True)
@@ -93,3 +94,53 @@ def test_the_home_is_where_gridup_home_says(tmp_path: Path, monkeypatch: pytest.
     assert default_home() == tmp_path / "relative"
     monkeypatch.delenv("GRIDUP_HOME")
     assert default_home().name == "gridup"
+
+
+class TestHome:
+    """GRIDUP_HOME, which others may use too."""
+
+    def test_one_that_is_made_is_ours_alone(self, tmp_path: Path) -> None:
+        ensure_home(Home(tmp_path / "a" / "home"))
+        assert mode(tmp_path / "a" / "home") == 0o700
+
+    @pytest.mark.parametrize("bits", [0o1777, 0o755, 0o750])
+    def test_one_that_is_there_keeps_its_mode(self, tmp_path: Path, bits: int) -> None:
+        tmp_path.chmod(bits)
+        ensure_home(Home(tmp_path))
+        assert tmp_path.stat().st_mode & 0o7777 == bits
+        assert mode(ensure_private(Home(tmp_path).logs)) == 0o700
+        assert tmp_path.stat().st_mode & 0o7777 == bits
+
+    @pytest.mark.parametrize("bits", [0o777, 0o775, 0o772])
+    def test_one_in_which_others_may_replace_secrets_is_refused(self, tmp_path: Path, bits: int) -> None:
+        tmp_path.chmod(bits)
+        with pytest.raises(StateError, match="may be changed by others") as caught:
+            ensure_home(Home(tmp_path))
+        assert f"chmod go-w {tmp_path}" in caught.value.suggestion
+        assert mode(tmp_path) == bits
+
+    def test_root_makes_nothing_in_the_home_of_another(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        if os.geteuid() == 0:
+            os.chown(tmp_path, 65534, 65534)
+        monkeypatch.setattr(os, "geteuid", lambda: 0)
+        monkeypatch.delenv("GRIDUP_HOME", raising=False)
+        with pytest.raises(StateError, match="This run is root's") as caught:
+            check_owner(Home(tmp_path / ".local" / "share" / "gridup"))
+        assert "sudo -H" in caught.value.suggestion
+        # Who names the folder means it.
+        monkeypatch.setenv("GRIDUP_HOME", str(tmp_path))
+        check_owner(Home(tmp_path))
+
+    def test_what_another_account_has_made_is_named_with_its_owner(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(os, "geteuid", lambda: 12345)
+        monkeypatch.setattr(os, "access", lambda _path, _mode: False)
+        with pytest.raises(
+            StateError, match=f"{tmp_path} is .*'s, and this account may not use it"
+        ) as caught:
+            check_owner(Home(tmp_path))
+        assert f"sudo chown -R 12345 {tmp_path}" in caught.value.suggestion
+        check_owner(Home(tmp_path / "not there yet"))

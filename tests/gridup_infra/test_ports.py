@@ -6,17 +6,25 @@ import errno
 import json
 import os
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from gridup_infra import room
 from gridup_infra.errors import PreflightError, ResourceError
+from gridup_infra.outputs import NodeOutputs
+from gridup_infra.processes import Result, run
 from gridup_infra.spec import DeploySpec
 from gridup_infra.targets import ports
-from gridup_infra.targets.local import LocalTarget
-from gridup_infra.targets.ports import choose, free, kept_by_others
+from gridup_infra.targets.local import LocalTarget, marks, runtime
+from gridup_infra.targets.ports import choose, free, hold, kept_by_others
+from support.cli import Cli
 
 LOOPBACK = "127.0.0.1"
 
@@ -163,6 +171,11 @@ def test_a_port_for_root_alone_is_not_said_to_be_in_use(monkeypatch: pytest.Monk
         choose({"proxy": 8080}, {"proxy": 80}, {}, LOOPBACK, {})
 
 
+def run_but_no_install(argv: Sequence[str], **options: Any) -> Result:
+    assert "install" not in argv, "another Python than the one that was named is of no use"
+    return run(argv, **options)
+
+
 class TestPreflight:
     """What stands in the way is said before anything is made."""
 
@@ -183,9 +196,73 @@ class TestPreflight:
             ):
                 LocalTarget().preflight(DeploySpec(name="Inst", port=port), None)
 
+    def test_a_node_that_moves_to_another_address_is_not_in_its_own_way(self) -> None:
+        had = DeploySpec(name="Inst", stack_id="0123456789abcdef", bind="0.0.0.0")
+        program = (
+            "import socket; s = socket.create_server(('0.0.0.0', 0)); print(s.getsockname()[1], flush=True)"
+        )
+        argv = [sys.executable, "-c", f"{program}; input()"]
+        for stack_id, refused in ((had.stack_id, False), ("another", True)):
+            environment = {**os.environ, marks.STACK_ID: stack_id}
+            with subprocess.Popen(
+                argv, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            ) as server:
+                assert server.stdout is not None
+                port = int(server.stdout.readline())
+                now = NodeOutputs(replace(had, port=port), "127.0.0.1", {"proxy": port})
+                moved = replace(now.spec, bind=LOOPBACK)
+                with pytest.raises(PreflightError, match="in use") if refused else nullcontext():
+                    LocalTarget().preflight(moved, now)
+                server.communicate("\n")
+
     def test_an_address_that_the_machine_lacks(self) -> None:
         with pytest.raises(PreflightError, match="no address"):
             LocalTarget().preflight(DeploySpec(name="Inst", bind="192.0.2.77"), None)
+
+    @pytest.mark.parametrize(
+        ("built", "python", "one_disk", "needed"),
+        [
+            (True, True, True, ["the node"]),
+            (False, True, True, ["the node's Python environment", "the node"]),
+            (False, True, False, ["the node's Python environment", "uv's cache", "the node"]),
+            (False, False, True, ["the node's Python environment", "Python 3.12", "the node"]),
+        ],
+    )
+    def test_what_a_deploy_really_writes(
+        self,
+        monkeypatch: pytest.MonkeyPatch,
+        built: bool,
+        python: bool,
+        one_disk: bool,
+        needed: list[str],
+    ) -> None:
+        monkeypatch.setattr(room, "disk", lambda folder: one_disk or "runtimes" in folder.parts)
+        monkeypatch.setattr(runtime, "load", lambda _path: built or None)
+        if not python:
+            monkeypatch.setenv("GRIDUP_NODE_PYTHON", "/nowhere/python3.12")
+        assert [need.what for need in LocalTarget().needs(DeploySpec(name="Inst"))] == needed
+
+    def test_packages_that_were_not_found_yet_take_another_environment(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        asked = []
+        monkeypatch.setattr(runtime, "load", asked.append)
+        for spec in (DeploySpec(name="Inst"), DeploySpec(name="Inst", packages=("humanize",))):
+            LocalTarget().needs(spec)
+        assert len(set(asked)) == 2
+
+    def test_a_python_for_nodes_is_looked_for(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("GRIDUP_NODE_PYTHON", "/nowhere/python3.12")
+        monkeypatch.setattr(runtime, "run", run_but_no_install)
+        with pytest.raises(ResourceError, match="A node needs Python"):
+            LocalTarget().preflight(DeploySpec(name="Inst"), None)
+
+    def test_it_is_fetched_once_nothing_that_costs_nothing_is_in_the_way(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(runtime, "find_python", lambda: pytest.fail("it may take minutes"))
+        with listening() as port, pytest.raises(PreflightError, match="in use"):
+            LocalTarget().preflight(DeploySpec(name="Inst", port=port), None)
 
     def test_nothing_in_the_way_makes_nothing(self, tmp_path: Path) -> None:
         LocalTarget().preflight(DeploySpec(name="Inst"), None)
@@ -199,3 +276,58 @@ def test_an_inner_port_is_free_on_the_loopback_whatever_the_node_is_bound_to() -
         chosen = choose({"api": port, "ui": port}, {}, {}, "127.0.0.2", {}, inner=["api"])
     assert chosen["api"] != port
     assert chosen["ui"] == port
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="nothing is kept elsewhere")
+def test_the_last_connections_of_a_node_that_has_ended_keep_its_port_from_nobody(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Those that the server's side closed first stay for a minute (TIME_WAIT)."""
+    with socket.create_server((LOOPBACK, 0)) as server:
+        port = server.getsockname()[1]
+        with socket.create_connection((LOOPBACK, port)) as person:
+            server.accept()[0].close()
+            assert person.recv(1) == b""
+    with socket.socket() as plain, pytest.raises(OSError, match="in use"):
+        plain.bind((LOOPBACK, port))
+    held: list[socket.socket] = []
+    monkeypatch.setattr(ports, "_held", held)
+    with ExitStack() as stack:
+        assert hold(LOOPBACK, port)
+        for kept in held:
+            stack.enter_context(kept)
+        assert not hold(LOOPBACK, port)
+
+
+CHOOSER = """
+import json, sys
+from gridup_infra.targets.ports import choose, hold
+wanted = {"proxy": int(sys.argv[1]), "jupyter": int(sys.argv[1]) + 5}
+print(json.dumps(choose(wanted, {}, {}, "127.0.0.1", {}, hold=hold)), flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux lets two sockets have one address")
+def test_those_who_choose_at_once_in_other_homes_get_others_until_they_listen(tmp_path: Path) -> None:
+    with listening() as first:
+        pass
+    with ExitStack() as stack:
+        runs = [
+            stack.enter_context(
+                subprocess.Popen(
+                    [sys.executable, "-c", CHOOSER, str(first)],
+                    env=Cli(tmp_path).env(),
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    text=True,
+                )
+            )
+            for _ in range(6)
+        ]
+        chosen = [port for run in runs for port in json.loads(run.stdout.readline()).values()]  # type: ignore[union-attr]
+        assert len(set(chosen)) == len(chosen)
+        for port in chosen:
+            # Each node's own program listens there while the port is kept for it, as servers do.
+            stack.enter_context(socket.create_server(("127.0.0.1", port)))
+            assert not hold("127.0.0.1", port)

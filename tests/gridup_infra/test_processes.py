@@ -90,6 +90,34 @@ def test_what_runs_too_long_is_killed_with_all_its_children(tmp_path: Path, how:
     assert wait_until(lambda: gone(pid_in(child)), timeout=5)
 
 
+@pytest.mark.parametrize("how", ["run", "stream"])
+@pytest.mark.parametrize("ends", [True, False])
+def test_one_that_it_leaves_behind_with_its_pipe_holds_nobody_up(
+    tmp_path: Path, how: str, ends: bool
+) -> None:
+    child = tmp_path / "child"
+    inner = write_pid(child) + "import time; time.sleep(600)"
+    code = (
+        f"import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', {inner!r}], "
+        f"start_new_session=True); print('said', flush=True); time.sleep({0 if ends else 600})"
+    )
+
+    def work() -> Result:
+        if how == "run":
+            return run(python(code), timeout=8 if ends else 2)
+        return stream(python(code), lambda _line: None, timeout=8 if ends else 2)
+
+    try:
+        if ends:
+            assert (work().code, work().stdout.strip()) == (0, "said")
+        else:
+            with pytest.raises(TimeoutError, match="did not end within 2 s"):
+                work()
+    finally:
+        assert wait_until(child.exists, timeout=5)
+        os.kill(pid_in(child), signal.SIGKILL)
+
+
 def test_stream_hands_over_each_line_as_it_comes(tmp_path: Path) -> None:
     heard = tmp_path / "heard"
     code = f"""

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import random
 from dataclasses import fields, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from gridup_infra.errors import UsageError
+from gridup_infra.outputs import NodeOutputs
+from gridup_infra.requirements import Pin, lock_text
 from gridup_infra.spec import PROJECT, DeploySpec
+from gridup_infra.telling import told_of
+from gridup_node import facts, services
+
+LOCK = lock_text(("humanize",), b"", [Pin("humanize", "4.9.0", "sys_platform == 'linux'", ("a" * 64,))])
 
 POOLS: dict[str, list[Any]] = {
     "name": ["Inst", "123", "true", " a ", "a: b # c", "'\"\\a", "北京大学", "🧬 1"],
@@ -18,25 +26,44 @@ POOLS: dict[str, list[Any]] = {
     "node_type": ["domain", "network"],
     "port": [0, 1, 8080, 65535],
     "bind": ["", "127.0.0.1", "0.0.0.0", "::1"],
+    "scheme": ["", "http", "https"],
     "admin_email": ["admin@example.org", "a+b@c.d.example"],
     "tag": ["latest", "0.9.5"],
     "keep_data": [True, False],
     "region": ["", "eu-west-1"],
     "size": ["", "Standard_B2s"],
     "disk_size": [0, 64],
+    "cpu_credits": ["", "standard", "unlimited"],
     "domain_name": ["", "node.example.org"],
     "allow_cidr": [(), ("10.0.0.0/8",), ("10.0.0.0/8", "2001:db8::/32", "192.0.2.7")],
     "web_cidr": [(), ("0.0.0.0/0", "::/0")],
+    "admin_ssh_keys": [(), ("ssh-ed25519 AAAA a",)],
+    "reboot_at": ["", "00:00", "23:59"],
     "ssh_keys": [(), ("ssh-ed25519 AAAA a b: c #1", "ssh-rsa BBBB x\u2028y\x85z\x0bw")],
     "no_node": [True, False],
     "host": ["", "unix:///run/user/1000/docker.sock", "ssh://ada@inst.example"],
     "host_key": ["", "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHEqQrwX"],
+    "key_from": [(), ("203.0.113.0/24", "2001:db8::/32")],
     "base_image": ["", "registry.inst.example/python:3.11"],
     "image": ["", "registry.inst.example/node@sha256:" + "0" * 64],
     "subnet_id": ["", "subnet-0a1b2c3d"],
     "resource_group": ["", "theirs"],
     "private": [True, False],
+    "max_upload": [0, 512],
+    "guests": [True, False],
+    "trusted_proxies": [(), ("192.0.2.0/24", "2001:db8::/32")],
+    "host_names": [(), ("node.inst.example",)],
+    "allow_egress": [True, False],
     "generation": [0, 3],
+    "rebuilt": ["", "2026-11-29T12:19:38.000001+00:00"],
+    "rotated": ["", "2026-11-29T12:19:38.000001+00:00"],
+    "rotating": [True, False],
+    "adopted": ["", "new", "vol-0a1b2c3d", "/subscriptions/1/resourceGroups/a/providers/x/disks/y"],
+    "adopting": [True, False],
+    "organization": [None, "", "Institut für Zählen 🦉"],
+    "packages": [(), ("humanize", 'tomli>=2,<3 ; python_version < "3.11"')],
+    "packages_lock": ["", LOCK],
+    "description": [None, "", "Cohorts of 2026: who may ask what?"],
 }
 
 
@@ -60,6 +87,15 @@ def test_each_field_alone_survives(key: str) -> None:
     for value in POOLS[key]:
         spec = replace(DeploySpec(name="Inst"), **{key: value})
         assert getattr(DeploySpec.from_config(spec.to_config()), key) == value
+
+
+@pytest.mark.parametrize("text", [None, "", "Institut für Zählen"])
+def test_what_is_said_to_be_nothing_reaches_the_node_as_that(tmp_path: Path, text: str | None) -> None:
+    spec = DeploySpec(name="Inst", organization=text, description=text)
+    told = told_of(NodeOutputs(spec, "127.0.0.1", services.ports()), "0.9.5", "bundle")
+    (tmp_path / "node.json").write_text(json.dumps(told))
+    found = facts.load(tmp_path / "node.json")
+    assert (found.organization, found.description) == (text, text)
 
 
 def test_the_configuration_holds_only_what_was_asked_for_and_who_it_is() -> None:
@@ -105,6 +141,7 @@ def test_a_value_of_the_wrong_kind_is_refused_by_its_key(key: str, text: str, sa
         ("port", 65536, "--port 65536: a port is a number from 1 to 65535"),
         ("port", -1, "--port -1"),
         ("bind", "localhost", "--bind 'localhost' is not an IP address"),
+        ("scheme", "gopher", "A node speaks http or https, not 'gopher'"),
         ("bind", "127.0.0.1:80", "not an IP address"),
         ("admin_email", "admin", "--admin-email 'admin' is not an e-mail address"),
         ("admin_email", "a@b", "not an e-mail address"),
@@ -114,6 +151,11 @@ def test_a_value_of_the_wrong_kind_is_refused_by_its_key(key: str, text: str, sa
         ("allow_cidr", ("10.0.0.0/8", "10.0.0.1/8"), "--allow-cidr '10.0.0.1/8' .*host bits"),
         ("web_cidr", ("everyone",), "--web-cidr 'everyone' is not a network"),
         ("disk_size", -1, "--disk-size -1"),
+        ("cpu_credits", "free", "standard or unlimited"),
+        ("reboot_at", "24:00", "--reboot-at '24:00' is not an hour of the day"),
+        ("reboot_at", "3:30", "not an hour of the day"),
+        ("reboot_at", '03:30"; x "', "not an hour of the day"),
+        ("reboot_at", "03:30\n", "not an hour of the day"),
     ],
 )
 def test_the_impossible_is_refused_by_the_flag_that_asked_for_it(

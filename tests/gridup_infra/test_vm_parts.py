@@ -16,6 +16,7 @@ from gridup_infra.building import arguments_elsewhere
 from gridup_infra.errors import DeadlineError, FirstBootError, ResourceError, UsageError
 from gridup_infra.outputs import NodeOutputs
 from gridup_infra.processes import Result
+from gridup_infra.requirements import Pin, lock_text
 from gridup_infra.spec import DeploySpec
 from gridup_infra.targets.dynamic import DRIFT, FailedError
 from gridup_infra.vm import booting, bundle, resources, way_in
@@ -25,10 +26,10 @@ from gridup_infra.vm.bundle import Releases
 from gridup_infra.vm.plan import plan
 from gridup_infra.vm.resources import HostProvider, ManagementKeyProvider, NodeProvider
 from gridup_infra.vm.settings import ACME_CA, ACME_URL, Acme
-from gridup_infra.vm.ssh import ClosedError, Door, HostKeyError
+from gridup_infra.vm.ssh import ClosedError, DeniedError, Door, HostKeyError
 from gridup_infra.vm.target import MachineTarget
 from gridup_infra.vm.way_in import VmWayIn
-from gridup_node import services
+from gridup_node import image, services
 from gridup_node.vm import first_boot
 from gridup_node.vm.release import Plan, Release
 from gridup_node.vm.user_data import LIMIT, document, user_data
@@ -37,6 +38,8 @@ from support.declaring import declared
 OWN = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHEqQrwX+uyY52PLpPQ4uZA9s1YZ+hqp0f9ra4Tu6M8H gridup"
 ADAS = OWN.replace("gridup", "ada")
 IP = "192.0.2.7"
+LOCK = lock_text(("humanize",), b"", [Pin("humanize", "4.9.0", "", ("a" * 64,))])
+MADE = "2026-11-29T12:19:38.123456789Z"
 SPEC = DeploySpec(name="My Lab_2", target="aws", stack_id="0123456789abcdef", ssh_keys=(ADAS,))
 
 
@@ -56,13 +59,15 @@ class TestHost:
         made = vm_node.host(SPEC, OWN, ["/dev/disk/by-id/x"])
         assert made.ssh_keys == (OWN,)
         assert made == vm_node.host(replace(SPEC, ssh_keys=(), tag="0.9.5"), OWN, ["/dev/disk/by-id/x"])
-        assert "ada" not in document(made)
+        # With what stands around it: three letters alone are somewhere in what is packed.
+        assert ' ada"' not in document(made)
+        assert OWN in document(made)
 
 
 class TestOutputs:
     """What the stack exports."""
 
-    VM: ClassVar = {"host_key": "ssh-ed25519 H", "ca": "PEM", "release": "r1"}
+    VM: ClassVar = {"host_key": "ssh-ed25519 H", "ca": "PEM", "release": "r1", "built": MADE}
 
     def test_every_url_is_https_and_the_ca_goes_with_it(self) -> None:
         made = vm_node.node_outputs(SPEC, IP, self.VM, {"machine": "i-1"})
@@ -75,7 +80,14 @@ class TestOutputs:
             "jupyter": f"https://{IP}:8888",
         }
         assert (made.tls, made.ca, made.ssh_user, made.not_offered) == (True, "PEM", "gridup", {})
-        assert made.facts == {"machine": "i-1", "ip": IP, "host_key": "ssh-ed25519 H", "release": "r1"}
+        assert made.facts == {
+            "machine": "i-1",
+            "ip": IP,
+            "host_key": "ssh-ed25519 H",
+            "release": "r1",
+            "built": MADE,
+            "people": "gridup-user",
+        }
 
     def test_a_domain_name_is_what_people_connect_to(self) -> None:
         made = vm_node.node_outputs(replace(SPEC, domain_name="node.inst.example"), IP, {}, {})
@@ -106,19 +118,26 @@ class TestPlan:
 
     def test_the_machines_program_understands_it(self) -> None:
         made = Plan.parse(json.loads(json.dumps(self.planned())))
-        assert set(Release.of(made).services) == {"proxy", "api", "jupyter"}
+        assert set(Release.of(made).services) == {"proxy", "api", "jupyter", "jobs"}
         assert made.first == ("api",)
-        assert made.people == (OWN, ADAS)
+        assert (made.people, made.users) == ((OWN,), (ADAS,))
+        made = Plan.parse(json.loads(json.dumps(self.planned(admin_ssh_keys=(ADAS,), ssh_keys=()))))
+        assert (made.people, made.users) == ((OWN, ADAS), ())
+
+    def test_the_updates_are_the_clouds_machines_to_set_and_not_a_persons(self) -> None:
+        assert self.planned()["reboot_at"] == ""
+        assert self.planned(reboot_at="03:30")["reboot_at"] == "03:30"
+        assert "reboot_at" not in plan(SPEC, IP, OWN, Acme(), shared=True)
 
     def test_the_node_knows_its_addresses(self) -> None:
         known = self.told("api")
         assert known["endpoints"]["jupyter"] == f"https://{IP}:8888"
-        assert known["endpoints"]["ssh"] == "gridup ssh my-lab-2"
+        assert known["endpoints"]["ssh"] == "gridup ssh 'My Lab_2'"
         assert known["ports"]["api"] == 18080
 
     def test_without_a_domain_name_its_own_ca_vouches(self) -> None:
         assert self.told("proxy") == {"tls": {"name": IP}}
-        assert self.planned()["ca_file"].startswith("/var/lib/gridup/node/proxy/")
+        assert self.planned()["ca_file"].startswith("proxy:/var/lib/gridup/proxy/")
 
     def test_with_one_an_authority_does(self) -> None:
         name = {"domain_name": "node.inst.example"}
@@ -138,12 +157,21 @@ class TestPlan:
     def test_another_base_image_is_another_image(self) -> None:
         assert self.planned()["image"] != self.planned(base_image="python:3.12")["image"]
 
+    def test_packages_of_a_data_owners_make_an_image_of_their_own(self) -> None:
+        made = self.planned(packages=("humanize",), packages_lock=LOCK)
+        assert made["image"] != self.planned()["image"]
+        assert made["image"].endswith(image.digest(bundle.context("latest", LOCK)))
+        assert self.told("api", packages=("humanize",), packages_lock=LOCK)["packages"] == ["humanize"]
+
     def test_the_data_lies_on_the_data_disk(self) -> None:
         made = json.loads(self.planned()["compose"])
-        assert {row["volumes"][0] for row in made["services"].values()} == {
-            "/var/lib/gridup/node:/var/lib/gridup"
-        }
+        for name, row in made["services"].items():
+            assert row["volumes"] == [
+                f"/var/lib/gridup/node/{folder}:/var/lib/gridup/{folder}"
+                for folder in services.service(name).folders
+            ]
         assert "volumes" not in made
+        assert self.planned()["data"] == "/var/lib/gridup/node"
 
 
 class TestAcme:
@@ -235,8 +263,20 @@ class TestTarget:
 
     def test_people_s_keys_are_read_once_more(self) -> None:
         assert self.resolved(ssh_keys=(f"\ufeff{ADAS}\r\n",)).ssh_keys == (ADAS,)
+        assert self.resolved(admin_ssh_keys=(f"{ADAS}\r\n",)).admin_ssh_keys == (ADAS,)
+        with pytest.raises(UsageError, match="--admin-ssh-key: that is a private key"):
+            self.resolved(admin_ssh_keys=("-----BEGIN OPENSSH PRIVATE KEY-----",))
         with pytest.raises(UsageError, match="--ssh-key: that is a private key"):
             self.resolved(ssh_keys=("-----BEGIN OPENSSH PRIVATE KEY-----",))
+
+    def test_another_machine_has_another_host_key_than_the_one_that_was_given(self) -> None:
+        key = " ".join(ADAS.split()[:2])
+        previous = self.resolved(host_key=f"{ADAS}\n")
+        assert previous.host_key == key
+        assert _Target().resolve(replace(previous, size="large"), previous).host_key == key
+        assert _Target().resolve(replace(previous, generation=1), previous).host_key == ""
+        with pytest.raises(UsageError, match="--host-key: that is a private key"):
+            self.resolved(host_key="-----BEGIN OPENSSH PRIVATE KEY-----")
 
     def test_what_stays_is_told(self) -> None:
         assert _Target().kept(SPEC) == ()
@@ -396,6 +436,54 @@ class TestProviders:
         assert kept is not None
         assert (kept["private_key"], kept["name"]) == (made.outs["private_key"], "Inst 2")
 
+    def test_a_key_is_another_once_the_secrets_are_replaced_and_the_former_one_is_known(self) -> None:
+        provider, first, then = ManagementKeyProvider(), "2026-11-29T10:00", "2026-11-29T11:00"
+        plain = {"stack_id": "0123", "name": "Inst"}
+        olds = provider.create(plain).outs or {}
+        assert olds["former_key"] == ""
+        assert provider.diff("0123", olds, {**plain, "rotated": first}).changes
+        news = provider.update("0123", olds, {**plain, "rotated": first}).outs or {}
+        assert news["public_key"] != olds["public_key"]
+        assert news["private_key"] != olds["private_key"]
+        assert (news["former_key"], news["turned"]) == (olds["public_key"], first)
+        # A deploy that knows of none, or of an earlier one, makes no other.
+        for told in (plain, {**plain, "rotated": first}, {**plain, "rotated": "2026-11-29T09:00"}):
+            same = provider.update("0123", news, told).outs or {}
+            assert (same["private_key"], same["turned"]) == (news["private_key"], first)
+        last = provider.update("0123", news, {**plain, "rotated": then}).outs or {}
+        assert (last["former_key"], last["turned"]) == (news["public_key"], then)
+
+    def test_a_key_of_a_former_version_is_replaced_too(self) -> None:
+        """Its state has neither of the outputs that tell of a replacement."""
+        provider, olds = ManagementKeyProvider(), {"public_key": "OLD", "private_key": "KEY"}
+        news = provider.update("0123", olds, {"stack_id": "0123", "rotated": "2026"}).outs or {}
+        assert (news["former_key"], news["turned"]) == ("OLD", "2026")
+
+    @pytest.mark.parametrize(("taken", "comes_with"), [(("OLD",), "OLD"), (("OLD", "NEW"), "NEW")])
+    def test_a_machine_is_entered_by_the_former_key_until_it_takes_the_new_one(
+        self, monkeypatch: pytest.MonkeyPatch, taken: tuple[str, ...], comes_with: str
+    ) -> None:
+        came: list[Door] = []
+
+        @contextmanager
+        def entered(door: Door, **_more: Any) -> Iterator[None]:
+            assert door.host_key == "ssh-ed25519 HOST", "whoever answers is known"
+            if door.key not in taken:
+                raise DeniedError("the deployment's key is not accepted")
+            yield
+
+        def wait_for_host(door: Door, *_words: object) -> str:
+            came.append(door)
+            return door.host_key
+
+        monkeypatch.setattr(resources, "entered", entered)
+        monkeypatch.setattr(booting, "wait_for_host", wait_for_host)
+        olds = {**self.PROPS, "private_key": "OLD", "host_key": "ssh-ed25519 HOST"}
+        news = {**self.PROPS, "private_key": "NEW", "host_key": None}
+        made = HostProvider().update("i-1", olds, news).outs or {}
+        assert [(door.key, door.host_key) for door in came] == [(comes_with, "ssh-ed25519 HOST")]
+        assert (made["private_key"], made["host_key"]) == ("NEW", "ssh-ed25519 HOST")
+
     def test_another_machine_is_another_host_and_another_address_is_not(self, machine: Machine) -> None:
         machine.states = [state("done")]
         provider = HostProvider()
@@ -413,6 +501,22 @@ class TestProviders:
         machine.host_key = "ssh-ed25519 OTHER"
         with pytest.raises(FailedError, match="another one"):
             provider.update("i-1", olds, moved)
+
+    def test_the_key_that_is_given_counts_from_the_first_contact_on(self, machine: Machine) -> None:
+        """As it stands on the machine's console: who reads it there need not trust the first contact."""
+        machine.states = [state("done")]
+        provider, asked = HostProvider(), {**self.PROPS, "host_key": None, "asked_key": machine.host_key}
+        made = provider.create(asked)
+        assert [door.host_key for door in machine.doors] == [machine.host_key]
+        other = {**asked, "asked_key": "ssh-ed25519 ANOTHER"}
+        with pytest.raises(FailedError, match="is not the one given by --host-key"):
+            provider.create(other)
+        # Later too: then it is looked at again, and what was pinned does not count.
+        olds = made.outs or {}
+        assert provider.diff("i-1", olds, other).changes
+        with pytest.raises(FailedError, match="is not the one given by --host-key"):
+            provider.update("i-1", olds, other)
+        assert not provider.diff("i-1", olds, {**self.PROPS, "host_key": None}).changes
 
     @staticmethod
     def releases(monkeypatch: pytest.MonkeyPatch, seen: dict[str, Any] | Exception) -> list[str]:
@@ -432,10 +536,11 @@ class TestProviders:
     def test_a_node_is_applied_and_tells_its_ca(
         self, machine: Machine, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        self.releases(monkeypatch, {"release": "r1", "problems": [], "dead": [], "ca": "PEM"})
+        report = {"release": "r1", "problems": [], "dead": [], "ca": "PEM", "built": MADE}
+        self.releases(monkeypatch, report)
         outs = NodeProvider().create(self.NODE).outs or {}
-        assert (outs["ca"], outs["release"], outs[DRIFT]) == ("PEM", "r1", [])
-        news = {**self.NODE, "ca": None, "release": None}
+        assert (outs["ca"], outs["release"], outs["built"], outs[DRIFT]) == ("PEM", "r1", MADE, [])
+        news = {**self.NODE, "ca": None, "release": None, "built": None}
         assert not NodeProvider().diff("x", outs, news).changes
         for key, value in (("plan", {}), ("host_key", "other"), ("machine", "i-2")):
             change = NodeProvider().diff("x", outs, {**news, key: value})
@@ -578,10 +683,27 @@ class TestWaiting:
         why = self.target().given_up(self.outputs())
         assert why is not None
         assert why.message == "api ended with exit code 3 and was given up"
-        assert (why.details, why.suggestion) == (("boom",), 'The whole log: gridup logs "My Lab_2"')
+        assert (why.details, why.suggestion) == (("boom",), "The whole log: gridup logs 'My Lab_2'")
         assert self.target().given_up(self.outputs(no_node=True)) is None
         self.dead(monkeypatch)
         assert self.target().given_up(self.outputs()) is None
+
+    def test_a_restart_that_is_due_is_told_and_a_silent_machine_tells_none(self, machine: Machine) -> None:
+        machine.answers["sh -c"] = Result((), 0, "due\nlinux-image-6.12\n", "")
+        assert self.target().restart_due(self.outputs()) == ("linux-image-6.12",)
+        machine.answers["sh -c"] = Result((), 1, "", "")
+        assert self.target().restart_due(self.outputs()) is None
+        machine.closed = [ClosedError("no answer")]
+        assert self.target().restart_due(self.outputs()) is None
+
+    def test_keys_that_entered_with_rights_so_far_are_told_of_once(self) -> None:
+        now = self.outputs()
+        before = replace(now, facts={key: text for key, text in now.facts.items() if key != "people"})
+        (line,) = self.target().warnings(SPEC, before)
+        assert 'now enter "My Lab_2" as gridup-user' in line
+        assert "--admin-ssh-key lets one in as before" in line
+        assert self.target().warnings(SPEC, now) == self.target().warnings(SPEC, None) == ()
+        assert self.target().warnings(SPEC, replace(before, spec=replace(SPEC, ssh_keys=()))) == ()
 
     def test_what_may_yet_come_is_waited_for(self, machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
         self.dead(monkeypatch, "api was asked of a machine that still boots")
@@ -619,7 +741,7 @@ class TestDeclare:
             made = {
                 "management-key": {"private_key": "PRIVATE", "public_key": OWN},
                 "host": {"host_key": "ssh-ed25519 HOST"},
-                "node": {"ca": "PEM", "release": "r1"},
+                "node": {"ca": "PEM", "release": "r1", "built": MADE},
             }
             return args.name, {**args.inputs, **made.get(args.name, {})}
 
@@ -634,7 +756,7 @@ class TestDeclare:
             common = {"stack": spec.stack, "stack_id": spec.stack_id}
             key = resources.ManagementKey("management-key", common)
             after = pulumi.Output.from_input
-            made = resources.declare(spec, key, after("i-1"), after(IP), [key])
+            made = resources.declare(spec, key, after("i-1"), after(IP), [key], after("i-1"))
             secret = exports["management-key"]
             return pulumi.Output.all(made, secret.is_secret())
 
@@ -643,13 +765,33 @@ class TestDeclare:
 
     def test_host_and_node_follow_the_key(self, monkeypatch: pytest.MonkeyPatch) -> None:
         inputs, made, secret = self.declared(SPEC, monkeypatch)
-        assert made == {"host_key": "ssh-ed25519 HOST", "ca": "PEM", "release": "r1"}
+        assert made == {"host_key": "ssh-ed25519 HOST", "ca": "PEM", "release": "r1", "built": MADE}
         assert secret is True
         assert list(inputs) == ["management-key", "host", "node"]
-        assert inputs["node"]["plan"]["people"] == [OWN, ADAS]
+        assert inputs["node"]["plan"]["people"] == [OWN]
         assert (
             inputs["host"]["urn"] == "urn:pulumi:my-lab-2::gridup::pulumi-python:dynamic/gridup-vm:Host::host"
         )
+
+    def test_packages_go_to_the_machine_with_the_node(
+        self, machine: Machine, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        assert "packages" not in self.declared(SPEC, monkeypatch)[0]["node"]
+        spec = replace(SPEC, packages=("humanize",), packages_lock=LOCK)
+        props = self.declared(spec, monkeypatch)[0]["node"]
+        sent: dict[str, bytes] = {}
+        applied: list[dict[str, Any]] = []
+
+        def call(_self: Releases, _command: str, told: dict[str, Any], *_words: object, **_more: Any) -> Any:
+            applied.append(told)
+            return {"ca": "", "release": "r1", "built": MADE}
+
+        monkeypatch.setattr(Releases, "_send_program", lambda _self: None)
+        monkeypatch.setattr(Releases, "_send", lambda _self, content, _say: sent.update(content))
+        monkeypatch.setattr(Releases, "_call", call)
+        NodeProvider().create({**TestProviders.NODE, **props, "host_key": "ssh-ed25519 HOST"})
+        (told,) = applied
+        assert sent[told["files"]["packages.txt"]] == LOCK.encode()
 
     def test_without_a_node_only_the_key_is_there(self, monkeypatch: pytest.MonkeyPatch) -> None:
         inputs, made, secret = self.declared(replace(SPEC, no_node=True), monkeypatch)

@@ -74,10 +74,11 @@ class TestEntering:
     def test_another_host_key_is_refused_at_once(self, door: Door) -> None:
         _, other = keys.new_key()
         with (
-            pytest.raises(HostKeyError, match="not the one that was pinned at first contact"),
-            entered(replace(door, host_key=other), timeout=600),
+            pytest.raises(HostKeyError, match="not the one that was pinned at first contact") as caught,
+            entered(replace(door, host_key=other, name="My Lab"), timeout=600),
         ):
             pass
+        assert "`gridup deploy --name 'My Lab' --new-machine` makes another" in caught.value.suggestion
 
     def test_a_machine_that_comes_up_late_is_waited_for(self, tmp_path: Path) -> None:
         late = Machine(tmp_path)

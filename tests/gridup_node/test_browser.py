@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from gridup_infra import processes
+from support.browser import browser
+
+__all__ = ["browser"]
 
 pytestmark = [
     pytest.mark.tier("gate"),
@@ -21,26 +22,6 @@ pytestmark = [
 
 NAME = "<b>Inst & Söhne</b>"
 SIZES = {"desktop": (1280, 800), "phone": (360, 740)}
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    try:
-        from playwright.sync_api import sync_playwright
-    except ImportError:
-        pytest.skip("playwright is not installed")
-    chromium = next(
-        filter(None, map(processes.which, ("chromium", "chromium-browser", "google-chrome"))), None
-    )
-    if chromium is None:
-        pytest.skip("no Chromium is installed")
-    with sync_playwright() as playwright:
-        # Without a sandbox: root has none, in CI, and the pages are our own.
-        started = playwright.chromium.launch(
-            executable_path=chromium, args=["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
-        )
-        yield started
-        started.close()
 
 
 @pytest.mark.parametrize("size", SIZES)

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from gridup_node import container, health, keys, secrets
+from gridup_node import container, folders, health, keys, secrets
 from gridup_node.container import lay, told
 from gridup_node.services import PORTAL_MARK, SERVICES, Proof, Service, programs, served, service
 from support.http_rig import (
@@ -126,6 +126,7 @@ class TestLay:
         home, data = tmp_path / "home", tmp_path / "data"
         for folder in (home, data):
             folder.mkdir(mode=0o700, exist_ok=True)
+        folders.ensure(data)
         row = service(name)
         lay(home, data, row, json.loads(told(row, KNOWN)), SERVICES)
         return home, data
@@ -145,23 +146,32 @@ class TestLay:
         assert self.laid(tmp_path, name) == places
         assert self.contents(*places) == once
 
-    def test_what_must_outlive_it_lies_in_the_volume(self, tmp_path: Path) -> None:
-        home, data = self.laid(tmp_path, "api")
-        links = {path.name: path.readlink() for path in home.iterdir() if path.is_symlink()}
-        assert links == {name: data / name for name in container.KEPT}
-        assert secrets.problems(data / "secrets") == []
-        assert (data / "data" / "notebooks").is_dir()
+    @pytest.mark.parametrize("name", [row.name for row in programs()])
+    def test_what_must_outlive_it_lies_in_the_folders_that_it_sees_and_in_no_other(
+        self, tmp_path: Path, name: str
+    ) -> None:
+        home, data = self.laid(tmp_path, name)
+        links = {path.resolve() for path in home.rglob("*") if path.is_symlink()}
+        seen = {path.relative_to(data).parts[0] for path in links}
+        assert seen == set(service(name).folders)
         rest = {path.name for path in home.iterdir() if not path.is_symlink()}
-        assert rest == {"config", "run", "logs"}
+        assert {"config", "run", "logs"} <= rest
 
-    def test_two_containers_of_one_volume_have_the_same_secrets_and_keys(self, tmp_path: Path) -> None:
-        _, data = self.laid(tmp_path, "api")
-        before = {path.name: path.read_text() for path in (data / "secrets").iterdir()}
-        other = tmp_path / "ssh"
+    def test_the_api_has_every_secret_and_jupyter_its_token_alone(self, tmp_path: Path) -> None:
+        home, _ = self.laid(tmp_path, "api")
+        assert secrets.problems(home / "secrets") == []
+        (tmp_path / "apart").mkdir()
+        other = tmp_path / "apart/home"
         other.mkdir()
-        for _ in range(2):
-            lay(other, data, service("ssh"), {}, SERVICES)
-        assert {path.name: path.read_text() for path in (other / "secrets").iterdir()} == before
+        lay(other, tmp_path / "data", service("jupyter"), {}, SERVICES)
+        made = {path.name: path.read_text() for path in (other / "secrets").iterdir()}
+        assert made == {secrets.JUPYTER_TOKEN: (home / "secrets" / secrets.JUPYTER_TOKEN).read_text()}
+
+    def test_jupyter_may_be_the_first_to_make_its_token(self, tmp_path: Path) -> None:
+        home, data = self.laid(tmp_path, "jupyter")
+        token = secrets.read(home / "secrets", secrets.JUPYTER_TOKEN)
+        assert secrets.read(data / "secrets", secrets.JUPYTER_TOKEN) == token
+        assert (home / "data/notebooks").resolve() == data / "notebooks"
 
     @pytest.mark.parametrize("name", [row.name for row in programs()])
     def test_everything_is_its_owners_alone(self, tmp_path: Path, open_umask: None, name: str) -> None:
@@ -296,7 +306,8 @@ class TestHealth:
 
     def test_there_is_a_proof_of_every_kind(self) -> None:
         assert set(health.PROOFS) == {None, *Proof}
-        assert set(RIGHT) == {row.name for row in programs()}
+        # The sandbox has no port: see tests/security/test_sandbox.py.
+        assert set(RIGHT) == {row.name for row in programs() if row.proof is not Proof.SANDBOX}
 
     @pytest.mark.parametrize("name", RIGHT)
     def test_a_program_that_does_its_work_has_no_problem(self, name: str) -> None:

@@ -11,6 +11,7 @@ import ssl
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,9 @@ from gridup_node.services import SERVICES, inside, machine_fronted, machine_port
 from support import http_rig as rig
 from support.pebble_rig import pebble
 
-ADDRESSES = (f"127.0.7.{last}" for last in range(1, 255))
-"""Addresses of this machine, one for each Caddy: the ports are always the same."""
+ADDRESSES = (f"127.{os.getpid() // 250 % 250 + 1}.{os.getpid() % 250}.{last}" for last in range(1, 255))
+"""Addresses of this machine, one for each Caddy: the ports are always the same. They are this process's own,
+for Caddy shares a port with whoever listens there in the same way."""
 
 HTTPS, JUPYTER, HTTP = inside(443), inside(8888), inside(80)
 
@@ -39,11 +41,13 @@ class Front:
     Attributes:
         here: the address that it listens on.
         data: where it keeps its CA and its certificates.
+        typed: the name that people open it by; empty for its address.
     """
 
     here: str
     data: Path
     log: Path
+    typed: str = ""
 
     @property
     def root(self) -> Path:
@@ -57,6 +61,7 @@ class Front:
 
     def get(self, port: int, path: str, ca: Path | None = None, name: str = "") -> tuple[int, bytes]:
         """As a client that trusts one CA alone; `name` is what its person typed."""
+        name = name or self.typed
         context = ssl.create_default_context(cafile=str(ca or self.root))
         raw = socket.create_connection((self.here, port), timeout=10)
         with raw, context.wrap_socket(raw, server_hostname=name or self.here) as connection:
@@ -77,7 +82,8 @@ def front(runtime: Path, folder: Path, here: str, tls: Tls) -> Iterator[Front]:
         context = Context(
             home=str(home), bin=str(runtime / "bin"), bind=here, ports=upstreams, apart=False, tls=tls
         )
-        files = render(context)
+        # In the place of the api stands a port.
+        files = render(context, tuple(replace(row, socket="") for row in SERVICES))
         (home / "config" / "Caddyfile").write_text(files["Caddyfile"])
         if tls.acme_ca:
             (home / "config" / "acme-root.pem").write_text(tls.acme_ca)
@@ -95,7 +101,7 @@ def front(runtime: Path, folder: Path, here: str, tls: Tls) -> Iterator[Front]:
         try:
             up = lambda: process.poll() is not None or listens(here, HTTPS)  # noqa: E731
             assert wait_until(up, timeout=30) and process.poll() is None, log.read_text()
-            made = Front(here, home / "proxy", log)
+            made = Front(here, home / "proxy", log, "" if tls.name == here else tls.name)
             # Caddy listens a moment before its own CA has made the certificate.
             assert tls.acme or wait_until(made.proves_itself, timeout=20, every=0.02), log.read_text()
             yield made
@@ -143,6 +149,26 @@ def test_plain_http_only_redirects(by_address: Front) -> None:
     client.close()
 
 
+def test_a_web_server_in_front_is_served_by_each_name_that_it_passes_on(
+    runtime: Path, tmp_path: Path
+) -> None:
+    """nginx names no server in TLS and verifies none, and hands on the name that people have typed."""
+    here = next(ADDRESSES)
+    with front(runtime, tmp_path, here, Tls(NAME, more=(NAME, "lab.inst.example"))):
+        found = {}
+        for typed in (NAME, "lab.inst.example", "evil.example"):
+            raw = socket.create_connection((here, HTTPS), timeout=10)
+            blind = ssl.create_default_context()
+            blind.check_hostname, blind.verify_mode = False, ssl.CERT_NONE
+            with raw, blind.wrap_socket(raw) as connection:
+                client = http.client.HTTPConnection(here, HTTPS)
+                client.sock = connection
+                client.request("GET", "/login", headers={"Host": typed})
+                answer = client.getresponse()
+                found[typed] = answer.read() == rig.LOGIN
+        assert found == {NAME: True, "lab.inst.example": True, "evil.example": False}
+
+
 def test_the_ca_is_its_owners_alone_and_the_same_after_a_restart(runtime: Path, tmp_path: Path) -> None:
     roots, here = [], next(ADDRESSES)
     for _ in range(2):
@@ -157,14 +183,14 @@ def test_a_name_gets_its_certificate_by_acme(runtime: Path, cache: Path, tmp_pat
     here = next(ADDRESSES)
     with pebble(cache, tmp_path, find=lambda _: here, http=HTTP, https=HTTPS) as authority:
         tls = Tls(NAME, True, "ops@inst.example", authority.url, authority.ca.read_text())
+
+        def served(made: Front) -> bool:
+            with contextlib.suppress(OSError):
+                return made.get(HTTPS, "/login", authority.ca, NAME) == (200, rig.LOGIN)
+            return False
+
         with front(runtime, tmp_path, here, tls) as made:
-
-            def served() -> bool:
-                with contextlib.suppress(OSError):
-                    return made.get(HTTPS, "/login", authority.ca, NAME) == (200, rig.LOGIN)
-                return False
-
-            assert wait_until(served, timeout=60, every=0.5), made.log.read_text()
+            assert wait_until(partial(served, made), timeout=60, every=0.5), made.log.read_text()
             assert made.get(JUPYTER, "/api", authority.ca, NAME)[0] == 200
             assert not made.root.exists()
         assert "ops@inst.example" in authority.log.read_text() or account(made)["contact"] == [
@@ -173,7 +199,7 @@ def test_a_name_gets_its_certificate_by_acme(runtime: Path, cache: Path, tmp_pat
         assert list(made.data.rglob(f"{NAME}.crt"))
     # Kept where the data is: the next start asks nobody.
     with front(runtime, tmp_path, here, tls) as made:
-        assert made.get(HTTPS, "/login", authority.ca, NAME)[0] == 200
+        assert wait_until(partial(served, made), timeout=20, every=0.5), made.log.read_text()
 
 
 def account(made: Front) -> Any:
@@ -194,9 +220,8 @@ def test_caddy_takes_what_is_rendered(runtime: Path, tmp_path: Path, tls: Tls) -
     assert done.returncode == 0, done.stderr
     apps = json.loads(done.stdout)["apps"]
     listening = {port for server in apps["http"]["servers"].values() for port in server["listen"]}
-    assert listening == {f"tcp4/0.0.0.0:{port}" for port in (HTTPS, JUPYTER, HTTP)} or listening == {
-        f"0.0.0.0:{port}" for port in (HTTPS, JUPYTER, HTTP)
-    }
+    wanted = (HTTPS, JUPYTER, HTTP, ports()["api"])
+    assert {address.rpartition("/")[2] for address in listening} == {f"0.0.0.0:{port}" for port in wanted}
     assert all(server.get("protocols", []) == ["h1", "h2"] for server in apps["http"]["servers"].values())
 
 
@@ -219,7 +244,12 @@ class TestContainers:
 
     def test_the_front_door_is_the_only_one_that_people_connect_to(self) -> None:
         published = {name: row.get("ports") for name, row in self.composed().items()}
-        assert published == {"proxy": ["443:8443", "80:8080", "8888:8888"], "api": None, "jupyter": None}
+        assert published == {
+            "proxy": ["443:8443", "80:8080", "8888:8888"],
+            "api": None,
+            "jobs": None,
+            "jupyter": None,
+        }
 
     def test_what_the_machine_serves_has_no_container(self) -> None:
         assert service("ssh").machine_serves
@@ -230,7 +260,7 @@ class TestContainers:
             name: "tls" in json.loads(row["environment"]["GRIDUP_NODE"].replace("$$", "$"))
             for name, row in self.composed().items()
         }
-        assert told_of == {"proxy": True, "api": False, "jupyter": False}
+        assert told_of == {"proxy": True, "api": False, "jobs": False, "jupyter": False}
 
     def test_no_program_needs_the_right_to_a_low_port(self) -> None:
         for row in self.composed().values():
@@ -247,8 +277,18 @@ class TestContainers:
         assert {row["container_name"] for row in self.composed().values()} == {
             "gridup-proxy",
             "gridup-api",
+            "gridup-jobs",
             "gridup-jupyter",
         }
+
+
+def test_caddy_takes_plain_http_at_the_port_of_https(runtime: Path, tmp_path: Path) -> None:
+    context = Context(home="/n", bin="/b", bind="127.0.0.1", ports={**ports(), "proxy": 443})
+    file = tmp_path / "Caddyfile"
+    file.write_text(render(context)["Caddyfile"])
+    argv = [runtime / "bin/caddy", "validate", "--config", file, "--adapter", "caddyfile"]
+    ended = subprocess.run(argv, capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 0, ended.stderr
 
 
 def test_a_container_lays_down_its_certificates_authority(tmp_path: Path) -> None:

@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import io
+import re
+import subprocess
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import docker
 import pytest
 
-from gridup_infra.building import MIRRORS
+from gridup_infra.building import MIRRORS, NAMES
 from gridup_infra.spec import DeploySpec
 from gridup_infra.targets.docker import images, marks, nodes
 from gridup_infra.targets.docker.client import connected
+from gridup_infra.vm import bundle
+from gridup_infra.vm.plan import plan
+from gridup_infra.vm.settings import Acme
 from gridup_node import catalog, image
+from gridup_node.confines import IMAGE_UID, MACHINE_UID, writable
 from gridup_node.containers import VOLUME_PATH
 from gridup_node.services import programs
+from gridup_node.vm import engine
 
 pytestmark = pytest.mark.tier("gate")
 
@@ -29,16 +37,19 @@ LARGEST = 1_300_000_000
 """Bytes of the whole image; 1.1 GB when this was written."""
 LARGEST_OWN = 2_000_000
 """Bytes of the one layer that a change of our own code makes anew."""
+MACHINES = replace(SPEC, bind="")
 
 
 class TestContext:
     """What goes to the builder."""
 
-    def test_it_is_the_dockerfile_two_locks_and_our_own_package(self) -> None:
+    def test_it_is_the_dockerfile_three_locks_and_our_own_package(self) -> None:
         files = image.context("latest")
         own = {name for name in files if name.startswith("gridup_node/")}
-        assert set(files) - own == {"Dockerfile", "uv.txt", "node.txt"}
+        assert set(files) - own == {"Dockerfile", "uv.txt", "node.txt", "packages.txt"}
         assert files["node.txt"] == catalog.lock_for("latest").read_bytes()
+        assert files["packages.txt"] == b"", "mostly a data owner adds none"
+        assert image.context("latest", "# of 0\n")["packages.txt"] == b"# of 0\n"
         assert {"gridup_node/serve.py", "gridup_node/container.py", "gridup_node/__init__.py"} <= own
         assert len(own) == len(image.bundle_files())
 
@@ -60,10 +71,12 @@ class TestContext:
 
     def test_the_dockerfile_takes_all_that_is_in_it(self) -> None:
         text = image.context("latest")["Dockerfile"].decode()
-        assert f"ARG BASE_IMAGE={image.BASE_IMAGE}\n" in text
+        assert f"ARG BASE_IMAGE={image.PINNED_BASE}\n" in text
         for argument in MIRRORS:
             assert f"ARG {argument}\n" in text
         assert f"GRIDUP_NODE_DATA={VOLUME_PATH}\n" in text
+        assert re.findall(r"--uid (\d+)", text) == [str(IMAGE_UID), str(MACHINE_UID)]
+        assert any(f"GRIDUP_NODE_HOME={path} " in text for path in writable(0))
 
 
 class TestDigest:
@@ -82,11 +95,55 @@ class TestDigest:
         assert len({image.digest(files) for files in made}) == len(made)
 
     def test_another_base_is_another_image(self) -> None:
-        assert image.digest({}) == image.digest({}, image.BASE_IMAGE)
+        assert image.digest({}) == image.digest({}, image.PINNED_BASE)
         assert image.digest({}) != image.digest({}, "python:3.12-slim")
         first, second = (nodes.image_of(replace(SPEC, base_image=base)) for base in ("", "python:3.12-slim"))
+        assert plan(MACHINES, "192.0.2.7", "ssh-ed25519 A", Acme())["base_image"] == image.PINNED_BASE
         assert first["shared"] != second["shared"] and first["image"] != second["image"]
-        assert nodes.image_of(replace(SPEC, base_image=image.BASE_IMAGE))["shared"] == first["shared"]
+        assert nodes.image_of(replace(SPEC, base_image=image.PINNED_BASE))["shared"] == first["shared"]
+
+    def test_one_that_is_to_be_made_anew_is_another_image_by_another_build(self) -> None:
+        first, second, third = (replace(SPEC, rebuilt=when) for when in ("", "2026-11-29", "2026-11-30"))
+        made = [nodes.image_of(spec) for spec in (first, second, third)]
+        assert len({one["shared"] for one in made}) == len({one["image"] for one in made}) == 3
+        specs = (replace(MACHINES, rebuilt=when) for when in ("", "2026-11-29"))
+        machine = {plan(spec, "192.0.2.7", "ssh-ed25519 A", Acme())["image"] for spec in specs}
+        assert len(machine) == 2
+        # Each stage says so before its first step that fetches anything.
+        stages = image.context("latest")["Dockerfile"].decode().split("\nFROM ")[1:]
+        assert len(stages) == 2
+        assert all(stage.index(f"ARG {image.REBUILT}\n") < stage.index("\nRUN ") for stage in stages)
+
+    def test_on_a_machine_what_a_build_is_handed_is_an_argument_of_no_step(self) -> None:
+        files = bundle.context(catalog.resolve("latest"))
+        text = files["Dockerfile"].decode()
+        named = {line.split()[1].partition("=")[0] for line in text.splitlines() if line.startswith("ARG ")}
+        assert named == {"BASE_IMAGE", image.REBUILT}
+        steps = [line for line in text.splitlines() if line.startswith("RUN ")]
+        assert len(steps) == image.context("latest")["Dockerfile"].count(b"\nRUN ") > 2
+        for name in NAMES:
+            assert all(f" --mount=type=secret,id={name} " in step for step in steps)
+        assert {name for name, data in image.context("latest").items() if files[name] != data} == {
+            "Dockerfile"
+        }
+
+    def test_a_step_has_its_secrets_in_its_environment(self, tmp_path: Path) -> None:
+        (tmp_path / "UV_INDEX").write_text("https://ada:s$3 'c\"ret@mirror.example/simple")
+        step = image.with_secrets({"Dockerfile": b"RUN printenv UV_INDEX \\\n    && echo done"}, ["UV_INDEX"])
+        script = step["Dockerfile"].decode().removeprefix("RUN --mount=type=secret,id=UV_INDEX ")
+        script = script.replace(image.SECRETS, str(tmp_path))
+        ran = subprocess.run(["sh", "-euc", script], capture_output=True, text=True, timeout=60, env={})
+        assert ran.stdout == "https://ada:s$3 'c\"ret@mirror.example/simple\ndone\n", ran
+        (tmp_path / "UV_INDEX").unlink()
+        ran = subprocess.run(["sh", "-euc", script], capture_output=True, text=True, timeout=60, env={})
+        assert (ran.stdout, ran.returncode) == ("", 1), "without a secret there is no such variable"
+
+    def test_what_is_told_of_a_step_is_what_it_does(self) -> None:
+        files = image.with_secrets({"Dockerfile": b"RUN python3 -m venv /tmp/uv"}, NAMES)
+        # BuildKit shows a step of several lines as one.
+        shown = files["Dockerfile"].decode().replace("\\\n", "").strip()
+        told = engine.told(f"#9 [environment 3/3] {shown}", {})
+        assert told == "[environment 3/3] RUN python3 -m venv /tmp/uv"
 
     def test_the_digest_of_a_package_sees_names_and_bytes(self, tmp_path: Path) -> None:
         (tmp_path / "a.py").write_text("1")
@@ -98,6 +155,22 @@ class TestDigest:
         (tmp_path / "b.pyc").write_text("3")
         (tmp_path / "b.py").rename(tmp_path / "a.py")
         assert image.bundle_digest(tmp_path) == second
+
+
+@pytest.mark.parametrize("failure", [None, docker.errors.APIError("no route to the registry")])
+def test_a_base_image_that_can_not_be_refreshed_is_used_as_it_is(failure: Exception | None) -> None:
+    client, heard = Mock(), []
+    client.images.pull.side_effect = failure
+    images._refresh(client, "python:3.11", heard.append)
+    client.images.pull.assert_called_once_with("python:3.11")
+    assert heard[0] == "looking for a newer python:3.11"
+    assert ("no route to the registry" in heard[-1]) is bool(failure)
+    images._refresh(client, image.PINNED_BASE, heard.append)
+    client.images.pull.assert_called_once()
+
+
+def test_the_base_is_one_image_whatever_its_registry_says_tomorrow() -> None:
+    assert re.fullmatch(r"python:[\w.-]+@sha256:[0-9a-f]{64}", image.PINNED_BASE)
 
 
 def test_the_archive_has_the_same_bytes_for_the_same_files_and_is_readable_by_all() -> None:
@@ -134,7 +207,7 @@ class Built:
 @pytest.fixture(scope="module")
 def built(docker_host: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Built]:
     """The image as a deploy makes it."""
-    spec = replace(SPEC, host=docker_host)
+    spec = replace(SPEC, host=docker_host, base_image=image.BASE_IMAGE)
     props = {**nodes.image_of(spec), "urn": "urn:pulumi:image"}
     said: list[str] = []
     with pytest.MonkeyPatch.context() as patch, connected(docker_host) as client:
@@ -148,7 +221,12 @@ class TestImage:
     """Built on a real daemon."""
 
     def test_it_runs_as_a_user_of_its_own(self, built: Built) -> None:
-        assert built.run("id -u; id -un; id -G") == ["10001", "gridup", "10001"]
+        assert built.run("id -u; id -un; id -G") == [str(IMAGE_UID), "gridup", str(IMAGE_UID)]
+        own = str(MACHINE_UID)
+        assert built.run("id -u; id -un; id -G; echo $HOME", user=own) == [own, "node", own, "/home/gridup"]
+        assert built.run("test -x /var/lib/gridup && ! test -w /var/lib/gridup && echo so", user=own) == [
+            "so"
+        ]
         assert built.description["Config"]["User"] == nodes.USER
 
     def test_the_user_can_write_its_folders_and_nothing_of_ours(self, built: Built) -> None:
@@ -209,7 +287,8 @@ class TestImage:
 
     def test_another_node_of_the_same_code_shares_it(self, built: Built) -> None:
         name = """Other "q" $HOME ${x} \\ it's #1 `id` 🧬"""
-        spec = replace(SPEC, name=name, stack_id="0the400000000000", host=built.props["host"])
+        told = {"host": built.props["host"], "base_image": image.BASE_IMAGE}
+        spec = replace(SPEC, name=name, stack_id="0the400000000000", **told)
         props, said = {**nodes.image_of(spec), "urn": "u"}, []  # type: ignore[var-annotated]
         try:
             other = images.ensure(built.client, props, said.append)

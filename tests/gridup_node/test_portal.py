@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import html
+import json
 import re
+from collections.abc import Callable
 from typing import Any
 
 import psutil
@@ -11,6 +13,7 @@ import pytest
 import requests
 
 from gridup_infra import processes
+from gridup_node.guard.throttle import FREE_TRIES
 from gridup_node.services import PORTAL_MARK
 
 pytestmark = [pytest.mark.tier("gate"), pytest.mark.node]
@@ -83,6 +86,12 @@ def test_a_data_scientist_sees_what_syft_lets_her(node: Any) -> None:
         )
         page = browser.get(f"{node.url}/", timeout=20).text
     assert "data scientist" in page
+    # What her code may import beside what every node has.
+    assert re.search(r"Further packages</h2>\s*<dl class=\"rows\">\s*<div><dt>starlette</dt><dd>1\.", page)
+    assert "only-elsewhere" not in page
+    # How to enter by ssh, and the notebooks, are the data owner's people's affair.
+    assert "http://127.0.0.1:8080/api/v2" in page
+    assert "http://127.0.0.1:8888" not in page and "gridup ssh" not in page
     assert page.count("Not visible to your role") == 1
 
 
@@ -134,7 +143,9 @@ def test_guessing_is_slowed_down_and_an_oversized_form_not_read(node: Any) -> No
         last = sign_in(browser, node.url, EMAIL, node.secret("admin_password"), caller(5))
         assert codes[:5] == [401] * 5
         assert 429 in (*codes[5:], last.status_code)
-        other = sign_in(browser, node.url, EMAIL, node.secret("admin_password"), caller(6))
+    # Where the machine is slow the wait is over, and the last one is signed in.
+    with requests.Session() as another:
+        other = sign_in(another, node.url, EMAIL, node.secret("admin_password"), caller(6))
         assert other.status_code == 303
     assert requests.post(f"{node.url}/login", data={"email": "x" * 20_000}, timeout=20).status_code == 413
     assert requests.put(f"{node.url}/login", timeout=20).status_code == 405
@@ -175,3 +186,63 @@ def test_a_second_server_ends_at_once_saying_what_is_in_the_way(node: Any) -> No
     assert second.code == 1
     assert f"can't listen on 127.0.0.1, port {node.port}: Address already in use" in second.stderr
     assert node.get_json("/api/v2/metadata")["name"] == NAME
+
+
+def test_a_password_change_ends_the_sessions_of_that_account_alone(make_node: Callable[..., Any]) -> None:
+    node = make_node()
+    node.start()
+    node.client("add_user.py", her="grace@inst.example", hers="Comp1ler-Pioneer")
+    with requests.Session() as hers, requests.Session() as admins:
+        sign_in(hers, node.url, "grace@inst.example", "Comp1ler-Pioneer")
+        sign_in(admins, node.url, EMAIL, node.secret("admin_password"))
+        done = node.admin("set-password", json.dumps({"password": "An0ther-One!"}))
+        assert done.code == 0, done.stderr
+        seen = [
+            one.get(f"{node.url}/", timeout=20, allow_redirects=False).status_code for one in (hers, admins)
+        ]
+        assert seen == [200, 303]
+    node.stop()
+
+
+def test_a_new_sign_in_ends_the_session_before_it(node: Any) -> None:
+    password = node.secret("admin_password")
+    with requests.Session() as browser:
+        sign_in(browser, node.url, EMAIL, password, caller(8))
+        before = browser.cookies.copy()
+        # A page that was opened before has a form of its own, of nobody who is signed in.
+        with requests.Session() as earlier:
+            form = {"token": token_of(earlier.get(f"{node.url}/login", timeout=20))}
+            both = {**before.get_dict(), **earlier.cookies.get_dict()}
+        form |= {"email": EMAIL, "password": password}
+        done = requests.post(f"{node.url}/login", data=form, cookies=both, timeout=30, allow_redirects=False)
+    assert done.status_code == 303
+    for cookies, code in ((before, 303), (done.cookies, 200)):
+        seen = requests.get(f"{node.url}/", cookies=cookies, timeout=20, allow_redirects=False)
+        assert seen.status_code == code
+
+
+def test_a_device_that_has_signed_in_before_is_not_kept_out_by_others_at_its_address(node: Any) -> None:
+    password = node.secret("admin_password")
+    with requests.Session() as admins:
+        assert sign_in(admins, node.url, EMAIL, password, caller(7)).status_code == 303
+        admins.post(f"{node.url}/logout", data={"token": token_of(admins.get(f"{node.url}/"))}, timeout=20)
+        # The waits double: however slow this machine is, one try falls into one of them.
+        for number in range(FREE_TRIES + 20):
+            with requests.Session() as others:
+                last = sign_in(others, node.url, EMAIL, f"guess {number}", caller(7))
+            if last.status_code == 429:
+                break
+        assert last.status_code == 429
+        assert sign_in(admins, node.url, EMAIL, password, caller(7)).status_code == 303
+    # Nor is a browser that has not, where the password is the one that the node has made.
+    with requests.Session() as new:
+        assert sign_in(new, node.url, EMAIL, password, caller(7)).status_code == 303
+
+
+def test_over_https_cookies_are_of_this_host_alone(node: Any) -> None:
+    https = {"X-Forwarded-Proto": "https"}
+    with requests.Session() as browser:
+        page = browser.get(f"{node.url}/login", headers=https, timeout=20)
+    (cookie,) = [part for part in page.headers["Set-Cookie"].split(", ") if "form" in part]
+    assert cookie.startswith("__Host-gridup_form_")
+    assert "Path=/" in cookie and "Domain" not in cookie

@@ -7,26 +7,33 @@ import hashlib
 import io
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 import tarfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
 from gridup_node.containers import compose, machine_containers
-from gridup_node.vm import engine, release
+from gridup_node.vm import engine, logins, release
 from gridup_node.vm.engine import MADE, Done, Engine, Failed, told
+from gridup_node.vm.people import People
 from gridup_node.vm.release import Plan, Release, Releases, State
+from gridup_node.vm.shield import PATH, UNIT, Shield, opening, removal, unit
 from gridup_node.vm.store import Store
+from gridup_node.vm.updates import Updates, settings
 from gridup_node.vm.user_data import packed
 
 PROGRAM = packed("gridup_node.vm.release", release.MODULES)
 
 OWN = "ssh-ed25519 AAAA gridup"
+MADE_AT = "2026-11-29T12:19:38.123456789Z"
+LIMITED = ("mem_limit", "memswap_limit", "cpus", "pids_limit")
 FILES = {"Dockerfile": b"FROM scratch\n", "gridup_node/__init__.py": b""}
 
 
@@ -36,6 +43,8 @@ class Docker:
     Attributes:
         sick: for an image, the services whose program never does its work.
         broken: those whose program ends at once, so that Docker gives it up.
+        info: what `docker info` tells.
+        files: what containers have, by their name and its path.
         calls: every argv so far.
     """
 
@@ -44,6 +53,8 @@ class Docker:
         self.containers: dict[str, dict[str, Any]] = {}
         self.sick: dict[str, set[str]] = {}
         self.broken: dict[str, set[str]] = {}
+        self.info: dict[str, Any] = {}
+        self.files: dict[tuple[str, str], str] = {}
         self.calls: list[list[str]] = []
         self.environments: list[dict[str, str]] = []
         self.fails: dict[str, Done] = {}
@@ -59,17 +70,27 @@ class Docker:
         self.calls.append(list(argv))
         self.environments.append(dict(more.get("environment") or {}))
         words = list(argv[1:])
+        if argv[0] == "sudo" and "install" in argv:
+            Path(argv[-1]).write_bytes(more["input"])
+        if argv[0] == "getent":
+            return Done(2, "")
+        if argv[0] in ("sudo", "systemctl"):
+            return self.fails.get(argv[0], Done(0, ""))
         for beginning, done in self.fails.items():
             if " ".join(words).startswith(beginning):
                 return done
         if words[0] == "compose":
             return self._compose(words[1:])
         if words[:2] == ["image", "inspect"]:
-            return Done(0 if words[-1] in self.images else 1, "")
+            there = words[-1] in self.images
+            return Done(0, MADE_AT) if there else Done(1, f"Error: No such image: {words[-1]}")
         if words[:2] == ["image", "rm"]:
             self.images.discard(words[-1])
         elif words[0] == "pull":
             self.images.add(words[-1])
+        elif words[0] == "rm":
+            for name in words[2:]:
+                self.containers.pop(name, None)
         elif words[0] == "build":
             for line in ("#5 [environment 2/3] RUN x", "#5 1.2 from https://ada:s3cret@mirror.example"):
                 more["on_line"](line)
@@ -79,6 +100,13 @@ class Docker:
             text = "\n".join(json.dumps(row) for row in found)
             missing = len(found) < len(words[4:])
             return Done(int(missing), text + ("\nError: No such container: x" if missing else ""))
+        elif words[0] == "exec" and words[2] == "cat":
+            text = self.files.get((words[1], words[3]))
+            return Done(int(text is None), (text or "No such file or directory").rstrip("\n"))
+        elif words[0] == "info":
+            return Done(0, f"WARNING: no swap limit support\n{json.dumps(self.info)}")
+        elif words[0] == "ps":
+            return Done(0, "\n".join(self.containers))
         elif words[0] == "exec":
             own = self.containers[words[1]]
             service = words[1].removeprefix("gridup-")
@@ -98,12 +126,24 @@ class Docker:
         for service, made in whole.items():
             if named and service not in named:
                 continue
+            # One that is there by the same definition keeps the limits that it has by now.
+            definition = {**made["labels"], "limits": json.dumps([made.get(key) for key in LIMITED])}
+            own = self.containers.get(made["container_name"], {})
             broken = service in self.broken.get(made["image"], set())
             self.containers[made["container_name"]] = {
                 "Name": f"/{made['container_name']}",
                 "Image": made["image"],
+                "Definition": definition,
                 "Config": {"Labels": made["labels"]},
                 "RestartCount": 3 * broken,
+                "HostConfig": own["HostConfig"]
+                if own.get("Definition") == definition
+                else {
+                    "Memory": made.get("mem_limit", 0),
+                    "MemorySwap": made.get("memswap_limit", 0),
+                    "NanoCpus": int(made.get("cpus", 0) * 1e9),
+                    "PidsLimit": made.get("pids_limit"),
+                },
                 "State": {
                     "Running": not broken,
                     "Restarting": broken,
@@ -134,6 +174,7 @@ def plan(image: str = "gridup-node:1", name: str = "Inst", **more: Any) -> Plan:
         "people": [OWN],
         "ca_file": "",
         "health_seconds": 30,
+        "data": "/var/lib/gridup/node",
         "files": {path: hashlib.sha256(data).hexdigest() for path, data in FILES.items()},
         "arguments": {"PIP_INDEX_URL": "https://ada:s3cret@mirror.example/simple"},
     }
@@ -147,14 +188,33 @@ class Place:
         self.folder, self.home = folder / "release", folder / "home"
         for path in (self.folder, self.home):
             path.mkdir()
+        self.unit, self.restarts = folder / "gridup-shield.service", folder / "90gridup-reboot"
         self.docker = Docker()
         self.said: list[str] = []
+        self.ended = 0
         self.releases = self.fresh()
         self.releases.store.take(tar_of(FILES.values()))
 
     def fresh(self) -> Releases:
         """As another run of the program."""
-        return Releases(self.folder, self.home, self.said.append, self.docker.engine(), self.docker.sleep)
+        return self.releases_of(self.docker.sleep)
+
+    def end_logins(self) -> None:
+        self.ended += 1
+
+    def releases_of(self, sleep: Callable[[float], None]) -> Releases:
+        run = self.docker.run
+        return Releases(
+            self.folder,
+            self.home,
+            self.said.append,
+            self.docker.engine(),
+            sleep,
+            Shield(self.unit, run),
+            People(self.folder / "sshd_config.d", run),
+            Updates(self.restarts, run),
+            self.end_logins,
+        )
 
     def state(self) -> State:
         return State.load(self.folder / "releases.json")
@@ -212,10 +272,28 @@ class TestApply:
 
     def test_the_first_is_built_brought_up_and_proven(self, place: Place) -> None:
         report = place.releases.apply(plan())
-        assert report == {"release": Release.of(plan()).id, "problems": [], "dead": [], "ca": ""}
+        id_ = Release.of(plan()).id
+        assert report == {"release": id_, "problems": [], "dead": [], "ca": "", "built": MADE_AT}
         assert place.docker.ups() == [["api"], []]
         assert place.running() == {"gridup-node:1"}
         assert (place.home / ".ssh/authorized_keys").read_text() == f"{OWN}\n"
+
+    def test_what_was_never_to_be_made_anew_is_built_from_the_base_that_is_there(self, place: Place) -> None:
+        place.releases.apply(plan())
+        assert not place.docker.did("pull")
+        assert "REBUILT" not in " ".join(place.docker.did("build")[0])
+
+    @pytest.mark.parametrize("reachable", [True, False])
+    def test_what_is_to_be_made_anew_takes_the_newest_base_and_nothing_of_a_former_build(
+        self, place: Place, *, reachable: bool
+    ) -> None:
+        if not reachable:
+            place.docker.fails = {"pull": Done(1, "no route to the registry")}
+        place.releases.apply(plan(image="gridup-node:2", rebuilt="2026-11-29"))
+        assert place.docker.did("pull", "--quiet") == [["docker", "pull", "--quiet", "python:3.11"]]
+        (build,) = place.docker.did("build")
+        assert build[build.index("REBUILT=2026-11-29") - 1] == "--build-arg"
+        assert place.running() == {"gridup-node:2"}
 
     def test_what_another_version_keeps_beside_it_is_no_trouble(self, place: Place) -> None:
         place.releases.apply(plan())
@@ -243,13 +321,18 @@ class TestApply:
         place.fresh().apply(plan())
         assert not place.docker.did("compose")
         assert not place.docker.did("build")
-        assert len(place.docker.calls) <= 3
+        assert len(place.docker.calls) <= 11
 
     def test_nothing_secret_is_in_an_argv_a_file_or_a_word(self, place: Place) -> None:
         place.releases.apply(plan())
         (built,) = place.docker.did("build")
-        assert built[built.index("PIP_INDEX_URL") - 1] == "--build-arg"
-        assert {"PIP_INDEX_URL": plan().arguments["PIP_INDEX_URL"]} in place.docker.environments
+        assert built[built.index("id=PIP_INDEX_URL,env=PIP_INDEX_URL") - 1] == "--secret"
+        assert [word for word in built if word.startswith(("BASE_IMAGE", "PIP"))] == [
+            "BASE_IMAGE=python:3.11"
+        ]
+        # Docker's other builder knows no secrets.
+        handed = {"PIP_INDEX_URL": plan().arguments["PIP_INDEX_URL"], "DOCKER_BUILDKIT": "1"}
+        assert handed in place.docker.environments
         files = b"".join(path.read_bytes() for path in place.folder.rglob("*") if path.is_file())
         for text in (*map(str, place.docker.calls), *place.said, files.decode()):
             assert "s3cret" not in text
@@ -374,7 +457,9 @@ class TestApply:
     def test_people_come_and_go_in_place_and_the_deployer_always_may_enter(self, place: Place) -> None:
         place.releases.apply(plan(people=[OWN, "ssh-ed25519 BBBB ada"]))
         place.docker.calls.clear()
+        assert place.ended == 0, "who comes ends nobody's login"
         place.fresh().apply(plan(people=[OWN, "ssh-ed25519 CCCC bo"]))
+        assert place.ended == 1, "whose key goes is logged out"
         keys = place.home / ".ssh/authorized_keys"
         assert keys.read_text().splitlines() == [OWN, "ssh-ed25519 CCCC bo"]
         assert (keys.stat().st_mode & 0o777, keys.parent.stat().st_mode & 0o777) == (0o600, 0o700)
@@ -383,20 +468,271 @@ class TestApply:
             place.fresh().apply(plan(people=[]))
         assert OWN in keys.read_text()
 
-    def test_the_certificate_of_the_nodes_own_ca_is_told(self, place: Place, tmp_path: Path) -> None:
-        file = tmp_path / "root.crt"
+    def test_the_certificate_of_the_nodes_own_ca_is_told(self, place: Place) -> None:
         whole = place.docker.sleep
+        text = "-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n"
 
         def sleep(seconds: float) -> None:
             whole(seconds)
-            file.write_text("-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n")
+            place.docker.files["gridup-proxy", "/tls/root.crt"] = text
 
-        releases = Releases(place.folder, place.home, place.said.append, place.docker.engine(), sleep)
-        report = releases.apply(plan(ca_file=str(file)))
-        assert report["ca"] == file.read_text()
-        assert place.fresh().look()["ca"] == file.read_text()
-        file.unlink()
+        report = place.releases_of(sleep).apply(plan(ca_file="proxy:/tls/root.crt"))
+        assert report["ca"] == text
+        assert place.fresh().look()["ca"] == text
+        place.docker.files.clear()
         assert place.fresh().look()["ca"] == ""
+
+
+class TestData:
+    """The node's data are made ready for a release before its containers are."""
+
+    @staticmethod
+    def prepared(place: Place) -> list[str]:
+        """Whose the data were made, by the program of which image."""
+        return [f"{call[-1]} by {call[-4]}" for call in place.docker.did("run")]
+
+    def test_before_any_container_and_by_the_releases_own_image(self, place: Place) -> None:
+        place.releases.apply(plan())
+        (ran,) = place.docker.did("run")
+        assert ran[-5:] == [
+            "--entrypoint=python",
+            "gridup-node:1",
+            "-m",
+            "gridup_node.folders",
+            str(release.IMAGE_UID),
+        ]
+        assert "--volume=/var/lib/gridup/node:/var/lib/gridup" in ran
+        assert {"--rm", "--network=none", "--cap-drop=ALL"} <= set(ran)
+        assert place.docker.calls.index(ran) < place.docker.calls.index(place.docker.did("compose")[0])
+
+    def test_data_that_cannot_be_made_ready_leave_the_former_release_as_it_is(self, place: Place) -> None:
+        place.releases.apply(plan())
+        place.docker.fails["run"] = Done(1, "gridup_node.folders: data is a link, and must be a folder")
+        with pytest.raises(Failed, match=r"could not be made ready: gridup_node\.folders: data is a link"):
+            place.fresh().apply(plan("gridup-node:2"))
+        assert place.running() == {"gridup-node:1"}
+
+    def test_a_release_of_another_user_gets_the_data_while_nothing_runs(self, place: Place) -> None:
+        place.releases.apply(plan())
+        place.docker.calls.clear()
+        place.fresh().apply(plan("gridup-node:2", uid=10002))
+        words = [call[1] for call in place.docker.calls]
+        assert words.index("stop") < words.index("run") < words.index("compose")
+        assert self.prepared(place) == ["10002 by gridup-node:2"]
+
+    def test_where_it_fails_the_former_release_has_its_data_back(self, place: Place) -> None:
+        place.releases.apply(plan())
+        place.docker.calls.clear()
+        place.docker.sick["gridup-node:2"] = {"api"}
+        with pytest.raises(Failed) as caught:
+            place.fresh().apply(plan("gridup-node:2", uid=10002))
+        assert caught.value.suggestion == "The former release runs again."
+        assert self.prepared(place) == ["10002 by gridup-node:2", "10001 by gridup-node:2"]
+        assert place.running() == {"gridup-node:1"}
+
+    def test_a_release_that_an_earlier_version_made_is_of_the_images_own_user(self, place: Place) -> None:
+        place.releases.apply(plan())
+        saved = place.folder / "releases.json"
+        told_ = json.loads(saved.read_text())
+        for name in ("uid", "data"):
+            del told_["current"][name]
+        saved.write_text(json.dumps(told_))
+        current = place.state().current
+        assert current and current.uid == 10001
+
+
+class TestShares:
+    """Each container's share of the machine is worked out there."""
+
+    MACHINE: ClassVar = {
+        "MemTotal": 8 << 30,
+        "NCPU": 4,
+        "MemoryLimit": True,
+        "SwapLimit": True,
+        "CpuCfsQuota": True,
+        "PidsLimit": True,
+    }
+
+    @staticmethod
+    def laid(place: Place, service: str) -> dict[str, Any]:
+        whole = json.loads((place.folder / "compose.json").read_text())["services"][service]
+        return {key: whole.get(key) for key in ("mem_limit", "memswap_limit", "cpus", "pids_limit")}
+
+    def test_by_what_docker_tells_of_it(self, place: Place) -> None:
+        place.docker.info = self.MACHINE
+        place.releases.apply(plan())
+        memory = int((8 << 30) * 0.75)
+        assert self.laid(place, "api") == {
+            "mem_limit": memory,
+            "memswap_limit": memory,
+            "cpus": 3.6,
+            "pids_limit": 2048,
+        }
+        assert self.laid(place, "jupyter")["mem_limit"] == 4 << 30
+
+    @pytest.mark.parametrize(
+        ("key", "value"), [("Memory", 1 << 30), ("NanoCpus", 0), ("PidsLimit", -1), ("MemorySwap", -1)]
+    )
+    def test_limits_that_were_changed_by_hand_are_seen_and_put_right(
+        self, place: Place, key: str, value: int
+    ) -> None:
+        place.docker.info = self.MACHINE
+        place.releases.apply(plan())
+        host = place.docker.containers["gridup-jupyter"]["HostConfig"]
+        right = dict(host)
+        host[key] = value
+        assert place.fresh().look()["problems"] == ["jupyter: the container's limits were changed"]
+        assert place.fresh().apply(plan())["problems"] == []
+        assert place.docker.containers["gridup-jupyter"]["HostConfig"] == right
+        assert place.docker.did("rm") == [["docker", "rm", "--force", "gridup-jupyter"]]
+
+    def test_another_size_of_the_machine_is_no_other_release_but_gives_other_limits(
+        self, place: Place
+    ) -> None:
+        place.docker.info = self.MACHINE
+        first = place.releases.apply(plan())["release"]
+        place.docker.info = {**self.MACHINE, "MemTotal": int(self.MACHINE["MemTotal"] * 1.01)}
+        assert place.fresh().look()["problems"] == []
+        place.docker.info = {**self.MACHINE, "MemTotal": 2 * self.MACHINE["MemTotal"]}
+        seen = place.fresh().look()
+        assert (seen["release"], len(seen["problems"])) == (first, len(place.docker.containers))
+        report = place.fresh().apply(plan())
+        assert (report["release"], report["problems"]) == (first, [])
+        assert place.docker.containers["gridup-api"]["HostConfig"]["Memory"] == 12 << 30
+
+    def test_what_the_kernel_cannot_keep_is_not_asked_for(self, place: Place) -> None:
+        place.docker.info = {"MemTotal": 8 << 30, "NCPU": 4}
+        place.releases.apply(plan())
+        assert set(self.laid(place, "api").values()) == {None}
+
+    def test_a_release_without_shares_comes_up_as_it_was(self, place: Place) -> None:
+        place.docker.info = self.MACHINE
+        whole = json.loads(plan().compose)
+        for made in whole["services"].values():
+            del made["x-share"]
+        place.releases.apply(plan(compose=json.dumps(whole)))
+        assert set(self.laid(place, "api").values()) == {None}
+
+
+class TestShield:
+    """The cloud's metadata service is closed to the containers before they run, and stays closed."""
+
+    @staticmethod
+    def laid(place: Place) -> list[str]:
+        return [" ".join(call[2:]) for call in place.docker.calls if call[0] == "sudo"]
+
+    def test_it_is_laid_before_any_container_and_once(self, place: Place) -> None:
+        place.releases.apply(plan())
+        assert self.laid(place) == [
+            f"install --mode=0644 /dev/stdin {place.unit}",
+            "systemctl daemon-reload",
+            f"systemctl enable --quiet {UNIT}",
+            f"systemctl restart {UNIT}",
+        ]
+        assert place.unit.read_text() == unit()
+        words = [call[0] if call[0] == "sudo" else call[1] for call in place.docker.calls]
+        assert words.index("sudo") < words.index("compose")
+        place.docker.calls.clear()
+        place.fresh().apply(plan("gridup-node:2"))
+        assert self.laid(place) == []
+
+    @pytest.mark.parametrize(
+        ("damage", "said"),
+        [
+            (lambda place: place.unit.unlink(), "are not laid"),
+            (lambda place: place.unit.write_text("[Unit]\n"), "are not laid"),
+            (lambda place: place.docker.fails.update(systemctl=Done(3, "inactive")), "are off"),
+        ],
+    )
+    def test_where_it_was_taken_away_that_is_seen_and_put_right(
+        self, place: Place, damage: Callable[[Place], None], said: str
+    ) -> None:
+        place.releases.apply(plan())
+        place.docker.calls.clear()
+        damage(place)
+        (problem,) = place.fresh().look()["problems"]
+        assert said in problem
+        place.fresh().apply(plan())
+        assert len(self.laid(place)) == 4
+
+    def test_where_it_cannot_be_laid_nothing_new_runs(self, place: Place) -> None:
+        place.releases.apply(plan())
+        place.unit.unlink()
+        place.docker.fails["sudo"] = Done(1, "sudo: a password is required")
+        with pytest.raises(Failed, match=r"could not be closed to the containers: sudo: a password is req"):
+            place.fresh().apply(plan("gridup-node:2"))
+        assert place.running() == {"gridup-node:1"}
+
+    def test_the_unit_comes_before_docker_at_every_boot(self) -> None:
+        lines = unit().splitlines()
+        assert Path(PATH).name == UNIT
+        assert "Before=docker.service" in lines and "WantedBy=multi-user.target" in lines
+
+    def test_who_reaches_the_nodes_ports_is_said_in_dockers_own_chain(self) -> None:
+        rules = unit({"443": ["203.0.113.0/24", "2001:db8::/32"], "8888": ["10.0.0.0/8"]})
+        for way in ("DOCKER-USER --out-interface gridup-+", "INPUT"):
+            assert f"--insert {way} --jump GRIDUP-DOORS" in rules
+        asked = "--protocol tcp --match conntrack --ctdir ORIGINAL --ctorigdstport"
+        for program, networks in (
+            ("iptables", {443: ["203.0.113.0/24"], 8888: ["10.0.0.0/8"]}),
+            ("ip6tables", {443: ["2001:db8::/32"], 8888: []}),
+        ):
+            begin = f"/usr/sbin/{program} --wait --append GRIDUP-DOORS "
+            laid = [line.partition(begin)[2] for line in rules.splitlines() if begin in line]
+            own = ["--in-interface lo --jump RETURN", "--in-interface gridup-+ --jump RETURN"]
+            for port, sources in networks.items():
+                own += [f"{asked} {port} --source {one} --jump RETURN" for one in sources]
+                own.append(f"{asked} {port} --jump DROP")
+            assert laid == own
+        assert "GRIDUP-DOORS" not in unit()
+
+    def test_who_reaches_them_is_changed_in_place_and_taken_back(self, place: Place) -> None:
+        doors = {"8888": ["10.0.0.0/8"]}
+        place.releases.apply(plan())
+        place.fresh().apply(plan(doors=doors))
+        assert place.unit.read_text() == unit(doors)
+        assert place.fresh().look()["problems"] == []
+        place.docker.calls.clear()
+        place.fresh().apply(plan(doors=doors))
+        assert self.laid(place) == []
+        place.fresh().apply(plan())
+        assert place.unit.read_text() == unit()
+        assert self.laid(place)[4:] == [" ".join(argv) for argv in opening()]
+        assert [argv for argv in removal() if "GRIDUP-DOORS" in argv] == opening()
+
+    @pytest.mark.skipif(
+        os.geteuid() != 0 or not all(map(shutil.which, ("unshare", "iptables", "ip6tables"))),
+        reason="takes root, unshare and iptables",
+    )
+    def test_the_kernel_takes_the_rules_again_and_again_and_none_is_left(self) -> None:
+        lines = [
+            line.partition("=")[2]
+            for line in unit({"443": ["203.0.113.0/24", "2001:db8::/32"]}).splitlines()
+            if line.startswith("ExecStart=")
+        ]
+        laid = [f"{line[1:]} 2>/dev/null || :" if line.startswith("-") else line for line in lines]
+        shown = ["iptables --list-rules", "ip6tables --list-rules"]
+        gone = [" ".join(argv) for argv in opening()]
+        script = "\n".join(["set -e", *laid, *laid, *shown, "echo gone", *gone, *shown])
+        done = subprocess.run(
+            ["unshare", "--net", "sh", "-c", script], capture_output=True, text=True, timeout=60
+        )
+        assert done.returncode == 0, done.stderr
+        there, _, left = done.stdout.partition("gone\n")
+        assert there.count("-A INPUT -j GRIDUP-DOORS") == 2
+        assert there.count("--ctorigdstport 443 --ctdir ORIGINAL -j DROP") == 2
+        assert "GRIDUP-DOORS" not in left
+
+    def test_what_it_closes_is_closed_to_the_nodes_networks_alone(self) -> None:
+        made = json.loads(plan().compose)["networks"]
+        bridges = {row["driver_opts"]["com.docker.network.bridge.name"] for row in made.values()}
+        rules = unit()
+        (prefix,) = set(re.findall(r"--insert PREROUTING --in-interface (\S+)\+ ", rules))
+        assert all(bridge.startswith(prefix) for bridge in bridges)
+        for closed in ("169.254.0.0/16", "168.63.129.16", "fd00:ec2::/32"):
+            assert f"--destination {closed} --jump DROP" in rules
+        # Names are asked for at one of these on Azure.
+        assert rules.index("--dport 53 --jump RETURN") < rules.index("--jump DROP")
 
 
 class TestLook:
@@ -437,6 +773,39 @@ class TestLook:
         ]
         assert place.fresh().apply(plan())["problems"] == []
 
+    def test_a_login_is_ended_with_what_was_started_in_it_and_the_own_one_is_not(self) -> None:
+        rows = [
+            (1, 0, "systemd", 0),
+            (10, 1, "sshd", 0),
+            # Ours: sshd's, the user's, and what it runs.
+            (20, 10, "sshd-session", 0),
+            (21, 20, "sshd-session", 7),
+            (22, 21, "python3", 7),
+            # Another one, with a shell and sudo in it.
+            (30, 10, "sshd-session", 0),
+            (31, 30, "sshd-session", 7),
+            (32, 31, "bash", 7),
+            (33, 32, "sleep", 7),
+            (34, 32, "sudo", 0),
+            # Somebody else's, the node's, and one that only says so.
+            (40, 10, "sshd", 0),
+            (41, 40, "sshd", 8),
+            (50, 1, "containerd", 7),
+            (51, 50, "sshd) 1 (x", 7),
+        ]
+        known = {row[0]: logins.Process(*row) for row in rows}
+        assert logins.others(known, 22, 7) == [31, 32, 33]
+        assert logins.others(known, 32, 7) == [21, 22]
+
+    def test_the_processes_of_a_machine_are_read(self) -> None:
+        known = logins.processes()
+        own = known[os.getpid()]
+        assert (own.parent, own.uid) == (os.getppid(), os.getuid())
+        with subprocess.Popen(["sleep", "60"]) as child:
+            found = logins.processes()[child.pid]
+            child.kill()
+        assert (found.parent, found.name) == (os.getpid(), "sleep")
+
     def test_a_key_put_there_by_hand_is_seen_and_put_right(self, place: Place) -> None:
         place.releases.apply(plan())
         keys = place.home / ".ssh/authorized_keys"
@@ -444,6 +813,31 @@ class TestLook:
         assert place.fresh().look()["problems"] == ["ssh: the keys of who may enter the machine were changed"]
         place.fresh().apply(plan())
         assert keys.read_text() == f"{OWN}\n"
+        assert place.ended == 1, "whoever came by it is logged out"
+
+    def test_when_updates_may_restart_the_machine_is_set_without_a_new_release(self, place: Place) -> None:
+        place.releases.apply(plan(reboot_at=""))
+        assert place.restarts.read_text() == settings("")
+        place.docker.calls.clear()
+        place.fresh().apply(plan(reboot_at="03:30"))
+        assert place.restarts.read_text() == settings("03:30")
+        assert not place.docker.did("compose")
+        place.restarts.unlink()
+        assert place.fresh().look()["problems"] == [
+            "when the machine's updates may restart it is not set as it was"
+        ]
+        place.fresh().apply(plan(reboot_at="03:30"))
+        assert place.restarts.exists()
+
+    def test_keys_of_people_without_rights_are_not_those_of_the_machines_user(self, place: Place) -> None:
+        place.releases.apply(plan(people=[OWN, "ssh-ed25519 BBBB ada"]))
+        wrong = "ssh: there is no user gridup-user of the node's"
+        with pytest.raises(Failed, match="could not be let in"):
+            place.docker.fails["sudo"] = Done(1, "no")
+            place.fresh().apply(plan(users=["ssh-ed25519 BBBB ada"]))
+        # As an earlier version had it: they are taken from the one user before the other has them.
+        assert (place.home / ".ssh/authorized_keys").read_text() == f"{OWN}\n"
+        assert place.fresh().look()["problems"] == [wrong]
 
     def test_docker_that_does_not_answer_is_said(self, place: Place) -> None:
         place.releases.apply(plan())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 import string
 import uuid
@@ -16,6 +17,8 @@ from gridup_node import secrets
 
 def test_two_thousand_generated_passwords_keep_the_rule() -> None:
     for made in {secrets.generate_password() for _ in range(2000)}:
+        assert secrets.is_generated(made)
+        assert not secrets.is_generated(made[:-1] + ("a" if made[-1] != "a" else "b"))
         classes = [string.ascii_lowercase, string.ascii_uppercase, string.digits, secrets.SYMBOLS]
         assert 12 <= len(made) <= 72
         assert sum(any(char in kind for char in made) for kind in classes) >= 3
@@ -102,3 +105,33 @@ def test_replace_is_whole_and_private(tmp_path: Path) -> None:
     assert secrets.read(tmp_path, secrets.ADMIN_PASSWORD) == "S3cret!x9Qz"
     assert secrets.problems(tmp_path) == []
     assert len(list(tmp_path.iterdir())) == len(secrets.MAKERS)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("Sh0rt!", "it has 6 bytes, too few"),
+        ("a" * 71 + "B1", "it has 73 bytes, too many"),
+        ("S3cret!x9\nQz", "it has a control character"),
+        ("aaaaaaaaaaaa", "it has 1 of the four kinds of characters"),
+        ("aaaaaaaaaaaa1", "it has 2 of the four kinds of characters"),
+    ],
+)
+def test_a_refusal_names_what_is_wrong_and_never_the_password(text: str, said: str) -> None:
+    with pytest.raises(ValueError, match=f"^{said}.*; {re.escape(secrets.RULE)}$") as caught:
+        secrets.check_password(text)
+    assert text not in str(caught.value)
+
+
+def test_only_a_password_that_the_node_has_made_is_its_own(tmp_path: Path) -> None:
+    """It is never made to wait, so nobody may have chosen it."""
+    folder = tmp_path / "secrets"
+    assert not secrets.is_own_password(folder, "")
+    secrets.ensure(folder)
+    own = secrets.read(folder, secrets.ADMIN_PASSWORD)
+    assert secrets.is_own_password(folder, own)
+    for other in ("", own[:-1], own.upper(), secrets.generate_password(), "é" * 24):
+        assert not secrets.is_own_password(folder, other)
+    for chosen in ("Ana1ytical-Engine", "Passw0rd-Passw0rd-Passw0"):
+        secrets.replace(folder, secrets.ADMIN_PASSWORD, chosen)
+        assert not secrets.is_own_password(folder, chosen)

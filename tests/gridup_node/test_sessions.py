@@ -5,8 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 from gridup_node.account import Account
+from gridup_node.guard.throttle import (
+    FREE_TRIES,
+    FREE_TRIES_OF_CALLER,
+    LONGEST_WAIT,
+    MOST_ENTRIES,
+    NEWCOMERS_A_SECOND,
+    TRIES_A_SECOND,
+    TRIES_OF_ACCOUNT,
+    TRIES_OF_NETWORK,
+    Throttle,
+)
 from gridup_node.portal.sessions import IDLE_SECONDS, LIFE_SECONDS, Sessions, form_token, is_ours
-from gridup_node.portal.throttle import FREE_TRIES, FREE_TRIES_OF_CALLER, LONGEST_WAIT, MOST_ENTRIES, Throttle
 
 ACCOUNT = Account(server=None, key=None)
 
@@ -100,3 +110,57 @@ def test_many_accounts_tried_by_one_caller_are_slowed_too_and_memory_is_bounded(
     for number in range(MOST_ENTRIES * 2):
         throttle.failed(f"caller {number}", "a@b.c")
     assert len(throttle._tries) <= MOST_ENTRIES
+
+
+def _attacked(throttle: Throttle, clock: Clock, seconds: int, networks: int) -> int:
+    """Each second 10 of 10,000 addresses guess at one account; how many of them were let try."""
+    tried = 0
+    for number in range(seconds * 10):
+        host = number % 10_000
+        caller = f"10.{host % networks}.{host // 250}.{host % 250}"
+        if not throttle.wait(caller, "ada@b.c"):
+            throttle.failed(caller, "ada@b.c")
+            tried += 1
+        clock.now += 0.1
+    return tried
+
+
+def test_all_strangers_together_have_few_tries_of_one_account_however_many_addresses_they_have() -> None:
+    clock = Clock()
+    throttle = Throttle(clock)
+    tried = _attacked(throttle, clock, 1200, networks=250)
+    most = 2 * TRIES_OF_ACCOUNT + 1200 * (TRIES_A_SECOND + NEWCOMERS_A_SECOND)
+    assert TRIES_OF_ACCOUNT < tried <= most + 1
+    # Those at other accounts are not slowed.
+    assert throttle.wait("10.1.1.1", "bob@b.c") == 0
+
+
+def test_no_attack_keeps_out_who_has_signed_in_before_or_comes_from_another_network() -> None:
+    clock = Clock()
+    throttle = Throttle(clock)
+    throttle.failed("192.0.2.1", "ada@b.c")
+    throttle.succeeded("192.0.2.1", "ada@b.c")
+    _attacked(throttle, clock, 300, networks=20)
+    assert throttle.wait("10.1.250.1", "Ada@b.c") > 0
+    # The address, a device, and an address that nobody knows.
+    assert throttle.wait("192.0.2.1", "ada@b.c") == throttle.wait("device", "ada@b.c", known=True) == 0
+    for _ in range(TRIES_OF_NETWORK):
+        assert throttle.wait("198.51.100.1", "ada@b.c") == throttle.wait("2001:db8::", "ada@b.c") == 0
+        throttle.failed("198.51.100.1", "ada@b.c")
+        throttle.failed("2001:db8::", "ada@b.c")
+    assert throttle.wait("198.51.100.2", "ada@b.c") > 0
+    # Who is no stranger takes nothing from who is one.
+    left = throttle.wait("203.0.113.1", "ada@b.c")
+    for _ in range(TRIES_OF_ACCOUNT * 2):
+        throttle.failed("device", "ada@b.c", known=True)
+        throttle.failed("192.0.2.1", "ada@b.c")
+    assert throttle.wait("203.0.113.1", "ada@b.c") == left == 0
+
+
+def test_after_an_attack_the_account_is_as_before() -> None:
+    clock = Clock()
+    throttle = Throttle(clock)
+    _attacked(throttle, clock, 60, networks=1)
+    assert throttle.wait("10.0.200.200", "ada@b.c") > 0
+    clock.now += 60
+    assert throttle.wait("10.0.200.200", "ada@b.c") == 0

@@ -159,7 +159,7 @@ def test_plain_destroy_from_another_folder_leaves_nothing(
     assert aws_cli("status", "--json").ok().json == []
 
 
-def test_kept_data_outlives_plain_destroy_and_is_taken_over_by_the_next_node_of_that_name(
+def test_kept_data_outlives_plain_destroy_and_is_taken_over_by_the_next_node_where_that_is_said(
     aws_cli: Cli, moto: Moto, account: Account, host: Path
 ) -> None:
     things = account.things
@@ -170,13 +170,26 @@ def test_kept_data_outlives_plain_destroy_and_is_taken_over_by_the_next_node_of_
     assert [(title, row["VolumeId"]) for title, row in left] == [("volume", disk["VolumeId"])]
     assert tags.of(left[0][1])[tags.KEPT]
     # In whatever zone the newcomer would have gone to: it goes to the disk's.
-    deploy(aws_cli, "--keep-data")
+    for word in ("--yes", "--json"):
+        refused = aws_cli(*(one for one in DEPLOY if one != "--yes"), word)
+        assert refused.code == 2
+        assert disk["VolumeId"] in refused.err
+        assert "--adopt" in refused.err
+    assert things.marked() == left
+    shown = aws_cli("preview", "Inst", "--cloud", "aws", "--allow-cidr", STAFF, "--no-node", "--adopt").ok()
+    assert f"It takes over the disk {disk['VolumeId']}" in shown.out
+    deploy(aws_cli, "--adopt")
     account.one_of_everything(stack_id(aws_cli))
     taken = things.one(kinds.VOLUME)
     assert taken["VolumeId"] == disk["VolumeId"]
     assert tags.KEPT not in tags.of(taken)
+    # No node has been healthy with it yet: its end keeps it, and a node that does not want it leaves it.
     deploy(aws_cli, "--no-keep-data")
+    assert "keeps the disk" in aws_cli("destroy", "Inst", "--yes").ok().err
+    deploy(aws_cli, "--new-data")
     aws_cli("destroy", "Inst", "--yes").ok()
+    assert [row["VolumeId"] for _, row in things.marked()] == [disk["VolumeId"]]
+    things.ec2.delete_volume(VolumeId=disk["VolumeId"])
     account.as_before()
 
 
@@ -233,6 +246,7 @@ def test_a_machine_that_was_terminated_elsewhere_is_gone_and_made_again_with_its
     account.as_before()
 
 
+@pytest.mark.tier("deep")
 def test_another_machine_takes_over_the_disk_and_the_address(
     aws_cli: Cli, moto: Moto, account: Account
 ) -> None:
@@ -314,7 +328,7 @@ def test_a_deploy_that_fails_says_why_and_destroy_says_what_is_left_until_nothin
     assert len(account.things.all(kinds.ADDRESS)) == 1
     moto.proxy.fail("DeleteVolume", "UnauthorizedOperation", status=403)
     refused = aws_cli("destroy", "Inst", "--yes")
-    assert refused.code == 4
+    assert refused.code == 3
     assert "does not allow ec2:DeleteVolume" in refused.err
     disk = account.things.one(kinds.VOLUME)["VolumeId"]
     assert f"left: volume {disk} in eu-west-1" in refused.err

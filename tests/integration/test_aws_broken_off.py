@@ -115,7 +115,7 @@ def test_one_ctrl_c_ends_a_deploy_in_order_and_the_next_goes_on(
     interrupt(run)
     _, err = run.communicate(timeout=60)
     assert run.returncode == 130, err
-    assert "Stopped. What exists of Inst: " in err
+    assert 'Stopped. What exists of "Inst": ' in err
     assert "Traceback" not in err
     assert locks(aws_cli.home) == []
     held.drop()

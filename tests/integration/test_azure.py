@@ -38,12 +38,14 @@ def words(account: Account) -> tuple[str, ...]:
 
 def test_the_life_of_a_host(azure_cli: Cli, account: Account) -> None:
     cli, arm = azure_cli, account.arm
+    arm.world.dns_suffix = "cloudapp.stack.example"
     made = cli(*words(account), "--json").ok()
     account.one_of_everything()
     assert account.rules() == OPEN
     machine, disk, address = account.machine(), account.data_disk(), account.address()
     label = account.one(f"{NETWORK}/publicIPAddresses")["properties"]["dnsSettings"]["fqdn"]
     assert made.json["address"] == label
+    assert label.endswith(".westeurope.cloudapp.stack.example")
     with arm.world.lock:
         told = arm.world.get(machine["id"]).hidden["customData"]  # type: ignore[union-attr]
     assert base64.b64decode(told).startswith(b"#cloud-config\n")
@@ -184,13 +186,44 @@ def test_a_disk_that_is_kept_is_taken_over_by_the_next_of_that_name(azure_cli: C
     [left] = account.things(f"{COMPUTE}/disks")
     assert left["id"] == kept["id"]
     assert left["tags"]["gridup:stack-id"] == "kept"
+    refused = cli(*words(account))
+    assert refused.code == 2
+    assert kept["name"] in refused.err and "--adopt" in refused.err
+    assert [one["id"] for one in account.things(f"{COMPUTE}/disks")] == [kept["id"]]
+    cli(*words(account), "--adopt").ok()
+    disks = {one["id"]: one["properties"] for one in account.things(f"{COMPUTE}/disks")}
+    # It goes once a node has been healthy with the copy, which none is here.
+    assert kept["id"] in disks
+    [copy] = [one for one in disks.values() if one["creationData"].get("sourceResourceId")]
+    assert copy["creationData"]["sourceResourceId"].lower() == kept["id"].lower()
+    assert copy["diskSizeGB"] == 100
+    # The copy grows when its source is gone: nothing of that is sent again.
+    account.customer.drop(kept["id"])
+    calls = len(account.arm.calls)
+    changed = cli(*words(account), "--disk-size", "200", "--json").ok().json["changes"]
+    assert [row["resource"] for row in changed] == ["grown"]
+    sent = [call for call in account.arm.calls[calls:] if call.action == f"{COMPUTE}/disks/write"]
+    assert [(call.method, call.body) for call in sent] == [("PATCH", {"properties": {"diskSizeGB": 200}})]
+    assert account.data_disk()["properties"]["diskSizeGB"] == 200
+    # A refresh takes note of the size, once; to the node it is no change.
+    noted = cli("refresh", "Inst", "--json").ok().json["changes"]
+    assert noted == [{"resource": "disk", "operation": "update", "changed": ["diskSizeGB"]}]
+    assert cli("refresh", "Inst", "--json").ok().json["changes"] == []
+    assert "Nothing changed" in cli(*words(account)).ok().err
+    # Who opened it to others has changed that alone, and so does the next deploy.
+    disk = account.data_disk()["id"]
+    opened = {"properties": {"networkAccessPolicy": "AllowAll"}}
+    account.customer.done(account.customer.send("PATCH", disk, opened))
+    seen = cli("refresh", "Inst", "--json").ok().json["changes"]
+    assert {row["resource"] for row in seen} == {"disk", "grown"}
     cli(*words(account)).ok()
-    account.one_of_everything()
-    taken = account.data_disk()
-    assert taken["properties"]["creationData"]["sourceResourceId"].lower() == kept["id"].lower()
-    assert taken["properties"]["diskSizeGB"] == 100
+    shut = account.data_disk()["properties"]
+    assert (shut["networkAccessPolicy"], shut["diskSizeGB"]) == ("DenyAll", 200)
     cli("destroy", "Inst", "--yes").ok()
-    account.as_before()
+    left = account.things(f"{COMPUTE}/disks")
+    assert len(left) == 1
+    for one in left:
+        account.customer.drop(one["id"])
 
 
 def test_a_size_that_is_sold_out_is_told_in_one_line_and_all_of_it_goes(azure_cli: Cli, arm: Arm) -> None:

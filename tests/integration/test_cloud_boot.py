@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,8 +26,10 @@ from support.azure_cloud import azure_tenancy
 from support.cache import shared_home
 from support.cli import REPOSITORY, Cli
 from support.containers import another_version
+from support.deep import deep
 from support.hypervisor import Hypervisor
 from support.local_node import HER, HERS, client
+from support.rotated import check_replaced, opened
 from support.tenancy import Tenancy
 from support.vm_rig import Machine, Rig
 
@@ -39,6 +42,9 @@ OPTIONS = ("--allow-cidr", "0.0.0.0/0", "--timeout", "600")
 DATA = {"datasets": ["Census"], "data": 600_000.0, "users": [HER, "admin@example.org"]}
 
 PASSWORD = "S3cret!x9Qz"
+
+OTHERS = "C3NzaC1lZDI1NTE5AAAAI" + "A" * 43
+"""Of a key that is not the machine's."""
 
 BOOM = """
 if __name__ == "__main__":
@@ -73,6 +79,10 @@ class Cloud:
         return ("deploy", "--name", name, *self.tenancy.words, *OPTIONS)
 
 
+on_one = pytest.mark.parametrize("cloud", ["aws", deep("azure")], indirect=True)
+"""For what is the same code on both: on one of them in the gate."""
+
+
 @pytest.fixture(scope="module", params=TENANCIES)
 def cloud(
     request: pytest.FixtureRequest,
@@ -100,6 +110,7 @@ def inst(cloud: Cloud, tmp_path_factory: pytest.TempPathFactory) -> Cloud:
     cloud.hypervisor.check()
     assert ended.code == 0, f"{ended.err}\n{console(cloud)}"
     all_green(ended.out)
+    assert "the host key is the one on its console: SHA256:" in ended.err
     cloud.said, cloud.argvs = ended.out + ended.err, frozenset(seen.lines)
     return cloud
 
@@ -232,6 +243,7 @@ def test_a_new_version_is_brought_up_in_place_and_one_that_fails_gives_way_to_it
     assert inst.hypervisor.only().identity == identity
 
 
+@on_one
 def test_another_machine_on_the_same_disk_has_the_data(inst: Cloud, tmp_path: Path) -> None:
     identity, trusted = inst.hypervisor.only().identity, ca_of(inst, tmp_path)
     before = inst.machine.read(f"{NODE}/secrets/server_uid")
@@ -239,8 +251,15 @@ def test_another_machine_on_the_same_disk_has_the_data(inst: Cloud, tmp_path: Pa
     assert refused.code == 2
     assert "--yes" in refused.err
     assert inst.hypervisor.only().identity == identity
-    all_green(inst.cli(*inst.words(), "--new-machine", "--yes", timeout=1200).ok().out)
+    # Somebody stands between us and the new machine, from the first contact on.
+    inst.hypervisor.retold = lambda text: re.sub(r"(ssh-ed25519 AAAA)[^ ]{64}", rf"\1{OTHERS}", text)
+    betrayed = inst.cli(*inst.words(), "--new-machine", "--yes", timeout=1200)
+    assert betrayed.code == 4, betrayed.err
+    assert "has printed another one on its console" in betrayed.err
     assert inst.hypervisor.only().identity != identity
+    assert inst.machine.run("docker", "ps", "--all", "--quiet") == ""
+    inst.hypervisor.retold = lambda text: text
+    all_green(inst.cli(*inst.words(), timeout=1200).ok().out)
     assert inst.machine.read(f"{NODE}/secrets/server_uid") == before
     # Its CA is with the data too, so that whoever trusts it need not do anything.
     assert ca_of(inst, tmp_path).read_text() == trusted.read_text()
@@ -255,6 +274,16 @@ def test_the_real_client_finds_all_of_it_on_another_machine(
     assert data(inst, runtime, ca_of(inst, tmp_path)) == DATA
 
 
+@pytest.mark.tier("deep")
+def test_every_secret_is_replaced_and_the_machine_too(inst: Cloud, runtime: Path, tmp_path: Path) -> None:
+    identity, keys = inst.hypervisor.only().identity, inst.cli.home / "stacks/inst/keys"
+    with opened(inst.cli, tmp_path, keys=keys, tls=True, runtime=runtime) as before:
+        inst.cli("rotate", "Inst", "--yes", timeout=1200).ok()
+        assert inst.hypervisor.only().identity != identity
+        check_replaced(before, own_ca=inst.tenancy.issuer.startswith("Caddy"))
+
+
+@on_one
 def test_a_machine_that_was_deleted_elsewhere_is_made_anew_and_its_end_leaves_nothing(inst: Cloud) -> None:
     """Case G37."""
     booted = inst.hypervisor.only()

@@ -22,7 +22,7 @@ from support.breaking import Held, all_end, kill_run
 from support.cli import Cli
 from support.containers import Things, stack_id
 from support.deep import deep
-from support.local_node import eventually
+from support.local_node import eventually, problems, settled
 from support.ssh_rig import ELSEWHERE, Machine
 
 pytestmark = [
@@ -60,7 +60,7 @@ def test_the_whole_life_of_a_node(far: Cli, machine: Machine, docker_host: str) 
     far("deploy", "--name", "Tunnel", "--cloud", "docker").ok()
     assert machine.nothing_runs()
     identity = stack_id(far, "tunnel")
-    row = far("status", "Tunnel", "--json").ok().json[0]
+    row = settled(far, "Tunnel")
     assert row["problems"] == []
     far("check", "Tunnel", "--wait", "--timeout", "120").ok()
     assert "gridup" in far("ssh", "Tunnel", "--", "id", "-un").ok().out
@@ -73,7 +73,7 @@ def test_the_whole_life_of_a_node(far: Cli, machine: Machine, docker_host: str) 
     (ssh,) = machine.clients()
     ssh.kill()
     following.communicate(timeout=30)
-    assert far("status", "Tunnel", "--json").ok().json[0]["problems"] == []
+    assert problems(far, "Tunnel") == []
 
     # Found again whatever DOCKER_HOST is by then.
     far.environment.pop("DOCKER_HOST")
@@ -94,7 +94,7 @@ def test_a_machine_elsewhere_and_a_tunnel_that_breaks_in_the_middle(
     assert "is elsewhere: its 127.0.0.1 can't be reached from here" in refused.err
 
     held = Held("NetworkProvider.create", tmp_path)
-    run = far.start(*deploy, "--bind", ELSEWHERE, env=held.env)
+    run = far.start(*deploy, "--bind", ELSEWHERE, "--plain-http", env=held.env)
     held.wait(run)
     things, identity = Things(docker_host), stack_id(far, "tunnel-two")
     # What is under way when it breaks fails, as the test below shows: here nothing is.

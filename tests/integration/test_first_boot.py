@@ -257,7 +257,7 @@ def test_security_updates_come_by_themselves(ordinary: Machine) -> None:
     for unit in ("apt-daily.timer", "apt-daily-upgrade.timer", "unattended-upgrades.service"):
         assert ordinary.try_run("systemctl", "is-enabled", unit).ok
         assert ordinary.try_run("systemctl", "is-active", unit).ok
-    origins = ordinary.run("unattended-upgrade", "--dry-run", "--verbose")
+    origins = ordinary.run("unattended-upgrade", "--dry-run", "--verbose", timeout=300)
     assert "label=Debian-Security" in origins
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -12,7 +13,8 @@ import pytest
 from support import language_host
 from support.breaking import all_end, below, kill_run, locks, nothing_left
 from support.cli import Cli
-from support.local_node import eventually, mode, problems
+from support.local_node import HER, HERS, client, eventually, facts, mode, problems
+from support.package_index import serving
 from support.plain_pulumi import Plain
 
 from .test_broken_off import DEPLOY, interrupted, one_of_everything
@@ -71,7 +73,7 @@ def test_first_use_with_an_empty_home_survives_a_ctrl_c(tmp_path: Path, engine: 
     run = cli.start(*DEPLOY)
     installing(run, cli.home / "runtimes")
     said = interrupted(run)
-    assert "What exists of Inst: owner." in said
+    assert 'What exists of "Inst": owner.' in said
     assert locks(cli.home) == []
     assert list((cli.home / "runtimes").glob("*/complete.json")) == []
     try:
@@ -115,3 +117,46 @@ def test_a_deleted_runtime_is_seen_and_rebuilt(cli: Cli, runtime: Path) -> None:
     assert str(shared / runtime.name) not in kept
     cli("destroy", "Inst", "--yes").ok()
     assert str(shared / runtime.name) in cli("prune", "--yes", "--json").ok().json["removed"]
+
+
+@pytest.mark.tier("deep")
+def test_a_rebuild_makes_the_environment_anew_and_the_data_stays(cli: Cli) -> None:
+    cli.deploy("Inst")
+    first = json.loads((cli.node() / "config" / "programs.json").read_text())["api"]["argv"][0]
+    secret = (cli.node() / "secrets" / "server_key").read_bytes()
+    assert cli("status", "Inst", "--json").ok().json[0]["updates"] == []
+    cli.deploy("Inst", "--rebuild")
+    second = json.loads((cli.node() / "config" / "programs.json").read_text())["api"]["argv"][0]
+    assert first != second
+    assert (cli.node() / "secrets" / "server_key").read_bytes() == secret
+    assert problems(cli) == []
+    assert "Nothing changed" in cli.deploy("Inst").err
+    cli("destroy", "Inst", "--yes").ok()
+
+
+def test_a_data_owners_packages_are_there_for_approved_code_whoever_deploys(
+    plain: Plain, runtime: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cli, listed = plain.cli, tmp_path / "science.txt"
+    listed.write_text("tinysum\n")
+    with serving(tmp_path / "index") as index:
+        index.add("tinysum", "1.0")
+        # Before the usual one, which has all else.
+        monkeypatch.setenv("UV_INDEX", index.url)
+        cli.deploy("Inst", "--packages", str(listed))
+        index.add("tinysum", "1.1")
+        assert "Nothing changed" in cli.deploy("Inst").err
+    assert client(cli, runtime, "import_more.py", her=HER, hers=HERS) == "1.0"
+    assert facts(cli)["packages"] == ["tinysum"]
+    assert cli("outputs", "Inst", "--json").ok().json["packages"] == ["tinysum==1.0"]
+    monkeypatch.delenv("UV_INDEX")
+    plain("preview", "-s", "inst", "--expect-no-changes").ok()
+    for path in (*(cli.home / "state").rglob("*.json*"), *(cli.home / "stacks").rglob("*.yaml")):
+        assert index.PASSWORD.encode() not in path.read_bytes(), path
+    shared = {path.name for path in (cli.home / "runtimes").iterdir() if path.is_dir()}
+    cli.deploy("Inst", "--packages", "none")
+    used = json.loads((cli.node() / "config" / "programs.json").read_text())["api"]["argv"][0]
+    assert used == str(cli.home / "runtimes" / runtime.name / "bin" / "python"), "the one of all other nodes"
+    (gone,) = cli("prune", "--yes", "--json").ok().json["removed"]
+    assert Path(gone).name in shared - {runtime.name}
+    cli("destroy", "Inst", "--yes").ok()

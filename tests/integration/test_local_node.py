@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
 import socket
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 
+from gridup_node.guard.throttle import FREE_TRIES
+from gridup_node.own_api import SOCKET
+from gridup_node.services import programs
+from support import attacks, audits
 from support.argvs import Argvs
+from support.attacker import Attacker
 from support.cli import Cli
 from support.deep import all_but
 from support.local_node import (
@@ -47,10 +54,17 @@ def inst(module_cli: Cli) -> Cli:
     return module_cli
 
 
+GUESS = json.dumps({"email": "nobody@inst.example", "password": "wrong"}).encode()
+JSON = {"Content-Type": "application/json"}
+
+KEPT = ["data", "kept.json", "keys", "proxy", "secrets"]
+"""What `--keep-data` leaves: the node's own CA too, which clients were told to trust."""
+
+
 def test_a_check_proves_every_endpoint(inst: Cli) -> None:
-    rows = inst("check", "Inst", "--json").ok().json[0]["endpoints"]
+    rows = inst("check", "Inst", "--json", "--wait").ok().json[0]["endpoints"]
     assert {row["service"]: row["state"] for row in rows} == dict.fromkeys(
-        ("proxy", "ui", "api", "ssh", "jupyter"), "up"
+        ("proxy", "ui", "api", "ssh", "jupyter", "jobs"), "up"
     )
 
 
@@ -84,6 +98,58 @@ def test_keys_and_secrets_are_their_owners_alone(inst: Cli) -> None:
                 assert not mode(path) & 0o077, path
 
 
+def test_its_programs_run_as_the_user_who_deployed_it(inst: Cli) -> None:
+    every = [psutil.Process(pid) for pid in pids(inst).values()]
+    assert len(every) == len(programs())
+    assert {tuple(process.uids()) for process in every} == {(os.getuid(),) * 3}
+
+
+def test_what_ssh_audit_finds_is_explained(inst: Cli) -> None:
+    assert audits.ssh("127.0.0.1", facts(inst)["ports"]["ssh"]) == audits.explained(audits.SSH)
+
+
+def test_the_api_is_reached_through_the_reverse_proxy_alone(inst: Cli) -> None:
+    assert "api" not in facts(inst)["ports"]
+    api = psutil.Process(pids(inst)["api"])
+    listening = [one for one in api.net_connections("all") if one.status == psutil.CONN_LISTEN]
+    assert listening == []
+    assert (inst.node() / SOCKET).is_socket()
+    assert not any(mode(one) & 0o077 for one in (inst.node() / SOCKET, (inst.node() / SOCKET).parent))
+
+
+def test_who_asks_is_the_reverse_proxys_word(inst: Cli) -> None:
+    """It is seen by whose failed sign-ins make whom wait."""
+    port = facts(inst)["ports"]["proxy"]
+
+    def waits(address: str) -> bool:
+        _, answer = Attacker(port, address).ask("POST", "/api/v2/login", GUESS, JSON)
+        return b"Too many failed sign-ins" in answer
+
+    # Each says that it is another one. The waits double: on a slow machine too, one try falls into one.
+    others = [f"198.51.100.{number}" for number in range(FREE_TRIES + 20)]
+    assert not any(waits(address) for address in others)
+    assert any(waits("198.51.100.99") for _ in others)
+
+
+@pytest.fixture
+def scene(inst: Cli) -> Iterator[attacks.Scene]:
+    """Whoever is on this machine is believed to be a proxy of the site's own."""
+    with attacks.scene(attacks.Target.of(inst, lambda: pids(inst))) as made:
+        yield made
+
+
+def test_attacks_at_its_front_door_fail(scene: attacks.Scene) -> None:
+    attacks.play(scene, *attacks.REQUESTS)
+
+
+def test_floods_at_its_front_door_keep_nobody_out(scene: attacks.Scene) -> None:
+    attacks.play(scene, *attacks.FLOODS)
+
+
+def test_changed_messages_at_its_front_door_reach_nothing(scene: attacks.Scene) -> None:
+    attacks.play(scene, attacks.changed_frames_reach_nothing)
+
+
 def test_data_outlives_stop_start_and_a_change_of_port(inst: Cli, runtime: Path) -> None:
     seen = client(inst, runtime, "set_up.py", her=HER, hers=HERS)
     assert seen["stock"] == "SyftException"
@@ -92,6 +158,10 @@ def test_data_outlives_stop_start_and_a_change_of_port(inst: Cli, runtime: Path)
     inst("stop", "Inst").ok()
     assert inst("status", "Inst", "--json").ok().json[0]["state"] == "stopped"
     assert not listening(facts(inst)["ports"]["proxy"])
+    for words in (["check", "Inst"], ["ssh", "Inst", "--", "true"]):
+        stopped = inst(*words)
+        assert stopped.code == 10, words
+        assert 'Error: "Inst" is stopped.\n`gridup start Inst` starts it.' in stopped.err
     inst("start", "Inst").ok()
 
     before, port = pids(inst), facts(inst)["ports"]["proxy"] + 1000
@@ -115,12 +185,12 @@ def test_a_killed_service_comes_back_by_itself(inst: Cli) -> None:
 
 @pytest.mark.tier("deep")
 def test_a_silent_wait_reports_once_when_the_node_comes_up(inst: Cli) -> None:
-    inst("stop", "Inst").ok()
+    # It comes up by itself: of one that was stopped `check` says so at once.
+    kill(pids(inst)["api"])
     waiting = inst.start("check", "Inst", "--wait", "--silent", "--timeout", "120")
-    inst("start", "Inst").ok()
     out, err = waiting.communicate(timeout=130)
     assert (waiting.returncode, err) == (0, "")
-    assert (out.count("✅"), out.count("host")) == (5, 1)
+    assert (out.count("✅"), out.count("host")) == (6, 1)
 
 
 DRIFTS = {
@@ -154,6 +224,19 @@ def test_drift_is_seen_and_repaired(inst: Cli, what: str) -> None:
     assert any(sign in problem for problem in refreshed["problems"])
     assert inst("preview", "--name", "Inst", "--json").ok().json["changes"]
     inst("deploy", "--name", "Inst").ok()
+    assert problems(inst) == []
+
+
+def test_after_a_restart_of_the_machine_one_line_says_what_to_run(inst: Cli) -> None:
+    for process in marked(facts(inst)["stack_id"]):
+        with contextlib.suppress(psutil.Error):
+            process.kill()
+    (inst.node() / "boot").write_text("the boot before this one")
+    (row,) = inst("status", "Inst", "--json").ok().json
+    assert (row["state"], row["problems"]) == ("stopped", [])
+    assert row["notes"] == ["this machine was restarted since it ran: `gridup start Inst` starts it"]
+    assert "gridup start Inst" in inst("check", "Inst").err
+    inst("start", "Inst").ok()
     assert problems(inst) == []
 
 
@@ -216,9 +299,9 @@ def test_a_second_node_takes_the_next_free_ports(inst: Cli) -> None:
     inst.deploy("Hub", "--type", "network")
     mine, other = facts(inst)["ports"], facts(inst, "hub")["ports"]
     assert not set(mine.values()) & set(other.values())
-    inst("check", "Inst", "Hub").ok()
+    inst("check", "Inst", "Hub", "--wait").ok()
     inst("destroy", "Hub", "--yes").ok()
-    inst("check", "Inst").ok()
+    inst("check", "Inst", "--wait").ok()
 
 
 def test_a_taken_port_is_refused_before_anything_is_made(inst: Cli, cli: Cli) -> None:
@@ -234,14 +317,14 @@ def test_two_names_of_one_stack_are_not_mixed_up(inst: Cli) -> None:
     assert refused.code == 2
     assert '"Inst"' in refused.err
     assert inst("destroy", "INST", "--yes").code == 6
-    inst("check", "Inst").ok()
+    inst("check", "Inst", "--wait").ok()
 
 
 def test_destroy_without_a_terminal_deletes_nothing(inst: Cli) -> None:
     refused = inst("destroy", "--name", "Inst", timeout=5)
     assert refused.code == 2
     assert "--yes" in refused.err
-    inst("check", "Inst").ok()
+    inst("check", "Inst", "--wait").ok()
 
 
 def test_outputs_and_status_are_json_even_with_both_streams_in_one(inst: Cli) -> None:
@@ -253,7 +336,7 @@ def test_outputs_and_status_are_json_even_with_both_streams_in_one(inst: Cli) ->
 
 
 def test_urls_are_whole_on_a_narrow_screen(inst: Cli) -> None:
-    shown = inst("check", "Inst", env={"COLUMNS": "40"}).ok().out
+    shown = inst("check", "Inst", "--wait", env={"COLUMNS": "40"}).ok().out
     assert f"http://127.0.0.1:{facts(inst)['ports']['proxy']}/api/v2" in shown
     assert "\x1b" not in shown
 
@@ -297,10 +380,30 @@ def test_kept_data_is_the_next_nodes_of_that_name(cli: Cli) -> None:
     kept = (cli.node() / "secrets" / "admin_password").read_text()
     gone = cli("destroy", "Inst", "--yes").ok()
     assert "keeps" in gone.err and "--keep-data" in gone.err
-    assert sorted(path.name for path in cli.node().iterdir()) == ["data", "kept.json", "keys", "secrets"]
-    cli.deploy("Inst", "--no-wait")
+    assert sorted(path.name for path in cli.node().iterdir()) == [
+        "data",
+        "kept.json",
+        "keys",
+        "proxy",
+        "secrets",
+    ]
+    asked = cli("deploy", "--name", "Inst", "--no-wait")
+    assert asked.code == 2
+    assert f'An earlier "Inst" has left its data: the folder {cli.node()} of "Inst", kept ' in asked.err
+    assert "--adopt" in asked.err and "--new-data" in asked.err
+    assert "It asks about the folder" in cli("preview", "--name", "Inst").ok().out
+    cli.deploy("Inst", "--no-wait", "--adopt")
     assert (cli.node() / "secrets" / "admin_password").read_text() == kept
-    assert not (cli.node() / "kept.json").exists()
+    # It was not waited for, and so has not been healthy: its end keeps them.
+    cli("destroy", "Inst", "--yes").ok()
+    assert (cli.node() / "secrets" / "admin_password").read_text() == kept
+    cli.deploy("Inst", "--no-wait", "--new-data")
+    assert (cli.node() / "secrets" / "admin_password").read_text() != kept
+    [aside] = cli.node().parent.glob("inst.kept-*")
+    assert (aside / "secrets" / "admin_password").read_text() == kept
+    cli("destroy", "Inst", "--yes").ok()
+    assert not cli.node().exists()
+    assert aside.exists()
 
 
 @pytest.mark.tier("deep")
@@ -309,9 +412,19 @@ def test_kept_data_is_found_by_the_next_node(cli: Cli, runtime: Path) -> None:
     left = client(cli, runtime, "leave_dataset.py")
     gone = cli("destroy", "Inst", "--yes").ok()
     assert "keeps" in gone.err and "--keep-data" in gone.err
-    assert sorted(path.name for path in cli.node().iterdir()) == ["data", "kept.json", "keys", "secrets"]
-    cli.deploy("Inst")
+    assert sorted(path.name for path in cli.node().iterdir()) == [
+        "data",
+        "kept.json",
+        "keys",
+        "proxy",
+        "secrets",
+    ]
+    cli.deploy("Inst", "--adopt")
+    assert not (cli.node() / "kept.json").exists(), "it was healthy with them"
     assert client(cli, runtime, "leave_dataset.py", look=True) == left == {"Census": 600_000.0}
+    cli("deploy", "--name", "Inst", "--no-keep-data").ok()
+    cli("destroy", "Inst", "--yes").ok()
+    assert not cli.node().exists()
 
 
 @pytest.mark.tier("deep")
@@ -334,7 +447,8 @@ def test_without_sshd_the_row_says_so_and_counts_as_not_offered(cli: Cli) -> Non
     ended = subprocess.run(argv, env=cli.env(), capture_output=True, text=True, timeout=300)
     assert ended.returncode == 0, ended.stderr
     assert "➖ no sshd on this machine" in ended.stdout
-    assert cli("ssh", "Inst", "--", "true").code == 4
+    assert cli("ssh", "Inst", "--", "exit 7").code == 7
+    assert cli("ssh", "Inst", "--", "pwd").ok().out == f"{cli.node()}\n"
     # With sshd there, the next deploy offers it. (Its supervisor must leave the place without sshd first.)
     cli("stop", "Inst").ok()
     offered = cli("deploy", "--name", "Inst").ok()
@@ -352,4 +466,16 @@ def test_bind_opens_the_node_to_that_address_alone(cli: Cli) -> None:
     ports = facts(cli)["ports"]
     assert {bound[ports[name]] for name in front} == {address}
     assert {bound[ports[name]] for name in inner} == {"127.0.0.1"}
-    cli("check", "Inst").ok()
+    cli("check", "Inst", "--wait").ok()
+
+
+def test_jupyter_s_token_stands_in_the_file_of_its_secret_alone(inst: Cli) -> None:
+    """Jupyter would write it into files of its own, for other programs of its user."""
+    token = (inst.node() / "secrets" / "jupyter_token").read_bytes().strip()
+    holding = [
+        path
+        for path in inst.node().rglob("*")
+        if path.is_file() and not path.is_symlink() and token in path.read_bytes()
+    ]
+    assert [path.relative_to(inst.node()).parts[0] for path in holding] == ["secrets"]
+    assert not list((inst.node() / "jupyter" / "runtime").glob("jpserver-*"))

@@ -50,6 +50,14 @@ def test_a_preview_right_after_the_deploy_shows_no_change(inst: Plain) -> None:
     assert "5 unchanged" in refreshed.out
 
 
+def test_who_has_no_checkout_has_a_folder_for_it(inst: Plain, tmp_path: Path) -> None:
+    # As from an installed Gridup: nothing of a checkout is where it runs, or on its path.
+    folder = inst.cli("env", "Inst", "--json").ok().json["GRIDUP_PROJECT"]
+    assert sorted(path.name for path in Path(folder).iterdir()) == ["Pulumi.yaml", "__main__.py"]
+    seen = inst("-C", folder, "preview", "-s", "inst", "--expect-no-changes", cwd=tmp_path).ok()
+    assert "5 unchanged" in seen.out
+
+
 def test_the_outputs_are_plain_pulumis_too(inst: Plain) -> None:
     shown = json.loads(inst("stack", "output", "-s", "inst", "--json").ok().out)
     assert shown["name"] == "Inst"
@@ -141,7 +149,7 @@ def test_destroy_works_from_a_folder_with_nothing_but_a_project(plain: Plain, tm
     plain("destroy", "-s", stack, "--yes", name="My Institution", cwd=elsewhere).ok()
     assert marked(node["stack_id"]) == []
     kept = sorted(path.name for path in cli.node(stack).iterdir())
-    assert kept == ["data", "kept.json", "keys", "secrets"]
+    assert kept == ["data", "kept.json", "keys", "proxy", "secrets"]
     assert listeners(node["ports"]) == []
     assert locks(cli.home) == []
     assert cli("status", "--json").ok().json == []

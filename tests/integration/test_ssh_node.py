@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from gridup_infra.processes import wait_until
+from gridup_infra.processes import Result, run, wait_until
 from gridup_infra.targets.ssh.resources import FORGET
 from gridup_node.image import BASE_IMAGE
 from support import language_host
@@ -75,12 +76,18 @@ class Lab:
 
     def nothing_of_ours(self) -> None:
         """No user, no file, no program, no container of the node."""
-        for path in ("/var/lib/gridup", "/var/lib/gridup-boot", "/home/gridup", "/etc/sudoers.d/gridup"):
+        homes = ("/home/gridup", "/home/gridup-user")
+        for path in ("/var/lib/gridup", "/var/lib/gridup-boot", *homes, "/etc/sudoers.d/gridup"):
             assert self.machine.try_run("test", "-e", path).code != 0, path
-        assert self.machine.try_run("id", "gridup").code != 0
-        assert self.machine.try_run("getent", "group", "gridup").code != 0
-        assert self.machine.try_run("pgrep", "--uid", "10001").stdout == ""
+        for user in ("gridup", "gridup-user"):
+            assert self.machine.try_run("id", user).code != 0
+            assert self.machine.try_run("getent", "group", user).code != 0
+        assert self.machine.try_run("pgrep", "--uid", "10001,10002,10003").stdout == ""
         assert not [line for line in self.machine.run("ls", "/etc").split() if "gridup" in line]
+        assert self.machine.try_run("systemctl", "cat", "gridup-shield.service").code != 0
+        for program in ("iptables", "ip6tables"):
+            for table in ("raw", "filter"):
+                assert "GRIDUP" not in self.machine.try_run(program, "--table", table, "--list-rules").stdout
 
 
 @pytest.fixture(scope="module")
@@ -162,6 +169,7 @@ def test_a_known_host_with_another_key_is_refused(lab: Lab) -> None:
     lab.ada.known_hosts.write_text(f"{address} {' '.join(ecdsa)}\n")
 
 
+@pytest.mark.tier("deep")
 def test_a_deploy_that_is_broken_off_is_gone_with_plain_pulumi_or_goes_on(lab: Lab, tmp_path: Path) -> None:
     """Case G09. Where there is no Docker it is installed, once."""
     words = ("deploy", "--name", "Inst", "--cloud", "ssh", "--host", lab.host, "--no-node")
@@ -189,7 +197,7 @@ def test_a_deploy_that_is_broken_off_is_gone_with_plain_pulumi_or_goes_on(lab: L
     assert locks(lab.cli.home) == []
     known = lab.ada.known_hosts.read_bytes()
     ended = lab.cli(*words).ok()
-    assert 'gridup ssh "Inst"' in ended.err
+    assert "gridup ssh Inst" in ended.err
     assert "✅" in ended.out
     assert lab.cli("ssh", "Inst", "--", "docker", "ps", "--quiet").ok().out == ""
     assert lab.cli("status", "Inst", "--json").ok().json[0]["state"] == "running"
@@ -222,7 +230,7 @@ def theirs(shop: Lab) -> dict[str, set[str]]:
 
 @pytest.fixture(scope="module")
 def inst(shop: Lab, theirs: dict[str, set[str]]) -> Lab:
-    ended = shop.deploy().ok()
+    ended = shop.deploy("--ssh-key", str(shop.ada.key.with_suffix(".pub"))).ok()
     for row in ("host", "UI", "api", "ssh", "jupyter"):
         assert any(row in line and "✅" in line for line in ended.out.splitlines()), ended.out
     return shop
@@ -233,7 +241,32 @@ def test_the_same_again_changes_nothing(inst: Lab) -> None:
     assert "Nothing changed" in inst.cli("deploy", "--name", "Inst").ok().err
     assert inst.docker() == before
     assert inst.cli("preview", "--name", "Inst").ok().out == "No change.\n"
-    assert inst.cli("check", "Inst").ok().out.count("✅") == 5
+    assert inst.cli("check", "Inst", "--wait").ok().out.count("✅") == 6
+
+
+def test_a_persons_key_enters_without_rights_and_sshd_is_as_it_was(inst: Lab) -> None:
+    known = inst.cli.home / "stacks/inst/keys/known_hosts"
+    inst.cli("ssh", "Inst", "--", "true").ok()
+    options = (
+        "-F",
+        "none",
+        "-o",
+        f"UserKnownHostsFile={known}",
+        "-o",
+        "BatchMode=yes",
+        "-i",
+        str(inst.ada.key),
+    )
+
+    def enter(user: str, *argv: str) -> Result:
+        return run(["ssh", *options, f"{user}@{inst.machine.address}", *argv], timeout=30)
+
+    assert enter("gridup-user", "id", "-nG").stdout == "gridup-user\n"
+    assert not enter("gridup-user", "sudo", "-n", "true").ok
+    assert not enter("gridup-user", "docker", "ps").ok
+    assert enter("gridup", "true").code == 255
+    assert "gridup" not in inst.machine.run("ls", "/etc/ssh", "/etc/ssh/sshd_config.d")
+    assert "reboot" not in inst.machine.run("ls", "/etc/apt/apt.conf.d")
 
 
 def test_another_node_on_it_is_refused_by_its_name(inst: Lab) -> None:
@@ -258,7 +291,46 @@ def test_what_was_removed_by_hand_is_seen_and_put_right(inst: Lab) -> None:
     assert "the container gridup-jupyter is gone" in inst.cli("status", "Inst").out
     assert "node: changed" in inst.cli("refresh", "Inst").ok().err
     inst.cli("deploy", "--name", "Inst").ok()
-    assert inst.cli("check", "Inst").ok()
+    assert inst.cli("check", "Inst", "--wait").ok()
+
+
+def test_past_the_machines_own_firewall_only_those_come_in_who_may(
+    inst: Lab, theirs: dict[str, set[str]]
+) -> None:
+    own = (
+        ("--append", "INPUT", "--match", "conntrack", "--ctstate", "ESTABLISHED,RELATED", "--jump", "ACCEPT"),
+        ("--append", "INPUT", "--protocol", "tcp", "--dport", "22", "--jump", "ACCEPT"),
+        ("--policy", "INPUT", "DROP"),
+    )
+    for words in own:
+        inst.machine.run("iptables", *words)
+    assert is_open(inst, 443) and is_open(inst, 8888), "Docker's published ports go past it"
+    told = inst.cli("preview", "--name", "Other", "--cloud", "ssh", "--host", inst.host).ok().err
+    assert "goes past it" in told and "--web-cidr" in told
+    inst.cli("deploy", "--name", "Inst", "--no-wait", "--web-cidr", "198.51.100.0/24").ok()
+    for _ in range(2):
+        assert not is_open(inst, 443) and not is_open(inst, 80)
+        assert is_open(inst, 8888) and is_open(inst, 22)
+        inst.machine.run("systemctl", "restart", "docker", timeout=120)
+        assert wait_until(lambda: is_open(inst, 8888), timeout=120)
+    inst.cli("deploy", "--name", "Inst", "--web-cidr", "0.0.0.0/0", "--web-cidr", "::/0").ok()
+    assert is_open(inst, 443)
+    inst.machine.run("iptables", "--policy", "INPUT", "ACCEPT")
+    for words in own[:2]:
+        inst.machine.run("iptables", "--delete", *words[1:])
+    # The restart ended what is to have no other end, and gave Docker's own networks other ids.
+    inst.machine.run("docker", "start", "shop")
+    names = {line.split()[1] for line in theirs["networks"]}
+    theirs["networks"] = {line for line in inst.docker()["networks"] if line.split()[1] in names}
+
+
+def is_open(lab: Lab, port: int) -> bool:
+    """Whether somebody else's machine reaches this port of it."""
+    try:
+        with socket.create_connection((lab.machine.address, port), timeout=5):
+            return True
+    except OSError:
+        return False
 
 
 def test_destroy_asks_and_takes_away_what_is_the_nodes_alone(inst: Lab, theirs: dict[str, set[str]]) -> None:
@@ -271,10 +343,15 @@ def test_destroy_asks_and_takes_away_what_is_the_nodes_alone(inst: Lab, theirs: 
     assert "/var/lib/gridup" in ended.err
     assert inst.docker() == theirs
     assert inst.machine.try_run("id", "gridup").code != 0
-    # The next node of that name has its data again; one of another name is refused.
+    # The next node of that name has its data again where that is said; one of another name is refused.
     other = inst.deploy(name="Other")
     assert 'holds the data of "Inst", which was kept' in other.err, other.err
-    inst.deploy("--no-keep-data").ok()
+    refused = inst.deploy("--yes")
+    assert refused.code == 2
+    assert "the folder /var/lib/gridup on" in refused.err and "--adopt" in refused.err
+    assert inst.machine.try_run("id", "gridup").code != 0
+    inst.deploy("--no-keep-data", "--adopt").ok()
+    assert inst.machine.try_run("test", "-e", "/var/lib/gridup/kept.json").code != 0
     assert inst.machine.run("cat", "/var/lib/gridup/node/secrets/admin_password") == password
     inst.plain._exports.clear()
     inst.plain("destroy", "-s", "inst", "--yes").ok()
@@ -289,6 +366,6 @@ def test_a_machine_that_is_gone_holds_nothing_up_and_is_told_of(lab: Lab) -> Non
     assert ended.code == 4, ended.err
     assert f"What the node has on {lab.host} could not be taken away" in ended.err
     assert "/var/lib/gridup" in ended.err
-    assert f'{FORGET}=1 gridup destroy "Inst"' in ended.err
+    assert f"{FORGET}=1 gridup destroy Inst" in ended.err
     lab.cli("destroy", "Inst", "--yes", env={FORGET: "1"}).ok()
     assert lab.cli("status", "--no-probe", "--json").ok().json == []

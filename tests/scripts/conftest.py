@@ -93,17 +93,23 @@ def requirement(name: str) -> str:
 
 def copy(target: Path) -> None:
     shutil.copytree(ROOT / "scripts", target / "scripts")
+    # What making an environment needs; it has room on a disk of a megabyte.
     shutil.copytree(
         ROOT / "infra/gridup_infra",
         target / "infra/gridup_infra",
         ignore=shutil.ignore_patterns("__pycache__", "targets"),
     )
-    shutil.copytree(ROOT / "requirements", target / "requirements")
+    node = target / "infra/gridup_node"
+    node.mkdir()
+    for name in ("__init__.py", "durable.py", "piping.py"):
+        shutil.copy(ROOT / "infra/gridup_node" / name, node)
+    others = shutil.ignore_patterns("dev.txt", "azure.txt", "aws.txt", "audit.txt")
+    shutil.copytree(ROOT / "requirements", target / "requirements", ignore=others)
     (target / "requirements/cli.txt").write_text(requirement("shellingham"))
-    package = target / "cli/gridup"
-    package.mkdir(parents=True)
-    (package / "__init__.py").write_text("")
-    (package / "__main__.py").write_text(STUB)
+    cli = target / "cli/gridup"
+    cli.mkdir(parents=True)
+    (cli / "__init__.py").write_text("")
+    (cli / "__main__.py").write_text(STUB)
 
 
 @pytest.fixture

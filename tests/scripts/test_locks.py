@@ -6,12 +6,14 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 from gridup_infra import targets
 
 from .conftest import ROOT
 
-LOCKS = sorted((ROOT / "requirements").glob("*.txt"))
+NODES = ROOT / "infra/gridup_node/locks"
+LOCKS = sorted((ROOT / "requirements").glob("*.txt")) + sorted(NODES.glob("*.txt"))
 
 
 @pytest.mark.parametrize("lock", LOCKS, ids=lambda lock: lock.name)
@@ -78,14 +80,17 @@ def test_the_image_installs_with_the_uv_of_the_lock() -> None:
 
 
 def test_a_new_lock_of_uv_reaches_the_image(tmp_path: Path) -> None:
-    for folder in ("scripts", "requirements", "infra/gridup_node/image"):
+    module = "cli/gridup/setup/module"
+    for folder in ("scripts", "requirements", "infra/gridup_node/image", "infra/gridup_node/locks", module):
         (tmp_path / folder).mkdir(parents=True)
+    shutil.copy(ROOT / module / "go.mod", tmp_path / module)
     shutil.copy(ROOT / "scripts/lock", tmp_path / "scripts/lock")
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     uv = tmp_path / "uv"
     # Like the real one it reads what it is piped and writes the file that --output-file names.
     uv.write_text(
-        '#!/bin/sh\ncat >/dev/null\nwhile [ "$1" != --output-file ]; do shift; done\n'
+        '#!/bin/sh\n[ "$1" = pip ] || exit 0\ncat >/dev/null\n'
+        'while [ "$1" != --output-file ]; do shift; done\n'
         'echo "uv==9.9 \\\\ # for $2" >"$2"\n'
     )
     uv.chmod(0o755)
@@ -99,3 +104,23 @@ def test_a_new_lock_of_uv_reaches_the_image(tmp_path: Path) -> None:
     made = (tmp_path / "infra/gridup_node/image/uv.txt").read_text()
     assert made == (tmp_path / "requirements/uv.txt").read_text()
     assert made.startswith("uv==9.9") and "requirements/uv.txt" in made
+
+
+def test_each_override_of_a_node_s_lock_holds_in_it() -> None:
+    for wanted in NODES.glob("*.in"):
+        lock = wanted.with_suffix(".txt").read_text()
+        overrides = wanted.with_suffix(".overrides").read_text()
+        lines = [line for line in overrides.splitlines() if line and not line.startswith("#")]
+        assert lines
+        for asked in map(Requirement, lines):
+            found = re.findall(rf"^{re.escape(asked.name)}==(\S+)", lock, re.MULTILINE)
+            assert found, asked
+            assert all(asked.specifier.contains(version) for version in found), asked
+
+
+def test_what_installs_a_node_s_lock_does_not_hold_it_against_syft_s_own_pins() -> None:
+    """With its dependencies syft would ask for the versions that the overrides replace."""
+    dockerfile = (ROOT / "infra/gridup_node/image/Dockerfile").read_text()
+    runtime = (ROOT / "infra/gridup_infra/targets/local/runtime.py").read_text()
+    assert re.search(r"uv pip install [^&]*--no-deps [^&]*node.txt", dockerfile.replace("\\\n", ""))
+    assert '"--no-deps"' in runtime

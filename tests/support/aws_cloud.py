@@ -15,7 +15,7 @@ from typing import Any
 from gridup_infra.targets.aws import kinds
 from support.cli import Cli
 from support.hypervisor import Hypervisor, Power, Wanted
-from support.moto_rig import CONSOLE, Moto
+from support.moto_rig import Moto
 
 POWERS = {
     "pending": Power.ON,
@@ -28,14 +28,11 @@ POWERS = {
 
 
 class AwsCloud:
-    """The instances of one region.
+    """The instances of one region."""
 
-    Args:
-        ec2: boto3's client.
-    """
-
-    def __init__(self, ec2: Any) -> None:
-        self._ec2 = ec2
+    def __init__(self, moto: Moto) -> None:
+        self._moto = moto
+        self._ec2: Any = moto.client()
 
     def wanted(self) -> Sequence[Wanted]:
         addresses = {
@@ -47,7 +44,7 @@ class AwsCloud:
         return [self._wanted(row, addresses) for group in reservations for row in group["Instances"]]
 
     def printed(self, identity: str, text: str) -> None:
-        """moto has a text of its own for all consoles."""
+        self._moto.proxy.consoles[identity] = text.encode()
 
     def _wanted(self, row: dict[str, Any], addresses: dict[str, str]) -> Wanted:
         identity = row["InstanceId"]
@@ -83,11 +80,11 @@ class AwsTenancy:
     words = ("--cloud", "aws")
     # The node's own, as there is no name.
     issuer = "Caddy Local Authority"
-    boot_log = CONSOLE
+    boot_log = "Unable to locate package no-such-package"
 
     def __init__(self, moto: Moto) -> None:
         self.moto = moto
-        self.machines = AwsCloud(moto.client())
+        self.machines = AwsCloud(moto)
         self.secrets = (moto.environment["AWS_SECRET_ACCESS_KEY"],)
 
     def cli(self, home: Path) -> Cli:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from gridup_infra.spec import DeploySpec
+from gridup_infra.spec import STANDARD, DeploySpec
 from gridup_infra.targets.aws import firewall, naming, providers
 from gridup_infra.targets.aws.preflight import SAMPLE_KEY
 from gridup_infra.targets.dynamic import DRIFT
@@ -53,15 +53,27 @@ class Parts:
         place = {key: told.get("place", {}).get(key) for key in ("zones", "every_zone")}
         vpc = {"vpc": told.get("vpc", {}).get("vpc")}
         rows: dict[str, Props] = {
-            "owner": {"target": "aws", "keep_data": spec.keep_data, **urns},
+            "owner": {"target": "aws", "keep_data": spec.keeps, **urns},
             "key-pair": {"public_key": SAMPLE_KEY},
-            "place": {"size": spec.size, "subnet_id": "", "generation": spec.generation, **urns},
+            "place": {
+                "size": spec.size,
+                "subnet_id": "",
+                "generation": spec.generation,
+                **urns,
+                **spec.adopts,
+            },
             "vpc": {},
             "subnet": {**vpc, **place},
             "internet-gateway": vpc,
             "route-table": {**vpc, "gateway": None, "subnet": None},
             "security-group": {**vpc, "rules": firewall.rules(spec.allow_cidr, spec.web_cidr)},
-            "volume": {"zones": place["zones"], "disk_size": spec.disk_size, "keep_data": spec.keep_data},
+            "volume": {
+                "zones": place["zones"],
+                "disk_size": spec.disk_size,
+                "keep_data": spec.keeps,
+                **spec.leaves,
+                **spec.adopts,
+            },
             "address": {},
             "instance": {
                 **vpc,
@@ -69,6 +81,7 @@ class Parts:
                 **urns,
                 **{key: told.get("place", {}).get(key) for key in ("image", "architecture")},
                 "size": spec.size,
+                **naming.credits_input(spec),
                 "generation": spec.generation,
                 "subnet_id": "",
                 "group": told.get("security-group", {}).get("group"),
@@ -135,6 +148,7 @@ def spec(name: str = "Inst", **how: Any) -> DeploySpec:
         "region": REGION,
         "size": naming.DEFAULT_SIZE,
         "disk_size": naming.DEFAULT_DISK,
+        "cpu_credits": STANDARD if naming.has_credits(how.get("size", naming.DEFAULT_SIZE)) else "",
         "allow_cidr": ("203.0.113.7/32",),
         "no_node": True,
     }

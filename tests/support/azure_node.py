@@ -109,6 +109,7 @@ class Account:
         return {
             (int(port), who)
             for row in rows
+            if row["access"] == "Allow"
             for port in row.get("destinationPortRanges") or [row["destinationPortRange"]]
             for who in row.get("sourceAddressPrefixes") or [row["sourceAddressPrefix"]]
         }

@@ -20,6 +20,7 @@ OURS = {
     "Owner": providers.OwnerProvider(),
     "Told": providers.ToldProvider(),
     "Kept": providers.KeptProvider(),
+    "Grown": providers.GrownProvider(),
     "Taken": providers.TakenProvider(),
     "Running": providers.RunningProvider(),
     "Firewall": providers.FirewallProvider(),

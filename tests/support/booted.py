@@ -19,7 +19,7 @@ from gridup_infra.outputs import NodeOutputs
 from gridup_infra.spec import DeploySpec
 from gridup_infra.targets.base import Identity, Inspection, Power
 from gridup_infra.vm.node import MACHINE, node_outputs
-from gridup_infra.vm.resources import ManagementKey, declare
+from gridup_infra.vm.resources import ManagementKey, declare, turned
 from gridup_infra.vm.target import MachineTarget
 from support.cli import REPOSITORY, Cli
 
@@ -40,8 +40,9 @@ class BootedTarget(MachineTarget):
     def build(self, spec: DeploySpec) -> pulumi.Output[NodeOutputs]:
         address, machine = os.environ[ADDRESS_VARIABLE], os.environ[ID_VARIABLE]
         common = {"stack": spec.stack, "stack_id": spec.stack_id, "name": spec.name}
-        key = ManagementKey("management-key", common)
-        vm = declare(spec, key, pulumi.Output.from_input(machine), pulumi.Output.from_input(address), [key])
+        key = ManagementKey("management-key", {**common, **turned(spec)})
+        id_ = pulumi.Output.from_input(machine)
+        vm = declare(spec, key, id_, pulumi.Output.from_input(address), [key], id_)
         return pulumi.Output.all(vm=vm, key=key.public_key).apply(
             lambda known: node_outputs(
                 spec, address, known["vm"], {MACHINE: machine, PUBLIC_KEY: known["key"]}
@@ -50,6 +51,9 @@ class BootedTarget(MachineTarget):
 
     def summary(self, spec: DeploySpec) -> tuple[str, ...]:
         return ("a node on the machine",)
+
+    def data(self, spec: DeploySpec) -> str:
+        return "its folder there"
 
     def inspect(self, outputs: NodeOutputs) -> Inspection:
         return Inspection(Power.RUNNING)

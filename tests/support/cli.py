@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from gridup_node.image import BASE_IMAGE
+
 REPOSITORY = Path(__file__).parent.parent.parent
 LONGEST = 600
 
@@ -52,6 +54,8 @@ class Cli:
             **kept,
             "PYTHONPATH": paths,
             "GRIDUP_HOME": str(self.home),
+            # What the tests make bears the tag; the digest that a node's image begins with is the registry's.
+            "GRIDUP_BASE_IMAGE": BASE_IMAGE,
             **self.environment,
             **(extra or {}),
         }

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import json
 import shutil
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import docker
 
+from gridup_infra.targets.docker import nowhere
 from gridup_node.image import BASE_IMAGE
 from support.cli import REPOSITORY, Cli
+from support.system import attempt, must
+
+NETFILTER = Path("/proc/sys/net/bridge/bridge-nf-call-iptables")
 
 STACK_ID = "org.gridup.stack-id"
 URN = "org.gridup.urn"
-SERVICES = ("api", "jupyter", "proxy", "ssh")
+SERVICES = ("api", "jobs", "jupyter", "proxy", "ssh")
 
 
 class Things:
@@ -119,3 +124,18 @@ def another_version(folder: Path, **changed: str) -> dict[str, str]:
         marker = "from __future__ import annotations\n"
         path.write_text(path.read_text().replace(marker, f"{marker}\n{text}\n", 1))
     return {"PYTHONPATH": f"{infra}:{REPOSITORY / 'cli'}"}
+
+
+@contextmanager
+def between_hidden(verdict: str) -> Iterator[bool]:
+    """The machine's firewall does that (ACCEPT, DROP) with what passes between containers in a network that
+    leads nowhere; whether the kernel shows it that at all (br_netfilter)."""
+    if not NETFILTER.exists() or NETFILTER.read_text() != "1\n":
+        yield False
+        return
+    with ExitStack() as stack:
+        for network in nowhere.HIDDEN.values():
+            rule = ("FORWARD", "-s", network, "-d", network, "-j", verdict)
+            must("iptables", "-w", "-I", *rule)
+            stack.callback(attempt, "iptables", "-w", "-D", *rule)
+        yield True

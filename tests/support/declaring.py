@@ -4,6 +4,7 @@ Pulumi leaves open, which a later test would meet when they are collected."""
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -27,10 +28,20 @@ def loops_closed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         patched.setattr(asyncio, "new_event_loop", recorded)
         yield
     for loop in made:
-        loop.close()
+        _end(loop)
 
 
-def declared(mocks: pulumi.runtime.Mocks, program: Callable[[], Any], stack: str) -> Any:
+def _end(loop: asyncio.AbstractEventLoop) -> None:
+    """Close a loop, and what a program that failed has left waiting in it."""
+    for task in asyncio.all_tasks(loop):
+        with contextlib.suppress(RuntimeError):
+            task.get_coro().close()  # type: ignore[union-attr]
+    loop.close()
+
+
+def declared(
+    mocks: pulumi.runtime.Mocks, program: Callable[[], Any], stack: str, *, preview: bool = False
+) -> Any:
     """What `program` comes to, an output's value too, once all that it declared was made by `mocks`."""
     found: list[Any] = []
     loops: list[asyncio.AbstractEventLoop] = []
@@ -46,10 +57,10 @@ def declared(mocks: pulumi.runtime.Mocks, program: Callable[[], Any], stack: str
     try:
         with ThreadPoolExecutor(initializer=with_a_loop) as threads:
             loops[0].set_default_executor(threads)
-            pulumi.runtime.set_mocks(mocks, project="gridup", stack=stack, preview=False)
+            pulumi.runtime.set_mocks(mocks, project="gridup", stack=stack, preview=preview)
             pulumi.runtime.test(lambda: pulumi.Output.from_input(program()).apply(found.append))()
     finally:
         asyncio.set_event_loop(None)
         for loop in loops:
-            loop.close()
-    return found[0]
+            _end(loop)
+    return found[0] if found else None

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
+from gridup_infra.targets.docker.nodes import networks
 from support import breaking
 from support.cli import Cli
 from support.containers import SERVICES, STACK_ID, Things, ids, stack_id
 
-ONE_OF_EACH = Counter(container=len(SERVICES), network=1, volume=1, image=1)
+ONE_OF_EACH = Counter(container=len(SERVICES), network=len(networks("inst")), volume=1, image=1)
 
 
 class Made:

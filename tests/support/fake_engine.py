@@ -6,7 +6,6 @@ against it and the real one, so that it can't drift into a fiction.
 
 from __future__ import annotations
 
-import contextlib
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -18,7 +17,6 @@ from gridup.reporter import Phase, Reporter, ResourceEvent
 from gridup.settings import Settings
 from gridup.state import State
 from gridup_infra.errors import ResourceError, StateError
-from gridup_infra.locking import locked
 from gridup_infra.spec import DeploySpec
 from support.checkpoints import RESOURCES, checkpoint_path, deployment, outputs_for, write_checkpoint
 
@@ -67,6 +65,8 @@ class FakeEngine:
     def refresh(self, stack: str, reporter: Reporter) -> Report:
         self.calls.append("refresh")
         self._known(stack)
+        if self.fail_at:
+            raise self._failed(self.fail_at[0])
         return Report()
 
     def adopt(self, stack: str, ids: Mapping[str, str], reporter: Reporter) -> Report:
@@ -97,9 +97,6 @@ class FakeEngine:
     def unlock(self, stack: str) -> bool:
         self.calls.append("unlock")
         return False
-
-    def lock(self, stack: str, name: str, what: str, wait: float) -> contextlib.AbstractContextManager[None]:
-        return locked(self._settings.home.stack(stack) / "lock", what, wait=wait, busy=f"{name} is busy")
 
     def _do(self, report: Report, reporter: Reporter, name: str, operation: str) -> bool:
         reporter.resource(ResourceEvent(name, operation, Phase.STARTED))

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol
@@ -93,6 +93,8 @@ class Hypervisor:
         # Tests reboot a machine while the cloud still wants it to run.
         self.lock = threading.RLock()
         self.booted: dict[str, Booted] = {}
+        self.retold: Callable[[str], str] = lambda text: text
+        """What the cloud tells of a console, made of what was printed there."""
 
     def __enter__(self) -> Hypervisor:
         self._thread.start()
@@ -122,7 +124,7 @@ class Hypervisor:
             for one in self._cloud.wanted():
                 self._bring(one)
             for booted in self.booted.values():
-                self._cloud.printed(booted.identity, booted.machine.console)
+                self._cloud.printed(booted.identity, self.retold(booted.machine.console))
 
     def reboot(self) -> None:
         """Restart the one machine from within."""

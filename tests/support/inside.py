@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import sys
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ import pytest
 from gridup.__main__ import run
 from gridup.session import Session
 from gridup.settings import Settings
+from gridup.state import State
 from gridup_infra.outputs import NodeOutputs
 from gridup_infra.paths import Home
 from gridup_infra.spec import DeploySpec
@@ -53,9 +55,23 @@ class Inside:
         """Of a node to be laid."""
         return DeploySpec(name=name, stack_id=f"{len(name):016x}", bind="127.0.0.1", **fields)  # type: ignore[arg-type]
 
+    def outputs(self, stack: str) -> NodeOutputs:
+        """Of a node that is deployed."""
+        record = State.of(Settings.load()).read(stack)
+        assert record is not None and record.outputs is not None
+        return record.outputs
+
     def lay_outputs(self, outputs: NodeOutputs) -> None:
         """A node that is deployed with just these outputs."""
         write_checkpoint(self.state, outputs.spec.stack, deployment(outputs.spec, outputs=outputs.exports()))
+
+
+def spec_of(inside: Inside, stack: str = "inst") -> DeploySpec:
+    """What the state has."""
+    checkpoint = json.loads((inside.state / f".pulumi/stacks/gridup/{stack}.json").read_text())
+    found = NodeOutputs.from_exports(checkpoint["checkpoint"]["latest"]["resources"][0]["outputs"])
+    assert found
+    return found.spec
 
 
 @pytest.fixture
@@ -66,7 +82,7 @@ def inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
     settings = Settings.load()
     settings.ensure_state()
     engine = FakeEngine(settings)
-    monkeypatch.setattr(Session, "engine", lambda _session, _reporter: engine)
+    monkeypatch.setattr(Session, "engine", lambda _session, _reporter, _wait=0: engine)
     monkeypatch.setattr(sys, "argv", ["gridup"])
     # `run` takes SIGTERM for itself; the test run gets it back.
     before = signal.getsignal(signal.SIGTERM)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import ClassVar
 
 import pytest
@@ -11,7 +12,16 @@ from gridup_infra import targets
 from gridup_infra.errors import GridupError, ResourceError
 from gridup_infra.outputs import NodeOutputs
 from gridup_infra.spec import DeploySpec
-from gridup_infra.targets.base import Capability, Identity, Inspection, Power, SshAccess, Target, WayIn
+from gridup_infra.targets.base import (
+    Capability,
+    Identity,
+    Inspection,
+    Power,
+    Retained,
+    SshAccess,
+    Target,
+    WayIn,
+)
 
 
 class MoonTarget(Target):
@@ -22,19 +32,37 @@ class MoonTarget(Target):
         refuses: what its preflight, and each look at what is there, ends with.
         lost: what a change of a deployed node takes away.
         gives_up: why waiting is no use.
+        left: what an earlier node of whatever name has left there.
         readiness: its answers to `ready`, the last one for ever; an error is raised.
+        restart: what its machine is to be restarted for.
+        machine: what its state has of a machine whose deploy was broken off.
+        where: where its nodes are.
+        power: how they run.
+        silent: whether no way in answers.
+        explains: what a failure in the engine comes of.
     """
 
     name: ClassVar[str] = "moon"
     title: ClassVar[str] = "the moon"
-    capabilities: ClassVar[frozenset[Capability]] = frozenset(Capability) - {Capability.PORT, Capability.BIND}
+    capabilities: ClassVar[frozenset[Capability]] = frozenset(Capability) - {
+        Capability.PORT,
+        Capability.BIND,
+        Capability.SCHEME,
+    }
     key_types: ClassVar[tuple[str, ...]] = ("ssh-ed25519", "ssh-rsa")
 
     calls: ClassVar[list[str]] = []
     refuses: ClassVar[GridupError | None] = None
     lost: ClassVar[tuple[str, ...]] = ()
     gives_up: ClassVar[ResourceError | None] = None
+    left: ClassVar[Retained | None] = None
     readiness: ClassVar[list[bool | Exception]] = [True]
+    restart: ClassVar[tuple[str, ...] | None] = None
+    machine: ClassVar[NodeOutputs | None] = None
+    where: ClassVar[dict[str, str]] = {}
+    power: ClassVar[Power] = Power.RUNNING
+    silent: ClassVar[bool] = False
+    explains: ClassVar[GridupError | None] = None
 
     def resolve(self, spec: DeploySpec, previous: DeploySpec | None) -> DeploySpec:
         self.calls.append("resolve")
@@ -47,15 +75,36 @@ class MoonTarget(Target):
     def build(self, spec: DeploySpec) -> None:  # type: ignore[override]
         raise NotImplementedError
 
+    def explained(self, error: ResourceError, spec: DeploySpec) -> GridupError:
+        return self.explains or super().explained(error, spec)
+
     def summary(self, spec: DeploySpec) -> tuple[str, ...]:
         return (f"a crater in {spec.region or 'the sea of tranquility'}",)
 
+    def data(self, spec: DeploySpec) -> str:
+        return f"a lake of {spec.disk_size or 1} GB"
+
     def kept(self, spec: DeploySpec) -> tuple[str, ...]:
-        return ()
+        return ("the lake",) if spec.keeps else ()
 
     def inspect(self, outputs: NodeOutputs) -> Inspection:
         self._refuse()
-        return Inspection(Power.RUNNING, whole=True)
+        return Inspection(self.power, whole=True)
+
+    def begun(self, identity: Identity, spec: DeploySpec, states: object) -> NodeOutputs | None:
+        return replace(self.machine, spec=spec) if self.machine else None
+
+    def place(self, outputs: NodeOutputs) -> dict[str, str]:
+        return dict(self.where)
+
+    def answers(self, outputs: NodeOutputs) -> bool:
+        return not self.silent
+
+    def start(self, outputs: NodeOutputs) -> None:
+        self.calls.append(f"start {outputs.facts['machine']}")
+
+    def stop(self, outputs: NodeOutputs) -> None:
+        self.calls.append(f"stop {outputs.facts['machine']}")
 
     def leftovers(self, identity: Identity) -> tuple[str, ...]:
         return ()
@@ -64,6 +113,9 @@ class MoonTarget(Target):
 
     def way_in(self, outputs: NodeOutputs) -> WayIn:
         return _NoWay()
+
+    def retained(self, spec: DeploySpec) -> Retained | None:
+        return self.left
 
     def losses(self, spec: DeploySpec, current: NodeOutputs) -> tuple[str, ...]:
         return self.lost
@@ -78,6 +130,10 @@ class MoonTarget(Target):
             raise answer
         return answer
 
+    def restart_due(self, outputs: NodeOutputs) -> tuple[str, ...] | None:
+        self.calls.append("restart_due")
+        return self.restart
+
     def boot_log(self, outputs: NodeOutputs) -> str:
         return "[    0.000000] Linux on the moon\ncloud-init: done\n"
 
@@ -87,7 +143,15 @@ class MoonTarget(Target):
 
 
 class _NoWay(WayIn):
-    def run(self, argv: object, *, timeout: float, input: bytes | None = None) -> None:  # type: ignore[override]
+    def run(  # type: ignore[override]
+        self, argv: object, *, timeout: float, input: bytes | None = None, service: str = ""
+    ) -> None:
+        raise ResourceError("There is no way in.")
+
+    def programs(self) -> tuple[str, ...]:
+        return ("api",)
+
+    def restart(self, services: object) -> None:
         raise ResourceError("There is no way in.")
 
     def logs(self, services: object, *, lines: int, follow: bool) -> Iterator[tuple[str, str]]:
@@ -102,7 +166,9 @@ def moon(monkeypatch: pytest.MonkeyPatch) -> type[MoonTarget]:
     """The target, registered for one test beside the real ones, with nothing told to it yet."""
     registry = {**targets._REGISTRY, "moon": "support.moon:MoonTarget"}
     monkeypatch.setattr("gridup_infra.targets._REGISTRY", registry)
-    for name, value in {"calls": [], "refuses": None, "lost": (), "gives_up": None}.items():
+    told = {"calls": [], "refuses": None, "lost": (), "gives_up": None, "left": None, "restart": None}
+    told |= {"machine": None, "where": {}, "power": Power.RUNNING, "silent": False, "explains": None}
+    for name, value in told.items():
         monkeypatch.setattr(MoonTarget, name, value)
     monkeypatch.setattr(MoonTarget, "readiness", [True])
     return MoonTarget

@@ -7,6 +7,7 @@ among others that must not.
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import http.client
 import itertools
@@ -44,8 +45,9 @@ ACCOUNT = "123456789012"
 
 REGION = "eu-west-1"
 
-CONSOLE = "Linux version 2.6.16-xenU"
-"""Stands in what moto has every machine print, whatever it did."""
+CONSOLE_BYTES = 64 * 1024
+"""The latest of what a machine printed, which EC2 keeps
+(https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_GetConsoleOutput.html)."""
 
 NEWEST = {"x86_64": "ami-0d13a0000000000a2", "arm64": "ami-0d13b0000000000b2"}
 """By architecture, the image that a new machine must have."""
@@ -151,9 +153,15 @@ class Proxy:
     faults: list[Fault] = field(default_factory=list)
     holds: list[Held] = field(default_factory=list)
     delay: float = 0.0
+    consoles: dict[str, bytes] = field(default_factory=dict)
+    """What machines that boot have printed, by their id: moto has one text for all."""
+    credits: dict[str, str] = field(default_factory=dict)
+    """Machines' modes of CPU credits, by their id: moto knows none."""
     lock: threading.Lock = field(default_factory=threading.Lock)
     after: Callable[[str], None] = lambda _action: None
     """Called once moto has done an action, before anybody is told."""
+    judge: Callable[[str, Mapping[str, str]], Fault | None] = lambda _action, _params: None
+    """Asked before moto is: the error that a call gets in its place, if any."""
 
     def clear(self) -> None:
         for hold in self.holds:
@@ -161,6 +169,8 @@ class Proxy:
         self.calls.clear()
         self.faults.clear()
         self.holds.clear()
+        self.consoles.clear()
+        self.credits.clear()
         self.delay = 0.0
 
     def fail(self, action: str, code: str, **how: Any) -> Fault:
@@ -216,11 +226,16 @@ class _Handler(BaseHTTPRequestHandler):
         scope = re.search(r"Credential=[^/]*/\d+/([^/]+)/([^/]+)/", self.headers.get("Authorization", ""))
         region, service = (scope[1], scope[2]) if scope else ("", "")
         time.sleep(proxy.delay)
-        fault = proxy.fault_for(action, params)
+        fault = proxy.fault_for(action, params) or proxy.judge(action, params)
         if fault:
             status, headers, answer = fault.status, [("Content-Type", "text/xml")], _error(fault, service)
         else:
             status, headers, answer = self._upstream(body)
+            console = proxy.consoles.get(params.get("InstanceId", ""))
+            if action == "GetConsoleOutput" and status == 200 and console is not None:
+                text = base64.b64encode(console[-CONSOLE_BYTES:])
+                answer = re.sub(rb"(?s)(<output>).*(</output>)", rb"\g<1>" + text + rb"\g<2>", answer)
+            status, answer = _with_credits(proxy, action, params, status, answer)
             proxy.after(action)
             if held := proxy.hold_for(action):
                 held.over.wait(600)
@@ -250,6 +265,27 @@ class _Handler(BaseHTTPRequestHandler):
             return answer.status, answer.getheaders(), answer.read()
         finally:
             connection.close()
+
+
+def _with_credits(
+    proxy: Proxy, action: str, params: Mapping[str, str], status: int, answer: bytes
+) -> tuple[int, bytes]:
+    """An answer of moto's with the modes of CPU credits: a t3 or t4g that was told none has no limit.
+
+    The source is EC2's User Guide, "Unlimited mode concepts".
+    """
+    if action == "RunInstances" and status == 200:
+        made = re.search(rb"<instanceId>(i-[0-9a-f]+)<", answer)
+        if made and (mode := params.get("CreditSpecification.CpuCredits")):
+            proxy.credits.setdefault(made[1].decode(), mode)
+    if action == "DescribeInstanceCreditSpecifications" and status == 200:
+        mode = proxy.credits.get(params["InstanceId.1"], "unlimited")
+        answer = re.sub(rb"(<cpuCredits>)[^<]*", rb"\g<1>" + mode.encode(), answer)
+    if action == "ModifyInstanceCreditSpecification" and status != 403:
+        place = "InstanceCreditSpecification.1"
+        proxy.credits[params[f"{place}.InstanceId"]] = params[f"{place}.CpuCredits"]
+        return 200, f"<{action}Response><requestId>0-0</requestId></{action}Response>".encode()
+    return status, answer
 
 
 def _error(fault: Fault, service: str) -> bytes:
@@ -429,8 +465,6 @@ class Things:
         return found[0]
 
     def user_data(self, instance: str) -> bytes:
-        import base64
-
         answer = self.ec2.describe_instance_attribute(InstanceId=instance, Attribute="userData")
         return base64.b64decode(answer["UserData"]["Value"])
 

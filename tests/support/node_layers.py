@@ -16,9 +16,13 @@ NAME = "gridup-tests"
 """Of images that only keep those layers."""
 
 
-def context() -> bytes:
-    """A build's context, without the code of our own: what is made of the rest does not depend on it."""
-    files = {name: data for name, data in image.context("latest").items() if "/" not in name}
+def context(whole: Mapping[str, bytes] | None = None) -> bytes:
+    """A build's context, without the code of our own: what is made of the rest does not depend on it.
+
+    Args:
+        whole: a machine's; else a daemon's.
+    """
+    files = {name: data for name, data in (whole or image.context("latest")).items() if "/" not in name}
     return image.archive({**files, "gridup_node/__init__.py": b""})
 
 

@@ -54,6 +54,7 @@ class Mirror:
         cut: how many answers for the archive end after half of what is due.
         trickle: seconds before each byte of the archive; 0 for full speed.
         silent: never answers.
+        moved: where another server has a file, by its name.
         asked: each request: its path and Range header.
     """
 
@@ -62,6 +63,7 @@ class Mirror:
     cut: int = 0
     trickle: float = 0
     silent: bool = False
+    moved: dict[str, str] = field(default_factory=dict)
     asked: list[tuple[str, str | None]] = field(default_factory=list)
 
     def publish(self, data: bytes, digest: str | None = None) -> None:
@@ -89,6 +91,12 @@ def serve() -> Iterator[Mirror]:
             if mirror.silent:
                 stop.wait(60)
                 return
+            if path in mirror.moved:
+                self.send_response(302)
+                self.send_header("Location", mirror.moved[path])
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+                return
             data = mirror.files.get(path)
             if data is None:
                 self.send_error(404)
@@ -110,6 +118,10 @@ def serve() -> Iterator[Mirror]:
                     self.wfile.write(bytes([byte]))
             else:
                 self.wfile.write(data)
+
+        def do_CONNECT(self) -> None:
+            mirror.asked.append((self.path, None))
+            self.send_error(403)
 
         def log_message(self, *_: object) -> None: ...
 

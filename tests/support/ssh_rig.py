@@ -59,8 +59,14 @@ class Machine:
         """The person's PATH."""
         return os.pathsep.join([str(self.bin), os.environ["PATH"]])
 
-    def start(self, settings: Mapping[str, str] | None = None) -> None:
-        """Start it, with further lines of sshd_config."""
+    def start(
+        self, settings: Mapping[str, str] | None = None, files: Mapping[str, Path] | None = None
+    ) -> None:
+        """Start it, with further lines of sshd_config.
+
+        Args:
+            files: files of the system, and what its logins have in their place; takes root.
+        """
         program = which("sshd")
         if program is None or not shutil.which("ssh"):
             pytest.skip("no sshd or no ssh (Debian's packages openssh-server and openssh-client)")
@@ -80,6 +86,11 @@ class Machine:
         text += [f"ListenAddress {address}" for address in (HERE, ELSEWHERE)]
         (self.folder / "sshd_config").write_text("\n".join(text) + "\n")
         words = [program, "-D", "-f", str(self.folder / "sshd_config"), "-E", str(self.log)]
+        for path, own in (files or {}).items():
+            bound = ["sh", "-c", 'mount --bind "$0" "$1" && shift && exec "$@"', str(own), path]
+            words = [*bound, *words]
+        if files:
+            words = ["unshare", "--mount", *words]
         self._server = subprocess.Popen(words, stdin=subprocess.DEVNULL, start_new_session=True)
         assert wait_until(self._greets, timeout=20), self.log.read_text()
 

@@ -34,8 +34,11 @@ CLOUD: dict[str, Any] = {
     "region": "eu-west-1",
     "size": "large",
     "disk_size": 64,
+    "cpu_credits": "standard",
     "allow_cidr": ("203.0.113.7/32",),
     "web_cidr": ("0.0.0.0/0",),
+    "host_key": KEY,
+    "adopted": "kept",
 }
 """What a node's spec has, so that each resource of its target is declared."""
 

@@ -44,6 +44,7 @@ GROUPS = dict.fromkeys(
         "test_docker_broken_off",
         "test_docker_by_ssh",
         "test_docker_client",
+        "test_docker_https",
         "test_docker_parts",
         "test_image",
         "test_target",
@@ -61,9 +62,19 @@ LONGEST_FIRST = (
     "test_vm_node",
     "test_cloud_boot",
     "test_aws",
-    "test_local_node",
     "test_ssh_node",
+    "test_local_node",
+    "test_azure",
+    "test_local_https",
     "test_broken_off",
+    "test_aws_broken_off",
+    "test_aws_parts",
+    "test_attacks",
+    "test_story",
+    "test_portal",
+    "test_first_boot",
+    "test_plain_pulumi",
+    "test_azure_broken_off",
 )
 """The groups that take longest. They start first, so that no worker has a long one left at the end."""
 
@@ -88,12 +99,12 @@ def pytest_configure(config: pytest.Config) -> None:
         config.addinivalue_line("markers", f"{name}: tests of this tier; {why or 'they run anywhere'}")
     config.stash[LEFT_OUT] = Counter()
     config.stash[RIGS] = {}
-    if _wanted(config) - {"quick"}:
+    if wanted(config) - {"quick"}:
         os.environ["GRIDUP_REQUIRE"] = "all"
     config.pluginmanager.register(_Summary(config))
 
 
-def _wanted(config: pytest.Config) -> set[str]:
+def wanted(config: pytest.Config) -> set[str]:
     """The tiers that this run takes."""
     if config.getoption("--rig"):
         return set(TIERS)
@@ -119,8 +130,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         kept = [item for item in items if rig in _proves(item)]
         if not kept:
             raise pytest.UsageError(f"no rig {rig}; there are {', '.join(sorted(rigs_of(items)))}")
-    elif wanted := _wanted(config):
-        kept = [item for item in items if _tier(item) in wanted]
+    elif tiers := wanted(config):
+        kept = [item for item in items if _tier(item) in tiers]
     else:
         kept = items[:]
     chosen = set(kept)
@@ -284,7 +295,7 @@ class _Summary:
         write = terminalreporter.write_line
         if hasattr(self._config, "workerinput") or not self._seconds:
             return
-        if not _wanted(self._config):
+        if not wanted(self._config):
             return
         write("")
         write(f"The {SLOWEST} slowest tests:")

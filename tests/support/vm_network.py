@@ -17,8 +17,9 @@ from support.system import attempt, must
 ADDRESSES = ipaddress.IPv4Network("198.51.100.0/24")
 """Set aside by RFC 5737 for documentation: nobody's own."""
 
-GATEWAY = "169.254.1.1"
-"""The same for every machine: each has a link of its own."""
+GATEWAY = "192.0.0.8"
+"""The same for every machine: each has a link of its own. Not link-local: a node closes that to its
+containers, which find the tests' certificate authority here. RFC 7600 sets it aside: no machine has it."""
 
 FORWARDING = Path("/proc/sys/net/ipv4/ip_forward")
 

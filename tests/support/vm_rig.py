@@ -27,6 +27,7 @@ from pathlib import Path
 
 import pytest
 
+from gridup_infra.locking import locked
 from gridup_infra.paths import ensure_private
 from gridup_infra.processes import Result, run, wait_until
 from support import vm_network
@@ -52,6 +53,9 @@ BOOT_SECONDS = 60.0
 
 STOP_SECONDS = 100.0
 """Until a machine must be off: systemd gives a service 90 s."""
+
+SWEEP_SECONDS = 300.0
+"""Until another run must have swept up what it made."""
 
 NSPAWN = (
     "--boot",
@@ -202,6 +206,11 @@ class Machine:
         real = self.run("readlink", "--canonicalize", path).strip()
         return Path(f"/proc/{self._pid}/root{real}").read_bytes()
 
+    def write(self, path: str, text: str) -> None:
+        """Change a file of it that is there, while it runs; it stays whose it is."""
+        real = self.run("readlink", "--canonicalize-existing", path).strip()
+        Path(f"/proc/{self._pid}/root{real}").write_text(text)
+
     def destroy(self) -> None:
         """Remove it and all that it had, but not its disks."""
         self.cut()
@@ -298,7 +307,7 @@ class Rig:
         """Is there when it was a run that had this machine pass packets on."""
         self._tag = f"gridup-vm-{secrets.token_hex(3)}"
         self._folder = self._runs / self._tag
-        self._stack = ExitStack()
+        self._stack, self._alive = ExitStack(), ExitStack()
         self._made = 0
 
     def __enter__(self) -> Rig:
@@ -307,14 +316,14 @@ class Rig:
             pytest.skip(f"no machine can be booted: {reason}")
         self.image = base_system(self._cache)
         ensure_private(self._runs)
-        for left in self._runs.iterdir():
-            _sweep_if_orphaned(left)
-        ensure_private(self._folder)
-        self._stack.callback(_sweep, self._folder)
-        self._stack.enter_context(_held(self._folder / "lock"))
-        if vm_network.forward():
-            self._forwarding.touch()
-        self._stack.callback(self._stop_forwarding)
+        with self._sweeping():
+            for left in self._runs.iterdir():
+                _sweep_if_orphaned(left)
+            ensure_private(self._folder)
+            self._alive.enter_context(_held(self._folder / "lock"))
+            if vm_network.forward():
+                self._forwarding.touch()
+        self._stack.callback(self._leave)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -336,6 +345,17 @@ class Rig:
     def disk(self, megabytes: int = 256) -> Disk:
         """A blank disk."""
         return Disk(self._folder / f"disk-{self._next()}", megabytes)
+
+    def _leave(self) -> None:
+        with self._sweeping():
+            self._stop_forwarding()
+            self._alive.close()
+            _sweep(self._folder)
+
+    def _sweeping(self) -> contextlib.AbstractContextManager[None]:
+        """One run at a time: another would take this one for an orphan as soon as its lock is free."""
+        lock = self._cache / "vm" / "sweep.lock"
+        return locked(lock, "a sweep", wait=SWEEP_SECONDS, busy="Another run sweeps up")
 
     def _stop_forwarding(self) -> None:
         """Have this machine pass nothing on, if it did not before, once no run needs it any more."""

@@ -10,19 +10,22 @@ from typing import Annotated, Any
 import typer
 
 from gridup import health, probes
-from gridup.commands.options import Json, NameOption, complete_names
-from gridup.session import Session
+from gridup.commands.options import Json, NameOption, StackOption, complete_names
+from gridup.session import Session, Which
 from gridup.state import Record
 from gridup.ui import Ui
 from gridup_infra.errors import (
+    BusyError,
     DeadlineError,
     FirstBootError,
     GridupError,
     NotFoundError,
     ResourceError,
+    StateError,
     UnhealthyError,
     UsageError,
 )
+from gridup_infra.naming import typed
 from gridup_infra.outputs import NodeOutputs
 from gridup_infra.targets.base import Target
 
@@ -38,19 +41,36 @@ Exit code 0: all is proven; 10: not; 9: not within --timeout of a --wait."""
 
 @dataclass
 class Checked:
-    """One thing to check: a deployed node, or a mere address."""
+    """One thing to check: a deployed node, or a mere address.
+
+    Attributes:
+        stopped: whether it was stopped; None where that was not asked.
+    """
 
     title: str
     endpoints: list[probes.Endpoint]
     outputs: NodeOutputs | None = None
     target: Target | None = None
     why: ResourceError | None = None
+    stopped: bool | None = None
 
     def given_up(self) -> ResourceError | None:
         """Why waiting longer is no use; once there is a reason, it stays: see `health.Hope`."""
         if self.why is None and self.target and self.outputs:
             self.why = self.target.given_up(self.outputs)
         return self.why
+
+    def is_silent(self, session: Session) -> bool:
+        """Whether it need not be tried, for it was stopped."""
+        if not (self.target and self.outputs) or self.target.answers(self.outputs):
+            return False
+        return self.is_stopped(session)
+
+    def is_stopped(self, session: Session) -> bool:
+        """Whether it was stopped, though something may answer in its place; asked once."""
+        if self.stopped is None and self.target and self.outputs:
+            self.stopped = session.stopped(self.outputs, self.target)
+        return bool(self.stopped)
 
     def unready(self, end: float) -> GridupError | None:
         """Why it is not done yet, though all its probes are green."""
@@ -68,6 +88,7 @@ def main(
         ),
     ] = None,
     name: NameOption = None,
+    stack: StackOption = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait until all is up.")] = False,
     silent: Annotated[bool, typer.Option("--silent", help="No progress, only the report.")] = False,
     timeout: Annotated[
@@ -85,10 +106,18 @@ def main(
     session = Session.of(context, json=json)
     session.ui.quiet = session.ui.quiet or silent
     wanted = dict.fromkeys([*(arguments or ()), *([name] if name is not None else [])])
-    checked = [_named(session, text, explicit=text == name) for text in wanted] or _all(session)
+    checked = [_named(session, text, explicit=text == name) for text in wanted]
+    if stack is not None:
+        checked.append(_checked(session, session.find(Which(stack=stack))))
+    broken: dict[str, GridupError] = {}
+    if not checked:
+        checked, broken = _all(session)
     endpoints = [endpoint for item in checked for endpoint in item.endpoints]
-    if wait:
-        with session.ui.progress() as reporter:
+    if wait and checked:
+        with (
+            health.told_how_to_go_on(*(item.title for item in checked)),
+            session.ui.progress() as reporter,
+        ):
             reporter.step(f"Waiting for {', '.join(item.title for item in checked)}")
             deadline = 300.0 if timeout is None else timeout
             end = time.monotonic() + deadline
@@ -96,21 +125,61 @@ def main(
                 endpoints,
                 deadline,
                 min(health.PROBE_SECONDS, deadline),
-                stop_early=lambda: _dead(checked),
+                stop_early=lambda: _dead(checked) or _stopped(session, checked),
                 probe=lambda these, seconds: health.look(these, seconds, session.own_address),
             )
     else:
         deadline = health.PROBE_SECONDS if timeout is None else timeout
         end = time.monotonic()
-        results = health.look(endpoints, deadline, session.own_address)
+        results = _looked_at(session, checked, deadline)
     undone = _undone(checked, end) if probes.healthy(results) else {}
-    report(session.ui, checked, results, undone)
+    results = _with_inside(checked, results)
+    report(session.ui, checked, results, undone, broken)
     if undone:
         why = next(iter(undone.values()))
         still = isinstance(why, DeadlineError) and not wait
         raise UnhealthyError(why.message, why.suggestion) if still else why
-    if not probes.healthy(results):
+    if checked and not probes.healthy(results):
+        for item in checked:
+            if item.outputs and item.is_stopped(session):
+                raise session.refusal(item.outputs)
         raise _verdict(checked, wait, deadline)
+    if broken:
+        raise UnhealthyError(f"{', '.join(broken)}: not all is up.")
+
+
+def _looked_at(session: Session, checked: list[Checked], deadline: float) -> list[probes.ProbeResult]:
+    """One round of probes; of a node whose machine is silent, since it was stopped, that is known at once."""
+    off = [item.is_silent(session) for item in checked]
+    wanted = [
+        endpoint
+        for item, stopped in zip(checked, off, strict=True)
+        if not stopped
+        for endpoint in item.endpoints
+    ]
+    seen = iter(health.look(wanted, deadline, session.own_address))
+    results: list[probes.ProbeResult] = []
+    for item, stopped in zip(checked, off, strict=True):
+        for endpoint in item.endpoints:
+            silent = probes.ProbeState.DOWN if endpoint.offered else probes.ProbeState.NOT_OFFERED
+            why = "stopped" if endpoint.offered else endpoint.reason
+            results.append(probes.ProbeResult(endpoint, silent, why) if stopped else next(seen))
+    return results
+
+
+def _with_inside(checked: list[Checked], results: list[probes.ProbeResult]) -> list[probes.ProbeResult]:
+    """The results, with what only a command on each deployed node can prove; `endpoints` then has it too."""
+    every: list[probes.ProbeResult] = []
+    at = 0
+    for item in checked:
+        seen = results[at : at + len(item.endpoints)]
+        at += len(item.endpoints)
+        if item.target and item.outputs:
+            more = health.inside(item.target, item.outputs, seen)
+            item.endpoints = [*item.endpoints, *(one.endpoint for one in more)]
+            seen = [*seen, *more]
+        every += seen
+    return every
 
 
 def _undone(checked: list[Checked], end: float) -> dict[str, GridupError]:
@@ -120,9 +189,17 @@ def _undone(checked: list[Checked], end: float) -> dict[str, GridupError]:
 
 
 def report(
-    ui: Ui, checked: list[Checked], results: list[probes.ProbeResult], undone: Mapping[str, GridupError]
+    ui: Ui,
+    checked: list[Checked],
+    results: list[probes.ProbeResult],
+    undone: Mapping[str, GridupError],
+    broken: Mapping[str, GridupError],
 ) -> None:
-    """A table for each node or address."""
+    """A table for each node or address; of each node that can't be checked, why.
+
+    Args:
+        undone, broken: by title.
+    """
     parts: list[tuple[Checked, list[probes.ProbeResult]]] = []
     at = 0
     for item in checked:
@@ -136,10 +213,15 @@ def report(
         }
         for item, found in parts
     ]
+    data += [
+        {"name": name, "up": False, "endpoints": [], "problem": why.message} for name, why in broken.items()
+    ]
 
     def human() -> None:
         for item, found in parts:
             health.show(ui, found, item.title, item.outputs)
+        for why in broken.values():
+            ui.line(f"{why.message} {why.suggestion}".rstrip())
 
     ui.result(data, human)
 
@@ -150,28 +232,37 @@ def _verdict(checked: list[Checked], wait: bool, deadline: float) -> GridupError
         if why := item.given_up():
             if isinstance(why, FirstBootError):
                 return why
-            return UnhealthyError(f"{item.title}: {why.message}.", "", why.details)
+            return UnhealthyError(
+                f"{item.title}: {why.message}.", f"`{typed('logs', item.title)}` tells more.", why.details
+            )
+    again = typed("check", checked[0].title, *(item.title for item in checked[1:]), "--wait")
     if wait:
-        return DeadlineError(f"{names}: not all is up after {deadline:g} s.")
-    return UnhealthyError(f"{names}: not all is up.", "`gridup check --wait` waits for it.")
+        return DeadlineError(f"{names}: not all is up after {deadline:g} s.", f"`{again}` goes on waiting.")
+    return UnhealthyError(f"{names}: not all is up.", f"`{again}` waits for it.")
 
 
 def _dead(checked: list[Checked]) -> str | None:
     return next((why.message for item in checked if (why := item.given_up())), None)
 
 
+def _stopped(session: Session, checked: list[Checked]) -> str | None:
+    """Which node need not be waited for, since it was stopped; each is looked at once."""
+    return next((item.title for item in checked if item.is_stopped(session)), None)
+
+
 def _named(session: Session, text: str, *, explicit: bool) -> Checked:
     """A deployed node of that name, else an address; `--name` and words that are no address are names."""
     try:
-        record = session.state.find(text)
+        record = session.find(Which(text))
     except NotFoundError:
         if explicit or not _is_address(text):
             raise
         return Checked(text, list(probes.endpoints_for_host(text)))
-    return _checked(*session.deployed(record.name))
+    return _checked(session, record)
 
 
-def _checked(record: Record, outputs: NodeOutputs, target: Target) -> Checked:
+def _checked(session: Session, record: Record) -> Checked:
+    outputs, target = session.deployed(record)
     return Checked(record.name, health.endpoints(outputs), outputs, target)
 
 
@@ -186,8 +277,15 @@ def _is_address(text: str) -> bool:
     return True
 
 
-def _all(session: Session) -> list[Checked]:
-    records = [record for record in session.state.records() if record.outputs]
-    if not records:
+def _all(session: Session) -> tuple[list[Checked], dict[str, GridupError]]:
+    """Every node; by name, why one can't be checked: it is damaged, or its deploy is not whole."""
+    checked: list[Checked] = []
+    broken: dict[str, GridupError] = {}
+    for record in session.state.records():
+        try:
+            checked.append(_checked(session, record))
+        except (StateError, ResourceError, BusyError) as error:
+            broken[record.name] = error
+    if not checked and not broken:
         raise NotFoundError("There are no deployments to check.", "Name an address: gridup check HOST[:PORT]")
-    return [_checked(*session.deployed(record.name)) for record in records]
+    return checked, broken

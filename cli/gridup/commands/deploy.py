@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -9,29 +10,44 @@ import typer
 
 from gridup.commands.options import (
     AdminEmail,
+    AdminSshKey,
+    Adopt,
     AllowCidr,
+    AllowEgress,
     Bind,
     Cloud,
+    CpuCredits,
+    Description,
     DiskSize,
     DomainName,
+    Guests,
     Host,
     HostKey,
+    HostName,
     Image,
     Json,
     KeepData,
+    KeyFrom,
+    MaxUpload,
     NameArgument,
     NameOption,
     NewMachine,
     NodeType,
     NoNode,
+    Organization,
+    Packages,
+    PlainHttp,
     Port,
     Private,
+    RebootAt,
+    Rebuild,
     Region,
     ResourceGroup,
     Size,
     SshKey,
     SubnetId,
     Tag,
+    TrustedProxy,
     WaitLock,
     WebCidr,
     Yes,
@@ -42,12 +58,18 @@ from gridup.deploying import How, deploy
 from gridup.session import Session
 from gridup_infra.errors import UsageError
 
+LONGEST_FILE = 4096
+"""Bytes that are read of a password from standard input."""
+
 EPILOG = """\b
 Examples:
   gridup deploy --name "Inst"
   gridup deploy --name "Inst" --port 9000 --admin-email it@inst.example
   gridup deploy --name "Hub" --type network
   gridup deploy --name "Inst" --keep-data --json
+  gridup deploy --name "Inst" --adopt                    data that was kept by a destroy
+  gridup deploy --name "Inst" --rebuild                  the newest packages, the data stays
+  gridup deploy --name "Inst" --packages science.txt     more of them, "none" for no more
 
 \b
 On a cloud:
@@ -57,6 +79,7 @@ On a cloud:
       --allow-cidr 203.0.113.0/24 --ssh-key ~/.ssh/id_ed25519.pub
   gridup deploy --name "Inst" --cloud aws --no-node      VM, network and Docker
   gridup deploy --name "Inst" --size t3.xlarge           a change, the data stays
+  gridup deploy --name "Inst" --reboot-at 03:30          for updates of the kernel
 
 \b
 On a machine that you have:
@@ -64,7 +87,9 @@ On a machine that you have:
 
 Same name again: brings the node to what is asked; an option that is not given
 keeps its value. Nothing to change says so and exits 0. What a change would take
-away is said first, and asked about; --yes agrees to it."""
+away is said first, and asked about; --yes agrees to it. Data that an earlier
+node of the name has left is announced and asked about, too: --adopt takes it
+over, --new-data leaves it. A script must say which, or it ends with exit code 2."""
 
 
 def main(
@@ -75,28 +100,43 @@ def main(
     node_type: NodeType = None,
     port: Port = None,
     bind: Bind = None,
+    plain_http: PlainHttp = None,
     admin_email: AdminEmail = None,
+    organization: Organization = None,
+    description: Description = None,
     admin_password_file: Annotated[
         Path | None,
         typer.Option("--admin-password-file", help="File with its password.  [default: the node makes one]"),
     ] = None,
     tag: Tag = None,
     image: Image = None,
+    packages: Packages = None,
     keep_data: KeepData = None,
     region: Region = None,
     size: Size = None,
     disk_size: DiskSize = None,
+    cpu_credits: CpuCredits = None,
     domain_name: DomainName = None,
     allow_cidr: AllowCidr = None,
     web_cidr: WebCidr = None,
     ssh_key: SshKey = None,
+    admin_ssh_key: AdminSshKey = None,
+    reboot_at: RebootAt = None,
+    max_upload: MaxUpload = None,
+    guests: Guests = None,
+    trusted_proxy: TrustedProxy = None,
+    host_name: HostName = None,
     subnet_id: SubnetId = None,
     resource_group: ResourceGroup = None,
     private: Private = None,
+    allow_egress: AllowEgress = None,
     no_node: NoNode = None,
     new_machine: NewMachine = None,
+    rebuild: Rebuild = None,
+    adopt: Adopt = None,
     host: Host = None,
     host_key: HostKey = None,
+    key_from: KeyFrom = None,
     timeout: Annotated[
         float, typer.Option("--timeout", metavar="SECONDS", min=1, help="For the endpoints to answer.")
     ] = 300,
@@ -124,7 +164,7 @@ def main(
 
 
 def read_password(path: Path) -> str:
-    """The admin's password from a file; a line's end after it does not count.
+    """The admin's password from a file, `-` for standard input; a line's end after it does not count.
 
     Raises:
         UsageError: the file can't be read, or the password does not fit the rule.
@@ -132,9 +172,13 @@ def read_password(path: Path) -> str:
     from gridup_node.secrets import check_password
 
     try:
-        text = path.expanduser().read_text(encoding="utf-8").removesuffix("\n").removesuffix("\r")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"--admin-password-file {path} can't be read: {error}.") from None
+        raw = sys.stdin.buffer.read(LONGEST_FILE) if str(path) == "-" else path.expanduser().read_bytes()
+        # An editor's mark of UTF-8 is no part of it.
+        text = raw.decode("utf-8-sig").removesuffix("\n").removesuffix("\r")
+    except OSError as error:
+        raise UsageError(f"--admin-password-file {path} can't be read: {error.strerror}.") from None
+    except UnicodeDecodeError:
+        raise UsageError(f"--admin-password-file {path} is no text in UTF-8.", "Save it as UTF-8.") from None
     try:
         check_password(text)
     except ValueError as error:

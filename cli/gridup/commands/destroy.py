@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import typer
 
-from gridup.commands.options import Json, NameArgument, NameOption, WaitLock, Yes, one_name
-from gridup.deploying import known_spec
+from gridup.commands.options import Json, NameArgument, NameOption, StackOption, WaitLock, Yes, meant
+from gridup.deploying import explaining
 from gridup.engine_api import Engine
-from gridup.reporter import Reporter
-from gridup.session import Session
+from gridup.reporter import Keeping, Reporter
+from gridup.session import Session, Which
 from gridup.state import Record
-from gridup_infra.errors import GridupError, ResourceError, UsageError
+from gridup_infra.errors import CredentialsError, GridupError, ResourceError, UsageError
+from gridup_infra.naming import typed
 from gridup_infra.spec import DeploySpec
 from gridup_infra.targets.base import Target
 
@@ -26,20 +28,38 @@ def main(
     context: typer.Context,
     argument: NameArgument = None,
     name: NameOption = None,
+    stack: StackOption = None,
     yes: Yes = False,
     wait_lock: WaitLock = 0,
     json: Json = False,
 ) -> None:
     """Take a node away."""
     session = Session.of(context, json=json)
-    given = one_name(argument, name)
-    if given is None:
+    given = meant(argument, name, stack)
+    if given == Which():
         raise UsageError("Which node?", "Name it: gridup destroy NAME")
     destroy(session, given, yes=yes, wait_lock=wait_lock)
 
 
-def destroy(session: Session, name: str, *, yes: bool, wait_lock: float = 0) -> None:
-    """Destroy one node.
+def destroy(session: Session, which: Which, *, yes: bool, wait_lock: float = 0) -> None:
+    """Destroy one node and show that.
+
+    Raises:
+        as `destroyed`.
+    """
+    data = destroyed(session, which, yes=yes, wait_lock=wait_lock)
+
+    def human() -> None:
+        session.ui.line(f'"{data["name"]}" is destroyed.')
+        if left := data["retained"]:
+            again = typed("deploy", data["name"], "--adopt")
+            session.ui.line(f"Its data is kept: {left['what']}. `{again}` takes it over.")
+
+    session.ui.result(data, human)
+
+
+def destroyed(session: Session, which: Which, *, yes: bool, wait_lock: float = 0) -> dict[str, Any]:
+    """Destroy one node. Returns the result, for JSON.
 
     Raises:
         NotFoundError: there is none of that name.
@@ -47,40 +67,66 @@ def destroy(session: Session, name: str, *, yes: bool, wait_lock: float = 0) -> 
         DeclinedError: the answer was not yes.
         ResourceError: something is left; it is listed.
     """
-    record = session.state.find(name)
+    record = session.find(which, wait_lock)
     target, spec = _what(session, record)
-    lines = [f'This deletes "{record.name}":']
-    if target and spec:
-        lines += [f"  - {line}" for line in target.summary(spec)]
-        lines += [f"It keeps {line}" for line in target.kept(spec)]
+    keeps = bool(spec and spec.keeps)
+    held = target.data_resource if target and keeps else ""
+    removes, kept = (target.removes(spec), target.kept(spec)) if target and spec else ((), ())
+    lines = [f'This deletes "{record.name}":', *(f"  - {line}" for line in removes)]
+    lines += [f"It keeps {line}" for line in kept]
     if yes or session.ui.interactive:
         for line in lines:
             session.ui.say(line)
     session.ui.confirm(f'Destroy "{record.name}"?', yes=yes)
-    with session.ui.progress() as reporter:
-        engine = session.engine(reporter)
-        with engine.lock(record.stack, record.name, "a destroy", wait_lock):
-            _delete(session, record, engine, reporter, target)
-    data: dict[str, Any] = {
+    with (
+        session.ui.progress() as reporter,
+        session.lock(record.stack, record.name, "a destroy", wait_lock),
+    ):
+        engine = session.engine(reporter, wait_lock)
+        _delete(session, record, engine, Keeping(reporter, held), (target, spec), looks=not keeps)
+    retained = None
+    if target and spec and keeps:
+        # What is kept is kept, whether or not it can be looked at just now.
+        with contextlib.suppress(GridupError):
+            retained = target.retained(spec)
+    return {
         "name": record.name,
-        "destroyed": list(record.resources),
-        "kept": list(target.kept(spec)) if target and spec else [],
+        "destroyed": [name for name in record.resources if name != held],
+        "kept": list(kept),
+        "retained": {"id": retained.id, "what": retained.what} if retained else None,
     }
-    session.ui.result(data, lambda: session.ui.line(f'"{record.name}" is destroyed.'))
 
 
 def _delete(
-    session: Session, record: Record, engine: Engine, reporter: Reporter, target: Target | None
+    session: Session,
+    record: Record,
+    engine: Engine,
+    reporter: Reporter,
+    where: tuple[Target | None, DeploySpec | None],
+    *,
+    looks: bool,
 ) -> None:
+    """Have the engine destroy it, and forget it.
+
+    Args:
+        where: its target and what is known of it.
+        looks: whether to look there for what is left.
+    """
     reporter.step(f'Destroying "{record.name}"')
+    there = where[0] if looks else None
     try:
-        engine.destroy(record.stack, reporter)
+        with explaining(*where):
+            engine.destroy(record.stack, reporter)
     except GridupError as error:
-        left = _left(session, record, target)
-        if left and isinstance(error, ResourceError):
-            raise ResourceError(error.message, error.suggestion, (*error.details, *left)) from error
+        try:
+            left = _left(session, record, there)
+        except CredentialsError:
+            # What kept the engine from it keeps us from looking.
+            left = _left(session, record, None)
+        if left and isinstance(error, (ResourceError, CredentialsError)):
+            raise type(error)(error.message, error.suggestion, (*error.details, *left)) from error
         raise
-    if left := _left(session, record, target):
+    if left := _left(session, record, there):
         raise ResourceError(
             f'Something of "{record.name}" is left.', "Run the same command again.", tuple(left)
         )
@@ -88,18 +134,15 @@ def _delete(
 
 
 def _left(session: Session, record: Record, target: Target | None) -> list[str]:
+    """What is left of it: in the state, and where it was, unless there is no target to look there."""
     after = session.state.read(record.stack)
     left = [f"left in the state: {name}" for name in (after.resources if after else ())]
-    if target and record.identity and not _keeps(record):
+    if target and record.identity:
         left += [f"left: {thing}" for thing in target.leftovers(record.identity)]
     return left
 
 
-def _keeps(record: Record) -> bool:
-    return bool(record.outputs and record.outputs.spec.keep_data)
-
-
 def _what(session: Session, record: Record) -> tuple[Target | None, DeploySpec | None]:
     # Not from the configuration on this machine: a damaged one must not be in the way of an end.
-    spec = known_spec(record, {})
+    spec = record.known_spec({})
     return (session.target(spec.target), spec) if spec else (None, None)

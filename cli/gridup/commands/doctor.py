@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import platform
-import shutil
 import sys
 from collections.abc import Callable, Iterator
 
 import typer
 
 from gridup.commands.options import Json
-from gridup.session import Session
+from gridup.session import Session, needs
 from gridup.settings import Settings
-from gridup_infra import targets
+from gridup.state import State
+from gridup_infra import room, targets
 from gridup_infra.errors import GridupError
 from gridup_infra.processes import which
+from gridup_infra.room import Need
+from gridup_infra.spec import DeploySpec
 from gridup_infra.targets.base import Finding, Target
 
 EPILOG = """\b
@@ -22,9 +24,6 @@ Examples:
   gridup doctor
 
 Exit code 1 when something that is needed is missing."""
-
-FREE_BYTES = 3_000_000_000
-"""What a first deploy may take: the engine and the node's environment."""
 
 
 def main(context: typer.Context, json: Json = False) -> None:
@@ -51,17 +50,23 @@ def _system(_settings: Settings) -> Finding:
 
 def _home(settings: Settings) -> Finding:
     try:
-        settings.ensure_state()
+        settings.ensure_state(State.of(settings).stacks)
     except GridupError as error:
         return Finding("GRIDUP_HOME", False, error.message)
     return Finding("GRIDUP_HOME", True, str(settings.home.root))
 
 
 def _disk(settings: Settings) -> Finding:
-    existing = next(p for p in (settings.home.root, *settings.home.root.parents) if p.exists())
-    free = shutil.disk_usage(existing).free
-    text = f"{free / 1e9:.1f} GB free in {existing}"
-    return Finding("disk", free >= FREE_BYTES, text if free >= FREE_BYTES else f"{text}; 3 GB are needed")
+    wanted = first_deploy(settings)
+    if lack := room.lacking(wanted):
+        return Finding("disk", False, lack)
+    return Finding("disk", True, f"room for the {room.total(wanted) / 1e9:.1f} GB of a node on this machine")
+
+
+def first_deploy(settings: Settings) -> tuple[Need, ...]:
+    """What a new node on this machine takes of its disks: the engine, the node's environment, the node."""
+    spec = DeploySpec(name="new", target=targets.DEFAULT)
+    return needs(settings, spec, targets.target(spec.target))
 
 
 def _engine(settings: Settings) -> Finding:

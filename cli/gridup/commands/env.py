@@ -9,27 +9,28 @@ from pathlib import Path
 
 import typer
 
-from gridup.commands.options import Json, NameArgument, NameOption, one_name
+from gridup.commands.options import Json, NameArgument, NameOption, StackOption, meant
 from gridup.session import Session
 
 EPILOG = """\b
 Examples:
-  eval "$(gridup env Inst)"; pulumi destroy -s inst --yes
+  eval "$(gridup env Inst)"; pulumi -C "$GRIDUP_PROJECT" destroy -s inst --yes
   gridup env Inst --json
 
-Run `pulumi` in a folder with a Pulumi.yaml of project gridup, such as a clone of this
-repository. No secret is printed: the passphrase stays in its file."""
+GRIDUP_PROJECT is a folder with what `pulumi` needs; a clone of this repository is one
+as well. No secret is printed: the passphrase stays in its file."""
 
 
 def main(
     context: typer.Context,
     argument: NameArgument = None,
     name: NameOption = None,
+    stack: StackOption = None,
     json: Json = False,
 ) -> None:
     """Print what plain `pulumi` needs to work on a node."""
     session = Session.of(context, json=json)
-    record = session.find(one_name(argument, name))
+    record = session.find(meant(argument, name, stack))
     if record.target:
         # Plain `pulumi` runs the target's providers in this environment, which need its SDK.
         session.target(record.target)
@@ -42,6 +43,7 @@ def main(
     made = settings.pulumi_environment()
     made["PULUMI_OPTION_CONFIG_FILE"] = str(settings.stack_file(record.stack))
     leading = [str(Path(sys.executable).parent), str(Path(binary.root) / "bin")]
+    made["GRIDUP_PROJECT"] = str(settings.ensure_project())
     made["PATH"] = os.pathsep.join([*leading, settings.environment.get("PATH", os.defpath)])
 
     def human() -> None:

@@ -6,14 +6,20 @@ from typing import Annotated
 
 import typer
 
-from gridup.commands.destroy import destroy
+from gridup.commands.destroy import destroy, destroyed
 from gridup.commands.options import Json, Yes
-from gridup.session import Session
+from gridup.session import Session, Which
+from gridup.ui import plural
+from gridup_infra.errors import NotFoundError
+
+ALL = "all"
+"""HAGrid's word for every node."""
 
 EPILOG = """\b
 Examples:
   gridup land My Institution Name
   gridup land Inst --yes
+  gridup land all
 
 It is `gridup destroy NAME`."""
 
@@ -26,4 +32,15 @@ def main(
     json: Json = False,
 ) -> None:
     """Take a node away, in the word of HAGrid."""
-    destroy(Session.of(context, json=json), " ".join(words), yes=yes or force)
+    session = Session.of(context, json=json)
+    name = " ".join(words)
+    if name != ALL or any(record.name == ALL for record in session.state.records()):
+        destroy(session, Which(name), yes=yes or force)
+        return
+    records = session.state.records()
+    if not records:
+        raise NotFoundError("There are no deployments.")
+    about = ["This deletes all nodes:", *(f'  - "{record.name}" ({record.target})' for record in records)]
+    session.ui.confirm(f"Destroy {plural(len(records), 'node')}?", yes=yes or force, about=about)
+    done = [destroyed(session, Which(stack=record.stack), yes=True) for record in records]
+    session.ui.result(done, lambda: session.ui.line(f"{plural(len(done), 'node')} destroyed."))

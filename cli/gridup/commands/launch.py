@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from gridup.commands.options import AllowCidr, Json, Region, Size, SshKey, Yes, asked
+from gridup import hagrid
+from gridup.commands import parsing
+from gridup.commands.options import (
+    AdminEmail,
+    Adopt,
+    AllowCidr,
+    Json,
+    MaxUpload,
+    Region,
+    ResourceGroup,
+    Size,
+    SshKey,
+    Yes,
+    asked,
+)
 from gridup.deploying import How, deploy
-from gridup.session import Session
+from gridup.session import Session, Which
 from gridup_infra import targets
 from gridup_infra.errors import UsageError
+from gridup_infra.naming import stack_name
 from gridup_infra.spec import NODE_TYPES
 
 EPILOG = """\b
@@ -20,10 +35,59 @@ Examples:
   gridup launch My Institution Name to docker:80 --tag=latest --tail=false
   gridup launch Inst domain to local:8080
   gridup launch Inst to aws --region eu-west-1
+  gridup launch to docker                      with a name that is made up
 
 It is `gridup deploy --name NAME --type TYPE --cloud TARGET --port PORT`."""
 
+KINDS = (
+    "Bright",
+    "Calm",
+    "Clever",
+    "Eager",
+    "Gentle",
+    "Jolly",
+    "Keen",
+    "Kind",
+    "Lucid",
+    "Merry",
+    "Noble",
+    "Proud",
+    "Quick",
+    "Quiet",
+    "Swift",
+    "Wise",
+)
+PEOPLE = (
+    "Bernoulli",
+    "Curie",
+    "Euler",
+    "Franklin",
+    "Gauss",
+    "Germain",
+    "Hopper",
+    "Kepler",
+    "Lovelace",
+    "Meitner",
+    "Mendel",
+    "Nightingale",
+    "Noether",
+    "Ramanujan",
+    "Snow",
+    "Turing",
+)
+"""A generated name is of one of each, as HAGrid's were."""
+
 GRAMMAR = "gridup launch NAME... [domain|network] to TARGET[:PORT]"
+
+
+class Command(parsing.Command):
+    """Takes the flags of HAGrid's `launch` too."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        made, remarks = hagrid.translated(args)
+        for remark in remarks:
+            ctx.obj.warn(remark)
+        return super().parse_args(ctx, made)
 
 
 @dataclass(frozen=True)
@@ -41,26 +105,34 @@ def main(
     words: Annotated[list[str], typer.Argument(metavar="NAME... [domain|network] to TARGET[:PORT]")],
     tag: Annotated[str, typer.Option("--tag", help="syft version.")] = "latest",
     tail: Annotated[str, typer.Option("--tail", help="true: follow the logs afterwards.")] = "false",
+    admin_email: AdminEmail = None,
     region: Region = None,
     size: Size = None,
+    resource_group: ResourceGroup = None,
+    max_upload: MaxUpload = None,
     allow_cidr: AllowCidr = None,
     ssh_key: SshKey = None,
+    adopt: Adopt = None,
     yes: Yes = False,
     json: Json = False,
 ) -> None:
     """Deploy in the words of HAGrid: launch NAME to docker:80."""
     given, defaults = asked(context, locals())
+    session = Session.of(context, json=json)
+    nameless = len(words) == 2 and words[0] == "to"
+    if nameless:
+        words = [generated({record.stack for record in session.state.records()}), *words]
     line = parse(words)
     follow = truth("--tail", tail)
-    session = Session.of(context, json=json)
+    if nameless:
+        session.ui.say(f'The node is called "{line.name}".')
     said = {"node_type": line.node_type, "target": line.target, "port": line.port or None, "tag": tag}
     deploy(session, line.name, {**given, **said}, defaults, How(yes=yes))
     if follow and not json:
-        from gridup.commands.logs import choose
+        from gridup.commands.logs import choose, show_lines
 
-        _, outputs, target = session.deployed(line.name)
-        for service, text in target.way_in(outputs).logs(choose([], outputs), lines=10, follow=True):
-            session.ui.line(f"{service} | {text}")
+        outputs, target = session.deployed(session.find(Which(line.name)))
+        show_lines(session.ui, target.way_in(outputs), choose([], outputs), lines=10, follow=True)
 
 
 def parse(words: Sequence[str]) -> Launch:
@@ -81,6 +153,19 @@ def parse(words: Sequence[str]) -> Launch:
         raise UsageError(f"{where[0]!r}: a port is a number from 1 to 65535.", GRAMMAR)
     targets.target(target)
     return Launch(" ".join(name), node_type, target, int(port) if port else 0)
+
+
+def generated(taken: Container[str]) -> str:
+    """A name for a node whose person gave none.
+
+    Args:
+        taken: the stacks that there are.
+    """
+    import secrets
+
+    while stack_name(name := f"{secrets.choice(KINDS)} {secrets.choice(PEOPLE)}") in taken:
+        pass
+    return name
 
 
 def truth(flag: str, text: str) -> bool:

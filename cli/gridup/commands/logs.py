@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from typing import Annotated
 
 import typer
 
-from gridup.commands.options import Json, NameArgument, NameOption, one_name
+from gridup import streams
+from gridup.commands.options import Json, NameArgument, NameOption, StackOption, complete_services, meant
 from gridup.session import Session, require
 from gridup.ui import Ui
-from gridup_infra.errors import UsageError
+from gridup_infra.errors import InterruptedError_, ResourceError, UsageError
 from gridup_infra.outputs import NodeOutputs
-from gridup_infra.targets.base import Capability, Target
+from gridup_infra.targets.base import Capability, WayIn
 from gridup_node.services import programs
 
 EPILOG = """\b
@@ -31,9 +31,15 @@ def main(
     context: typer.Context,
     argument: NameArgument = None,
     services: Annotated[
-        list[str] | None, typer.Argument(metavar="[SERVICE]...", help="Which services.  [default: all]")
+        list[str] | None,
+        typer.Argument(
+            metavar="[SERVICE]...",
+            help="Which services.  [default: all]",
+            autocompletion=complete_services,
+        ),
     ] = None,
     name: NameOption = None,
+    stack: StackOption = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what is added.")] = False,
     lines: Annotated[int, typer.Option("--lines", "-n", min=0, help="How many lines of each.")] = 50,
     boot: Annotated[
@@ -44,43 +50,48 @@ def main(
     """Show what a node's services log."""
     session = Session.of(context, json=json)
     wanted = list(services or ())
-    if name is not None and argument is not None:
-        # With --name every argument is a service.
+    if argument is not None and not (name is None and stack is None):
+        # With --name or --stack every argument is a service.
         wanted.insert(0, argument)
         argument = None
-    asked = one_name(argument, name)
+    asked = meant(argument, name, stack)
     if boot:
         if wanted or follow:
             raise UsageError("--boot shows the whole log of the machine's boot: no service, no --follow.")
-        outputs, target = begun(session, asked)
+        # Its first boot may be what its deploy failed at.
+        outputs, target = session.reached(session.find(asked))
         require(target, Capability.BOOT_LOG, "--boot")
         show_boot(session.ui, target.boot_log(outputs))
         return
-    _, outputs, target = session.deployed(asked)
+    outputs, target = session.deployed(session.find(asked))
     chosen = choose(wanted, outputs)
-    found = target.way_in(outputs).logs(chosen, lines=lines, follow=follow and not json)
-    if json:
-        session.ui.result([{"service": service, "line": line} for service, line in found], lambda: None)
-        return
+    session.check_answers(outputs, target)
+    way_in = target.way_in(outputs)
+    try:
+        if json:
+            found = way_in.logs(chosen, lines=lines, follow=False)
+            session.ui.result([{"service": service, "line": line} for service, line in found], lambda: None)
+        else:
+            show_lines(session.ui, way_in, chosen, lines=lines, follow=follow)
+    except ResourceError:
+        session.check_running(outputs, target)
+        raise
+
+
+def show_lines(ui: Ui, way_in: WayIn, chosen: list[str], *, lines: int, follow: bool) -> None:
+    """The logs of services, each line with its service's name where there are several."""
     width = max(map(len, chosen), default=0)
-    for service, line in found:
-        session.ui.line(line if len(chosen) == 1 else f"{service:<{width}} | {line}")
-
-
-def begun(session: Session, name: str | None) -> tuple[NodeOutputs, Target]:
-    """A node whose machine was made: its first boot may be what its deploy failed at.
-
-    Raises:
-        ResourceError: the deploy was broken off before that.
-    """
-    record = session.find(name)
-    if record.identity:
-        target = session.target(record.target)
-        if found := target.begun(record.identity, record.known):
-            had = record.outputs.facts if record.outputs else {}
-            return replace(found, facts={**had, **found.facts}), target
-    _, outputs, target = session.deployed(record.name)
-    return outputs, target
+    try:
+        for service, line in way_in.logs(chosen, lines=lines, follow=follow):
+            plain = CONTROL.sub("", line)
+            ui.line(plain if len(chosen) == 1 else f"{service:<{width}} | {plain}")
+            if follow and streams.reader_gone():
+                return
+    except KeyboardInterrupt:
+        if not follow:
+            raise
+        # The only way to end it.
+        raise typer.Exit(InterruptedError_.exit_code) from None
 
 
 def show_boot(ui: Ui, text: str) -> None:
@@ -106,6 +117,6 @@ def choose(wanted: list[str], outputs: NodeOutputs) -> list[str]:
     for service in wanted:
         if service not in known:
             raise UsageError(
-                f"{outputs.spec.name} has no service {service!r}.", f"It has: {', '.join(known)}."
+                f'"{outputs.spec.name}" has no service "{service}".', f"It has: {', '.join(known)}."
             )
     return wanted or known

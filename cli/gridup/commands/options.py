@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -9,10 +11,12 @@ from typing import Annotated, Any
 
 import typer
 
+from gridup.session import Which
 from gridup_infra import targets
 from gridup_infra.errors import UsageError
-from gridup_infra.spec import DEFAULT_ADMIN_EMAIL, NODE_TYPES, DeploySpec
-from gridup_node.services import FRONT, service
+from gridup_infra.naming import moves_text
+from gridup_infra.spec import DEFAULT_ADMIN_EMAIL, HTTP, HTTPS, NODE_TYPES, DeploySpec
+from gridup_node.services import FRONT, programs, service
 
 
 def complete_names(incomplete: str) -> list[str]:
@@ -24,12 +28,30 @@ def complete_names(incomplete: str) -> list[str]:
         records = State.of(Settings.load()).records()
     except Exception:  # noqa: BLE001 - a broken state must not break the shell
         return []
-    return [record.name for record in records if record.name.startswith(incomplete)]
+    found = [name for name in (record.name for record in records) if name.startswith(incomplete)]
+    # bash takes what it is given for typed text; the other shells quote it themselves. By backslashes, so
+    # that it begins as what was typed.
+    in_bash = os.environ.get("_GRIDUP_COMPLETE") == "complete_bash"
+    return [
+        re.sub(r"([^\w@%+=:,./-])", r"\\\1", name) if in_bash else name
+        for name in found
+        if not moves_text(name)
+    ]
 
 
 def complete_clouds(incomplete: str) -> list[str]:
     """The targets there are, for the shell's completion."""
     return [name for name in targets.names() if name.startswith(incomplete)]
+
+
+def complete_types(incomplete: str) -> list[str]:
+    """The types of node, for the shell's completion."""
+    return [name for name in NODE_TYPES if name.startswith(incomplete)]
+
+
+def complete_services(incomplete: str) -> list[str]:
+    """The services that have logs, for the shell's completion."""
+    return [row.name for row in programs() if row.name.startswith(incomplete)]
 
 
 NameArgument = Annotated[
@@ -55,14 +77,24 @@ Cloud = Annotated[
     ),
 ]
 NodeType = Annotated[
-    str | None, typer.Option("--type", help=f"{' or '.join(NODE_TYPES)}.  [default: {NODE_TYPES[0]}]")
+    str | None,
+    typer.Option(
+        "--type",
+        help=f"{' or '.join(NODE_TYPES)}.  [default: {NODE_TYPES[0]}]",
+        autocompletion=complete_types,
+    ),
 ]
 Port = Annotated[
     int | None,
     typer.Option("--port", help=f"Of the front door.  [default: {service(FRONT).port} or the next free one]"),
 ]
 Bind = Annotated[
-    str | None, typer.Option("--bind", help="Address that services listen on.  [default: 127.0.0.1]")
+    str | None,
+    typer.Option("--bind", help="Address that services listen on.  [default: 127.0.0.1; on a machine all]"),
+]
+PlainHttp = Annotated[
+    bool | None,
+    typer.Option("--plain-http/--no-plain-http", help="Beyond 127.0.0.1 too, where https is the default."),
 ]
 Tag = Annotated[str | None, typer.Option("--tag", help="syft version.  [default: latest]")]
 KeepData = Annotated[
@@ -76,6 +108,14 @@ Region = Annotated[
 ]
 Size = Annotated[str | None, typer.Option("--size", help="Of the VM, in the cloud's own words.")]
 DiskSize = Annotated[int | None, typer.Option("--disk-size", metavar="GB", min=1, help="Of the data disk.")]
+CpuCredits = Annotated[
+    str | None,
+    typer.Option(
+        "--cpu-credits",
+        metavar="standard|unlimited",
+        help="Of t3 and t4g sizes on AWS: slower without credits, or billed for more.  [default: standard]",
+    ),
+]
 DomainName = Annotated[
     str | None,
     typer.Option("--domain-name", metavar="FQDN", help="The node's DNS name; gets a public certificate."),
@@ -85,7 +125,7 @@ AllowCidr = Annotated[
     typer.Option(
         "--allow-cidr",
         metavar="CIDR",
-        help="Who may reach ssh and jupyter on a cloud; repeatable.  [default: your own address]",
+        help="Who may reach ssh and jupyter; repeatable.  [default: on a cloud your own address]",
     ),
 ]
 WebCidr = Annotated[
@@ -93,12 +133,77 @@ WebCidr = Annotated[
     typer.Option(
         "--web-cidr",
         metavar="CIDR",
-        help="Who may reach api and UI on a cloud; repeatable.  [default: everybody]",
+        help="Who may reach api and UI; repeatable.  [default: everybody]",
     ),
 ]
 SshKey = Annotated[
     list[Path] | None,
-    typer.Option("--ssh-key", metavar="FILE.pub", help="Public key to let in as well; repeatable."),
+    typer.Option(
+        "--ssh-key",
+        metavar="FILE.pub",
+        help='Public key to let in, on a machine without rights; repeatable, "none" for nobody\'s.',
+    ),
+]
+AdminSshKey = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--admin-ssh-key",
+        metavar="FILE.pub",
+        help='Public key to let in with sudo and Docker; repeatable, "none" for nobody\'s.',
+    ),
+]
+RebootAt = Annotated[
+    str | None,
+    typer.Option(
+        "--reboot-at",
+        metavar="HH:MM",
+        help="When updates may restart a cloud's VM, by its clock (UTC).  [default: never]",
+    ),
+]
+Organization = Annotated[
+    str | None,
+    typer.Option(
+        "--organization", metavar="TEXT", help="Who runs the node, as its visitors read it; '' for nobody."
+    ),
+]
+Description = Annotated[
+    str | None,
+    typer.Option("--description", metavar="TEXT", help="What the node is for, in a line; '' for nothing."),
+]
+Packages = Annotated[
+    Path | None,
+    typer.Option(
+        "--packages",
+        metavar="FILE",
+        help='Packages that approved code and notebooks may import, a line each; "none" for no more of them.',
+    ),
+]
+MaxUpload = Annotated[
+    int | None,
+    typer.Option(
+        "--max-upload", metavar="MB", min=1, help="Largest upload of a data owner.  [default: 2048]"
+    ),
+]
+Guests = Annotated[
+    bool | None,
+    typer.Option(
+        "--guests/--no-guests",
+        help="Whether people without an account may read the catalogue: datasets and their mocks.",
+    ),
+]
+TrustedProxy = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--trusted-proxy",
+        metavar="CIDR",
+        help="Where a reverse proxy of yours connects from, to be believed about who asks; repeatable.",
+    ),
+]
+HostName = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--host-name", metavar="FQDN", help="A further name that people open the node by; repeatable."
+    ),
 ]
 SubnetId = Annotated[
     str | None,
@@ -118,6 +223,13 @@ Private = Annotated[
     bool | None,
     typer.Option("--private/--no-private", help="No public address: reached through your own network."),
 ]
+AllowEgress = Annotated[
+    bool | None,
+    typer.Option(
+        "--allow-egress/--no-allow-egress",
+        help="Whether notebooks and jobs may connect to what is outside.  [default: no]",
+    ),
+]
 Image = Annotated[
     str | None,
     typer.Option(
@@ -132,6 +244,17 @@ NewMachine = Annotated[
     bool | None,
     typer.Option("--new-machine", help="Replace the VM; its data disk goes over to the new one."),
 ]
+Rebuild = Annotated[
+    bool | None,
+    typer.Option("--rebuild", help="Make the node's image or environment anew, with the newest of all."),
+]
+Adopt = Annotated[
+    bool | None,
+    typer.Option(
+        "--adopt/--new-data",
+        help="Take over the data that an earlier node of the name has left, or begin with none and leave it.",
+    ),
+]
 Host = Annotated[
     str | None,
     typer.Option(
@@ -145,12 +268,38 @@ HostKey = Annotated[
     typer.Option(
         "--host-key",
         metavar='"ssh-ed25519 …"',
-        help="The key that it must show.  [default: that of your known_hosts, else what it shows first]",
+        help="The key that the machine must show.  [default: as known_hosts has it, or what it shows first]",
+    ),
+]
+KeyFrom = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--key-from",
+        metavar="CIDR",
+        help='From where the stack\'s key lets in to a machine of yours; repeatable, "none" for anywhere.',
     ),
 ]
 Timeout = Annotated[
     float, typer.Option("--timeout", metavar="SECONDS", min=0.1, help="How long to wait in all.")
 ]
+
+
+StackOption = Annotated[
+    str | None,
+    typer.Option("--stack", metavar="STACK", help="The node's Pulumi stack, in the place of its name."),
+]
+
+
+def meant(argument: str | None, option: str | None, stack: str | None) -> Which:
+    """The node that is meant: by its name, as an argument or as --name, or by --stack.
+
+    Raises:
+        UsageError: two were given, and differ.
+    """
+    name = one_name(argument, option)
+    if name is not None and stack is not None:
+        raise UsageError(f'"{name}" and --stack {stack} were both given.', "Give one of them.")
+    return Which(name, stack)
 
 
 def one_name(argument: str | None, option: str | None) -> str | None:
@@ -159,15 +308,29 @@ def one_name(argument: str | None, option: str | None) -> str | None:
     Raises:
         UsageError: both were given, and differ.
     """
+    if option is not None and option.startswith("-"):
+        raise UsageError(f"--name has no value before {option}.", 'For example --name "Inst".')
     if argument is not None and option is not None and argument != option:
-        raise UsageError(f"Two names were given: {argument!r} and --name {option!r}.", "Give one of them.")
+        raise UsageError(f'Two names were given: "{argument}" and --name "{option}".', "Give one of them.")
     return option if argument is None else argument
 
 
-PARAMETERS = {"target": "cloud", "ssh_keys": "ssh_key"}
+PARAMETERS = {
+    "target": "cloud",
+    "ssh_keys": "ssh_key",
+    "admin_ssh_keys": "admin_ssh_key",
+    "trusted_proxies": "trusted_proxy",
+    "host_names": "host_name",
+    "scheme": "plain_http",
+}
 """Where a command's parameter is not called like the spec's field."""
 
-BESIDE = ("new_machine",)
+NOBODY = Path("none")
+"""Instead of a public key's file: nobody's; instead of a file of packages: none."""
+
+NEVER = "never"
+
+BESIDE = ("new_machine", "rebuild", "adopt")
 """What a deploy may be asked for that is no field of the spec, but changes one."""
 
 
@@ -180,17 +343,28 @@ def asked(context: typer.Context, values: Mapping[str, Any]) -> tuple[dict[str, 
         values: the command's parameters, those that are fields of a `DeploySpec` among them.
 
     Raises:
-        UsageError: a public key's file is none.
+        UsageError: a public key's file is none, or a file of packages.
     """
     given: dict[str, Any] = {}
     defaults: dict[str, Any] = {}
     for key in (*(field.name for field in fields(DeploySpec) if field.name != "name"), *BESIDE):
         parameter = PARAMETERS.get(key, key)
         value = values.get(parameter)
-        if key == "ssh_keys" and value:
+        if key in ("ssh_keys", "admin_ssh_keys") and value:
             from gridup.ssh_keys import read_key
 
-            value = [read_key(path) for path in value]
+            flag = f"--{parameter.replace('_', '-')}"
+            value = () if value == [NOBODY] else tuple(read_key(path, flag) for path in value)
+        if key == "packages" and value is not None:
+            from gridup import package_file
+
+            value = () if value == NOBODY else package_file.read(value)
+        if key == "scheme" and value is not None:
+            value = HTTP if value else HTTPS
+        if key == "reboot_at" and value == NEVER:
+            value = ""
+        if key == "key_from" and value == [str(NOBODY)]:
+            value = ()
         if isinstance(value, list):
             value = tuple(value) or None
         if value is not None:

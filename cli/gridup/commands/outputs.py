@@ -6,12 +6,13 @@ from typing import Annotated, Any
 
 import typer
 
-from gridup.commands.options import Json, NameArgument, NameOption, one_name
+from gridup.commands.options import Json, NameArgument, NameOption, StackOption, meant
 from gridup.health import trust
 from gridup.session import Session
 from gridup.ui import Ui
+from gridup_infra import requirements
 from gridup_infra.errors import UsageError
-from gridup_infra.outputs import NodeOutputs
+from gridup_infra.outputs import PACKAGES, PEOPLE, NodeOutputs
 from gridup_node.services import FRONT
 
 EPILOG = """\b
@@ -28,6 +29,7 @@ def main(
     context: typer.Context,
     argument: NameArgument = None,
     name: NameOption = None,
+    stack: StackOption = None,
     show_secrets: Annotated[
         bool, typer.Option("--show-secrets", help="Read the node's secrets and show them.")
     ] = False,
@@ -38,17 +40,23 @@ def main(
 ) -> None:
     """Show where a node is and, if asked, its secrets."""
     session = Session.of(context, json=json)
-    record, outputs = session.located(one_name(argument, name))
+    record = session.find(meant(argument, name, stack))
     if ca:
-        show_ca(session.ui, record.name, outputs)
+        show_ca(session.ui, record.name, session.outputs(record))
         return
+    outputs, target = session.known(record)
+    whole = outputs is record.outputs
     data: dict[str, Any] = {
         "name": outputs.spec.name,
-        "stack": outputs.spec.stack,
+        "stack": record.stack,
         "target": outputs.spec.target,
         "type": outputs.spec.node_type,
+        "complete": whole,
         "address": outputs.address,
+        **target.place(outputs),
         **addresses(outputs),
+        **logins(outputs),
+        **({"packages": packages(outputs)} if outputs.spec.packages else {}),
         "admin_email": outputs.spec.admin_email,
         "admin_password": MASKED,
         "jupyter_token": MASKED,
@@ -58,7 +66,8 @@ def main(
     if show_secrets:
         from gridup.secrets import read_secrets
 
-        found = read_secrets(session.target(outputs.spec.target).way_in(outputs))
+        outputs, target = session.deployed(record)
+        found = read_secrets(target.way_in(outputs))
         data["admin_password"] = found.admin_password
         data["jupyter_token"] = found.jupyter_token
 
@@ -66,9 +75,12 @@ def main(
         width = max(map(len, data))
         for key, value in data.items():
             if key != "ca":
-                session.ui.line(f"{key:<{width}}  {value}")
+                text = ", ".join(value) if isinstance(value, list) else value
+                session.ui.line(f"{key:<{width}}  {text}")
         for line in trust(outputs):
             session.ui.line(line)
+        if not whole:
+            session.ui.say(f"{session.unfinished(record)} {record.way_on}")
 
     session.ui.result(data, human)
 
@@ -83,6 +95,23 @@ def show_ca(ui: Ui, name: str, outputs: NodeOutputs) -> None:
         why = "a public CA vouches for it" if outputs.tls else "it speaks plain http"
         raise UsageError(f"{name} has no CA of its own: {why}.")
     ui.result({"ca": outputs.ca}, lambda: ui.line(outputs.ca.rstrip("\n")))
+
+
+def logins(outputs: NodeOutputs) -> dict[str, str]:
+    """Who the keys of `--ssh-key` and `--admin-ssh-key` enter the node's machine as, where there are any."""
+    spec, people = outputs.spec, outputs.facts.get(PEOPLE, "")
+    found = {}
+    if spec.ssh_keys and people:
+        found["ssh_user"] = people
+    if spec.admin_ssh_keys:
+        found["ssh_admin"] = outputs.ssh_user
+    return found
+
+
+def packages(outputs: NodeOutputs) -> list[str]:
+    """What was asked for with --packages, as `name==version`; of a package that depends on the node's Python,
+    each version."""
+    return requirements.chosen(outputs.spec.packages, outputs.facts.get(PACKAGES, "").split())
 
 
 def addresses(outputs: NodeOutputs) -> dict[str, str]:

@@ -2,39 +2,59 @@
 
 from __future__ import annotations
 
+import contextlib
+from dataclasses import asdict
+
 import typer
 
 from gridup.commands.options import (
     AdminEmail,
+    AdminSshKey,
+    Adopt,
     AllowCidr,
+    AllowEgress,
     Bind,
     Cloud,
+    CpuCredits,
+    Description,
     DiskSize,
     DomainName,
+    Guests,
     Host,
     HostKey,
+    HostName,
     Image,
     Json,
     KeepData,
+    KeyFrom,
+    MaxUpload,
     NameArgument,
     NameOption,
     NewMachine,
     NodeType,
     NoNode,
+    Organization,
+    Packages,
+    PlainHttp,
     Port,
     Private,
+    RebootAt,
+    Rebuild,
     Region,
     ResourceGroup,
     Size,
     SshKey,
     SubnetId,
     Tag,
+    TrustedProxy,
     WaitLock,
     WebCidr,
     asked,
     one_name,
 )
-from gridup.deploying import plan
+from gridup.deploying import outlook, plan
+from gridup.engine_api import Change
+from gridup.reporter import Foreseeing
 from gridup.session import Session
 from gridup_infra.naming import check_name
 
@@ -43,8 +63,9 @@ Examples:
   gridup preview --name "Inst"
   gridup preview --name "Inst" --port 9000
   gridup preview --name "Inst" --cloud aws --region eu-west-1
+  gridup preview --name "Inst" --adopt       with the data of an earlier node
 
-What a deploy would take away is shown too."""
+What a deploy would take away or take over is shown too."""
 
 
 def main(
@@ -55,24 +76,39 @@ def main(
     node_type: NodeType = None,
     port: Port = None,
     bind: Bind = None,
+    plain_http: PlainHttp = None,
     admin_email: AdminEmail = None,
+    organization: Organization = None,
+    description: Description = None,
     tag: Tag = None,
     image: Image = None,
+    packages: Packages = None,
     keep_data: KeepData = None,
     region: Region = None,
     size: Size = None,
     disk_size: DiskSize = None,
+    cpu_credits: CpuCredits = None,
     domain_name: DomainName = None,
     allow_cidr: AllowCidr = None,
     web_cidr: WebCidr = None,
     ssh_key: SshKey = None,
+    admin_ssh_key: AdminSshKey = None,
+    reboot_at: RebootAt = None,
+    max_upload: MaxUpload = None,
+    guests: Guests = None,
+    trusted_proxy: TrustedProxy = None,
+    host_name: HostName = None,
     subnet_id: SubnetId = None,
     resource_group: ResourceGroup = None,
     private: Private = None,
+    allow_egress: AllowEgress = None,
     no_node: NoNode = None,
     new_machine: NewMachine = None,
+    rebuild: Rebuild = None,
+    adopt: Adopt = None,
     host: Host = None,
     host_key: HostKey = None,
+    key_from: KeyFrom = None,
     wait_lock: WaitLock = 0,
     json: Json = False,
 ) -> None:
@@ -82,13 +118,18 @@ def main(
     named = one_name(argument, name)
     wanted = check_name(named if named is not None else session.ui.ask("Name of the node", "--name"))
     planned = plan(session, wanted, given, defaults)
+    for line in planned.target.warnings(planned.spec, planned.current):
+        session.ui.warn(line)
     spec, record = planned.spec, planned.record
-    losses = planned.losses
-    with session.ui.progress() as reporter:
-        engine = session.engine(reporter)
-        with engine.lock(spec.stack, wanted, "a preview", wait_lock):
-            reporter.step(f'Looking at what a deploy of "{wanted}" would change')
-            report = engine.preview(spec, reporter, new=record is None)
+    losses, retained = planned.losses, planned.retained
+    with (
+        session.ui.progress() as reporter,
+        # What is not there yet is no other run's, and a look makes no folder.
+        session.lock(spec.stack, wanted, "a preview", wait_lock) if record else contextlib.nullcontext(),
+    ):
+        reporter.step(f'Looking at what a deploy of "{wanted}" would change')
+        report = session.engine(reporter).preview(spec, Foreseeing(reporter), new=record is None)
+    makes = planned.target.makes(spec) if record is None else ()
     data = {
         "name": wanted,
         "stack": spec.stack,
@@ -96,17 +137,28 @@ def main(
         "changes": [
             {"resource": c.name, "operation": c.operation, "changed": list(c.changed)} for c in report.changes
         ],
+        "makes": list(makes),
         "losses": list(losses),
+        "retained": asdict(retained) if retained else None,
+        "adopts": spec.adopting,
     }
 
     def human() -> None:
         if report.unchanged:
             session.ui.line("No change.")
             return
-        session.ui.table(["Would", "Resource"], [[c.operation, c.name] for c in report.changes])
-        for line in planned.target.summary(spec) if record is None else ():
+        rows = [[f"would {c.operation}", _changing(c)] for c in report.changes]
+        session.ui.table(["What", "Resource"], rows)
+        for line in makes:
             session.ui.line(f"  • {line}")
+        if retained:
+            session.ui.line(outlook(spec, retained))
         for line in losses:
             session.ui.line(f"It takes away {line}")
 
     session.ui.result(data, human)
+
+
+def _changing(change: Change) -> str:
+    """A resource, with what changes of it."""
+    return f"{change.name}: {', '.join(change.changed)}" if change.changed else change.name

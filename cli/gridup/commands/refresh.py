@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import typer
 
-from gridup.commands.options import Json, NameArgument, NameOption, WaitLock, one_name
+from gridup.commands.options import Json, NameArgument, NameOption, StackOption, WaitLock, meant
+from gridup.deploying import explaining
 from gridup.session import Session
+from gridup_infra.outputs import NOT_COMPLETED
 
 EPILOG = """\b
 Examples:
@@ -18,22 +20,30 @@ def main(
     context: typer.Context,
     argument: NameArgument = None,
     name: NameOption = None,
+    stack: StackOption = None,
     wait_lock: WaitLock = 0,
     json: Json = False,
 ) -> None:
     """Look at what is really there and take it into the state."""
     session = Session.of(context, json=json)
-    record = session.find(one_name(argument, name))
+    record = session.find(meant(argument, name, stack), wait_lock)
     # The engine asks the target's own providers, which need its SDK.
     target = session.target(record.target) if record.target else None
-    with session.ui.progress() as reporter:
-        engine = session.engine(reporter)
-        with engine.lock(record.stack, record.name, "a refresh", wait_lock):
-            reporter.step(f"Looking at {record.name}")
+    with (
+        session.ui.progress() as reporter,
+        session.lock(record.stack, record.name, "a refresh", wait_lock),
+    ):
+        engine = session.engine(reporter, wait_lock)
+        reporter.step(f'Looking at "{record.name}"')
+        with explaining(target, record.known_spec({})):
             report = engine.refresh(record.stack, reporter)
     problems: tuple[str, ...] = ()
-    if record.outputs and target:
-        problems = target.inspect(record.outputs).problems
+    remedy = ""
+    if record.outputs is None:
+        problems = (NOT_COMPLETED,)
+    elif target:
+        seen = target.inspect(record.outputs)
+        problems, remedy = seen.problems, seen.remedy
     data = {
         "name": record.name,
         "changes": [
@@ -46,7 +56,7 @@ def main(
         for problem in problems:
             session.ui.line(f"{record.name}: {problem}")
         if problems:
-            session.ui.line(f'`gridup deploy --name "{record.name}"` repairs it.')
+            session.ui.line(f"{record.name}: {remedy or record.way_on}")
         elif report.unchanged:
             session.ui.line(f"{record.name}: all is as it was laid down.")
         else:

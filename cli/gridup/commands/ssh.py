@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand
 
-from gridup.commands.options import NameOption, complete_names, one_name
+from gridup.commands import parsing
+from gridup.commands.options import NameOption, StackOption, complete_names, meant
 from gridup.session import Session
+from gridup_infra import openssh
 from gridup_infra.errors import SetupError
 from gridup_infra.processes import attach, which
 from gridup_infra.targets.base import SshAccess
@@ -21,14 +22,16 @@ EPILOG = """\b
 Examples:
   gridup ssh Inst
   gridup ssh Inst -- df -h
+  gridup ssh Inst -- 'cd /tmp; ls | wc -l'     one word: the node's shell reads it
   gridup ssh --name Inst -- sh -c 'exit 7'     exits with 7
 
-The node's own key and host key are used; your ~/.ssh is neither read nor written."""
+The node's own key and host key are used; your ~/.ssh is neither read nor written. A node
+on this machine that has no sshd is entered by a shell in its folder and environment."""
 
 CONTEXT = {"allow_interspersed_args": False, "ignore_unknown_options": True}
 
 
-class Command(TyperCommand):
+class Command(parsing.Command):
     """Keeps a `--` that the parser eats where no name stands before it: what follows is then no name."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
@@ -51,15 +54,25 @@ def main(
         ),
     ] = None,
     name: NameOption = None,
+    stack: StackOption = None,
 ) -> None:
     """Log in to a node, or run a command on it."""
     session = Session.of(context)
-    argument, command = split(words or [], named=name is not None)
-    _, outputs, target = session.deployed(one_name(argument, name))
+    argument, command = split(words or [], named=name is not None or stack is not None)
+    outputs, target = session.reached(session.find(meant(argument, name, stack)))
+    session.check_answers(outputs, target)
+    way_in = target.way_in(outputs)
+    if (shell := way_in.shell()) is not None:
+        session.check_running(outputs, target)
+        words = [shell.program, *(["-c", remote(command)] if command else [])]
+        raise typer.Exit(attach(words, env=shell.environment, cwd=shell.folder))
+    access = way_in.ssh()
     client = which("ssh")
     if client is None:
         raise SetupError("There is no `ssh` on this machine.", "Install OpenSSH's client.")
-    code = attach([client, *client_words(target.way_in(outputs).ssh(), command)], env=dict(os.environ))
+    code = attach([client, *client_words(access, command)], env=dict(os.environ))
+    if code == openssh.UNREACHED:
+        session.check_running(outputs, target)
     raise typer.Exit(code)
 
 
@@ -75,10 +88,7 @@ def split(words: Sequence[str], *, named: bool) -> tuple[str | None, list[str]]:
 
 
 def client_words(access: SshAccess, command: Sequence[str]) -> list[str]:
-    """OpenSSH's argv: only the node's key, only the node's host key, nothing of the person's own files.
-
-    The remote shell gets one string, so that each word is quoted to arrive whole.
-    """
+    """OpenSSH's argv: only the node's key, only the node's host key, nothing of the person's own files."""
     options = {
         "IdentityFile": _path(access.key),
         "IdentitiesOnly": "yes",
@@ -90,11 +100,21 @@ def client_words(access: SshAccess, command: Sequence[str]) -> list[str]:
         "ConnectTimeout": "10",
         "LogLevel": "ERROR",
     }
+    if access.way:
+        options["ProxyCommand"] = shlex.join(access.way).replace("%", "%%")
     words = ["-F", "/dev/null", "-p", str(access.port)]
     for key, value in options.items():
         words += ["-o", f"{key}={value}"]
     words += ["-l", access.user, access.host]
-    return [*words, "--", shlex.join(command)] if command else words
+    if not command:
+        return words
+    return [*words, "--", remote(command)]
+
+
+def remote(command: Sequence[str]) -> str:
+    """The one string that the node's shell gets. One word alone is that string, as with ssh; of several each
+    is quoted to arrive whole."""
+    return command[0] if len(command) == 1 else shlex.join(command)
 
 
 def _path(path: Path) -> str:

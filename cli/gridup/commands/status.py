@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Annotated, Any
 
 import typer
 
-from gridup.commands.options import Json, NameArgument, NameOption, one_name
-from gridup.session import Session
+from gridup import freshness
+from gridup.commands.options import Json, NameArgument, NameOption, StackOption, meant
+from gridup.commands.outputs import packages
+from gridup.session import Session, Which
 from gridup.state import Record
 from gridup_infra.errors import GridupError
-from gridup_infra.targets.base import Inspection, Power
+from gridup_infra.locking import Holder
+from gridup_infra.naming import typed
+from gridup_infra.outputs import NOT_COMPLETED
+from gridup_infra.targets.base import PUBLIC_IP, Inspection, Power
+from gridup_node.services import Proof
 
 EPILOG = """\b
 Examples:
@@ -27,6 +35,12 @@ AT_ONCE = 16
 
 PROBE_SECONDS = 3.0
 
+LOOKS = ("a look", "a preview")
+"""What holds a stack and changes nothing."""
+
+NAMED = 3
+"""Packages that are named for whose sake a machine is to be restarted."""
+
 POWER_WORDS: dict[Power, str] = {
     Power.RUNNING: "✅ running",
     Power.STARTING: "⏳ starting",
@@ -39,12 +53,29 @@ POWER_WORDS: dict[Power, str] = {
 
 @dataclass(frozen=True)
 class Row:
-    """One node, as seen just now; `suggestion` is what to do where it could not be."""
+    """One node, as seen just now.
+
+    Attributes:
+        suggestion: what to do where it could not be seen.
+        busy: the run that changes it, on this machine.
+        restart: the packages for whose sake its machine is to be restarted; None where it need not be.
+        place: where it is and on what, see `Target.place`.
+        machine: how the machine of a node runs whose deploy was not completed; None where none is known.
+    """
 
     record: Record
     inspection: Inspection
     endpoints: list[dict[str, Any]] | None
     suggestion: str = ""
+    busy: Holder | None = None
+    restart: tuple[str, ...] | None = None
+    place: Mapping[str, str] = field(default_factory=dict)
+    machine: Power | None = None
+
+    @property
+    def name(self) -> str:
+        """The node's name; before it is in the state, as the run that makes it knows it."""
+        return self.busy.about if self.busy and self.busy.about else self.record.name
 
     @property
     def problems(self) -> list[str]:
@@ -54,79 +85,183 @@ class Row:
                 found.append(f"{endpoint['service']}: {endpoint['detail']}")
         return found
 
+    def updates(self, today: datetime) -> list[str]:
+        """Why the node's image or environment should be made anew, a line each."""
+        return freshness.concerns(self.record.outputs, today) if self.record.outputs else []
+
 
 def main(
     context: typer.Context,
     argument: NameArgument = None,
     name: NameOption = None,
+    stack: StackOption = None,
     no_probe: Annotated[bool, typer.Option("--no-probe", help="Do not ask the endpoints.")] = False,
     json: Json = False,
 ) -> None:
     """Show every node: does it run, is it right?"""
     session = Session.of(context, json=json)
-    wanted = one_name(argument, name)
-    records = [session.find(wanted)] if wanted is not None else session.state.records()
+    wanted = meant(argument, name, stack)
+    # Before the state is read: what ends in between is then in the state.
+    busy = session.under_way()
+    if wanted == Which():
+        records = session.state.records()
+        known = {record.stack for record in records}
+        records += [Record(stack, None, None, (), ()) for stack in sorted(busy.keys() - known)]
+    else:
+        records = [session.find(wanted)]
     with ThreadPoolExecutor(max_workers=AT_ONCE) as pool:
-        rows = list(pool.map(lambda record: look(session, record, probe=not no_probe), records))
+        rows = list(pool.map(lambda record: look(session, record, busy, probe=not no_probe), records))
+
+    today = freshness.now()
 
     def human() -> None:
         if not rows:
             session.ui.line("There are no deployments yet; `gridup deploy --name NAME` makes one.")
             return
-        session.ui.table(["Name", "Target", "State", "UI"], [list(_cells(row)) for row in rows])
+        session.ui.table(*_table(rows))
         for row in rows:
+            if row.busy:
+                session.ui.line(f"{row.name}: {row.busy.describe()} is under way.")
+                continue
+            if wanted != Which() and row.place:
+                session.ui.line(f"{row.record.name}: {', '.join(row.place.values())}")
             for problem in row.problems:
                 session.ui.line(f"{row.record.name}: {problem}")
+            if updates := row.updates(today):
+                for line in updates:
+                    session.ui.line(f"{row.record.name}: {line}")
+                again = f"`{typed('deploy', row.record.name, '--rebuild')}` makes it anew; the data stays."
+                session.ui.line(f"{row.record.name}: {again}")
+            for note in row.inspection.notes:
+                session.ui.line(f"{row.record.name}: {note}")
+            if row.restart is not None:
+                session.ui.line(f"{row.record.name}: {restart_line(row.restart, row.record)}")
             if row.inspection.power is Power.UNKNOWN and row.suggestion:
                 session.ui.line(f"{row.record.name}: {row.suggestion}")
-            if row.inspection.power in (Power.BROKEN, Power.GONE):
-                session.ui.line(f'{row.record.name}: `gridup deploy --name "{row.record.name}"` repairs it.')
+            if row.machine:
+                session.ui.line(f"{row.record.name}: {machine_line(row)}")
+            if line := way_on(row):
+                session.ui.line(f"{row.record.name}: {line}")
 
-    session.ui.result([_json(row) for row in rows], human)
+    session.ui.result([_json(row, today) for row in rows], human)
 
 
-def look(session: Session, record: Record, *, probe: bool) -> Row:
+def way_on(row: Row) -> str:
+    """What a person is told to do about what is not right; empty where there is nothing."""
+    broken = row.inspection.power in (Power.BROKEN, Power.GONE)
+    return row.inspection.remedy or (row.record.way_on if broken else "")
+
+
+def look(session: Session, record: Record, busy: Mapping[str, Holder], *, probe: bool) -> Row:
     """What is really there of one node, and whether it answers."""
+    if (other := busy.get(record.stack)) and other.what not in LOOKS:
+        # Half of it may be there: what is missing is no damage.
+        return Row(record, Inspection(Power.UNKNOWN), None, busy=other)
     if record.problem:
         return Row(record, Inspection(Power.BROKEN, (record.problem,)), None)
+    if record.outputs is None and (other := session.elsewhere(record)):
+        return Row(record, Inspection(Power.UNKNOWN), None, busy=other)
     if record.outputs is None:
-        what = f" (broken off while {', '.join(record.pending)})" if record.pending else ""
-        return Row(record, Inspection(Power.BROKEN, (f"its deploy was not completed{what}",)), None)
+        return _begun(session, record)
+    _, target = session.known(record)
+    place = target.place(record.outputs)
     try:
-        inspection = session.target(record.outputs.spec.target).inspect(record.outputs)
+        session.prepare(target)
+        inspection = target.inspect(record.outputs)
     except GridupError as error:
         # One that can't be looked at hides no other.
         seen = Inspection(Power.UNKNOWN, (f"can't be looked at: {error.message}",))
-        return Row(record, seen, None, error.suggestion)
+        return Row(record, seen, None, error.suggestion, place=place)
     if not probe or inspection.power not in (Power.RUNNING, Power.STARTING):
-        return Row(record, inspection, None)
+        return Row(record, inspection, None, place=place)
     from gridup import health, probes
 
     results = health.look(health.endpoints(record.outputs), PROBE_SECONDS, session.own_address)
     if inspection.power is Power.STARTING and probes.healthy(results):
         inspection = replace(inspection, power=Power.RUNNING)
-    return Row(record, inspection, probes.to_json(results))
+    restart = None
+    if any(result.up and result.endpoint.proof is Proof.SSH_BANNER for result in results):
+        restart = target.restart_due(record.outputs)
+    return Row(record, inspection, probes.to_json(results), restart=restart, place=place)
 
 
-def _cells(row: Row) -> tuple[str, str, str, str]:
+def _begun(session: Session, record: Record) -> Row:
+    """One whose deploy was broken off: there may be a machine, which costs money."""
+    what = f" (broken off while {', '.join(record.pending)})" if record.pending else ""
+    seen = Inspection(Power.BROKEN, (f"{NOT_COMPLETED}{session.or_elsewhere}{what}",))
+    try:
+        outputs, target = session.known(record)
+    except GridupError:
+        return Row(record, seen, None)
+    try:
+        session.prepare(target)
+        machine = target.inspect(outputs).power
+    except GridupError as error:
+        why = f"its machine can't be looked at: {error.message}"
+        seen = replace(seen, problems=(*seen.problems, why))
+        return Row(record, seen, None, error.suggestion, place=target.place(outputs), machine=Power.UNKNOWN)
+    return Row(record, seen, None, place=target.place(outputs), machine=machine)
+
+
+def machine_line(row: Row) -> str:
+    """What a person is told of the machine of a node whose deploy was not completed."""
+    name = row.record.name
+    if row.machine in (Power.GONE, Power.STOPPED):
+        return f"its machine is {row.machine.value}."
+    known = "may run" if row.machine is Power.UNKNOWN else "runs"
+    stop, gone = typed("stop", name), typed("destroy", name)
+    return f"its machine {known}, and costs money: `{stop}` stops it, `{gone}` takes all of it away."
+
+
+def restart_line(packages: tuple[str, ...], record: Record) -> str:
+    """What a person is told of a machine that is to be restarted."""
+    named = f" ({', '.join(packages[:NAMED])}{', …' * (len(packages) > NAMED)})" if packages else ""
+    at = record.outputs.spec.reboot_at if record.outputs else ""
+    how = (
+        f"it comes with the updates at {at}"
+        if at
+        else f"`{typed('ssh', record.name)} -- sudo reboot` does it; "
+        "`--reboot-at HH:MM` has the updates do it"
+    )
+    return f"a restart of its machine is due for its updates{named}: {how}."
+
+
+def _table(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
+    """The head and the lines; a column that would be empty is left out."""
+    head = ["Name", "Target", "State", "Public IP", "UI"]
+    lines = [_cells(row) for row in rows]
+    shown = [i for i, title in enumerate(head) if title != "Public IP" or any(line[i] for line in lines)]
+    return [head[i] for i in shown], [[line[i] for i in shown] for line in lines]
+
+
+def _cells(row: Row) -> list[str]:
     outputs = row.record.outputs
-    state = POWER_WORDS[row.inspection.power]
+    state = f"⏳ {row.busy.what}" if row.busy else POWER_WORDS[row.inspection.power]
     if row.inspection.power is Power.RUNNING and row.problems:
         state = "❌ not answering"
-    url = outputs.endpoints()["ui"].url if outputs else ""
-    return row.record.name, row.record.target, state, url
+    page = outputs.endpoints()["ui"] if outputs else None
+    url = page.url if page and not page.reason else ""
+    return [row.name, row.record.target, state, row.place.get(PUBLIC_IP, ""), url]
 
 
-def _json(row: Row) -> dict[str, Any]:
+def _json(row: Row, today: datetime) -> dict[str, Any]:
     outputs = row.record.outputs
     return {
-        "name": row.record.name,
+        "name": row.name,
         "stack": row.record.stack,
         "target": row.record.target,
         "type": outputs.spec.node_type if outputs else None,
         "state": row.inspection.power.value,
         "right": row.inspection.power is Power.RUNNING and not row.problems,
         "problems": row.problems,
+        "busy": {"what": row.busy.what, "pid": row.busy.pid, "since": row.busy.since} if row.busy else None,
+        "notes": list(row.inspection.notes),
+        "updates": row.updates(today),
+        "packages": packages(outputs) if outputs else [],
+        "reboot_due": row.restart is not None,
         "address": outputs.address if outputs else None,
+        PUBLIC_IP: None,
+        **row.place,
+        "machine": row.machine.value if row.machine else None,
         "endpoints": row.endpoints,
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from gridup.commands.options import Json, NameArgument, NameOption, WaitLock, one_name
+from gridup.commands.options import Json, NameArgument, NameOption, StackOption, WaitLock, meant
 from gridup.power import stop
 from gridup.session import Session
 
@@ -17,8 +17,9 @@ def main(
     context: typer.Context,
     argument: NameArgument = None,
     name: NameOption = None,
+    stack: StackOption = None,
     wait_lock: WaitLock = 0,
     json: Json = False,
 ) -> None:
     """Stop a node; its data stays."""
-    stop(Session.of(context, json=json), one_name(argument, name), wait_lock=wait_lock)
+    stop(Session.of(context, json=json), meant(argument, name, stack), wait_lock=wait_lock)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from gridup.probes.model import Endpoint
+from gridup.probes.model import Endpoint, Trust
 from gridup_infra.errors import UsageError
+from gridup_node.facts import SERVER_TYPES
 from gridup_node.services import FRONT, SERVICES, Proof, Service, probed
 
 if TYPE_CHECKING:
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 HTTP_PORT = 80
 HTTPS_PORT = 443
 SSH_PORT = 22
+UNTIED = "not known to be this node's"
+"""Of a service that a host may have, beside the one that was asked about."""
 
 _HOST = re.compile(r"[^\s\x00-\x20/?#@:\[\]<>\"\\^`{|}%]+")
 _HOW = "Give HOST, HOST:PORT, [IPV6]:PORT or the node's URL, such as 20.31.143.254 or localhost:8080."
@@ -111,7 +114,8 @@ def endpoints_for_host(text: str, table: Sequence[Service] = SERVICES) -> list[E
     With no port given: on this machine's own addresses the ports of the service table, where a
     local node listens (8080, 2222, 8888); anywhere else those of the tutorial's VM, 80 for the front
     door and 22 for ssh (port 80 leads on to https where a node has it). A given port is the front
-    door's; `https://` or port 443 means https. The other services keep the ports just named.
+    door's; `https://` or port 443 means https. Nothing ties the services with ports of their own, ssh and
+    jupyter, to whatever is behind a given port: they are named, and not looked at.
 
     Raises:
         UsageError: `text` is not an address.
@@ -127,7 +131,10 @@ def endpoints_for_host(text: str, table: Sequence[Service] = SERVICES) -> list[E
             port = SSH_PORT
         # Only the front door's scheme is known; jupyter's own port redirects where it speaks https.
         row_tls = tls and bool(row.front_path)
-        endpoints.append(_endpoint(row, address.host, port, row_tls))
+        endpoint = _endpoint(row, address.host, port, row_tls)
+        if address.port and port != front:
+            endpoint = replace(endpoint, offered=False, reason=UNTIED)
+        endpoints.append(endpoint)
     return endpoints
 
 
@@ -165,16 +172,19 @@ def endpoints_for_node(
     outputs: NodeOutputs,
     *,
     open_to: Mapping[str, tuple[str, ...]] | None = None,
+    way: Sequence[str] = (),
     table: Sequence[Service] = SERVICES,
 ) -> list[Endpoint]:
     """Where the services of a node that Gridup deployed are.
 
     Args:
         open_to: by service, the networks that its port is open to, where not everybody may come.
+        way: to its ssh, see `Endpoint.way`.
     """
     hints = open_to or {}
     endpoints = []
     where = outputs.endpoints(table)
+    told = {"name": outputs.spec.name, "server_type": SERVER_TYPES[outputs.spec.node_type]}
     for row in probed(table):
         known = where[row.name]
         tls = outputs.tls if row.name == FRONT else urlsplit(known.url).scheme == "https"
@@ -188,10 +198,12 @@ def endpoints_for_node(
                 port=known.port,
                 path=row.proof_path or "/",
                 tls=tls,
-                expected={"name": outputs.spec.name} if row.proof is Proof.SYFT_METADATA else None,
-                ca=outputs.ca,
+                expected=told if row.proof is Proof.SYFT_METADATA else None,
+                # A node's own CA signs for nobody else; an authority that vouches for a name does.
+                trust=Trust(outputs.ca, named=outputs.named, ours=True),
                 offered=not known.reason,
                 reason=known.reason,
+                way=tuple(way) if row.proof is Proof.SSH_BANNER else (),
                 open_to=hints.get(row.name, ()),
                 node=outputs.spec.name,
             )

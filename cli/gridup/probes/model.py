@@ -11,6 +11,22 @@ from gridup_node.services import Proof
 
 
 @dataclass(frozen=True)
+class Trust:
+    """Which certificates count.
+
+    Attributes:
+        ca: the only CA, in PEM. Empty: those that the machine trusts.
+        named: whether that CA signs for others too, so that the name in a certificate counts.
+        ours: whether Gridup deployed what is proven: then one that does not verify is another's. Else it
+            gets a note.
+    """
+
+    ca: str = field(default="", repr=False)
+    named: bool = False
+    ours: bool = False
+
+
+@dataclass(frozen=True)
 class Endpoint:
     """One service to prove.
 
@@ -23,10 +39,13 @@ class Endpoint:
         tls: whether it speaks https.
         expected: metadata the answer must carry, such as `{"name": "Inst"}`; None where nothing is
             known of the node because Gridup never deployed it.
-        ca: the only CA to trust for it, in PEM: the node's own. Empty: those that the machine trusts.
-        offered, reason: False and why, for a service this node does not have; it is never probed.
+        trust: which certificates it may have.
+        offered, reason: False and why, for a service this node does not have, or is not known to have; it
+            is never probed.
         open_to: the networks that its port is open to; empty for everybody. Silence then means
             RESTRICTED, not TIMEOUT, until `ranges.settled` knows that we are in one of them.
+        way: the argv of a program whose input and output are a connection to it; empty where `host` and
+            `port` are connected to.
         node: groups endpoints, so that a host row is up by its own node's services alone.
     """
 
@@ -39,10 +58,11 @@ class Endpoint:
     path: str = "/"
     tls: bool = False
     expected: Mapping[str, str] | None = field(default=None, hash=False)
-    ca: str = field(default="", repr=False)
+    trust: Trust = Trust()
     offered: bool = True
     reason: str = ""
     open_to: tuple[str, ...] = ()
+    way: tuple[str, ...] = ()
     node: str = ""
 
     @property
@@ -65,7 +85,7 @@ class ProbeState(Enum):
     RESTRICTED = "restricted"
     """Not open to this machine's address, so nothing can be told from here."""
     NOT_OFFERED = "not-offered"
-    """This node does not have the service; not a failure."""
+    """This node does not have the service, or is not known to; not a failure."""
 
 
 @dataclass(frozen=True)

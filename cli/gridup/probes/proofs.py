@@ -7,17 +7,27 @@ import json
 import re
 import socket
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from gridup.probes.model import Endpoint, ProbeState
 from gridup.probes.web import MAX_BODY, Location, Page, Route, fetch
-from gridup.probes.wire import Budget, DeadlineReader, connect
-from gridup_node.services import PORTAL_MARK, Proof
+from gridup.probes.wire import Budget, DeadlineReader, Phase, connect
+from gridup_infra import openssh
+from gridup_infra.processes import Passage
+from gridup_node.services import PORTAL_MARK, PROBLEM, Proof
 
 _NOT_YET = {404, 502, 503, 504}
+_LONGEST_PROBLEM = 300
+"""Characters of what a node says is wrong with it."""
+FORMER_API = "/api/v1"
+FORMER_PATH = f"{FORMER_API}/openapi.json"
+FORMER, FORMER_NOTE = "former", "deployed by HAGrid"
+"""The key among the facts of the api of a node that HAGrid deployed, and what people are told."""
+
 _BANNER = b"SSH-2.0-"
 _SHUT_OUT = (b"Not allowed at this time", b"Exceeded MaxStartups")
 """What OpenSSH says instead of its banner to an address that came too often, or when it is too busy."""
+_NOT_OURS = "answered, but this is not a Gridup login page"
 _BANNER_LINES = 50
 _BANNER_LINE = 1024
 
@@ -44,6 +54,9 @@ def prove(endpoint: Endpoint, route: Route, budget: Budget) -> Finding:
     enough, judge = _WEB[endpoint.proof]
     location = Location(endpoint.tls, endpoint.host, endpoint.port, endpoint.path)
     page = fetch(location, route, budget, enough)
+    if page.status == 404 and endpoint.proof is Proof.SYFT_METADATA and endpoint.expected is None:
+        former = fetch(replace(location, path=FORMER_PATH), route, budget, _whole)
+        return _former_api(former) or _unproven(endpoint, page)
     if page.status != 200:
         return _unproven(endpoint, page)
     return judge(endpoint, page)
@@ -52,20 +65,30 @@ def prove(endpoint: Endpoint, route: Route, budget: Budget) -> Finding:
 def _unproven(endpoint: Endpoint, page: Page) -> Finding:
     if page.status == 403 and endpoint.restricted:
         return Finding(ProbeState.RESTRICTED, endpoint.restricted, page.note)
+    if told := _json(page).get(PROBLEM):
+        return Finding(ProbeState.DOWN, str(told)[:_LONGEST_PROBLEM], page.note)
     if page.status not in _NOT_YET:
         return Finding(ProbeState.DOWN, f"answers {page.status}", page.note)
     if page.status == 404:
         return Finding(ProbeState.NOT_READY, f"404: the {endpoint.title} is not there (yet)", page.note)
+    if page.proxy:
+        why = f"no way to the node, or the {endpoint.title} is still starting"
+        return Finding(
+            ProbeState.NOT_READY, f"the proxy {page.proxy} answers {page.status}: {why}", page.note
+        )
     who = "" if page.status == 503 else " from the proxy"
     detail = f"{page.status}{who}: the {endpoint.title} is still starting"
     return Finding(ProbeState.NOT_READY, detail, page.note)
 
 
-def _login_page(_: Endpoint, page: Page) -> Finding:
+def _login_page(endpoint: Endpoint, page: Page) -> Finding:
     html = page.content_type.partition(";")[0].strip().lower() == "text/html"
     if html and PORTAL_MARK.encode() in page.body:
         return Finding(ProbeState.UP, note=page.note)
-    return Finding(ProbeState.DOWN, "answered, but this is not a Gridup login page", page.note)
+    if html and endpoint.expected is None and not endpoint.node:
+        # Whether it is the one of a node of HAGrid's, its api tells.
+        return Finding(ProbeState.DOWN, _NOT_OURS, page.note, {FORMER: "maybe"})
+    return Finding(ProbeState.DOWN, _NOT_OURS, page.note)
 
 
 def _syft_metadata(endpoint: Endpoint, page: Page) -> Finding:
@@ -77,10 +100,23 @@ def _syft_metadata(endpoint: Endpoint, page: Page) -> Finding:
     for key, value in (endpoint.expected or {}).items():
         said = str(data.get(key, ""))
         if said != value:
-            what = "it is" if key == "name" else f"its {key} is"
+            what = "it is" if key == "name" else f"its {key.replace('_', ' ')} is"
             detail = f"the {endpoint.title} says {what} '{said[:80]}', not '{value}'"
             return Finding(ProbeState.DOWN, detail, page.note, facts)
     return Finding(ProbeState.UP, note=page.note, facts=facts)
+
+
+def _former_api(page: Page) -> Finding | None:
+    """A node that HAGrid deployed: its api describes itself, with the calls of syft 0.7 and before."""
+    paths = _json(page).get("paths") if page.status == 200 else None
+    if not isinstance(paths, dict) or not any(str(path).startswith(f"{FORMER_API}/syft") for path in paths):
+        return None
+    return Finding(ProbeState.UP, note=join_notes(FORMER_NOTE, page.note), facts={FORMER: "HAGrid"})
+
+
+def join_notes(*notes: str) -> str:
+    """Remarks in one line."""
+    return ", ".join(filter(None, notes))
 
 
 def _jupyter_api(_: Endpoint, page: Page) -> Finding:
@@ -103,12 +139,29 @@ def _json(page: Page) -> Mapping[str, object]:
 
 
 def _ssh(endpoint: Endpoint, route: Route, budget: Budget) -> Finding:
+    with connect(route.target, endpoint.port, budget) as sock:
+        return _greeting(sock, budget)
+
+
+def by_way(endpoint: Endpoint, budget: Budget) -> Finding:
+    """The proof of an ssh that a program of the person's own leads to."""
+    passage = Passage(endpoint.way)
+    try:
+        budget.phase = Phase.ANSWER
+        return _greeting(passage.socket, budget)
+    except OSError:  # TimeoutError is one.
+        said = passage.said()
+        # What the last one on the way was told by the machine; anything else says nothing of that.
+        state = ProbeState.DOWN if any("open failed" in line for line in said) else ProbeState.RESTRICTED
+        why, _ = openssh.cause(said, "", "")
+        return Finding(state, f"on the way there: {why or 'no answer'}", reached=False)
+    finally:
+        passage.close()
+
+
+def _greeting(sock: socket.socket, budget: Budget) -> Finding:
     """Read up to the server's identification; lines of other text may come before it (RFC 4253, 4.2)."""
-    with (
-        connect(route.target, endpoint.port, budget) as sock,
-        DeadlineReader(sock, budget) as raw,
-        io.BufferedReader(raw) as lines,
-    ):
+    with DeadlineReader(sock, budget) as raw, io.BufferedReader(raw) as lines:
         line = b""
         for number in range(_BANNER_LINES):
             line = lines.readline(_BANNER_LINE)

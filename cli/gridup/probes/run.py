@@ -9,7 +9,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from gridup.probes.model import Endpoint, ProbeResult, ProbeState
-from gridup.probes.proofs import Finding, prove, socket_error
+from gridup.probes.proofs import (
+    FORMER,
+    FORMER_API,
+    FORMER_NOTE,
+    Finding,
+    by_way,
+    join_notes,
+    prove,
+    socket_error,
+)
 from gridup.probes.web import Proxy, Route, proxy_for
 from gridup.probes.wire import Budget, Failure, Phase, resolve
 from gridup_node.services import Proof
@@ -59,9 +68,8 @@ def probe_all(
     ]
     done = _start(jobs, clock)
     while len(findings) < len(jobs):
-        left = begin + timeout + GRACE - clock()
-        if left <= 0:
-            break
+        # What has come is taken, however late it is on a busy machine: it knows more than "cut off".
+        left = max(0.0, begin + timeout + GRACE - clock())
         try:
             report = done.get(timeout=left)
         except queue.Empty:
@@ -104,7 +112,9 @@ def _start(jobs: Sequence[_Job], clock: Callable[[], float]) -> queue.SimpleQueu
 
 
 def _cut_off(job: _Job) -> Finding:
-    return _untried(job.budget) if job.started is None else _timed_out(job.endpoint, job.budget)
+    if job.started is None or job.started >= job.budget.end:
+        return _untried(job.budget)
+    return _timed_out(job.endpoint, job.budget)
 
 
 def _untried(budget: Budget) -> Finding:
@@ -116,12 +126,14 @@ def _examine(endpoint: Endpoint, budget: Budget) -> Finding:
     """One endpoint, by each of its addresses until one proves it."""
     if budget.clock() >= budget.end:
         return _untried(budget)
+    if endpoint.way:
+        return by_way(endpoint, budget)
     proxy = None
     try:
         if endpoint.proof is not Proof.SSH_BANNER:
             proxy = proxy_for(endpoint.tls, endpoint.host)
         targets = resolve(proxy.host if proxy else endpoint.host)
-        routes = [Route(target, proxy, endpoint.ca) for target in targets]
+        routes = [Route(target, proxy, endpoint.trust) for target in targets]
     except Failure as failure:
         return Finding(failure.state, failure.detail, reached=False)
     except (OSError, UnicodeError) as error:
@@ -254,8 +266,29 @@ def _with_hosts(
             results[index] = ProbeResult(
                 endpoint, finding.state, finding.detail, finding.note, seconds, finding.facts
             )
+    results = [result and _of_former(result, findings, endpoints) for result in results]
     proven = [result for result in results if result]
     return [result or host_result(endpoints[index], proven) for index, result in enumerate(results)]
+
+
+def _of_former(
+    result: ProbeResult, findings: dict[int, tuple[Finding, float]], endpoints: Sequence[Endpoint]
+) -> ProbeResult:
+    """A result, of a node that HAGrid deployed: its api has another address, and its UI is that node's."""
+    endpoint = result.endpoint
+    former = any(
+        finding.facts.get(FORMER)
+        and finding.state is ProbeState.UP
+        and endpoints[index].host == endpoint.host
+        for index, (finding, _) in findings.items()
+    )
+    if not former or not result.facts.get(FORMER):
+        return result
+    if endpoint.proof is Proof.SYFT_METADATA:
+        head, _, _ = endpoint.url.partition("/api/")
+        return replace(result, endpoint=replace(endpoint, url=f"{head}{FORMER_API}"))
+    note = join_notes(FORMER_NOTE, result.note)
+    return replace(result, state=ProbeState.UP, detail="", note=note, facts={})
 
 
 _HOST_FAILURES = (ProbeState.NOT_READY, ProbeState.RESTRICTED, ProbeState.TIMEOUT, ProbeState.DOWN)

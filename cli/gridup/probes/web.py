@@ -9,12 +9,12 @@ from __future__ import annotations
 import base64
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, cast
 from urllib.parse import quote, unquote, urljoin, urlsplit
 
 from gridup.probes.address import HTTP_PORT, HTTPS_PORT, is_loopback
-from gridup.probes.model import ProbeState
+from gridup.probes.model import ProbeState, Trust
 from gridup.probes.wire import Budget, DeadlineReader, Failure, Target, connect, secure, send
 
 if TYPE_CHECKING:
@@ -63,17 +63,22 @@ class Route:
 
     target: Target
     proxy: Proxy | None = None
-    ca: str = ""
+    trust: Trust = field(default_factory=Trust)
 
 
 @dataclass(frozen=True)
 class Page:
-    """What came back: at most `MAX_BODY` bytes of it, or as far as was asked."""
+    """What came back: at most `MAX_BODY` bytes of it, or as far as was asked.
+
+    Attributes:
+        proxy: the host of the proxy that handed it over, and may have made it itself; none can in a tunnel.
+    """
 
     status: int
     content_type: str
     body: bytes
     note: str = ""
+    proxy: str = ""
 
 
 def proxy_for(tls: bool, host: str) -> Proxy | None:
@@ -172,7 +177,7 @@ def _ask(
 
     note = ""
     if location.tls:
-        sock, note = secure(open_socket, location.host, route.ca, budget)
+        sock, note = secure(open_socket, location.host, route.trust, budget)
     else:
         sock = open_socket()
     with sock, DeadlineReader(sock, budget) as reader:
@@ -184,7 +189,8 @@ def _ask(
             body = b"" if response.status in _REDIRECTS else _read(response, enough)
         finally:
             response.close()
-        page = Page(response.status, response.getheader("Content-Type") or "", body, note)
+        proxy = route.proxy.host if route.proxy and not location.tls else ""
+        page = Page(response.status, response.getheader("Content-Type") or "", body, note, proxy)
         return page, response.getheader("Location")
 
 

@@ -11,7 +11,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from gridup.probes.address import is_ip, is_loopback
-from gridup.probes.model import ProbeState
+from gridup.probes.model import ProbeState, Trust
 
 if TYPE_CHECKING:
     import ssl
@@ -133,27 +133,26 @@ def connect(target: Target, port: int, budget: Budget) -> socket.socket:
 def secure(
     open_socket: Callable[[], socket.socket],
     host: str,
-    ca: str,
+    trust: Trust,
     budget: Budget,
 ) -> tuple[socket.socket, str]:
-    """Speak TLS, trusted if it can be; else a second time untrusted, with the note that says so.
-
-    With `ca` (PEM) only that CA counts, and whatever else answers is not this node.
+    """Speak TLS, trusted if it can be. With a host that is not ours else a second time untrusted, with the
+    note that says so: whatever answers in the place of a node of ours is not it.
 
     Raises:
-        Failure: the certificate is not from `ca`, or that is none.
+        Failure: the certificate does not verify, or the CA is none.
     """
     import ssl
 
     try:
-        context = _pinned(ca) if ca else ssl.create_default_context()
+        context = _pinned(trust) if trust.ca else ssl.create_default_context()
     except (OSError, ValueError) as error:
         raise Failure(ProbeState.DOWN, "its CA, as the stack has it, can't be read") from error
     try:
         return _handshake(open_socket(), context, host, budget), ""
     except ssl.SSLCertVerificationError as error:
-        if ca:
-            detail = f"its certificate is not this node's own: {error.verify_message}"
+        if trust.ca or trust.ours:
+            detail = f"its certificate is not this node's own: {error.verify_message.rstrip('.')}"
             raise Failure(ProbeState.DOWN, detail) from error
         why = "" if error.verify_code in _CHAIN_NOT_TRUSTED else f": {error.verify_message}"
     anything = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -162,13 +161,13 @@ def secure(
     return _handshake(open_socket(), anything, host, budget), f"untrusted certificate{why}"
 
 
-def _pinned(ca: str) -> ssl.SSLContext:
-    """Trust in one CA, which signs for one node only: so the name in the certificate proves no more."""
+def _pinned(trust: Trust) -> ssl.SSLContext:
+    """Trust in one CA. Where that signs for one node only, the name in the certificate proves no more."""
     import ssl
 
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False
-    context.load_verify_locations(cadata=ca)
+    context.check_hostname = trust.named
+    context.load_verify_locations(cadata=trust.ca)
     return context
 
 

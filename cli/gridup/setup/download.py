@@ -14,12 +14,17 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
+from urllib.parse import urlsplit
 
 import requests
+from requests.adapters import HTTPAdapter
 from urllib3.exceptions import HTTPError as Urllib3Error
 
 from gridup.setup.binary import ENGINE_VERSION, Engine, SourceError, check_room, publish, staging
+from gridup_infra import packages
+from gridup_infra.errors import SetupError
+from gridup_infra.loopback import is_loopback
 
 BASE_VARIABLE = "GRIDUP_ENGINE_URL"
 """The address of a folder with a release's archive and checksums, for networks without the official ones."""
@@ -89,9 +94,25 @@ def get(target: Path, progress: Callable[[str], None], limits: Limits = LIMITS) 
 
 
 def bases() -> tuple[str, ...]:
-    """Where releases are looked for: the person's mirror alone where one is named."""
+    """Where releases are looked for: the person's mirror alone where one is named.
+
+    Raises:
+        SetupError: that one would be asked over plain http.
+    """
     given = os.environ.get(BASE_VARIABLE, "").strip().rstrip("/")
+    if given.lower().startswith("http://") and not _is_near(given):
+        raise SetupError(
+            f"{BASE_VARIABLE} names {_host(given)}: the engine is not downloaded over plain http.",
+            "Give an address with https://; http:// is for this machine alone.",
+        )
     return (given,) if given else OFFICIAL
+
+
+def _is_near(url: str) -> bool:
+    try:
+        return is_loopback(urlsplit(url).hostname or "")
+    except ValueError:
+        return False
 
 
 def _platform() -> str:
@@ -104,10 +125,24 @@ def _platform() -> str:
     return f"{system}-{machine}"
 
 
+class _NearOnly(HTTPAdapter):
+    """Plain http, with this machine alone: whoever is on the way could hand over another engine.
+
+    A redirect comes by here too.
+    """
+
+    def send(self, request: requests.PreparedRequest, *args: Any, **kwargs: Any) -> requests.Response:
+        if not _is_near(request.url or ""):
+            raise SourceError(f"it leads on to {_host(request.url or '')} over plain http")
+        # By way of a proxy it would be another machine's.
+        return super().send(request, *args, **{**kwargs, "proxies": {}})
+
+
 def _session() -> requests.Session:
     session = requests.Session()
+    session.mount("http://", _NearOnly())
     # requests knows REQUESTS_CA_BUNDLE (which wins) but not the name that everything else uses.
-    session.verify = os.environ.get("SSL_CERT_FILE") or True
+    session.verify = os.environ.get("SSL_CERT_FILE") or packages.store() or True
     return session
 
 
@@ -249,13 +284,13 @@ def _unpack(archive: Path, folder: Path) -> None:
 
 def _host(url: str) -> str:
     """The address's host, without a name and password that may stand in it."""
-    return re.sub(r"^https?://", "", url).split("/", 1)[0].rpartition("@")[2]
+    return re.sub(r"^https?://", "", url, flags=re.IGNORECASE).split("/", 1)[0].rpartition("@")[2]
 
 
 def _reason(error: Exception) -> str:
     """A network's failure in a few words."""
     if isinstance(error, requests.exceptions.SSLError):
-        return "its certificate is not trusted (SSL_CERT_FILE names a private CA)"
+        return "its certificate is not trusted (put a private CA in the system's store, or in SSL_CERT_FILE)"
     if isinstance(error, requests.exceptions.ProxyError):
         return "the proxy refused"
     if isinstance(error, requests.exceptions.Timeout):

@@ -15,6 +15,7 @@ from gridup.setup.binary import ENGINE_VERSION, Engine, SourceError
 from gridup_infra.errors import BusyError, SetupError
 from gridup_infra.locking import locked
 from gridup_infra.paths import Home, ensure_private
+from gridup_infra.room import Need
 
 __all__ = ["ENGINE_VERSION", "Engine", "ensure_engine", "find_engine"]
 
@@ -27,6 +28,15 @@ INSTALL_PAGE = "https://www.pulumi.com/docs/install/"
 def find_engine(home: Home) -> Engine | None:
     """The engine that `ensure_engine` would use now; None when it would have to get one."""
     return on_path.find(home.engine) or binary.load(home.engine / ENGINE_VERSION)
+
+
+def needs(home: Home) -> tuple[Need, ...]:
+    """What getting it would write; nothing where it is there. A build, which takes more, looks itself."""
+    if find_engine(home):
+        return ()
+    from gridup.setup import download
+
+    return (Need("the Pulumi engine", download.NEEDED_BYTES, home.engine),)
 
 
 def ensure_engine(home: Home, progress: Callable[[str], None]) -> Engine:

@@ -33,7 +33,7 @@ FOLDER = ".gridup"
 NO_NETWORK = re.compile(
     r"failed to fetch|failed to download|error sending request|dns error|name resolution|"
     r"connection (refused|reset|error|timed out)|network is unreachable|not found in the package registry|"
-    r"timed out|tunnel|certificate",
+    r"timed out|tunnel",
     re.IGNORECASE,
 )
 
@@ -209,12 +209,16 @@ def _install(lock: Path, extra: str, pins: list[Pin], say: Callable[[str], None]
 
 
 def _error(extra: str, text: str, lock: Path) -> SetupError:
+    from gridup_infra import packages
+
     lines = [line.strip(" │╰─▶├×") for line in text.splitlines() if line.strip(" │╰─▶├×")]
 
     def first(pattern: str) -> str:
-        found = next((line for line in lines if re.search(pattern, line, re.IGNORECASE)), "")
+        return tidy(next((line for line in lines if re.search(pattern, line, re.IGNORECASE)), ""))
+
+    def tidy(found: str) -> str:
         line = re.sub(r"^((error|warning|cause|caused by):\s*)+", "", found, flags=re.IGNORECASE)
-        return re.sub(r"://[^/@\s]+@", "://", line)[:200]
+        return packages.without_accounts(line)[:200]
 
     if cause := first(r"no space left|os error 28|disk quota exceeded"):
         return SetupError(f"There is no room for the packages of {extra}: {cause}.", "Free some space.")
@@ -224,6 +228,10 @@ def _error(extra: str, text: str, lock: Path) -> SetupError:
         return SetupError(
             f"The package index gave something else for {extra} than the lock names: {cause}",
             "Nothing of it was installed. Is a mirror in between (PIP_INDEX_URL, UV_DEFAULT_INDEX)?",
+        )
+    if cause := tidy(packages.untrusted(lines)):
+        return SetupError(
+            f"The certificate of the package index is not trusted here: {cause}", packages.UNTRUSTED_HINT
         )
     if cause := first(NO_NETWORK.pattern):
         return SetupError(

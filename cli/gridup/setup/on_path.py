@@ -44,7 +44,7 @@ def _version(real: Path, cache: Path) -> str | None:
     status = real.stat()
     key = [str(real), status.st_mtime_ns, status.st_size]
     with contextlib.suppress(OSError, ValueError):
-        kept = json.loads(cache.read_text())
+        kept = json.loads(cache.read_text(encoding="utf-8"))
         if isinstance(kept, dict) and kept.get("key") == key:
             return str(kept["version"])
     version = ask_version(real)

@@ -6,7 +6,12 @@ to every stack that is deployed. A provider holds nothing, least of all a creden
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import functools
+import hashlib
+import importlib
+import json
 import os
 import re
 import socket
@@ -20,9 +25,10 @@ from typing import Any, ClassVar, TypeVar
 import psutil
 import pulumi
 from pulumi.dynamic import ConfigureRequest, DiffResult, Resource, ResourceProvider
-from pulumi.runtime.rpc import UNKNOWN
+from pulumi.dynamic.dynamic import serialize_provider
+from pulumi.output import Unknown
 
-from gridup_infra.errors import GridupError
+from gridup_infra.errors import CredentialsError, GridupError
 from gridup_infra.processes import end_descendants, wait_until
 from gridup_infra.spec import urn
 
@@ -40,14 +46,27 @@ class FailedError(Exception):
     """What the engine is told: one line, the suggestion with it."""
 
 
+class CredentialsFailedError(FailedError):
+    """The same, where credentials are the cause: by this name the deployer knows it again."""
+
+
 class Provider(ResourceProvider):
     """A provider whose inputs stand in its outputs as they were when last applied.
 
+    What a preview can't know is no change, but for what `sure` and `shaped` say: it is what another resource
+    tells after it is changed, and that is mostly the same as before.
+
     Attributes:
         tells: outputs that are no inputs.
+        ignored: inputs whose change changes nothing that is there.
+        sure: inputs that do change where they can't be known.
+        shaped: inputs that change, where they can't be known, as `SHAPE` does.
     """
 
     tells: ClassVar[tuple[str, ...]] = ()
+    ignored: ClassVar[frozenset[str]] = frozenset()
+    sure: ClassVar[frozenset[str]] = frozenset()
+    shaped: ClassVar[frozenset[str]] = frozenset()
 
     # Nothing in it is secret, and an encrypted one would differ at every run.
     serialize_as_secret_always = False
@@ -57,31 +76,48 @@ class Provider(ResourceProvider):
         _watch_engine()
 
     def diff(self, _id: str, olds: Properties, news: Properties) -> DiffResult:
-        return DiffResult(changes=bool(changed_inputs(olds, news) or olds.get(DRIFT)))
-
-
-class CloudProvider(Provider):
-    """A provider that knows which inputs matter, and leaves at an update what it told before.
-
-    Attributes:
-        ignored: inputs whose change changes nothing that is there.
-    """
-
-    ignored: ClassVar[frozenset[str]] = frozenset()
-
-    def diff(self, _id: str, olds: Properties, news: Properties) -> DiffResult:
         return DiffResult(changes=bool(self.changed(olds, news) or olds.get(DRIFT)))
 
     def changed(self, olds: Properties, news: Properties) -> list[str]:
-        """The inputs that matter and differ; one that a preview can't know yet is not among them."""
-        known = {key: value for key, value in news.items() if not _unknown(value)}
+        """The inputs that matter and differ."""
+        changing = self.sure
+        if plain(olds.get(SHAPE)) != plain(news.get(SHAPE)):
+            changing |= self.shaped
+        passed_over = {SHAPE, *self.ignored, *self.tells}
         return [
-            key for key in changed_inputs(olds, known) if key not in self.ignored and key not in self.tells
+            key
+            for key in changed_inputs(olds, news)
+            if key not in passed_over and (key in changing or not unknown(news[key]))
         ]
 
     def kept(self, olds: Properties) -> Properties:
         """What an update leaves as it was told."""
         return {key: olds.get(key) for key in self.tells}
+
+
+SHAPE = "shape"
+"""The input that stands for those which a preview can't know: a hash of what is known of them."""
+
+
+def shape(known: Any) -> str:
+    """The value of `SHAPE` for what is known."""
+    return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:16]
+
+
+PROTOCOLS = (4, 5)
+"""In which a provider is pickled, by the Python that ran the program; for ours they differ in one byte."""
+
+
+@functools.cache
+def serialized(module: str) -> frozenset[str]:
+    """All that the providers of a module are written as in a state."""
+    held = vars(importlib.import_module(module)).values()
+    found = set()
+    for kind in held:
+        if isinstance(kind, type) and issubclass(kind, Provider) and kind.__module__ == module:
+            raw = base64.b64decode(serialize_provider(kind()))
+            found |= {base64.b64encode(raw[:1] + bytes([n]) + raw[2:]).decode() for n in PROTOCOLS}
+    return frozenset(found)
 
 
 class Marked(Resource, module="gridup", name="Marked"):
@@ -107,12 +143,13 @@ def changed_inputs(olds: Mapping[str, Any], news: Mapping[str, Any]) -> list[str
     )
 
 
-def _unknown(value: Any) -> bool:
+def unknown(value: Any) -> bool:
+    """Whether something in it is only known once others are made."""
     if isinstance(value, Mapping):
-        return any(map(_unknown, value.values()))
+        return any(map(unknown, value.values()))
     if isinstance(value, (list, tuple)):
-        return any(map(_unknown, value))
-    return bool(value == UNKNOWN)
+        return any(map(unknown, value))
+    return isinstance(value, Unknown)
 
 
 def plain(value: Any) -> Any:
@@ -141,7 +178,8 @@ def guarded(work: Callable[[], Made]) -> Made:
         # A blank line would be taken for the end; the engine puts one after what we say.
         tail = [line.rstrip() for detail in error.details for line in detail.splitlines() if line.strip()]
         # `from None`: the engine prints the whole chain.
-        raise FailedError("\n".join([text, *tail])) from None
+        kind = CredentialsFailedError if isinstance(error, CredentialsError) else FailedError
+        raise kind("\n".join([text, *tail])) from None
 
 
 HOLD = "GRIDUP_TEST_HOLD"

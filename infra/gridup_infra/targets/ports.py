@@ -6,11 +6,14 @@ import contextlib
 import errno
 import json
 import socket
+import sys
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 
 from gridup_infra.errors import ResourceError
 from gridup_infra.outputs import url_host
+from gridup_infra.spec import HTTPS, DeploySpec
+from gridup_node import services
 from gridup_node.render import LOOPBACK
 
 LAST = 65535
@@ -56,6 +59,38 @@ def free(address: str, port: int, look: Obstacle = obstacle) -> bool:
     return look(address, port) is None
 
 
+def hold(address: str, port: int) -> bool:
+    """Keep a free port from all others on this machine until our program listens there, or this one ends.
+
+    Others look for free ports meanwhile, for nodes of another GRIDUP_HOME or another person, say. Nothing is
+    kept where a system lets no second socket have the address: there a port may be lost to others, and the
+    next deploy takes another one.
+
+    Returns:
+        False when somebody has it, or keeps it like that.
+    """
+    if sys.platform != "linux":
+        return True
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    mark, kept = socket.socket(socket.AF_UNIX), socket.socket(family, socket.SOCK_STREAM)
+    # Servers set it, and a bound socket that does not listen is in nobody's way who does (socket(7)). Without
+    # it the last connections of a node that has just ended would be.
+    kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        # Two of us could bind that. An abstract name is one's alone, and ends with the program.
+        mark.bind(f"\0gridup-port-{port}")
+        kept.bind((address, port))
+    except OSError:
+        mark.close()
+        kept.close()
+        return False
+    _held.extend((mark, kept))
+    return True
+
+
+_held: list[socket.socket] = []
+
+
 def check_free(address: str, port: int, look: Obstacle = obstacle) -> None:
     """Nothing, when we could listen there now.
 
@@ -79,13 +114,26 @@ def holder(port: int) -> str:
     """Who listens on `port`, for a message: "nginx (process 812)", or "another process"."""
     import psutil
 
-    with contextlib.suppress(psutil.Error, OSError):
-        for connection in psutil.net_connections("inet"):
-            at = connection.laddr.port if connection.laddr else 0
-            if connection.status == psutil.CONN_LISTEN and at == port and connection.pid:
-                name = psutil.Process(connection.pid).name()
-                return f"{name} (process {connection.pid})"
+    for pid in listeners(port):
+        with contextlib.suppress(psutil.Error):
+            return f"{psutil.Process(pid).name()} (process {pid})"
     return "another process"
+
+
+def listeners(port: int) -> set[int]:
+    """The processes that listen on `port`, as far as the system tells."""
+    import psutil
+
+    with contextlib.suppress(psutil.Error, OSError):
+        return {
+            connection.pid
+            for connection in psutil.net_connections("inet")
+            if connection.status == psutil.CONN_LISTEN
+            and connection.laddr
+            and connection.laddr.port == port
+            and connection.pid
+        }
+    return set()
 
 
 def kept_by_others(nodes: Path, folder: Path | None = None) -> dict[int, str]:
@@ -94,7 +142,7 @@ def kept_by_others(nodes: Path, folder: Path | None = None) -> dict[int, str]:
     for path in nodes.glob("*/config/node.json"):
         if path.parent.parent != folder:
             with contextlib.suppress(OSError, ValueError, KeyError, AttributeError, TypeError):
-                facts = json.loads(path.read_text())
+                facts = json.loads(path.read_text(encoding="utf-8"))
                 kept.update(
                     dict.fromkeys(facts["ports"].values(), f'the node "{facts["name"]}" of this machine')
                 )
@@ -122,6 +170,7 @@ def choose(
     taken: Mapping[int, str],
     inner: Collection[str] = (),
     look: Obstacle = obstacle,
+    hold: Callable[[str, int], bool] = lambda _address, _port: True,
 ) -> dict[str, int]:
     """A port for every key of `wanted`.
 
@@ -132,6 +181,7 @@ def choose(
         current: ports that this node has: kept where they are not asked to change.
         taken: ports not to be given away, each with who keeps it, in words.
         look: how it is seen whether a port is free.
+        hold: keeps one that was found; false when it is another's after all.
 
     Raises:
         ResourceError: an asked port is in use or kept, or no free one was found.
@@ -149,7 +199,8 @@ def choose(
             check_free(address, port, look)
         if not port:
             others = {*taken, *chosen.values(), *fixed.values()}
-            port = next((p for p in _from(default) if p not in others and free(address, p, look)), 0)
+            found = (p for p in _from(default) if p not in others and free(address, p, look))
+            port = next((p for p in found if hold(address, p)), 0)
         if not port:
             raise ResourceError(f"No free port was found from {default} on for {key}.")
         chosen[key] = port
@@ -161,3 +212,15 @@ def _from(default: int) -> Iterator[int]:
     yield default
     start = max(default + 1, 1024)
     yield from range(start, min(start + TRIES, LAST + 1))
+
+
+def announced(spec: DeploySpec) -> tuple[str, ...]:
+    """At which ports a new node is reached, as far as that is known before it is made."""
+    asked = {services.FRONT: spec.port} if spec.port else {}
+    rows = [row for row in services.probed() if row.port and not row.front_path]
+    if spec.scheme == HTTPS and not asked:
+        # Chosen when it is made: which of https's may be had depends on the machine.
+        rows = [row for row in rows if row.name != services.FRONT]
+    titles = {services.FRONT: "the node"}
+    told = [f"{titles.get(row.name, row.title)} at {asked.get(row.name, row.port)}" for row in rows]
+    return (f"ports: {', '.join(told)}; in the place of one that is in use, the next free one",)

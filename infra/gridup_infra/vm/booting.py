@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gridup_infra.errors import DeadlineError, FirstBootError, ResourceError
 from gridup_infra.vm.ssh import ClosedError, Door, HostKeyError, Session, entered
@@ -48,7 +48,7 @@ def wait_for_host(door: Door, say: Callable[[str], None], limits: Limits | None 
     end = time.monotonic() + limits.boot
     pinned, tried = door.host_key, False
     while True:
-        here = Door(door.address, door.key, pinned, door.user, door.port)
+        here = replace(door, host_key=pinned)
         try:
             with entered(here, timeout=limits.ssh, say=say) as session:
                 pinned = session.host_key

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from gridup_infra.building import arguments_elsewhere
+from gridup_infra.building import NAMES, arguments_elsewhere
 from gridup_infra.errors import ResourceError
 from gridup_infra.vm.ssh import Door, Session, entered
 from gridup_node import image
@@ -33,6 +33,11 @@ APPLY_SECONDS = 3600.0
 Say = Callable[[str], None]
 
 
+def context(version: str, added: str = "") -> dict[str, bytes]:
+    """The files of a build on a machine, by their path; see `image.context`."""
+    return image.with_secrets(image.context(version, added), NAMES)
+
+
 @contextmanager
 def releasing(door: Door, *, timeout: float, say: Say | None = None) -> Iterator[Releases]:
     """The releases of the machine behind `door`. Raises as `ssh.entered` does."""
@@ -49,11 +54,12 @@ class Releases:
         self._program = f"{FOLDER}/release-{hashlib.sha256(program).hexdigest()[:12]}.pyz"
         self._content = program
 
-    def apply(self, plan: Mapping[str, Any], version: str, say: Say) -> dict[str, Any]:
+    def apply(self, plan: Mapping[str, Any], version: str, say: Say, added: str = "") -> dict[str, Any]:
         """Make `plan` the release; see `release.Plan`. The former one serves on where that fails.
 
         Args:
             version: of syft; the files of the build are sent where there are other ones.
+            added: see `image.context`.
 
         Returns:
             `release.look`'s report of the machine after it.
@@ -62,7 +68,7 @@ class Releases:
             ResourceError: it could not be built, or did not become healthy.
         """
         self._send_program()
-        files = {} if plan["pull"] else image.context(version)
+        files = {} if plan["pull"] else context(version, added)
         hashes = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
         if files:
             say("comparing files")

@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from gridup_infra.outputs import NodeOutputs
+from gridup_infra.outputs import BUILT, DNS_NAME, PEOPLE, NodeOutputs
 from gridup_infra.spec import DEFAULT_ADMIN_EMAIL, DeploySpec
 from gridup_infra.telling import told_of
 from gridup_node import services
 from gridup_node.render import Tls
-from gridup_node.services import FRONT
+from gridup_node.services import FRONT, Audience
+from gridup_node.vm import people
 from gridup_node.vm.machine import USER
 from gridup_node.vm.user_data import Host
+
+MODULE, HOST_RESOURCE = "gridup-vm", "host"
+"""Of the resources in `vm.resources`; what a machine's first boot is waited for by, in the program."""
 
 PROJECT = "gridup"
 """Compose's name for the node: there is one on a machine."""
 
 SSH = "ssh"
 
-MACHINE, IP, HOST_KEY, RELEASE = "machine", "ip", "host_key", "release"
-"""Keys of `NodeOutputs.facts`. The cloud gives the first: an id that is another for another machine."""
+MACHINE, IP, HOST_KEY, RELEASE, HOST = "machine", "ip", "host_key", "release", "host"
+"""Keys of `NodeOutputs.facts`. The cloud gives the first: an id that is another for another machine.
+The last is there of a machine that the person has named, see `ssh.Door`."""
 
 LONGEST_LABEL = 63
 
@@ -36,12 +42,28 @@ def host(spec: DeploySpec, public_key: str, disk: Sequence[str]) -> Host:
     return Host(ssh_keys=(public_key,), disk=tuple(disk), name=spec.name, hostname=hostname)
 
 
+def is_fronted(spec: DeploySpec) -> bool:
+    """Whether a reverse proxy of the site's own stands in front of a machine's node."""
+    return bool(spec.bind or spec.port)
+
+
+def doors(spec: DeploySpec) -> dict[str, list[str]]:
+    """The ports of a machine of the person's own that not everybody is to reach, each with who is (CIDR)."""
+    allowed = {Audience.WEB: spec.web_cidr, Audience.STAFF: spec.allow_cidr}
+    whose = dict(services.openings())
+    ports = services.machine_doors(spec.port, fronted=is_fronted(spec))
+    # The front door alone is found elsewhere than the table says.
+    found = {str(port): list(allowed[whose.get(port, Audience.WEB)]) for port in ports}
+    return {port: networks for port, networks in found.items() if networks}
+
+
 def node_outputs(
     spec: DeploySpec,
     address: str,
     vm: Mapping[str, str],
     facts: Mapping[str, str],
     ssh_port: int = 0,
+    dns_name: str = "",
 ) -> NodeOutputs:
     """What the stack exports of a node on a machine.
 
@@ -50,25 +72,41 @@ def node_outputs(
         vm: the result of `resources.declare`; empty with `--no-node`.
         facts: what the target wants to find again; `MACHINE` must be among it.
         ssh_port: where its sshd is found elsewhere than the service table says; 0 for there.
+        dns_name: that the cloud gave to the address; empty where it gave none.
     """
     ports = services.machine_ports() | ({SSH: ssh_port} if ssh_port else {})
-    absent = [name for name in (*ports, *(row.name for row in services.probed())) if name not in (SSH, FRONT)]
+    absent: dict[str, str] = {}
+    if spec.no_node:
+        every = (*ports, *(row.name for row in services.probed()))
+        absent = dict.fromkeys((name for name in every if name not in (SSH, FRONT)), "--no-node")
+    elif is_fronted(spec):
+        where = f"{spec.bind or 'the machine'}:"
+        absent = {row.name: f"only at {where}{ports[row.name]}" for row in services.machine_fronted()}
     return NodeOutputs(
         spec=spec,
         # The certificate is for the name, so that is what people must connect to.
-        address=spec.domain_name or address,
+        address=_name(named(spec, dns_name)) or address,
         ports=ports,
         tls=True,
-        ca=vm.get("ca", ""),
+        # The certificate that people see there is the site's own.
+        ca="" if is_fronted(spec) else vm.get("ca", ""),
         ssh_user=USER,
-        not_offered=dict.fromkeys(absent, "--no-node") if spec.no_node else {},
+        not_offered=absent,
         facts={
             **facts,
             IP: address,
             HOST_KEY: vm.get("host_key", ""),
             RELEASE: vm.get("release", ""),
+            BUILT: vm.get("built", ""),
+            PEOPLE: people.USER,
+            **({DNS_NAME: dns_name} if dns_name and not spec.domain_name else {}),
         },
     )
+
+
+def named(spec: DeploySpec, dns_name: str) -> DeploySpec:
+    """The spec with the name that the node has: a person's own, else the one that the cloud gave."""
+    return replace(spec, domain_name=spec.domain_name or dns_name)
 
 
 def tls(spec: DeploySpec, address: str, acme_url: str = "", acme_ca: str = "") -> Tls:
@@ -78,10 +116,15 @@ def tls(spec: DeploySpec, address: str, acme_url: str = "", acme_ca: str = "") -
         acme_url, acme_ca: see `settings.Acme`.
     """
     if not spec.domain_name:
-        return Tls(name=address)
+        return Tls(name=_name(spec) or address, more=spec.host_names)
     # Certificate authorities refuse an address that is only there for examples.
     email = "" if spec.admin_email == DEFAULT_ADMIN_EMAIL else spec.admin_email
     return Tls(name=spec.domain_name, acme=True, email=email, acme_url=acme_url, acme_ca=acme_ca)
+
+
+def _name(spec: DeploySpec) -> str:
+    """The name that people find a node by; empty where that is its address."""
+    return spec.host_names[0] if is_fronted(spec) else spec.domain_name
 
 
 def known(spec: DeploySpec, address: str, version: str, bundle: str, tls: Tls) -> dict[str, Any]:

@@ -6,16 +6,17 @@ from typing import Any
 
 from gridup_infra.spec import DeploySpec
 from gridup_infra.vm import node
+from gridup_infra.vm.bundle import context
+from gridup_infra.vm.keys import let_in_from
 from gridup_infra.vm.settings import Acme
 from gridup_node import catalog, image
-from gridup_node.containers import compose, machine_containers
+from gridup_node.confines import MACHINE_UID
+from gridup_node.containers import CA_FILE, compose, machine_containers
+from gridup_node.services import FRONT
 from gridup_node.vm.docker import NODE
 
 REPOSITORY = "gridup-node"
 """Of images that are built on the machine."""
-
-CA_FILE = f"{NODE}/proxy/caddy/pki/authorities/local/root.crt"
-"""Where Caddy, as the node's front door, keeps the certificate of its own CA, as the machine sees it."""
 
 HEALTH_SECONDS = 240.0
 """Until a release must have proven itself; the first start of the smallest machine takes a minute."""
@@ -27,7 +28,13 @@ def version_of(spec: DeploySpec) -> str:
 
 
 def plan(
-    spec: DeploySpec, address: str, public_key: str, acme: Acme, *, shared: bool = False
+    spec: DeploySpec,
+    address: str,
+    public_key: str,
+    acme: Acme,
+    *,
+    shared: bool = False,
+    former_key: str = "",
 ) -> dict[str, Any]:
     """The inputs of `release.Plan` that can be known here; they hold no secret.
 
@@ -35,23 +42,35 @@ def plan(
         address: the machine's IP address, or its name.
         public_key: the deployer's own, which always may enter.
         shared: see `release.Plan`.
+        former_key: what `public_key` takes the place of, while the node's secrets are being replaced.
     """
-    base = spec.base_image or image.BASE_IMAGE
+    base = spec.base_image or image.PINNED_BASE
     version = version_of(spec)
-    built = f"{REPOSITORY}:{version}-{image.digest(image.context(version), base)}"
+    files = context(version, spec.packages_lock)
+    built = f"{REPOSITORY}:{version}-{image.digest(files, base, spec.rebuilt)}"
     tls = node.tls(spec, address, acme.url, acme.ca)
     known = node.known(spec, address, version, image.bundle_digest(), tls)
-    parts = machine_containers(known)
+    fronted = node.is_fronted(spec)
+    parts = machine_containers(known, egress=spec.allow_egress, port=spec.port, fronted=fronted)
     name = spec.image or built
+    own = [public_key, *([former_key] if former_key else [])]
     return {
         "image": name,
         "pull": bool(spec.image),
         "base_image": base,
         "project": node.PROJECT,
-        "compose": compose(node.PROJECT, name, parts, {}, "", NODE),
+        "compose": compose(node.PROJECT, name, parts, {}, spec.bind, NODE),
+        "data": NODE,
+        "uid": MACHINE_UID,
         "first": [part.service for part in parts if not part.after],
-        "people": [public_key, *spec.ssh_keys],
-        "ca_file": "" if tls.acme else CA_FILE,
+        "people": [*(let_in_from(spec.key_from, key) for key in own), *spec.admin_ssh_keys],
+        "ca_file": "" if tls.acme else f"{FRONT}:{CA_FILE}",
         "health_seconds": HEALTH_SECONDS,
-        **({"shared": True} if shared else {}),
+        # Another size has other limits for the containers, though the release is the same.
+        **({"size": spec.size} if spec.size else {}),
+        **({"users": list(spec.ssh_keys)} if spec.ssh_keys else {}),
+        **({"shared": True} if shared else {"reboot_at": spec.reboot_at}),
+        # A cloud's machine has a firewall before it.
+        **({"doors": doors} if shared and (doors := node.doors(spec)) else {}),
+        **({"rebuilt": spec.rebuilt} if spec.rebuilt else {}),
     }

@@ -20,21 +20,21 @@ from gridup_infra.progress import tell
 from gridup_infra.spec import DeploySpec
 from gridup_infra.targets.dynamic import (
     DRIFT,
-    CloudProvider,
+    SHAPE,
     Marked,
     Properties,
     Provider,
-    changed_inputs,
     guarded,
     plain,
+    shape,
 )
-from gridup_infra.vm import booting, keys
+from gridup_infra.vm import booting, console, keys
+from gridup_infra.vm import node as machine_node
 from gridup_infra.vm.bundle import releasing
+from gridup_infra.vm.node import HOST_RESOURCE, MODULE
 from gridup_infra.vm.plan import plan, version_of
 from gridup_infra.vm.settings import Acme
-from gridup_infra.vm.ssh import ClosedError, Door
-
-MODULE = "gridup-vm"
+from gridup_infra.vm.ssh import ClosedError, DeniedError, Door, HostKeyError, entered
 
 ENTER_SECONDS = 120.0
 """For a machine that is a container host already."""
@@ -46,63 +46,93 @@ LEAVE_SECONDS = 5.0
 """For a delete to get in. The machine may be gone, and is about to go in any case."""
 
 
-class ManagementKeyProvider(CloudProvider):
-    """The key pair that the deployer enters with; the same for the stack's whole life."""
+class ManagementKeyProvider(Provider):
+    """The key pair that the deployer enters with; another one each time the stack's secrets are replaced."""
 
-    tells = ("private_key", "public_key")
+    tells = ("private_key", "public_key", "former_key", "turned")
 
     def create(self, props: Properties) -> CreateResult:
-        def create() -> CreateResult:
-            private, public = keys.new_key()
-            return CreateResult(
-                props["stack_id"], {**plain(props), "private_key": private, "public_key": public}
-            )
-
-        return guarded(create)
+        return guarded(lambda: CreateResult(props["stack_id"], {**plain(props), **self._new(props)}))
 
     def update(self, _id: str, olds: Properties, news: Properties) -> UpdateResult:
-        return UpdateResult({**plain(news), **self.kept(olds)})
+        def update() -> UpdateResult:
+            # Later than the last one: a deploy that knows of none, or of an earlier one, changes nothing.
+            if str(news.get("rotated") or "") > str(olds.get("turned") or ""):
+                return UpdateResult({**plain(news), **self._new(news, olds["public_key"])})
+            return UpdateResult({**plain(news), **self.kept(olds)})
+
+        return guarded(update)
+
+    @staticmethod
+    def _new(props: Properties, former: str = "") -> Properties:
+        private, public = keys.new_key()
+        turned = str(props.get("rotated") or "")
+        return {"private_key": private, "public_key": public, "former_key": former, "turned": turned}
 
 
 class HostProvider(Provider):
-    """A machine's first boot, waited for; its host key is pinned at first contact."""
+    """A machine's first boot, waited for; its host key is pinned at first contact, and compared with what the
+    machine has printed on its console, where the cloud shows that."""
 
     tells = ("host_key",)
+    # Where its console is read matters to a new machine alone.
+    ignored = frozenset({"console"})
+    sure = frozenset({"private_key"})
+    shaped = frozenset({"machine"})
 
     def create(self, props: Properties) -> CreateResult:
         def create() -> CreateResult:
-            found = booting.wait_for_host(_door(props, ""), lambda text: tell("host", text))
+            found = _meet(props, "")
+            if props.get("console") and not props.get("asked_key"):
+                name = str(props["name"])
+                read = console.reader(plain(props["console"]), props["stack_id"], name)
+                console.compare(name, found, props["address"], read, lambda text: tell("host", text))
             return CreateResult(props["machine"], {**plain(props), "host_key": found})
 
         return guarded(create)
 
     def diff(self, _id: str, olds: Properties, news: Properties) -> DiffResult:
-        changed = [key for key in changed_inputs(olds, news) if key not in self.tells]
+        changed = self.changed(olds, news)
         # Another machine has another host key: what was pinned must not be asked of it.
         return DiffResult(changes=bool(changed), replaces=[key for key in changed if key == "machine"])
 
     def update(self, _id: str, olds: Properties, news: Properties) -> UpdateResult:
         def update() -> UpdateResult:
-            found = booting.wait_for_host(_door(news, olds["host_key"]), lambda text: tell("host", text))
+            # The node lets a new key in, after this.
+            key = _taken(olds, {**news, "host_key": olds["host_key"]})
+            found = _meet({**news, "private_key": key}, olds["host_key"])
             return UpdateResult({**plain(news), "host_key": found})
 
         return guarded(update)
 
 
+def _meet(props: Properties, pinned: str) -> str:
+    """Wait for a machine that shows the key that was asked for, else the pinned one; the key it shows."""
+    asked = str(props.get("asked_key") or "")
+    try:
+        return booting.wait_for_host(_door(props, asked or pinned), lambda text: tell("host", text))
+    except HostKeyError:
+        if not asked:
+            raise
+        raise HostKeyError(
+            f"The host key of {props['address']} is not the one given by --host-key: "
+            "another machine answers at that address, or somebody is in between.",
+            'If another key is right: --host-key "ssh-ed25519 …", or --host-key "" for what it showed first.',
+        ) from None
+
+
 class NodeProvider(Provider):
     """The node's bundle on its machine."""
 
-    tells = ("ca", "release")
+    tells = ("ca", "release", "built")
+    sure = frozenset({"private_key"})
+    shaped = frozenset({"machine", "plan"})
 
     def create(self, props: Properties) -> CreateResult:
         return guarded(lambda: CreateResult(props["stack_id"], self._apply(props)))
 
-    def diff(self, _id: str, olds: Properties, news: Properties) -> DiffResult:
-        changed = [key for key in changed_inputs(olds, news) if key not in self.tells]
-        return DiffResult(changes=bool(changed or olds.get(DRIFT)))
-
-    def update(self, _id: str, _olds: Properties, news: Properties) -> UpdateResult:
-        return guarded(lambda: UpdateResult(self._apply(news)))
+    def update(self, _id: str, olds: Properties, news: Properties) -> UpdateResult:
+        return guarded(lambda: UpdateResult(self._apply(news, _taken(olds, news))))
 
     def read(self, id_: str, props: Properties) -> ReadResult:
         def read() -> ReadResult:
@@ -126,18 +156,33 @@ class NodeProvider(Provider):
             # It goes with its machine, which may be gone by now.
             tell("node", f"left to its machine: {error}")
 
-    def _apply(self, props: Properties) -> Properties:
+    def _apply(self, props: Properties, key: str = "") -> Properties:
         def say(text: str) -> None:
             tell("node", text)
 
-        with releasing(_door(props), timeout=ENTER_SECONDS, say=say) as releases:
-            seen = releases.apply(plain(props["plan"]), props["version"], say)
-        return {**plain(props), "ca": seen["ca"] or props["trusted"], "release": seen["release"], DRIFT: []}
+        door = _door(props)
+        with releasing(replace(door, key=key or door.key), timeout=ENTER_SECONDS, say=say) as releases:
+            added = props.get("packages") or ""
+            seen = releases.apply(plain(props["plan"]), props["version"], say, added)
+        found = {"ca": seen["ca"] or props["trusted"], "release": seen["release"], "built": seen["built"]}
+        return {**plain(props), **found, DRIFT: []}
+
+
+def _taken(olds: Properties, news: Properties) -> str:
+    """The key that the machine takes: the new one, or the one of before, which lets the new one in."""
+    if olds["private_key"] != news["private_key"] and olds["machine"] == news["machine"]:
+        try:
+            with entered(_door(news), timeout=ENTER_SECONDS, until_let_in=False):
+                pass
+        except DeniedError:
+            return str(olds["private_key"])
+    return str(news["private_key"])
 
 
 def _door(props: Properties, host_key: str | None = None) -> Door:
     pinned = props["host_key"] if host_key is None else host_key
     door = Door(props["address"], props["private_key"], pinned or "")
+    door = replace(door, host=str(props.get("host") or ""), name=str(props.get("name") or ""))
     return replace(door, port=int(props["port"])) if props.get("port") else door
 
 
@@ -148,6 +193,7 @@ class ManagementKey(Marked, module=MODULE, name="ManagementKey"):
 
     public_key: pulumi.Output[str]
     private_key: pulumi.Output[str]
+    former_key: pulumi.Output[str]
 
     def __init__(self, name: str, props: Properties, opts: pulumi.ResourceOptions | None = None) -> None:
         secret = pulumi.ResourceOptions(additional_secret_outputs=["private_key"])
@@ -169,6 +215,7 @@ class Node(Marked, module=MODULE, name="Node"):
 
     ca: pulumi.Output[str]
     release: pulumi.Output[str]
+    built: pulumi.Output[str]
 
 
 def declare(
@@ -177,6 +224,9 @@ def declare(
     machine: pulumi.Output[str],
     address: pulumi.Output[str],
     after: Sequence[pulumi.Resource],
+    identity: pulumi.Output[str],
+    console: Mapping[str, pulumi.Input[str]] | None = None,
+    dns_name: pulumi.Input[str] = "",
 ) -> pulumi.Output[dict[str, str]]:
     """Declare what makes a machine a node, and export the key that it is entered with.
 
@@ -184,9 +234,12 @@ def declare(
         machine: an id that is another for another machine, whatever its address.
         address: its IP address.
         after: what must be there before it can be entered: the machine, its network, its data disk.
+        identity: the engine's id of it, which a preview knows unless there will be another machine.
+        console: what its cloud finds the machine by to tell what it printed; None where it can't.
+        dns_name: that the cloud gave to the address; empty where it gave none.
 
     Returns:
-        `host_key`, `ca` and `release`, for `node.node_outputs`; nothing with `--no-node`.
+        `host_key`, `ca`, `release` and `built`, for `node.node_outputs`; nothing with `--no-node`.
     """
     private = exported(key)
     if spec.no_node:
@@ -199,8 +252,12 @@ def declare(
         "address": address,
         "private_key": private,
     }
-    host = Host("host", common, pulumi.ResourceOptions(depends_on=[key, *after]))
-    return declare_node(spec, common, key, host.host_key, [host, *after])
+    # Only where there is one: those that are deployed have no such input.
+    asked = {"asked_key": spec.host_key} if spec.host_key else {}
+    shown = {"console": {"target": spec.target, **console}} if console else {}
+    told = {**common, SHAPE: identity, **asked, **shown}
+    host = Host(HOST_RESOURCE, told, pulumi.ResourceOptions(depends_on=[key, *after]))
+    return declare_node(spec, common, key, host.host_key, [host, *after], identity, dns_name=dns_name)
 
 
 def exported(key: ManagementKey) -> pulumi.Output[str]:
@@ -216,41 +273,57 @@ def declare_node(
     key: ManagementKey,
     host_key: pulumi.Output[str],
     after: Sequence[pulumi.Resource],
+    identity: pulumi.Output[str] | str = "",
     *,
     shared: bool = False,
+    dns_name: pulumi.Input[str] = "",
 ) -> pulumi.Output[dict[str, str]]:
     """Declare the node on a machine that is a container host.
 
     Args:
-        common: `stack`, `stack_id`, `name`, `machine`, `address`, `private_key`, and `port` where its ssh has
-            another than the service table's.
+        common: `stack`, `stack_id`, `name`, `machine`, `address`, `private_key`; of a machine that the person
+            has named `host`, see `ssh.Door`, and its `port`.
+        identity: see `declare`.
         shared: see `release.Plan`.
+        dns_name: as `declare` takes it.
 
     Returns:
         As `declare`.
     """
     acme = Acme.of_environment()
-    planned = pulumi.Output.all(common["address"], key.public_key).apply(
+    planned = pulumi.Output.all(common["address"], key.public_key, key.former_key, dns_name).apply(
         partial(_plan, spec, acme, shared=shared)
     )
+    named = pulumi.Output.from_input(dns_name).apply(lambda name: machine_node.named(spec, name).domain_name)
     node = Node(
         "node",
         {
             **common,
             "host_key": host_key,
             "plan": planned,
+            SHAPE: pulumi.Output.all(identity, plan(spec, "", "", acme, shared=shared)).apply(shape),
             "version": version_of(spec),
-            "trusted": acme.ca if spec.domain_name else "",
+            "trusted": named.apply(lambda name: acme.ca if name else ""),
+            # Only where there are some: those that are deployed have no such input.
+            **({"packages": spec.packages_lock} if spec.packages_lock else {}),
         },
         pulumi.ResourceOptions(depends_on=list(after)),
     )
-    found = pulumi.Output.all(host_key=host_key, ca=node.ca, release=node.release)
+    found = pulumi.Output.all(host_key=host_key, ca=node.ca, release=node.release, built=node.built)
     return found.apply(_texts)
 
 
 def _plan(spec: DeploySpec, acme: Acme, known: Sequence[str], *, shared: bool) -> dict[str, Any]:
-    address, public_key = known
-    return plan(spec, address, public_key, acme, shared=shared)
+    address, public_key, former, dns_name = known
+    kept = former if spec.rotating else ""
+    return plan(
+        machine_node.named(spec, dns_name), address, public_key, acme, shared=shared, former_key=kept or ""
+    )
+
+
+def turned(spec: DeploySpec) -> Properties:
+    """The input of a `ManagementKey` that makes another pair of it; none before the first time."""
+    return {"rotated": spec.rotated} if spec.rotated else {}
 
 
 def _texts(values: Mapping[str, Any]) -> dict[str, str]:

@@ -1,7 +1,8 @@
 """Into a machine by ssh: asyncssh behind a face that waits, and that waits for nothing without a limit.
 
-A machine's host key is pinned: whoever answers with another one is refused. Neither the person's
-~/.ssh nor their agent has any part in it.
+A machine's host key is pinned: whoever answers with another one is refused. Neither the person's ~/.ssh nor
+their agent has any part in it, but where a machine of theirs is reached by way of others: there their own ssh
+leads the way.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import os
 import queue
 import random
 import shlex
+import socket
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
@@ -20,16 +22,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from gridup_infra.errors import ResourceError
-from gridup_infra.processes import TAIL_LINES, Result
+from gridup_infra import openssh
+from gridup_infra.errors import PreflightError, ResourceError
+from gridup_infra.naming import typed
+from gridup_infra.processes import TAIL_LINES, Passage, Result
+from gridup_infra.vm.keys import HOST_KEY_TYPE
 from gridup_node import services
 from gridup_node.vm.machine import USER
 
 if TYPE_CHECKING:
     import asyncssh
-
-KEY_TYPE = "ssh-ed25519"
-"""Of a machine's host key that is pinned; every sshd has one."""
 
 ATTEMPT_SECONDS = 15.0
 """For one attempt to connect and log in."""
@@ -73,6 +75,9 @@ class Door:
     Attributes:
         key: the private key, as OpenSSH writes it.
         host_key: the machine's own, pinned, as a line; empty before the first contact.
+        host: as the person's own ssh is told it, which knows by way of what others the machine is reached.
+            Empty for one that is reached directly.
+        name: of its node; empty where that is not known.
     """
 
     address: str
@@ -80,6 +85,16 @@ class Door:
     host_key: str = ""
     user: str = USER
     port: int = services.service("ssh").machine_port
+    host: str = ""
+    name: str = ""
+
+    def way(self) -> tuple[str, ...]:
+        """See `openssh.way`.
+
+        Raises:
+            PreflightError: the person's ssh can't tell.
+        """
+        return openssh.way(self.host, self.address, self.port, self.user) if self.host else ()
 
 
 @contextmanager
@@ -105,26 +120,37 @@ def entered(
         session.close()
 
 
-def host_key_of(address: str, port: int, timeout: float) -> str:
+def host_key_of(address: str, port: int, timeout: float, way: Sequence[str] = ()) -> str:
     """The host key of whoever answers there, as a line; nobody logs in.
 
+    Args:
+        way: see `openssh.Configured.way`.
+
     Raises:
-        ClosedError: nobody answers, or not with a key of `KEY_TYPE`; the message is the bare reason.
+        ClosedError: nobody answers, or not with a key of `HOST_KEY_TYPE`; the message is the bare reason.
     """
     import asyncssh
 
+    passage = Passage(way) if way else None
+
     async def ask() -> Any:
-        asking = asyncssh.get_server_host_key(address, port, server_host_key_algs=[KEY_TYPE], config=None)
+        by = passage.socket if passage else None
+        asking = asyncssh.get_server_host_key(
+            address, port, server_host_key_algs=[HOST_KEY_TYPE], config=None, sock=by
+        )
         return await asyncio.wait_for(asking, timeout)
 
     try:
         key = asyncio.run(ask())
     except (TimeoutError, asyncio.TimeoutError):
-        raise ClosedError("no answer") from None
+        raise ClosedError(_said(passage) or "no answer") from None
     except (OSError, asyncssh.Error) as error:
-        raise ClosedError(_reason(error)) from None
+        raise ClosedError(_said(passage) or _reason(error)) from None
+    finally:
+        if passage:
+            passage.close()
     if key is None:
-        raise ClosedError(f"it shows no host key of the type {KEY_TYPE}")
+        raise ClosedError(f"it shows no host key of the type {HOST_KEY_TYPE}")
     return " ".join(key.export_public_key("openssh").decode().split()[:2])
 
 
@@ -141,6 +167,7 @@ class Session:
     def __init__(self, door: Door) -> None:
         self._door = door
         self._connection: asyncssh.SSHClientConnection | None = None
+        self._passage: Passage | None = None
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True, name="gridup-ssh")
         self._thread.start()
@@ -155,10 +182,14 @@ class Session:
     def open(self, timeout: float, say: Callable[[str], None], *, until_let_in: bool = True) -> None:
         """See `entered`."""
         end, pause, said = time.monotonic() + timeout, FIRST_PAUSE, ""
+        try:
+            way = self._door.way()
+        except PreflightError as error:
+            raise ClosedError(error.message, error.suggestion) from None
         while True:
             try:
                 limit = max(1.0, min(ATTEMPT_SECONDS, end - time.monotonic()))
-                self._connection = self._wait(_connect(self._door, limit), limit)
+                self._connect(way, limit)
                 return
             except HostKeyError:
                 raise
@@ -241,12 +272,29 @@ class Session:
         """End it; what runs there is told by its input's end. Never fails."""
         if self._connection is not None:
             self._connection.abort()
+        if self._passage is not None:
+            self._passage.close()
         with contextlib.suppress(TimeoutError, ClosedError):
             self._wait(_wind_up(), GRACE_SECONDS)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(timeout=GRACE_SECONDS)
         if not self._thread.is_alive():
             self._loop.close()
+
+    def _connect(self, way: Sequence[str], timeout: float) -> None:
+        """One attempt; raises as `_connect`."""
+        passage = Passage(way) if way else None
+        try:
+            by = passage.socket if passage else None
+            self._connection = self._wait(_connect(self._door, by, timeout), timeout)
+            self._passage, passage = passage, None
+        except ClosedError as error:
+            if isinstance(error, (HostKeyError, DeniedError)) or not (why := _said(passage)):
+                raise
+            raise ClosedError(why) from None
+        finally:
+            if passage:
+                passage.close()
 
     @property
     def _open(self) -> asyncssh.SSHClientConnection:
@@ -297,8 +345,17 @@ class Session:
         return ClosedError(f"The connection to {self._door.address} broke off{why}.", "Run the same again.")
 
 
-async def _connect(door: Door, timeout: float) -> asyncssh.SSHClientConnection:
+def _said(passage: Passage | None) -> str:
+    """Why what is on the way to a machine did not get there; empty where it has not said."""
+    why, _ = openssh.cause(passage.said(), "", "") if passage else ("", "")
+    return f"on the way there: {why}" if why else ""
+
+
+async def _connect(door: Door, by: socket.socket | None, timeout: float) -> asyncssh.SSHClientConnection:
     """One attempt.
+
+    Args:
+        by: a connection to the machine's sshd that is there already.
 
     Raises:
         HostKeyError: the host key is not the pinned one.
@@ -313,8 +370,9 @@ async def _connect(door: Door, timeout: float) -> asyncssh.SSHClientConnection:
         username=door.user,
         client_keys=[asyncssh.import_private_key(door.key)],
         known_hosts=([pinned], [], []) if pinned else None,
-        server_host_key_algs=[KEY_TYPE],
+        server_host_key_algs=[HOST_KEY_TYPE],
         preferred_auth=["publickey"],
+        sock=by,
         # None of the person's own settings.
         config=None,
         agent_path=None,
@@ -329,8 +387,9 @@ async def _connect(door: Door, timeout: float) -> asyncssh.SSHClientConnection:
         raise HostKeyError(
             f"The host key of {door.address} is not the one that was pinned at first contact: "
             "another machine answers at that address, or somebody is in between.",
-            "If the machine was replaced behind Gridup's back: on a cloud `gridup deploy --new-machine` "
-            "makes another; the new key of a machine of your own is given with --host-key.",
+            "If the machine was replaced behind Gridup's back: on a cloud "
+            f"`{typed('deploy', door.name or 'NAME', '--new-machine')}` makes another; "
+            "the new key of a machine of your own is given with --host-key.",
         ) from None
     except asyncssh.PermissionDenied:
         # Before cloud-init has been there, the user has no key, or is not there yet.

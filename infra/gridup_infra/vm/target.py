@@ -6,13 +6,24 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from gridup_infra.building import BASE_IMAGE_VARIABLE
 from gridup_infra.errors import ResourceError, UsageError
-from gridup_infra.outputs import NodeOutputs
-from gridup_infra.spec import DeploySpec
-from gridup_infra.targets.base import LOG_LINES, Capability, Identity, Target, WayIn, check_tag
+from gridup_infra.naming import typed
+from gridup_infra.outputs import BEHIND, NOT_COMPLETED, PEOPLE, NodeOutputs
+from gridup_infra.spec import DeploySpec, urn
+from gridup_infra.targets.base import (
+    ANSWER_SECONDS,
+    LOG_LINES,
+    PUBLIC_IP,
+    Capability,
+    Identity,
+    Target,
+    WayIn,
+    check_tag,
+)
+from gridup_infra.vm.keys import HOST_KEY_TYPE
 from gridup_node.services import Audience, openings
 from gridup_node.vm import user_data
 
@@ -31,19 +42,25 @@ class MachineTarget(Target):
             Capability.KEEP_DATA,
             Capability.REGION,
             Capability.FIREWALL,
+            Capability.CLOSED,
             Capability.DOMAIN_NAME,
             Capability.SSH_KEYS,
+            Capability.ADMIN_SSH_KEYS,
+            Capability.REBOOT,
             Capability.HOST_ONLY,
             Capability.PRIVATE,
             Capability.IMAGE,
+            Capability.EGRESS,
             Capability.NEW_MACHINE,
+            Capability.HOST_KEY,
         }
     )
 
+    providers: ClassVar[tuple[str, ...]] = ("gridup_infra.vm.resources",)
     key_types: ClassVar[tuple[str, ...]] = ("ssh-ed25519", "ssh-rsa")
     """What every cloud's own machines take; others would be refused there in the middle, or never let in."""
 
-    def resolve(self, spec: DeploySpec, previous: DeploySpec | None) -> DeploySpec:  # noqa: ARG002
+    def resolve(self, spec: DeploySpec, previous: DeploySpec | None) -> DeploySpec:
         """See `Target.resolve`. A cloud calls this first and fills in what is its own."""
         check_tag(spec)
         if spec.image and not _BY_DIGEST.fullmatch(spec.image):
@@ -51,17 +68,76 @@ class MachineTarget(Target):
                 f"--image {spec.image!r} has no digest, and what a tag means may change.",
                 "Give it as NAME@sha256:DIGEST; `docker image inspect` tells it in RepoDigests.",
             )
-        keys = tuple(_public_key(line) for line in spec.ssh_keys)
+        keys = tuple(_public_key("--ssh-key", line) for line in spec.ssh_keys)
+        admins = tuple(_public_key("--admin-ssh-key", line) for line in spec.admin_ssh_keys)
         base = os.environ.get(BASE_IMAGE_VARIABLE) or spec.base_image
-        return replace(spec, domain_name=spec.domain_name.lower(), ssh_keys=keys, base_image=base)
+        host_key = _host_key(spec.host_key)
+        if previous and previous.generation != spec.generation and previous.host_key == host_key:
+            host_key = ""  # Another machine has another one.
+        return replace(
+            spec,
+            domain_name=spec.domain_name.lower(),
+            ssh_keys=keys,
+            admin_ssh_keys=admins,
+            base_image=base,
+            host_key=host_key,
+        )
+
+    def warnings(self, spec: DeploySpec, current: NodeOutputs | None) -> tuple[str, ...]:
+        from gridup_node.vm import people
+
+        if current is None or PEOPLE in current.facts or not current.spec.ssh_keys:
+            return ()
+        return (
+            f'the keys of --ssh-key now enter "{spec.name}" as {people.USER}, who may use neither sudo nor '
+            "Docker; --admin-ssh-key lets one in as before.",
+        )
+
+    def answers(self, outputs: NodeOutputs) -> bool:
+        import socket
+
+        from gridup_infra.vm.node import IP
+
+        if BEHIND in outputs.facts:
+            return True  # Only a login on those on the way could tell.
+        try:
+            with socket.create_connection((outputs.facts[IP], outputs.ports["ssh"]), ANSWER_SECONDS):
+                return True
+        except OSError:
+            return False
+
+    def restart_due(self, outputs: NodeOutputs) -> tuple[str, ...] | None:
+        from gridup_infra.vm.way_in import VmWayIn
+        from gridup_node.vm import updates
+
+        if Capability.REBOOT not in self.capabilities:
+            return None
+        try:
+            with VmWayIn(outputs, self.secret, GLANCE_SECONDS).session() as session:
+                told = session.run(updates.DUE, timeout=GLANCE_SECONDS).stdout
+        except (ResourceError, TimeoutError):
+            return None
+        return updates.parse(told)
 
     def kept(self, spec: DeploySpec) -> tuple[str, ...]:
-        return ("the disk with the node's data, secrets and keys (--keep-data)",) if spec.keep_data else ()
+        return ("the disk with the node's data, secrets and keys (--keep-data)",) if spec.keeps else ()
 
     def way_in(self, outputs: NodeOutputs) -> WayIn:
         from gridup_infra.vm.way_in import VmWayIn
 
         return VmWayIn(outputs, self.secret)
+
+    def place(self, outputs: NodeOutputs) -> dict[str, str]:
+        from gridup_infra.vm.node import IP, MACHINE
+
+        spec, facts = outputs.spec, outputs.facts
+        found = {
+            PUBLIC_IP: "" if spec.private else facts.get(IP, ""),
+            "region": spec.region,
+            "instance": facts.get(MACHINE, ""),
+            "size": spec.size,
+        }
+        return {key: text for key, text in found.items() if text}
 
     def given_up(self, outputs: NodeOutputs) -> ResourceError | None:
         from gridup_infra.vm import booting
@@ -85,7 +161,7 @@ class MachineTarget(Target):
         if not dead:
             return None
         lines = way_in.logs([dead[0].split()[0]], lines=LOG_LINES, follow=False)
-        hint = f'The whole log: gridup logs "{outputs.spec.name}"'
+        hint = f"The whole log: {typed('logs', outputs.spec.name)}"
         return ResourceError(dead[0], hint, tuple(line for _, line in lines))
 
     def ready(self, outputs: NodeOutputs) -> bool:
@@ -99,10 +175,41 @@ class MachineTarget(Target):
             return False
 
 
-def begun(identity: Identity, facts: Mapping[str, str]) -> NodeOutputs:
-    """What `Target.begun` tells, with what the cloud's `boot_log` looks for among the facts."""
-    spec = DeploySpec(name=identity.name, target=identity.target, stack_id=identity.stack_id)
-    return NodeOutputs(spec=spec, address="", ports={}, facts=dict(facts))
+def begun(
+    identity: Identity,
+    spec: DeploySpec,
+    address: str,
+    facts: Mapping[str, str],
+    states: Mapping[str, Mapping[str, Any]],
+    dns_name: str = "",
+) -> NodeOutputs:
+    """What `Target.begun` tells of a machine: it is entered by ssh alone.
+
+    Args:
+        address: its IP address; empty while it has none.
+        facts: what the cloud finds it by.
+        states: as `Target.begun` takes them.
+        dns_name: that the cloud gave to the address; empty where it gave none.
+    """
+    from gridup_infra.vm.node import HOST_KEY, HOST_RESOURCE, MACHINE, MODULE, node_outputs
+
+    type_ = f"pulumi-python:dynamic/{MODULE}:Host"
+    met = states.get(urn(identity.stack, type_, HOST_RESOURCE)) or {}
+    # Another machine at the same address has another key.
+    host_key = str(met.get("host_key") or "") if met.get("machine") == facts[MACHINE] else ""
+    met_as = {HOST_KEY: host_key}
+    whole = node_outputs(replace(spec, no_node=True), address, met_as, facts, dns_name=dns_name)
+    return replace(
+        whole,
+        spec=spec,
+        not_offered=dict.fromkeys(whole.not_offered, NOT_COMPLETED),
+        facts={key: value for key, value in whole.facts.items() if value and key != PEOPLE},
+    )
+
+
+def data_disk(size: int) -> str:
+    """What holds a node's data on a cloud, a line; `size` in GB."""
+    return f"an encrypted data disk of {size} GB: data, secrets, keys"
 
 
 def let_in(spec: DeploySpec) -> str:
@@ -117,8 +224,28 @@ def let_in(spec: DeploySpec) -> str:
     return "open to " + "; to ".join(f"{who[audience]}: {ports[audience]}" for audience in who)
 
 
-def _public_key(line: str) -> str:
+def _public_key(flag: str, line: str) -> str:
     try:
         return user_data.public_key(line)
     except ValueError as error:
-        raise UsageError(f"--ssh-key: {error}.") from None
+        raise UsageError(f"{flag}: {error}.") from None
+
+
+def _host_key(text: str) -> str:
+    """The public host key as a line, without its comment.
+
+    Raises:
+        UsageError: it is none, or not of the type that is pinned.
+    """
+    if not text.strip():
+        return ""
+    try:
+        words = user_data.public_key(text).split()[:2]
+    except ValueError as error:
+        raise UsageError(f"--host-key: {error}.", _HOST_KEY_HINT) from None
+    if words[0] != HOST_KEY_TYPE:
+        raise UsageError(f"--host-key: a {words[0]} key; {HOST_KEY_TYPE} is pinned.", _HOST_KEY_HINT)
+    return " ".join(words)
+
+
+_HOST_KEY_HINT = "It is the first two words of /etc/ssh/ssh_host_ed25519_key.pub on the machine."

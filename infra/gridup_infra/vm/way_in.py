@@ -5,26 +5,37 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from gridup_infra.errors import ResourceError
+from gridup_infra.naming import typed
 from gridup_infra.outputs import MANAGEMENT_KEY, NodeOutputs
 from gridup_infra.paths import Home, ensure_private, write_private
-from gridup_infra.processes import Result
+from gridup_infra.processes import Result, wait_until
 from gridup_infra.targets.base import Secret, SshAccess, WayIn
 from gridup_infra.vm import booting
-from gridup_infra.vm.node import HOST_KEY, IP, MACHINE, PROJECT
+from gridup_infra.vm.node import HOST, HOST_KEY, IP, MACHINE, PROJECT
 from gridup_infra.vm.ssh import WATCHED, Door, Session, entered
 from gridup_node import keys
-from gridup_node.services import backends, service
+from gridup_node.containers import LAID, LAID_SECONDS
+from gridup_node.services import backends, programs, service
 from gridup_node.vm.first_boot import State
 
 ENTER_SECONDS = 30.0
 
 LOG_SECONDS = 60.0
+RESTART_SECONDS = 60.0
+"""For each program."""
 
 JOURNAL = ("journalctl", "--unit=ssh.service", "--no-pager", "--output=short-iso")
 """The log of what the machine serves by itself, which is ssh."""
+
+
+def door_of(outputs: NodeOutputs, key: str, host_key: str) -> Door:
+    """Where a node's machine is entered by the stack's key."""
+    facts, port = outputs.facts, outputs.ports["ssh"]
+    return Door(facts[IP], key, host_key, outputs.ssh_user, port, facts.get(HOST, ""), outputs.spec.name)
 
 
 class VmWayIn(WayIn):
@@ -49,19 +60,40 @@ class VmWayIn(WayIn):
         self._secret = secret
         self._seconds = enter_seconds
 
-    def run(self, argv: Sequence[str], *, timeout: float, input: bytes | None = None) -> Result:
+    def run(
+        self, argv: Sequence[str], *, timeout: float, input: bytes | None = None, service: str = ""
+    ) -> Result:
         if reason := self._outputs.not_offered.get(backends()[0].name):
             raise ResourceError(f"This machine has no node yet: {reason}.")
-        name = f"{PROJECT}-{backends()[0].name}"
+        name = f"{PROJECT}-{service or backends()[0].name}"
         words = ["docker", "exec", "--interactive", name, *argv]
         with self.session() as session:
             done = session.run(words, timeout=timeout, input=input)
             if not done.ok and not self._runs(session, name):
                 raise ResourceError(
                     f"The container {name} does not run on the machine.",
-                    f'`gridup logs "{self._outputs.spec.name}"` tells why; `gridup deploy` starts it.',
+                    f"`{typed('logs', self._outputs.spec.name)}` tells why; "
+                    f"`{typed('deploy', self._outputs.spec.name)}` starts it.",
                 )
         return Result(tuple(argv), done.code, done.stdout, done.stderr)
+
+    def programs(self) -> tuple[str, ...]:
+        first = backends()[0].name
+        own = [row.name for row in programs() if not row.machine_serves and row.name != first]
+        return () if self._outputs.spec.no_node else (first, *own)
+
+    def restart(self, services: Sequence[str]) -> None:
+        seconds = max((service(name).stop_seconds for name in services), default=0)
+        argv = ["docker", "restart", f"--time={seconds}", *(f"{PROJECT}-{name}" for name in services)]
+        with self.session() as session:
+            done = session.run(argv, timeout=RESTART_SECONDS * max(len(services), 1))
+            if not done.ok:
+                why = " ".join(done.tail(1))
+                raise ResourceError(f"The node's programs could not be started anew: {why}.")
+            for name in services:
+                asked = ["docker", "exec", f"{PROJECT}-{name}", *LAID]
+                if not wait_until(partial(_succeeds, session, asked), timeout=LAID_SECONDS):
+                    raise ResourceError(f"{name} did not start anew within {LAID_SECONDS:g} s.")
 
     def logs(self, services: Sequence[str], *, lines: int, follow: bool) -> Iterator[tuple[str, str]]:
         commands = {name: self._log(name, lines, follow) for name in services}
@@ -86,7 +118,7 @@ class VmWayIn(WayIn):
         write_private(key, door.key.encode())
         self._pin(door.host_key)
         known_hosts = self._folder() / keys.KNOWN_HOSTS
-        return SshAccess(door.user, door.address, door.port, key, known_hosts)
+        return SshAccess(door.user, door.address, door.port, key, known_hosts, door.way())
 
     def boot_state(self) -> State:
         """How far the machine's first boot is.
@@ -121,9 +153,7 @@ class VmWayIn(WayIn):
     def _door(self) -> Door:
         key = self._secret(self._outputs.spec.stack, MANAGEMENT_KEY)
         host_key = self._outputs.facts.get(HOST_KEY) or self._pinned()
-        return Door(
-            self._outputs.facts[IP], key, host_key, self._outputs.ssh_user, self._outputs.ports["ssh"]
-        )
+        return door_of(self._outputs, key, host_key)
 
     def _pin(self, host_key: str) -> None:
         """Keep the host key for OpenSSH, and for machines whose stack does not hold it (`--no-node`)."""
@@ -134,7 +164,7 @@ class VmWayIn(WayIn):
     def _pinned(self) -> str:
         """What this deployer pinned at an earlier contact with this very machine; empty for none."""
         with contextlib.suppress(FileNotFoundError):
-            first, _, rest = (self._folder() / keys.KNOWN_HOSTS).read_text().partition("\n")
+            first, _, rest = (self._folder() / keys.KNOWN_HOSTS).read_text(encoding="utf-8").partition("\n")
             if first == self._mark():
                 return rest.strip().removeprefix("* ")
         return ""
@@ -159,3 +189,7 @@ class VmWayIn(WayIn):
             return ["sudo", *watched, *JOURNAL, f"--lines={lines}", *["--follow"] * follow]
         container = f"{PROJECT}-{own.served_by or own.name}"
         return [*watched, "docker", "logs", f"--tail={lines}", *["--follow"] * follow, container]
+
+
+def _succeeds(session: Session, argv: Sequence[str]) -> bool:
+    return session.run(argv, timeout=LOG_SECONDS).ok

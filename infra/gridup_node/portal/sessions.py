@@ -15,6 +15,7 @@ from gridup_node.account import Account
 IDLE_SECONDS = 60 * 60
 LIFE_SECONDS = 12 * 60 * 60
 MOST_SESSIONS = 500
+DEVICE_SECONDS = 180 * 24 * 60 * 60
 
 
 @dataclass
@@ -22,6 +23,8 @@ class Session:
     """One browser that is signed in. Times are seconds of the sessions' own clock."""
 
     account: Account
+    mark: bytes
+    """`account.password_mark` at its beginning."""
     began: float
     seen: float
 
@@ -38,7 +41,7 @@ class Sessions:
     def __len__(self) -> int:
         return len(self._sessions)
 
-    def begin(self, account: Account) -> str:
+    def begin(self, account: Account, mark: bytes = b"") -> str:
         """Start a session; returns its id. Where there are too many, the one unused longest ends."""
         made = secrets.token_urlsafe(32)
         with self._lock:
@@ -46,7 +49,7 @@ class Sessions:
             while len(self._sessions) >= self._most:
                 del self._sessions[min(self._sessions, key=lambda key: self._sessions[key].seen)]
             now = self._clock()
-            self._sessions[_digest(made)] = Session(account, began=now, seen=now)
+            self._sessions[_digest(made)] = Session(account, mark, began=now, seen=now)
         return made
 
     def find(self, identity: str) -> Session | None:
@@ -82,6 +85,38 @@ def form_token(key: bytes, cookie: str) -> str:
 def is_ours(key: bytes, cookie: str, token: str) -> bool:
     """Whether `token` is the `form_token` of a browser with this cookie."""
     return bool(cookie) and hmac.compare_digest(form_token(key, cookie).encode(), token.encode())
+
+
+def device_token(key: bytes, email: str) -> str:
+    """What a browser keeps that somebody has signed in with to this account. It opens nothing."""
+    nonce = secrets.token_urlsafe(16)
+    return f"{nonce}.{_device(key, nonce, email)}.{_device(key, nonce, '')}"
+
+
+def is_device_of(key: bytes, token: str, email: str) -> bool:
+    """Whether `token` is a `device_token` of this account."""
+    return is_device(key, token) and _same(_device(key, token.split(".")[0], email), token.split(".")[1])
+
+
+def is_device(key: bytes, token: str) -> bool:
+    """Whether `token` is a `device_token` of some account."""
+    parts = token.split(".")
+    return len(parts) == 3 and _same(_device(key, parts[0], ""), parts[2])
+
+
+def _device(key: bytes, nonce: str, email: str) -> str:
+    return hmac.new(key, f"device:{nonce}:{email.casefold()}".encode(), hashlib.sha256).hexdigest()
+
+
+def _same(one: str, other: str) -> bool:
+    return hmac.compare_digest(one.encode(), other.encode())
+
+
+def cookie_name(key: bytes, name: str, https: bool) -> str:
+    """Browsers share cookies between all ports of a host: each node's must have a name of its own."""
+    mine = hashlib.sha256(b"cookie:" + key).hexdigest()[:8]
+    # A browser takes a name with this prefix only from this very host, by https (RFC 6265bis, 4.1.3.2).
+    return f"{'__Host-' if https else ''}gridup_{name}_{mine}"
 
 
 def _digest(identity: str) -> bytes:

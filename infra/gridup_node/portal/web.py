@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
+import contextlib
 import logging
 import platform
 import secrets
 from collections.abc import Mapping
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,22 @@ from starlette.responses import FileResponse, HTMLResponse, RedirectResponse, Re
 from starlette.routing import Route
 
 from gridup_node import facts
-from gridup_node.account import Account, Refused, sign_in
-from gridup_node.portal.sessions import LIFE_SECONDS, Sessions, form_token, is_ours
-from gridup_node.portal.throttle import Throttle
-from gridup_node.services import PORTAL_MARK, SERVICES
+from gridup_node.account import Account, Refused, password_mark, sign_in
+from gridup_node.guard.slots import network
+from gridup_node.guard.throttle import Throttle
+from gridup_node.portal.sessions import (
+    DEVICE_SECONDS,
+    LIFE_SECONDS,
+    Session,
+    Sessions,
+    cookie_name,
+    device_token,
+    form_token,
+    is_device_of,
+    is_ours,
+)
+from gridup_node.secrets import is_own_password
+from gridup_node.services import PORTAL_MARK, SERVICES, Audience
 
 HERE = Path(__file__).parent
 LARGEST_FORM = 16 * 1024
@@ -35,13 +48,10 @@ HEADERS: Mapping[str, str] = {
         "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; "
         "frame-ancestors 'none'; base-uri 'none'"
     ),
-    "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
     "Cross-Origin-Opener-Policy": "same-origin",
-    "Cross-Origin-Resource-Policy": "same-origin",
     "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
 }
+"""Of every page; the guard adds what all answers have (`guard.headers`)."""
 
 ERRORS: Mapping[int, tuple[str, str]] = {
     404: ("There is no such page", "The address may be mistyped, or the page has moved."),
@@ -60,19 +70,21 @@ ROLES: Mapping[str, str] = {
     "GUEST": "a guest",
 }
 """syft's roles, as a sentence has them."""
+STAFF = ("ADMIN", "DATA_OWNER")
 
 log = logging.getLogger(__name__)
 
 
-def portal(server: Any, folder: facts.Folder, session_key: bytes) -> Starlette:
+def portal(server: Any, folder: facts.Folder, session_key: bytes, throttle: Throttle) -> Starlette:
     """The portal of `server`, as an ASGI app.
 
     Args:
+        throttle: counts the failed sign-ins, the api's among them.
         server: syft's server in this process.
         folder: the node's; its node.json is read anew for each page, so a changed port needs no restart.
         session_key: signs forms.
     """
-    pages = _Portal(server, folder, session_key)
+    pages = _Portal(server, folder, session_key, throttle)
     return Starlette(
         routes=[
             Route("/", pages.overview, methods=["GET"]),
@@ -88,17 +100,13 @@ def portal(server: Any, folder: facts.Folder, session_key: bytes) -> Starlette:
 
 
 class _Portal:
-    def __init__(self, server: Any, folder: facts.Folder, key: bytes) -> None:
+    def __init__(self, server: Any, folder: facts.Folder, key: bytes, throttle: Throttle) -> None:
         self._server = server
         self._folder = folder
         self._key = key
         self._sessions = Sessions()
-        self._throttle = Throttle()
+        self._throttle = throttle
         self._last_facts = facts.load(folder.facts)
-        # Browsers share cookies between all ports of a host: each node's must have a name of its own.
-        mine = hashlib.sha256(b"cookie:" + key).hexdigest()[:8]
-        self._session_cookie = f"gridup_session_{mine}"
-        self._form_cookie = f"gridup_form_{mine}"
         self._templates = Environment(
             loader=FileSystemLoader(HERE / "templates"),
             autoescape=select_autoescape(default=True),
@@ -108,8 +116,8 @@ class _Portal:
         )
 
     async def overview(self, request: Request) -> Response:
-        identity = request.cookies.get(self._session_cookie, "")
-        session = self._sessions.find(identity)
+        identity = self._cookie(request, "session")
+        session = await self._session(identity)
         if session is None:
             return RedirectResponse("/login", status_code=303)
         try:
@@ -123,43 +131,62 @@ class _Portal:
             **seen,
             token=form_token(self._key, identity),
             versions=self._versions(),
-            endpoints=self._endpoints(),
+            packages=self._packages(),
+            endpoints=self._endpoints(staff=seen["staff"]),
         )
 
     async def login_page(self, request: Request) -> Response:
-        if self._sessions.find(request.cookies.get(self._session_cookie, "")) is not None:
+        if await self._session(self._cookie(request, "session")) is not None:
             return RedirectResponse("/", status_code=303)
         return self._login_form(request)
+
+    async def _session(self, identity: str) -> Session | None:
+        """The live session of this id; one ends when the account gets another password, or is deleted."""
+        session = self._sessions.find(identity)
+        if session is None:
+            return None
+        mark = await run_in_threadpool(password_mark, self._server, session.account.key)
+        if mark is None or mark != session.mark:
+            self._sessions.end(identity)
+            return None
+        return session
 
     async def login(self, request: Request) -> Response:
         form = await _form(request)
         email, password = form.get("email", "").strip(), form.get("password", "")
-        if not is_ours(self._key, request.cookies.get(self._form_cookie, ""), form.get("token", "")):
+        if not is_ours(self._key, self._cookie(request, "form"), form.get("token", "")):
             return self._login_form(request, 403, "This form is too old. Please try again.", email)
-        caller = request.client.host if request.client else ""
-        wait = self._throttle.wait(caller, email)
-        if wait:
+        address = request.client.host if request.client else ""
+        device = self._cookie(request, "device")
+        # Who has signed in from here before is not kept out by others at the same address.
+        known = is_device_of(self._key, device, email)
+        caller = device if known else network(address)
+        wait = self._throttle.wait(caller, email, known)
+        if wait and not is_own_password(self._folder.secrets, password):
             answer = self._login_form(
                 request, 429, f"Too many failed tries. Please wait {_duration(wait)} and try again.", email
             )
             answer.headers["Retry-After"] = str(wait)
             return answer
         # Counted before the check, which takes a while: many tries at once must not slip past.
-        self._throttle.failed(caller, email)
+        self._throttle.failed(caller, email, known)
         try:
             account = await run_in_threadpool(sign_in, self._server, email, password)
         except Refused as error:
-            log.info("a sign-in from %s was refused", caller)
+            log.info("a sign-in from %s was refused", address)
             return self._login_form(request, 401, str(error), email)
         self._throttle.succeeded(caller, email)
-        self._sessions.end(request.cookies.get(self._session_cookie, ""))
+        self._sessions.end(self._cookie(request, "session"))
+        mark = await run_in_threadpool(password_mark, self._server, account.key)
         response = RedirectResponse("/", status_code=303)
-        self._set_cookie(request, response, self._session_cookie, self._sessions.begin(account), LIFE_SECONDS)
-        response.delete_cookie(self._form_cookie)
+        begun = self._sessions.begin(account, mark or b"")
+        self._set_cookie(request, response, "session", begun, LIFE_SECONDS)
+        self._set_cookie(request, response, "device", device_token(self._key, email), DEVICE_SECONDS)
+        self._set_cookie(request, response, "form", "", 0)
         return response
 
     async def logout(self, request: Request) -> Response:
-        identity = request.cookies.get(self._session_cookie, "")
+        identity = self._cookie(request, "session")
         form = await _form(request)
         if self._sessions.find(identity) is not None and not is_ours(
             self._key, identity, form.get("token", "")
@@ -167,7 +194,7 @@ class _Portal:
             return self._error_page(403, "That did not come from our own page", "Nothing was done.")
         self._sessions.end(identity)
         response = RedirectResponse("/login", status_code=303)
-        response.delete_cookie(self._session_cookie)
+        self._set_cookie(request, response, "session", "", 0)
         return response
 
     async def error(self, _request: Request, error: Exception) -> Response:
@@ -178,10 +205,10 @@ class _Portal:
     def _login_form(
         self, request: Request, status: int = 200, problem: str = "", email: str = ""
     ) -> Response:
-        cookie = request.cookies.get(self._form_cookie) or secrets.token_urlsafe(32)
+        cookie = self._cookie(request, "form") or secrets.token_urlsafe(32)
         token = form_token(self._key, cookie)
         response = self._page("login.html", status, problem=problem, email=email[:254], token=token)
-        self._set_cookie(request, response, self._form_cookie, cookie, LIFE_SECONDS)
+        self._set_cookie(request, response, "form", cookie, LIFE_SECONDS)
         return response
 
     def _error_page(self, status: int, title: str, text: str) -> Response:
@@ -208,22 +235,37 @@ class _Portal:
             "Python": platform.python_version(),
         }
 
-    def _endpoints(self) -> list[dict[str, Any]]:
+    def _packages(self) -> dict[str, str]:
+        """What the data owner has added, with its version; not what a marker has left out here."""
+        found = {}
+        for name in self._facts().packages:
+            with contextlib.suppress(metadata.PackageNotFoundError):
+                found[name] = metadata.version(name)
+        return found
+
+    def _endpoints(self, staff: bool) -> list[dict[str, Any]]:
+        """Where the services are that the reader may use: for staff alone those of staff."""
         told = self._facts().endpoints
         return [
             {"title": row.title, "name": row.name, "target": told[row.name], "link": _is_link(told[row.name])}
             for row in SERVICES
-            if row.name in told
+            if row.name in told and (staff or row.audience is not Audience.STAFF)
         ]
+
+    def _cookie(self, request: Request, name: str) -> str:
+        return str(request.cookies.get(self._cookie_name(request, name), ""))
+
+    def _cookie_name(self, request: Request, name: str) -> str:
+        return cookie_name(self._key, name, request.url.scheme == "https")
 
     def _set_cookie(self, request: Request, response: Response, name: str, value: str, seconds: int) -> None:
         response.set_cookie(
-            name,
+            self._cookie_name(request, name),
             value,
             max_age=seconds,
             httponly=True,
             samesite="lax",
-            # uvicorn takes the scheme from the proxy's X-Forwarded-Proto.
+            # The guard takes the scheme from the reverse proxy's X-Forwarded-Proto.
             secure=request.url.scheme == "https",
         )
 
@@ -242,21 +284,28 @@ def _look(account: Account) -> dict[str, Any]:
         except Refused:
             counts[title] = None
     role = getattr(user.role, "name", "GUEST")
-    return {"user": user, "role": ROLES.get(role, role.replace("_", " ").lower()), "counts": counts}
+    named = ROLES.get(role, role.replace("_", " ").lower())
+    return {"user": user, "role": named, "staff": role in STAFF, "counts": counts}
 
 
 async def _form(request: Request) -> dict[str, str]:
     """The fields of a form that are text.
 
     Raises:
-        HTTPException: it is larger than any form of ours.
+        HTTPException: it is larger than any form of ours, or holds what is no text.
     """
     # Without a length (chunked) we can't tell before we have read it all; browsers always give one.
     length = request.headers.get("content-length", "")
     if not length.isdigit() or int(length) > LARGEST_FORM:
         raise HTTPException(413)
-    form = await request.form(max_files=0)
-    return {key: value for key, value in form.items() if isinstance(value, str)}
+    try:
+        form = await request.form(max_files=0)
+        found = {key: value for key, value in form.items() if isinstance(value, str)}
+        # The sender names the encoding: there are some that make half of a character pair.
+        "".join(found.values()).encode()
+    except UnicodeError:
+        raise HTTPException(400) from None
+    return found
 
 
 def _file(name: str, kind: str) -> Any:

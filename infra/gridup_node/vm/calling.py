@@ -19,7 +19,7 @@ def emit(**told: Any) -> None:
         sys.stdout.write(json.dumps(told) + "\n")
         sys.stdout.flush()
     except OSError:
-        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 - to the program's end
+        sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - to the program's end
 
 
 @contextlib.contextmanager
@@ -35,7 +35,7 @@ def alone(
     Args:
         failed: makes what is raised where another run was still busy after `seconds`.
     """
-    with lock.open("w") as file:
+    with lock.open("w", encoding="utf-8") as file:
         waited = 0.0
         while True:
             try:

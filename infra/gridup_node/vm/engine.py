@@ -9,14 +9,22 @@ import re
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from gridup_node import piping
 
 CALL_SECONDS = 120.0
 PULL_SECONDS = BUILD_SECONDS = 1800.0
 UP_SECONDS = 300.0
 """For compose to stop what runs and start what shall: its programs have some 20 s to stop."""
+
+PREPARE_SECONDS = 900.0
+"""For the node's data to be made ready, each file of which may have to be given to another user."""
+
+DATA_PATH = "/var/lib/gridup"
+"""Where the node's image looks for the data: its GRIDUP_NODE_DATA."""
 
 EXEC_SECONDS = 20.0
 """For one asking of a program's health, which gives up by itself after 8 s for each of its services."""
@@ -28,6 +36,13 @@ LOG_LINES = 15
 BUILD_LINES = 12
 STEP_LENGTH = 90
 """Characters of a build's step that are told: its number and how its command begins."""
+
+BUILD = ("docker", "build", "--network=host", "--progress=plain")
+BASE = "BASE_IMAGE"
+"""The build's argument that names what it begins with."""
+
+SECRETS_STEP = re.compile(r"RUN (--mount=\S+ )+for secret in .*? done\s+(\\\s+)?&& ")
+"""How a step begins that has secrets, see `image.with_secrets`."""
 
 MADE = "org.gridup.made"
 """The label that holds a hash of what a container was made by."""
@@ -79,27 +94,23 @@ def run(
         )
     except FileNotFoundError:
         return Done(127, f"{argv[0]} is not installed")
-    timer = threading.Timer(timeout, process.kill)
-    timer.start()
+    end = time.monotonic() + timeout
     feeder = threading.Thread(target=_feed, args=(process, input or b""), daemon=True)
     feeder.start()
     lines = []
     try:
-        assert process.stdout is not None
-        for raw in process.stdout:
-            lines.append(raw.decode(errors="replace").rstrip("\r\n"))
+        for line in piping.lines(process, end):
+            lines.append(line)
             if on_line:
-                on_line(lines[-1])
-        code = process.wait()
+                on_line(line)
+        code = piping.wait(process, end)
+    except TimeoutError:
+        return Done(124, f"{argv[0]} did not end within {timeout:g} s")
     finally:
-        expired = not timer.is_alive()
-        timer.cancel()
         process.kill()
         process.wait()
         if process.stdout is not None:
             process.stdout.close()
-    if expired and code < 0:
-        return Done(124, f"{argv[0]} did not end within {timeout:g} s")
     return Done(code, "\n".join(lines))
 
 
@@ -130,8 +141,20 @@ class Engine:
     ) -> None:
         self._run, self._clock, self._sleep = run, clock, sleep
 
+    def facts(self) -> dict[str, Any]:
+        """What `docker info` tells of the machine; nothing where Docker does not answer."""
+        done = self._run(["docker", "info", "--format", "{{json .}}"])
+        lines = [line for line in done.text.splitlines() if line.startswith("{")]
+        found: dict[str, Any] = json.loads(lines[0]) if lines else {}
+        return found
+
     def has(self, image: str) -> bool:
         return bool(self._run(["docker", "image", "inspect", "--format", "{{.Id}}", image]).code == 0)
+
+    def built(self, image: str) -> str:
+        """When an image was made (ISO 8601); empty where it is not there."""
+        done = self._run(["docker", "image", "inspect", "--format", "{{.Created}}", image])
+        return str(done.text.strip()) if done.code == 0 else ""
 
     def pull(self, image: str) -> None:
         """Have a published image.
@@ -146,11 +169,19 @@ class Engine:
                 "Can the machine reach its registry, and is it public?",
             )
 
-    def build(self, image: str, context: bytes, base: str, arguments: Mapping[str, str], say: Say) -> None:
+    def build(
+        self,
+        image: str,
+        context: bytes,
+        arguments: Mapping[str, str],
+        secrets: Mapping[str, str],
+        say: Say,
+    ) -> None:
         """Build an image from a tar.
 
         Args:
-            arguments: the build's; their values may hold passwords, and are in no argv and no output.
+            arguments: the build's.
+            secrets: what its steps have in their environment: in no argv, no output and no builder's cache.
 
         Raises:
             Failed: the build failed; the end of its output is in the details.
@@ -158,18 +189,17 @@ class Engine:
         last: list[str] = []
 
         def hear(line: str) -> None:
-            if text := told(line, arguments):
+            if text := told(line, secrets):
                 last.append(text)
                 del last[:-BUILD_LINES]
                 # The steps alone: what each of them writes is hundreds of lines.
                 if text.startswith("["):
                     say(" ".join(text.split())[:STEP_LENGTH])
 
-        # Docker takes a value from the environment where only its name is given.
-        names = [word for name in sorted(arguments) for word in ("--build-arg", name)]
-        argv = ["docker", "build", "--network=host", "--progress=plain", f"--tag={image}"]
-        argv += ["--build-arg", f"BASE_IMAGE={base}", *names, "-"]
-        done = self._run(argv, timeout=BUILD_SECONDS, input=context, environment=arguments, on_line=hear)
+        argv = [*BUILD, f"--tag={image}", *handed(arguments, secrets), "-"]
+        # A Docker of before 23 has another builder by itself, which knows no secrets.
+        environment = {**secrets, "DOCKER_BUILDKIT": "1"}
+        done = self._run(argv, timeout=BUILD_SECONDS, input=context, environment=environment, on_line=hear)
         if done.code == 0:
             return
         if "no space left" in done.text.lower():
@@ -177,7 +207,7 @@ class Engine:
         words = ("pull access denied", "failed to resolve source metadata", "manifest unknown")
         if any(word in done.text for word in words):
             raise Failed(
-                f"The base image {base} could not be had.",
+                f"The base image {arguments.get(BASE, '')} could not be had.",
                 "Can the machine reach its registry? GRIDUP_BASE_IMAGE names another one.",
                 last,
             )
@@ -194,6 +224,45 @@ class Engine:
     def forget_old_steps(self) -> None:
         """Remove what builds keep to be faster, where none has used it for a week."""
         self._run(["docker", "builder", "prune", "--force", "--filter=until=168h"])
+
+    def prepare(self, image: str, data: str, uid: int) -> None:
+        """Have the folders of the node's data where its containers look for them, all of it `uid`'s.
+
+        Args:
+            image: the node's; it has the program for it, `gridup_node.folders`.
+            data: the folder on the machine.
+
+        Raises:
+            Failed: that program failed.
+        """
+        rights = [f"--cap-add={name}" for name in ("CHOWN", "DAC_OVERRIDE", "FOWNER")]
+        closed = ["--rm", "--network=none", "--user=0:0", "--cap-drop=ALL", *rights]
+        program = ["--entrypoint=python", image, "-m", "gridup_node.folders", str(uid)]
+        argv = ["docker", "run", *closed, f"--volume={data}:{DATA_PATH}", *program]
+        done = self._run(argv, timeout=PREPARE_SECONDS)
+        if done.code != 0:
+            raise Failed(f"The node's data could not be made ready: {done.line}.")
+
+    def stop(self, project: str) -> None:
+        """Stop whatever runs of a project; what compose brings up again is not changed by it."""
+        rows = self._run(["docker", "ps", "--quiet", f"--filter=label=com.docker.compose.project={project}"])
+        if containers := rows.text.split():
+            self._run(["docker", "stop", *containers])
+
+    def remove(self, containers: Sequence[str]) -> None:
+        """Stop containers, and remove them."""
+        self._run(["docker", "stop", *containers])
+        self._run(["docker", "rm", "--force", *containers])
+
+    def read(self, container: str, path: str) -> str:
+        """A text file of a container that runs; nothing where it is not there."""
+        done = self._run(["docker", "exec", container, "cat", path], timeout=EXEC_SECONDS)
+        return f"{done.text}\n" if done.code == 0 else ""
+
+    def forget_networks(self, project: str) -> None:
+        """Remove a project's networks that nothing is in: those of a former release."""
+        label = f"--filter=label=com.docker.compose.project={project}"
+        self._run(["docker", "network", "prune", "--force", label])
 
     def up(self, project: str, file: str, services: Sequence[str] = ()) -> None:
         """Have what a compose file says, all of it or some services; what it does not say is removed.
@@ -276,10 +345,19 @@ def given_up(container: Mapping[str, Any]) -> str:
     return ""
 
 
+def handed(arguments: Mapping[str, str], secrets: Iterable[str]) -> list[str]:
+    """The words by which `docker build` hands a build what it needs: of secrets the names alone, for it takes
+    their values from its environment. The steps find them as files (see `image.with_secrets`).
+    """
+    words = [word for name, value in arguments.items() for word in ("--build-arg", f"{name}={value}")]
+    return words + [word for name in sorted(secrets) for word in ("--secret", f"id={name},env={name}")]
+
+
 def told(line: str, arguments: Mapping[str, str]) -> str:
     """What a line of BuildKit's output tells, without its numbers, and without anybody's password."""
     text = re.sub(r"\x1b\[[0-9;]*m", "", line).strip()
     text = re.sub(r"^#\d+ (\d+\.\d+ )?", "", text)
+    text = SECRETS_STEP.sub("RUN ", text)
     for value in arguments.values():
         for word in value.split():
             account, at, _ = word.partition("://")[2].rpartition("@")

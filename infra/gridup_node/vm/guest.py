@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import grp
 import hashlib
+import ipaddress
 import json
 import os
 import platform
@@ -30,14 +31,29 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gridup_node.vm import host, packages
+from gridup_node import kept
+from gridup_node.confines import MACHINE_UID
+from gridup_node.vm import firewall, host, packages, people, shield
 from gridup_node.vm.calling import alone, emit
 from gridup_node.vm.docker import NODE, ensure_docker, ensure_node_folder
 from gridup_node.vm.engine import run
 from gridup_node.vm.machine import LOG, MOUNT, STATE, UID, USER, Config, Failed, Machine, end, keys
 
-MODULES = ("machine", "disk", "packages", "docker", "engine", "host", "calling", "guest")
-"""Of this package, what is sent."""
+_OWN = (
+    "machine",
+    "disk",
+    "packages",
+    "docker",
+    "engine",
+    "host",
+    "calling",
+    "people",
+    "shield",
+    "firewall",
+    "guest",
+)
+MODULES = ("confines", "kept", "piping", *(f"vm/{name}" for name in _OWN))
+"""Of the package `gridup_node`, what is sent."""
 
 LOADER = (
     "import os,runpy,sys;n=int(sys.argv[1]);f=os.memfd_create('gridup');"
@@ -48,13 +64,11 @@ LOADER = (
 
 PLACE = str(Path(LOG).parent)
 MARK = f"{PLACE}/owner.json"
-KEPT = f"{MOUNT}/kept.json"
-"""Beside data that was kept on purpose: whose it was."""
-
 SUDOERS = f"/etc/sudoers.d/{USER}"
 SUDO = f"# A node made by Gridup is run by this user.\n{USER} ALL=(ALL) NOPASSWD:ALL\n"
 HOME = f"/home/{USER}"
-LOCK = "/run/lock/gridup-guest"
+LOCK = "/run/gridup-guest.lock"
+"""Where root alone may write: in a folder of everybody's another user could have laid a link of that name."""
 LOCK_SECONDS = 1500.0
 
 RELEASES = ".gridup"
@@ -96,6 +110,11 @@ class Told:
         build: whether the node's image is built here.
         keep_data: whether `leave` leaves the data.
         must_be_ours: refuse a machine that does not hold the node.
+        key_from: networks (CIDR) that the deployer's key lets in from, as `public_key` says; empty for all.
+        admin_email, node_type: what the next node of its name goes on with where the data are left.
+        adopted: which kept data the node takes over, by when they were kept; empty for none.
+        adopting: whether these are not its own yet, see `DeploySpec`.
+        new_data: whether it begins with none where some are kept.
     """
 
     stack: str
@@ -107,6 +126,18 @@ class Told:
     build: bool = True
     keep_data: bool = False
     must_be_ours: bool = False
+    key_from: tuple[str, ...] = ()
+    admin_email: str = ""
+    node_type: str = ""
+    adopted: str = ""
+    adopting: bool = False
+    new_data: bool = False
+
+    @property
+    def whose(self) -> dict[str, str]:
+        """What a note beside data that are left tells of the node."""
+        told = {"admin_email": self.admin_email, "node_type": self.node_type}
+        return {"stack": self.stack, "name": self.name, **{key: text for key, text in told.items() if text}}
 
     @classmethod
     def parse(cls, told: Mapping[str, Any]) -> Told:
@@ -170,6 +201,19 @@ class Here:
             own = platform.node()
         return hashlib.sha256(f"gridup {own}".encode()).hexdigest()[:16]
 
+    def came_from(self) -> str:
+        """The address that the login of this run comes from; empty where that can't be told."""
+        pid = os.getpid()
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            while pid > 1:  # sudo keeps it from what it runs, and was told itself.
+                folder = self.path(f"/proc/{pid}")
+                for word in (folder / "environ").read_bytes().split(b"\0"):
+                    name, _, value = word.partition(b"=")
+                    if name == b"SSH_CONNECTION":
+                        return value.split()[0].decode()
+                pid = int((folder / "stat").read_text(errors="replace").rpartition(")")[2].split()[1])
+        return ""
+
     def host_keys(self) -> list[str]:
         """The public halves of sshd's ed25519 keys, as lines without their comments."""
         told = self.said("/usr/sbin/sshd", "-T") or ""
@@ -188,7 +232,9 @@ def look(here: Here, told: Told) -> dict[str, Any]:
 
     Returns:
         `problems`: what speaks against the node, the gravest first. `mark`: whose the machine is. `machine`,
-        `host_keys`: see `Here`. `state`: of `make`, as it publishes it; None before there was one.
+        `host_keys`: see `Here`. `state`: of `make`, as it publishes it; None before there was one. `kept`:
+        the data that an earlier node of this very name has left, see `kept.read`; None for none.
+        `firewall`: what keeps others out by default there, which Docker goes past; empty for none.
     """
     mark = here.json(MARK)
     problems = [_plain(one) for one in _problems(here, told, mark)]
@@ -198,7 +244,15 @@ def look(here: Here, told: Told) -> dict[str, Any]:
         "machine": here.machine,
         "host_keys": here.host_keys(),
         "state": here.json(STATE),
+        "kept": _own(kept.read(here.path(MOUNT)), told),
+        "firewall": firewall.denying(here.said),
     }
+
+
+def _own(note: dict[str, Any] | None, told: Told) -> dict[str, Any] | None:
+    """The note beside kept data, where these are of the very node."""
+    # The stack's name alone could be another person's node, whose name only looks alike.
+    return note if note and (note.get("stack"), note.get("name")) == (told.stack, told.name) else None
 
 
 def _plain(one: Problem) -> dict[str, str]:
@@ -221,6 +275,8 @@ def _problems(here: Here, told: Told, mark: Mapping[str, Any] | None) -> Iterato
             "Deploy it there under another name, or destroy it first.",
         )
         return
+    yield from _key(here, told)
+    yield from _users(ours=ours)
     if not ours:
         yield from _conflicts(here, told)
     yield from _docker(here, told, mark)
@@ -250,6 +306,31 @@ def _system(here: Here) -> Iterator[Problem]:
         yield Problem(f"its processor is of the kind {kind}.", f"A node runs on {' and '.join(MACHINES)}.")
 
 
+def _key(here: Here, told: Told) -> Iterator[Problem]:
+    """Whether the deployer's key would keep out who deploys."""
+    came_from = here.came_from()
+    if told.key_from and came_from and not within(came_from, told.key_from):
+        yield Problem(
+            f"--key-from keeps out who deploys: to the machine, you come from {came_from}.",
+            f"Name that too, or deploy from elsewhere: --key-from {came_from}",
+        )
+
+
+def within(address: str, networks: Iterable[str]) -> bool:
+    """Whether one of these networks (CIDR) has the address."""
+    return any(ipaddress.ip_address(address) in ipaddress.ip_network(one) for one in networks)
+
+
+def _users(*, ours: bool) -> Iterator[Problem]:
+    """Of the ids that the node's users and its programs have, those that are somebody else's."""
+    for uid in (MACHINE_UID,) if ours else (UID, MACHINE_UID, people.UID):
+        with contextlib.suppress(KeyError):
+            yield Problem(
+                f"the user id {uid} is {pwd.getpwuid(uid).pw_name}'s, and the node needs it.",
+                "Give that user another id, or name another machine.",
+            )
+
+
 def _conflicts(here: Here, told: Told) -> Iterator[Problem]:
     """What stands where the node's own would: it is somebody's, and stays."""
     for what, exists in (
@@ -257,26 +338,15 @@ def _conflicts(here: Here, told: Told) -> Iterator[Problem]:
         (f"a group {USER}", _is_name(grp.getgrnam)),
         (f"a file {SUDOERS}", here.path(SUDOERS).exists()),
         (f"a folder {HOME}", here.path(HOME).exists()),
+        (f"a user {people.USER}", _is_name(pwd.getpwnam, people.USER)),
+        (f"a folder {people.HOME}", here.path(people.HOME).exists()),
     ):
         if exists:
             yield Problem(
                 f"the machine has {what} that no node of Gridup's there made.",
                 "Remove it if nobody needs it, or name another machine.",
             )
-    with contextlib.suppress(KeyError):
-        yield Problem(
-            f"the user id {UID} is {pwd.getpwuid(UID).pw_name}'s, and the node's programs have it.",
-            "Give that user another id, or name another machine.",
-        )
-    folder = here.path(MOUNT)
-    kept = here.json(KEPT)
-    rest = [path for path in folder.iterdir() if path.name != "lost+found"] if folder.is_dir() else []
-    if rest and (kept is None or (kept.get("stack"), kept.get("name")) != (told.stack, told.name)):
-        whose = f'the data of "{kept.get("name")}", which was kept' if kept else "files"
-        yield Problem(
-            f"{MOUNT} holds {whose}.",
-            "Deploy under that name, or move them away." if kept else "Move them away.",
-        )
+    yield from _data(here, told)
     if shutil.which("docker"):
         rows = here.said(
             "docker", "ps", "--all", "--format", "{{.Names}}", f"--filter=label={LABEL}={told.project}"
@@ -287,6 +357,32 @@ def _conflicts(here: Here, told: Told) -> Iterator[Problem]:
                 f"{', '.join(rows.split())}.",
                 "Give that project another name, or name another machine.",
             )
+
+
+def _data(here: Here, told: Told) -> Iterator[Problem]:
+    """Data that are there and that nobody has said the node takes over, or leaves."""
+    folder = here.path(MOUNT)
+    rest = [path for path in folder.iterdir() if path.name != "lost+found"] if folder.is_dir() else []
+    note = kept.read(folder)
+    own = _own(note, told)
+    if not rest or (own and own["since"] == told.adopted):
+        return
+    if own is None:
+        whose = f'the data of "{note.get("name")}", which was kept' if note else "files"
+        yield Problem(
+            f"{MOUNT} holds {whose}.",
+            "Deploy under that name, or move them away." if note else "Move them away.",
+        )
+    elif not told.new_data:
+        yield Problem(
+            f'{MOUNT} holds the data that an earlier "{told.name}" has left.',
+            "Deploy with --adopt to take them over, or with --new-data to begin with none and leave them.",
+        )
+    elif folder.is_mount():
+        yield Problem(
+            f'{MOUNT} is a disk of its own, with the data that an earlier "{told.name}" has left.',
+            "Move them away, or take them over with --adopt.",
+        )
 
 
 def _docker(here: Here, told: Told, mark: Mapping[str, Any] | None) -> Iterator[Problem]:
@@ -305,6 +401,13 @@ def _docker(here: Here, told: Told, mark: Mapping[str, Any] | None) -> Iterator[
     if told_by.code != 0:
         yield Problem(f"its Docker does not answer: {told_by.line}.", f"{how} Start it, and deploy again.")
         return
+    if "name=userns" in (here.said("docker", "info", "--format", "{{json .SecurityOptions}}") or ""):
+        # What a container's user may do with a folder of the machine's is then another user's right.
+        yield Problem(
+            "its Docker has user namespaces (userns-remap), in which the node can't use its data.",
+            f"{how} Name another machine, or have the node in that Docker: DOCKER_HOST=ssh://user@host with "
+            "--cloud docker.",
+        )
     plugins = [("compose", "docker compose")] + [("buildx", "docker build")] * told.build
     for plugin, use in plugins:
         if here.said("docker", plugin, "version") is None:
@@ -336,7 +439,8 @@ def _taken(here: Here, told: Told) -> Iterator[Problem]:
             continue
         yield Problem(
             f"port {port} is taken by {who}.",
-            "The node needs it. Stop that, or have it listen elsewhere.",
+            "The node needs it. Stop that, or have it listen elsewhere. A web server of yours can stand in "
+            "front of the node: --bind, --port.",
         )
 
 
@@ -357,25 +461,7 @@ def _room(here: Here, told: Told, *, ours: bool) -> Iterator[Problem]:
 def _login(here: Here) -> Iterator[Problem]:
     """Whether sshd would let the node's user in."""
     text = here.said("/usr/sbin/sshd", "-T", "-C", f"user={USER},host=localhost,addr=127.0.0.1") or ""
-    rows: dict[str, list[str]] = {}
-    for line in text.splitlines():
-        name, _, value = line.partition(" ")
-        rows.setdefault(name, []).extend(value.split())
-    users = rows.get("allowusers", [])
-    groups = rows.get("allowgroups", [])
-    keyed = rows.get("authorizedkeysfile", [".ssh/authorized_keys"])
-    in_its_way = ""
-    if users and not {USER, "*"} & set(users):
-        in_its_way = f"AllowUsers {' '.join(users)}"
-    elif groups and not {USER, "docker", "*"} & set(groups):
-        in_its_way = f"AllowGroups {' '.join(groups)}"
-    elif USER in rows.get("denyusers", []):
-        in_its_way = f"DenyUsers {USER}"
-    elif rows.get("pubkeyauthentication") == ["no"]:
-        in_its_way = "PubkeyAuthentication no"
-    elif not any(file in (".ssh/authorized_keys", "%h/.ssh/authorized_keys") for file in keyed):
-        in_its_way = f"AuthorizedKeysFile {' '.join(keyed)}"
-    if in_its_way:
+    if in_its_way := people.in_the_way(text, USER, {USER, "docker"}):
         yield Problem(
             f"its sshd would not let the node's user {USER} in by key: {in_its_way}.",
             f"Gridup changes nothing of sshd. Have it let {USER} in, and deploy again.",
@@ -442,7 +528,11 @@ def make(told: Told) -> dict[str, Any]:
         steps.append(("docker", ensure_docker))
     else:
         steps.append(("docker", let_use_docker))
-    steps += [("folder", ensure_folder), ("node folder", ensure_node_folder)]
+    # Of a machine that was made once, what lies there is the node's own by now, also where a destroy that
+    # was to keep it was broken off.
+    aside = told.new_data and not mark["made"]
+    steps.append(("folder", lambda machine: ensure_folder(machine, aside=aside, adopting=told.adopting)))
+    steps.append(("node folder", ensure_node_folder))
     if not host.make(machine, steps):
         state = here.json(STATE) or {}
         raise Failed(f"step {state.get('step')}: {state.get('message')}")
@@ -487,9 +577,12 @@ def ensure_user(machine: Machine, public_key: str) -> None:
     folder = machine.path(f"{HOME}/.ssh")
     folder.mkdir(mode=0o700, exist_ok=True)
     keys_file = folder / "authorized_keys"
-    text = keys_file.read_text(encoding="utf-8") if keys_file.exists() else ""
-    if public_key not in text.splitlines():
-        machine.write(f"{HOME}/.ssh/authorized_keys", f"{text}{public_key}\n", 0o600)
+    had = keys_file.read_text(encoding="utf-8").splitlines() if keys_file.exists() else []
+    if public_key not in had:
+        # The same key may have been let in from elsewhere.
+        others = [line for line in had if bare(line) != bare(public_key)]
+        text = "".join(f"{line}\n" for line in [*others, public_key])
+        machine.write(f"{HOME}/.ssh/authorized_keys", text, 0o600)
     for path in (folder, keys_file):
         os.chown(path, UID, UID)
     machine.write(SUDOERS, SUDO, 0o440)
@@ -497,15 +590,28 @@ def ensure_user(machine: Machine, public_key: str) -> None:
     machine.path(LOG).chmod(0o640)
 
 
+def bare(line: str) -> str:
+    """A line of authorized_keys without what `key_from` has put before the key."""
+    return re.sub(r'^from="[^"]*" ', "", line)
+
+
 def let_use_docker(machine: Machine) -> None:
     """The machine's own Docker, of which nothing is changed."""
     machine.must("usermod", "--append", "--groups", "docker", USER)
 
 
-def ensure_folder(machine: Machine) -> None:
-    """The place for the node's data, on the machine's own disk; kept data are the node's again."""
+def ensure_folder(machine: Machine, *, aside: bool, adopting: bool) -> None:
+    """The place for the node's data, on the machine's own disk; those that it takes over are there.
+
+    Args:
+        aside: whether what is kept there is not to be the node's.
+        adopting: whether what is kept there stays so, for the node may never be healthy with it.
+    """
+    if aside:
+        kept.set_aside(machine.path(MOUNT))
     machine.path(MOUNT).mkdir(mode=0o755, exist_ok=True)
-    machine.path(KEPT).unlink(missing_ok=True)
+    if not adopting:
+        kept.settle(machine.path(MOUNT))
 
 
 def leave(told: Told, say: Say) -> dict[str, Any]:
@@ -521,24 +627,44 @@ def leave(told: Told, say: Say) -> dict[str, Any]:
     say("taking the node away")
     home = here.path(HOME)
     _end_releases()
+    _lift_shield(here)
     if shutil.which("docker"):
         _empty_docker(told.project, home, mark)
-    if told.keep_data and here.path(NODE).exists():
-        Guest(Config(disk=())).write(KEPT, _text({"stack": told.stack, "name": told.name}))
-    else:
-        _remove_folder(here.path(MOUNT))
-    if _is_name(pwd.getpwnam):
-        # By force: the deployer may be logged in as that very user.
-        done = run(["userdel", "--force", "--remove", USER], timeout=60)
-        if _is_name(pwd.getpwnam):
-            raise Failed(f"The user {USER} could not be removed: {done.line}.")
-    if _is_name(grp.getgrnam):
-        run(["groupdel", USER], timeout=60)
-    shutil.rmtree(home, ignore_errors=True)
+    _leave_data(Guest(Config(disk=())), told)
+    _end_processes(people.UID)
+    for user in (people.USER, USER):
+        if _is_name(pwd.getpwnam, user):
+            # By force: the deployer may be logged in as that very user.
+            done = run(["userdel", "--force", "--remove", user], timeout=60)
+            if _is_name(pwd.getpwnam, user):
+                raise Failed(f"The user {user} could not be removed: {done.line}.")
+        if _is_name(grp.getgrnam, user):
+            run(["groupdel", user], timeout=60)
+    for folder in (home, here.path(people.HOME)):
+        shutil.rmtree(folder, ignore_errors=True)
     # Last, with the mark: until the user is gone its right to use sudo is the way back in.
     here.path(SUDOERS).unlink(missing_ok=True)
     shutil.rmtree(here.path(PLACE))
     return {"there": True}
+
+
+def _leave_data(machine: Machine, told: Told) -> None:
+    """Keep the node's data or remove them. What it has taken over and was never healthy with is kept too."""
+    folder = machine.path(MOUNT)
+    noted = kept.read(folder)
+    if not (told.keep_data or noted) or not machine.path(NODE).exists():
+        _remove_folder(folder)
+    elif not noted:
+        note = {**told.whose, "since": kept.now(), "size": kept.size(folder)}
+        machine.write(f"{MOUNT}/{kept.NOTE}", _text(note), 0o600)
+
+
+def _lift_shield(here: Here) -> None:
+    """Take away what the releases have laid outside of Docker; any of it may be gone."""
+    for argv in shield.removal():
+        run(argv, timeout=60)
+    here.path(shield.PATH).unlink(missing_ok=True)
+    run(["systemctl", "daemon-reload"], timeout=60)
 
 
 def _empty_docker(project: str, home: Path, mark: Mapping[str, Any]) -> None:
@@ -585,6 +711,14 @@ def _end_releases() -> None:
     for pid in doomed - {os.getpid()}:
         with contextlib.suppress(OSError):
             os.kill(pid, signal.SIGKILL)
+
+
+def _end_processes(uid: int) -> None:
+    """End what a user has running: whoever is logged in with a key that is let in no more."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if folder.stat().st_uid == uid:
+                os.kill(int(folder.name), signal.SIGKILL)
 
 
 def _remove_folder(folder: Path) -> None:

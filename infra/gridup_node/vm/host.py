@@ -15,7 +15,18 @@ from pathlib import Path
 
 from gridup_node.vm.disk import ensure_disk
 from gridup_node.vm.docker import ensure_docker, ensure_node_folder, lay_docker
-from gridup_node.vm.machine import CONFIG, LOG, USER, Config, Failed, Machine, boot_id, now, readers
+from gridup_node.vm.machine import (
+    CONFIG,
+    LOG,
+    STRONG_SSH,
+    USER,
+    Config,
+    Failed,
+    Machine,
+    boot_id,
+    now,
+    readers,
+)
 from gridup_node.vm.packages import ensure_packages, ensure_sources, ensure_updates
 
 MODULES = ("machine", "disk", "packages", "docker", "host")
@@ -28,7 +39,8 @@ PasswordAuthentication no
 KbdInteractiveAuthentication no
 AllowAgentForwarding no
 X11Forwarding no
-"""
+LogLevel VERBOSE
+""" + "".join(f"{line}\n" for line in STRONG_SSH)
 
 
 def ensure_ssh(machine: Machine) -> None:

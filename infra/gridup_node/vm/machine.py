@@ -20,13 +20,21 @@ LOG = "/var/lib/gridup-boot/first-boot.log"
 
 USER = "gridup"
 UID = 10001
-"""Of `USER`, and of the programs in the node's image: what they write, a person who logged in can read."""
+"""Of `USER`, who may use sudo. The node's programs have another: `confines.MACHINE_UID`."""
 
 MOUNT = "/var/lib/gridup"
 """Where the data disk is mounted."""
 
 MOUNT_UNIT = "var-lib-gridup.mount"
 """systemd's name for that, by `systemd-escape --path --suffix=mount`."""
+
+STRONG_SSH = (
+    "HostKeyAlgorithms ssh-ed25519",
+    "KexAlgorithms -ecdh-sha2-*,diffie-hellman-*",
+    "MACs -hmac-sha1*,hmac-sha2-256,hmac-sha2-512,umac-64*,umac-128@openssh.com",
+)
+"""For every sshd of a node's: what ssh-audit leaves of OpenSSH's own choice. They say what is taken away: a
+later OpenSSH offers what is stronger too, and an earlier one finds no name that it does not know."""
 
 COMMAND_SECONDS = 120.0
 
@@ -130,16 +138,29 @@ class Machine:
         path.parent.mkdir(parents=True, exist_ok=True)
         # Hidden, so that no program takes the unfinished one for a part of its configuration.
         fresh = path.with_name(f".{path.name}.new")
-        fresh.write_bytes(text.encode())
+        with fresh.open("wb") as file:
+            file.write(text.encode())
+            file.flush()
+            os.fsync(file.fileno())
         fresh.chmod(mode)
         if group:
             os.chown(fresh, 0, group)
         fresh.replace(path)
+        sync(path.parent)
         return True
 
     def publish(self, **state: Any) -> None:
         """Tell in `STATE` how the run goes."""
         self.write(STATE, json.dumps(state, indent=1, ensure_ascii=False) + "\n", 0o640, readers())
+
+
+def sync(folder: Path) -> None:
+    """So that a name in a folder outlives a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def now() -> str:

@@ -22,16 +22,30 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from gridup_node.image import archive
+from gridup_node.confines import IMAGE_UID, SHARE, altered, limits
+from gridup_node.image import REBUILT, archive
 from gridup_node.vm.calling import alone, emit
-from gridup_node.vm.engine import MADE, Engine, Failed, Say, given_up
+from gridup_node.vm.engine import BASE, MADE, Engine, Failed, Say, given_up
+from gridup_node.vm.logins import end_others
+from gridup_node.vm.people import People
+from gridup_node.vm.shield import Shield
 from gridup_node.vm.store import Store, write
+from gridup_node.vm.updates import Updates
 
-MODULES = ("catalog", "image/__init__", "vm/calling", "vm/engine", "vm/store", "vm/release")
+MODULES = (
+    "catalog",
+    "confines",
+    "image/__init__",
+    "piping",
+    *(
+        f"vm/{name}"
+        for name in ("calling", "engine", "logins", "people", "shield", "store", "updates", "release")
+    ),
+)
 """Of the package `gridup_node`, what is sent."""
 
 LOCK_SECONDS = 2400.0
@@ -52,14 +66,25 @@ class Plan:
         pull: whether it is pulled; else it is built.
         base_image: what it is built from.
         files: of the build, by path: their hashes. They are here.
-        arguments: of the build. They may hold passwords, and are kept nowhere.
+        arguments: what the build's steps have in their environment. They may hold passwords, and are kept
+            nowhere.
         project: compose's name for the node.
         compose: the compose file.
         first: services that must have proven themselves before the others are touched.
-        people: public keys of who may enter the machine, a line each, the deployer's own first.
-        ca_file: where the node's own CA has its certificate; empty where it has none.
+        people: public keys of who may enter the machine as its user, who may use sudo, a line each, the
+            deployer's own first.
+        users: those of who may enter it as a user without any rights; see `people`.
+        reboot_at: when the machine's own updates may restart it: `HH:MM`, empty for never; None where that is
+            not the node's to set.
+        ca_file: where the node's own CA has its certificate, as `SERVICE:PATH` in the container; empty where
+            it has none.
+        data: the folder of the node's data on the machine.
+        uid: of the node's programs, and of all that they keep there; by default the image's own, as every
+            release had it once.
         health_seconds: until each program must have proven itself.
         shared: whether Docker is not the node's alone; what it keeps of builds is then left as it is.
+        doors: ports of the machine that not everybody reaches, see `shield.Doors`.
+        rebuilt: when the image was last asked to be made anew; empty for never.
     """
 
     image: str
@@ -71,7 +96,13 @@ class Plan:
     people: tuple[str, ...]
     ca_file: str
     health_seconds: float
+    data: str
     shared: bool = False
+    rebuilt: str = ""
+    uid: int = IMAGE_UID
+    users: tuple[str, ...] = ()
+    reboot_at: str | None = None
+    doors: Mapping[str, Sequence[str]] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)
     arguments: Mapping[str, str] = field(default_factory=dict)
 
@@ -96,12 +127,16 @@ class Release:
     first: tuple[str, ...]
     ca_file: str
     files: tuple[str, ...]
+    data: str = ""
+    uid: int = IMAGE_UID
 
     @classmethod
     def of(cls, plan: Plan) -> Release:
         made = hashlib.sha256(f"{plan.image}\0{plan.compose}".encode()).hexdigest()[:12]
         hashes = tuple(sorted(set(plan.files.values())))
-        return cls(made, plan.image, plan.project, marked(plan.compose), plan.first, plan.ca_file, hashes)
+        compose = marked(plan.compose)
+        told = (plan.image, plan.project, compose, plan.first, plan.ca_file, hashes, plan.data, plan.uid)
+        return cls(made, *told)
 
     @property
     def services(self) -> dict[str, Any]:
@@ -117,13 +152,16 @@ class State:
         current: the one that has proven itself last.
         former: the one before it, which could be brought back.
         images: all that were brought here and not removed.
-        people: see `Plan`.
+        people, users, reboot_at, doors: see `Plan`.
     """
 
     current: Release | None = None
     former: Release | None = None
     images: tuple[str, ...] = ()
     people: tuple[str, ...] = ()
+    users: tuple[str, ...] = ()
+    reboot_at: str | None = None
+    doors: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     @classmethod
     def load(cls, path: Path) -> State:
@@ -133,7 +171,7 @@ class State:
         except FileNotFoundError:
             return cls()
         current, former = (_release(told[name]) for name in ("current", "former"))
-        return cls(current, former, tuple(told["images"]), tuple(told["people"]))
+        return cls(**{**_fields(cls, told), "current": current, "former": former})
 
     def save(self, path: Path) -> None:
         write(path, json.dumps(asdict(self), indent=1).encode())
@@ -145,7 +183,7 @@ def _release(told: dict[str, Any] | None) -> Release | None:
     return Release(**_fields(Release, told))
 
 
-def _fields(kind: type[Plan] | type[Release], told: Mapping[str, Any]) -> dict[str, Any]:
+def _fields(kind: type[Plan] | type[Release] | type[State], told: Mapping[str, Any]) -> dict[str, Any]:
     """What of `told` is a field: another version may have told more."""
     own = {one.name for one in fields(kind)}
     return {
@@ -162,6 +200,13 @@ def marked(compose: str) -> str:
     return json.dumps(whole, indent=1)
 
 
+def _limits_altered(
+    made: Mapping[str, Any], container: Mapping[str, Any], machine: Mapping[str, Any]
+) -> bool:
+    """Whether a container has other limits than its service in a compose file has there."""
+    return SHARE in made and altered(limits(made[SHARE], machine), container["HostConfig"])
+
+
 class Releases:
     """The releases of this machine.
 
@@ -169,6 +214,7 @@ class Releases:
         folder: where all is kept that is needed to bring one back.
         user_home: of the user whose `authorized_keys` are kept.
         say: hears what is being done.
+        end_logins: ends all logins of the user's but this program's.
     """
 
     def __init__(
@@ -178,7 +224,15 @@ class Releases:
         say: Say,
         engine: Engine | None = None,
         sleep: Callable[[float], None] = time.sleep,
+        shield: Shield | None = None,
+        people: People | None = None,
+        updates: Updates | None = None,
+        end_logins: Callable[[], None] = end_others,
     ) -> None:
+        self._end_logins = end_logins
+        self._shield = shield or Shield()
+        self._people = people or People()
+        self._updates = updates or Updates()
         self._folder = folder
         self._keys = user_home / ".ssh" / "authorized_keys"
         self._say = say
@@ -196,8 +250,11 @@ class Releases:
         with self._alone():
             state = State.load(self._saved)
             self._let_in(plan.people)
-            state = State(state.current, state.former, state.images, plan.people)
+            asked = {name: getattr(plan, name) for name in ("people", "users", "reboot_at", "doors")}
+            state = replace(state, **asked)
             state.save(self._saved)
+            self._people.lay(plan.users)
+            self._updates.lay(plan.reboot_at)
             wanted = Release.of(plan)
             same = state.current is not None and state.current.id == wanted.id
             if not same or self._problems(state):
@@ -205,16 +262,21 @@ class Releases:
                 state = self._forget_images(state, {plan.image}, shared=plan.shared)
                 # Noted before it is there: one whose build goes on without us is ours too.
                 images = tuple(sorted({*state.images, plan.image}))
-                state = State(state.current, state.former, images, plan.people)
+                state = replace(state, images=images)
                 state.save(self._saved)
                 self._have_image(plan)
+                self._shield.lay(plan.doors)
+                if same and (unbound := self._unbound(wanted)):
+                    # Compose looks at what it has made them with, and not at what they have by now.
+                    self._engine.remove(unbound)
                 self._change(wanted, plan.health_seconds, None if same else state.current)
             former = state.former if same else state.current
-            state = State(wanted, former, state.images, plan.people)
+            state = replace(state, current=wanted, former=former)
             state.save(self._saved)
             kept = [release for release in (wanted, former) if release]
             self.store.keep(name for release in kept for name in release.files)
             state = self._forget_images(state, set(), shared=plan.shared)
+            self._engine.forget_networks(plan.project)
             return self._report(state, CA_SECONDS)
 
     def look(self) -> dict[str, Any]:
@@ -223,6 +285,7 @@ class Releases:
         Returns:
             `release`: its id, empty for none. `problems`: what is not as it was made, a line each. `dead`:
             programs that have given up, each with how. `ca`: the certificate (PEM) of the node's own CA.
+            `built`: when the image was made (ISO 8601), empty where it is not there.
         """
         return self._report(State.load(self._saved))
 
@@ -248,7 +311,25 @@ class Releases:
             return
         self._say("building the node's image")
         context = archive({name: self.store.read(digest) for name, digest in plan.files.items()})
-        self._engine.build(plan.image, context, plan.base_image, plan.arguments, self._say)
+        arguments = {BASE: plan.base_image}
+        if plan.rebuilt:
+            arguments[REBUILT] = plan.rebuilt
+            # A digest has but one. Without a way to a tag's registry the one that is there serves.
+            if "@" not in plan.base_image:
+                self._say(f"looking for a newer {plan.base_image}")
+                with contextlib.suppress(Failed):
+                    self._engine.pull(plan.base_image)
+        self._engine.build(plan.image, context, arguments, plan.arguments, self._say)
+
+    def _unbound(self, release: Release) -> list[str]:
+        """The containers that have other limits than their share of the machine as it is now."""
+        names = {service: f"{release.project}-{service}" for service in release.services}
+        machine, found = self._engine.facts(), self._engine.find(list(names.values()))
+        return [
+            name
+            for service, name in names.items()
+            if name in found and _limits_altered(release.services[service], found[name], machine)
+        ]
 
     def _change(self, wanted: Release, seconds: float, former: Release | None) -> None:
         """Bring a release up, or the former one back.
@@ -257,12 +338,20 @@ class Releases:
             Failed: it did not become healthy.
         """
         try:
+            if former and former.uid != wanted.uid:
+                # What is the one user's no program of the other's could read or write.
+                self._engine.stop(wanted.project)
+            self._engine.prepare(wanted.image, wanted.data, wanted.uid)
             self._bring_up(wanted, seconds)
         except Failed as error:
             if former is None:
                 raise
             self._say("going back to the former release")
             try:
+                if former.uid != wanted.uid:
+                    self._engine.stop(wanted.project)
+                    # By the program of the new one: the former may have none.
+                    self._engine.prepare(wanted.image, wanted.data, former.uid)
                 self._bring_up(former, seconds)
                 what = "The former release runs again."
             except Failed as worse:
@@ -286,11 +375,19 @@ class Releases:
 
     def _lay(self, release: Release) -> str:
         path = self._folder / "compose.json"
-        write(path, release.compose.encode())
+        whole, machine = json.loads(release.compose), self._engine.facts()
+        for made in whole["services"].values():
+            made.update(limits(made[SHARE], machine) if SHARE in made else {})
+        write(path, json.dumps(whole, indent=1).encode())
         return str(path)
 
     def _problems(self, state: State) -> list[str]:
-        return [*self._states(state)[0], *self._intruders(state)]
+        return [*self._states(state)[0], *self._settings(state), *self._shield.problems(state.doors)]
+
+    def _settings(self, state: State) -> list[str]:
+        """What is not as it was set on the machine itself."""
+        found = [*self._intruders(state), *self._people.problems(state.users)]
+        return [*found, *self._updates.problems(state.reboot_at)]
 
     def _states(self, state: State) -> tuple[list[str], list[str]]:
         """What is not as it was made, and what has given up."""
@@ -302,7 +399,7 @@ class Releases:
             found = self._engine.find(list(names.values()))
         except Failed as error:
             return [error.message.rstrip(".")], []
-        problems, dead = [], []
+        problems, dead, machine = [], [], self._engine.facts()
         for service, name in names.items():
             container = found.get(name)
             if container is None:
@@ -317,32 +414,42 @@ class Releases:
                 problems.append(f"{service}: the container is paused")
             elif not told["Running"] and not told["Restarting"]:
                 problems.append(f"{service}: the container does not run (exit code {told['ExitCode']})")
+            elif _limits_altered(current.services[service], container, machine):
+                problems.append(f"{service}: the container's limits were changed")
             if how := given_up(container):
                 dead.append(f"{service} {how}")
         return problems, dead
 
     def _intruders(self, state: State) -> list[str]:
-        try:
-            text = self._keys.read_text(encoding="utf-8")
-        except FileNotFoundError:
-            text = ""
-        same = set(text.splitlines()) == set(state.people)
+        same = set(self._let_in_now()) == set(state.people)
         return [] if same else ["ssh: the keys of who may enter the machine were changed"]
+
+    def _let_in_now(self) -> list[str]:
+        try:
+            return self._keys.read_text(encoding="utf-8").splitlines()
+        except FileNotFoundError:
+            return []
 
     def _let_in(self, people: Sequence[str]) -> None:
         if not people:
             raise Failed("Without a public key nobody could enter the machine any more.")
         self._keys.parent.mkdir(mode=0o700, exist_ok=True)
+        former = set(self._let_in_now())
         write(self._keys, "".join(f"{line}\n" for line in people).encode())
+        if former - set(people):
+            # Which of the keys a login came with cannot be told; whoever may, comes back.
+            self._end_logins()
 
     def _report(self, state: State, ca_seconds: float = 0) -> dict[str, Any]:
         problems, dead = self._states(state)
         current = state.current
+        shielded = self._shield.problems(state.doors) if current else ()
         return {
             "release": current.id if current else "",
-            "problems": [*problems, *self._intruders(state)],
+            "problems": [*problems, *self._settings(state), *shielded],
             "dead": dead,
             "ca": self._ca(current, ca_seconds) if current and not problems else "",
+            "built": self._engine.built(current.image) if current else "",
         }
 
     def _ca(self, release: Release, seconds: float) -> str:
@@ -352,13 +459,13 @@ class Releases:
             Failed: there is none `seconds` after the front door was found healthy.
         """
         waited = 0.0
-        while release.ca_file:
-            with contextlib.suppress(OSError):
-                if CERTIFICATE_END in (text := Path(release.ca_file).read_text(encoding="ascii")):
-                    return text
+        service, _, path = release.ca_file.partition(":")
+        while path:
+            if CERTIFICATE_END in (text := self._engine.read(f"{release.project}-{service}", path)):
+                return text
             if waited >= seconds:
                 if seconds:
-                    raise Failed(f"The node's CA has no certificate in {release.ca_file}.")
+                    raise Failed(f"The node's CA has no certificate at {release.ca_file}.")
                 break
             self._sleep(0.25)
             waited += 0.25
@@ -373,7 +480,7 @@ class Releases:
             if not shared:
                 self._engine.forget_old_steps()
             images = tuple(image for image in state.images if image in kept)
-            state = State(state.current, state.former, images, state.people)
+            state = replace(state, images=images)
             state.save(self._saved)
         return state
 

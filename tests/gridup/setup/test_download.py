@@ -146,11 +146,55 @@ def test_a_mirrors_password_is_not_shown(home: Home, mirror: Mirror, monkeypatch
 
 
 def test_a_proxy_is_used(home: Home, mirror: Mirror, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("GRIDUP_ENGINE_URL", "http://mirror.invalid")
+    monkeypatch.setenv("GRIDUP_ENGINE_URL", "https://mirror.invalid")
+    monkeypatch.setenv("HTTPS_PROXY", mirror.url)
+    monkeypatch.setenv("https_proxy", mirror.url)
+    with pytest.raises(SetupError, match="the proxy refused"):
+        ensure_engine(home, silently)
+    assert mirror.asked[0][0] == "mirror.invalid:443"
+
+
+PLAIN = ["http://mirror.example", "HTTP://me:S3cret@mirror.example/pulumi", "http://localhost.example"]
+
+
+@pytest.mark.parametrize("url", PLAIN)
+def test_a_mirror_over_plain_http_is_refused_and_nothing_else_tried(
+    home: Home, mirror: Mirror, monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
     monkeypatch.setenv("HTTP_PROXY", mirror.url)
     monkeypatch.setenv("http_proxy", mirror.url)
+    monkeypatch.setenv("GRIDUP_ENGINE_URL", url)
+    with pytest.raises(
+        SetupError, match=r"GRIDUP_ENGINE_URL names .*example.* not downloaded over plain http"
+    ) as caught:
+        ensure_engine(home, silently)
+    assert "https://" in caught.value.suggestion
+    assert "S3cret" not in caught.value.message
+    assert (mirror.asked, made(home)) == ([], [])
+
+
+@pytest.mark.parametrize("file", [CHECKSUMS, ARCHIVE])
+def test_a_redirect_to_plain_http_is_not_followed(
+    home: Home, mirror: Mirror, monkeypatch: pytest.MonkeyPatch, file: str
+) -> None:
+    monkeypatch.setenv("HTTP_PROXY", mirror.url)
+    monkeypatch.setenv("http_proxy", mirror.url)
+    mirror.moved = {f"/{file}": f"http://mirror.example/{file}"}
+    with pytest.raises(SetupError, match=r"leads on to mirror\.example over plain http"):
+        ensure_engine(home, silently)
+    assert not [path for path, _ in mirror.asked if "mirror.example" in path]
+    assert made(home) == []
+
+
+def test_this_machine_is_not_asked_by_way_of_a_proxy(
+    home: Home, mirror: Mirror, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There it would be another machine."""
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    mirror.moved = {f"/{CHECKSUMS}": f"{mirror.url}/there"}
+    mirror.files["/there"] = mirror.files[f"/{CHECKSUMS}"]
     assert ensure_engine(home, silently).source == "download"
-    assert mirror.asked[0][0] == f"http://mirror.invalid/{CHECKSUMS}"
 
 
 def test_without_a_mirror_the_official_addresses_are_asked(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -152,6 +152,15 @@ def test_without_a_network_one_error_says_so_and_the_next_run_goes_on(place: Pla
     assert place.ask()[-1] == "tiny 1.0"
 
 
+def test_a_certificate_that_is_not_trusted_is_told_as_that(place: Place) -> None:
+    cut = place.root / "uv"
+    cut.write_text("#!/bin/sh\necho 'error: invalid peer certificate: UnknownIssuer' >&2; exit 2\n")
+    cut.chmod(0o755)
+    (line,) = [text for text in place.ask(str(cut)) if text.startswith("SetupError")]
+    assert "The certificate of the package index is not trusted here" in line
+    assert "SSL_CERT_FILE" in line and "network" not in line
+
+
 def test_what_is_not_what_the_lock_names_is_refused(place: Place) -> None:
     text = place.lock.read_text()
     place.lock.write_text(text[: text.index("sha256:")] + "sha256:" + "0" * 64 + "\n")

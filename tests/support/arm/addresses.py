@@ -147,7 +147,7 @@ class PublicAddress(NetworkKind):
                 scope, str(thing.id.parent)
             )
             name = f"{label}.{hashlib.sha256(seed.encode()).hexdigest()[:16]}"
-        fqdn = f"{name}.{thing.location}.cloudapp.azure.com"
+        fqdn = f"{name}.{thing.location}.{world.dns_suffix}"
         others = (one for one in world.of(PublicAddress.type) if one.id.key != thing.id.key)
         if label in world.taken_labels or any(dns_name(one) == fqdn for one in others):
             raise refusals.DNS_TAKEN(f"DNS record {fqdn} is already used by another public IP.")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from azure.mgmt.compute import models as compute
 
 from support.arm import refusals, rules
 from support.arm.ids import Id
-from support.arm.kinds import Kind
+from support.arm.kinds import Kind, properties_of
 from support.arm.world import Link, Thing, World
 
 VERSIONS = ("2022-07-02", "2023-01-02", "2023-04-02", "2023-10-02", "2024-03-02", "2025-01-02", "2026-03-02")
@@ -33,6 +34,17 @@ class Disk(Kind):
     versions = VERSIONS
     dialect = refusals.BAD_BODY_OF_COMPUTE
     accepted = 202
+
+    def put(self, world: World, id_: Id, body: Mapping[str, Any]) -> None:
+        """The source of a copy is looked at each time that it is sent, though the disk be long made
+        (https://github.com/kubernetes/kubernetes/issues/93020)."""
+        source = (properties_of(body).get("creationData") or {}).get("sourceResourceId")
+        if source and world.get(source) is None:
+            raise refusals.NO_LINKED_RIGHT(
+                f"The client has permission to perform action '{TYPE}/write' on scope '{id_}'; however, it "
+                f"does not have permission to perform action '{TYPE}/beginGetAccess/action' on the linked "
+                f"scope(s) '{source}' or the linked scope(s) are invalid."
+            )
 
     def accept(self, world: World, thing: Thing, old: Thing | None) -> None:
         properties = thing.properties
@@ -79,6 +91,9 @@ class Disk(Kind):
                 "Changing property 'disk.creationData.createOption' is not allowed.",
                 "disk.creationData.createOption",
             )
+        # https://github.com/ansible/ansible/issues/38883
+        if _source(properties) != _source(old.properties):
+            raise refusals.FIXED_PROPERTY("Changing property 'creationData' is not allowed.", "creationData")
         if properties.get("diskSizeGB") is None and old.properties.get("diskSizeGB") is not None:
             properties["diskSizeGB"] = old.properties["diskSizeGB"]
 
@@ -100,6 +115,10 @@ class Disk(Kind):
         owner = self.owner(world, thing)
         if owner is not None and not owner.owner.within(going):
             raise refusals.DISK_IN_USE(f"Disk {thing.id.name} is attached to VM {owner.owner}.")
+
+
+def _source(properties: Mapping[str, Any]) -> str:
+    return str((properties.get("creationData") or {}).get("sourceResourceId") or "").lower()
 
 
 DISK = Disk()

@@ -191,7 +191,7 @@ def network_usages(request: Request, location: str) -> Answer:
 def dns_name_availability(request: Request, location: str) -> Answer:
     """https://learn.microsoft.com/rest/api/virtualnetwork/check-dns-name-availability"""
     label = request.query.get("domainNameLabel", "")
-    fqdn = f"{label}.{location}.cloudapp.azure.com"
+    fqdn = f"{label}.{location}.{request.world.dns_suffix}"
     taken = label in request.world.taken_labels
     taken = taken or any(dns_name(one) == fqdn for one in request.world.of(PublicAddress.type))
     return Answer(200, {"available": not taken})

@@ -67,6 +67,13 @@ class Kind:
             ArmError: what is wrong with it.
         """
 
+    def put(self, world: World, id_: Id, body: Mapping[str, Any]) -> None:
+        """Refuse what Azure refuses of the body of a PUT, and not of a PATCH.
+
+        Raises:
+            ArmError: what is wrong with it.
+        """
+
     def settled(self, world: World, thing: Thing, old: Thing | None) -> None:
         """The operation that made or changed it is over."""
 

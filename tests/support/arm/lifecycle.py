@@ -78,6 +78,7 @@ class Lifecycle:
         self._located(world, kind, id_, body, old)
         rules.check_tags(body.get("tags"))
         self._free(world, id_, old)
+        kind.put(world, id_, body)
         return self._store(request, kind, id_, body, old)
 
     def patch(self, request: Request, id_: Id) -> Answer:

@@ -79,6 +79,7 @@ class World:
     Attributes:
         lasts: seconds that an operation takes.
         taken_labels: DNS labels that somebody else has.
+        dns_suffix: under which labels have their names; other clouds than the public one have others.
         reserves: seconds for which an interface stays reserved for a VM whose creation failed: 180 in Azure.
         restricted: (region, size) that a subscription can't have now; missing: those that a region never had.
         quotas: limits by (region, name), where they are not the ones that a subscription begins with.
@@ -91,6 +92,7 @@ class World:
         self.reserves = 0.0
         self.reserved: dict[str, tuple[str, float]] = {}
         self.taken_labels: set[str] = set()
+        self.dns_suffix = "cloudapp.azure.com"
         self.restricted: set[tuple[str, str]] = set()
         self.missing: set[tuple[str, str]] = set()
         self.quotas: dict[tuple[str, str], int] = {}

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from gridup_infra.errors import GridupError, ResourceError, UsageError
 from gridup_infra.outputs import NodeOutputs
-from gridup_infra.spec import DeploySpec
-from gridup_infra.targets.base import Capability, Finding, Identity, Inspection
-from gridup_infra.vm.target import MachineTarget, begun, let_in
+from gridup_infra.spec import STANDARD, UNLIMITED, DeploySpec
+from gridup_infra.targets.base import Capability, Finding, Identity, Inspection, Retained
+from gridup_infra.vm.target import MachineTarget, begun, data_disk, let_in
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -27,13 +27,23 @@ _SIZE = re.compile(r"[a-z0-9-]+\.[a-z0-9-]+")
 DOCTOR_SECONDS = 3
 
 
+COSTS = {
+    STANDARD: "slower once they are used up, and never billed for more",
+    UNLIMITED: "as fast once they are used up, and AWS bills that by the vCPU hour, without a limit",
+}
+"""What each mode of CPU credits means for who pays."""
+
+
 class AwsTarget(MachineTarget):
     """Amazon EC2."""
 
     name: ClassVar[str] = "aws"
     title: ClassVar[str] = "AWS"
+    data_resource: ClassVar[str] = "volume"
+    providers: ClassVar[tuple[str, ...]] = (*MachineTarget.providers, "gridup_infra.targets.aws.providers")
     extra: ClassVar[str] = "aws"
     capabilities: ClassVar[frozenset[Capability]] = MachineTarget.capabilities | {
+        Capability.CPU_CREDITS,
         Capability.SUBNET,
         Capability.BOOT_LOG,
     }
@@ -58,8 +68,9 @@ class AwsTarget(MachineTarget):
             raise UsageError(
                 f"--disk-size {disk}: the data disk has {previous.disk_size} GB, and a disk can't shrink."
             )
+        size = spec.size.lower() or naming.DEFAULT_SIZE
         return replace(
-            spec, region=_region(spec), size=spec.size.lower() or naming.DEFAULT_SIZE, disk_size=disk
+            spec, region=_region(spec), size=size, disk_size=disk, cpu_credits=_credits(spec, size, previous)
         )
 
     def preflight(self, spec: DeploySpec, current: NodeOutputs | None) -> None:
@@ -76,13 +87,41 @@ class AwsTarget(MachineTarget):
         from gridup_infra.targets.aws import naming
 
         region = spec.region or "its region"
-        size, disk = spec.size or naming.DEFAULT_SIZE, spec.disk_size or naming.DEFAULT_DISK
+        size = spec.size or naming.DEFAULT_SIZE
         network = f"in the subnet {spec.subnet_id}" if spec.subnet_id else "with a network of its own"
         address = "no public address" if spec.private else "a public address"
         return (
-            f"a {size} instance in {region} {network}, {address}",
-            f"an encrypted data disk of {disk} GB: data, secrets, keys",
+            f"a {size} instance in {region} {network}, {address}; all is called {naming.project_of(spec)}",
+            *_told_credits(spec.cpu_credits),
             let_in(spec),
+        )
+
+    def warnings(self, spec: DeploySpec, current: NodeOutputs | None) -> tuple[str, ...]:
+        lines = super().warnings(spec, current)
+        if current and current.spec.cpu_credits != spec.cpu_credits:
+            lines += tuple(f'"{spec.name}" now has {line}.' for line in _told_credits(spec.cpu_credits))
+        return lines
+
+    def data(self, spec: DeploySpec) -> str:
+        from gridup_infra.targets.aws import naming
+
+        return data_disk(spec.disk_size or naming.DEFAULT_DISK)
+
+    def retained(self, spec: DeploySpec) -> Retained | None:
+        from gridup_infra.targets.aws import tags, volumes
+        from gridup_infra.targets.aws.client import connected
+
+        with connected(spec.region) as cloud:
+            found = volumes.kept(cloud, {"stack": spec.stack, "name": spec.name})
+        if not found:
+            return None
+        disk = found[0]
+        return Retained(
+            str(disk["VolumeId"]),
+            f"the disk {disk['VolumeId']} in {disk['AvailabilityZone']}",
+            tags.of(disk).get(tags.KEPT, ""),
+            int(disk["Size"]) * 1024**3,
+            **{key: tags.of(disk).get(tag, "") for key, tag in tags.NOTED.items()},
         )
 
     def inspect(self, outputs: NodeOutputs) -> Inspection:
@@ -122,12 +161,34 @@ class AwsTarget(MachineTarget):
             lines.append(f"the public address {current.facts.get('ip') or current.address} is given back")
         return tuple(lines)
 
-    def begun(self, identity: Identity, known: Mapping[str, str]) -> NodeOutputs | None:
+    def begun(
+        self, identity: Identity, spec: DeploySpec, states: Mapping[str, Mapping[str, Any]]
+    ) -> NodeOutputs | None:
         from gridup_infra.targets.aws import naming
-        from gridup_infra.vm.node import MACHINE
 
-        instance = known.get(naming.urn(identity.stack, "Instance", "instance"))
-        return begun(identity, {MACHINE: instance, "region": _region_of(identity)}) if instance else None
+        def told(kind: str, name: str, key: str) -> str:
+            return str((states.get(naming.urn(identity.stack, kind, name)) or {}).get(key) or "")
+
+        instance = told("Instance", "instance", "instance")
+        if not instance:
+            return None
+        known = {
+            "account": told("Owner", "owner", "account"),
+            "instance": instance,
+            "volume": told("Instance", "instance", "disk"),
+            "zone": told("Instance", "instance", "zone"),
+            "group": told("SecurityGroup", "security-group", "group"),
+            "allocation": told("Address", "address", "allocation"),
+        }
+        facts = {**naming.facts(spec, known), "region": _region_of(identity)}
+        address = told("Address", "address", "address")
+        if spec.private:
+            address = told("Instance", "instance", "private_address")
+        return begun(identity, spec, address, facts, states)
+
+    def place(self, outputs: NodeOutputs) -> dict[str, str]:
+        volume = outputs.facts.get("volume")
+        return {**super().place(outputs), **({"volume": volume} if volume else {})}
 
     def boot_log(self, outputs: NodeOutputs) -> str:
         from gridup_infra.targets.aws.client import code_of
@@ -149,14 +210,19 @@ class AwsTarget(MachineTarget):
         from gridup_infra.vm.node import MACHINE
 
         with self._connected(outputs) as cloud:
-            instances.start(cloud, outputs.facts[MACHINE])
+            instances.start(cloud, outputs.facts[MACHINE], outputs.spec.name)
 
     def stop(self, outputs: NodeOutputs) -> None:
         from gridup_infra.targets.aws import instances
         from gridup_infra.vm.node import MACHINE
 
         with self._connected(outputs) as cloud:
-            instances.stop(cloud, outputs.facts[MACHINE])
+            instances.stop(cloud, outputs.facts[MACHINE], outputs.spec.name)
+
+    def sign_in(self, ask: Callable[[str], str | None]) -> dict[str, str]:
+        from gridup_infra.targets.aws import signing_in
+
+        return signing_in.sign_in(os.environ, ask)
 
     def doctor(self) -> Iterator[Finding]:
         from gridup_infra.targets.aws import client
@@ -195,6 +261,24 @@ class AwsTarget(MachineTarget):
                 for size in (before.size, spec.size)
             ]
         return f"{spec.size} is of another architecture than {before.size}" if kinds[0] != kinds[1] else ""
+
+
+def _credits(spec: DeploySpec, size: str, previous: DeploySpec | None) -> str:
+    """The mode of CPU credits: without a word, what costs nothing more. Empty where a size has none."""
+    from gridup_infra.targets.aws import naming
+
+    if naming.has_credits(size):
+        return spec.cpu_credits or STANDARD
+    if spec.cpu_credits and not (previous and previous.cpu_credits == spec.cpu_credits):
+        raise UsageError(
+            f"--cpu-credits: {size} has no CPU credits.",
+            "The sizes t2, t3, t3a and t4g have, such as t3.large.",
+        )
+    return ""
+
+
+def _told_credits(mode: str) -> tuple[str, ...]:
+    return (f"CPU credits: {mode}, {COSTS[mode]}",) if mode else ()
 
 
 def _region(spec: DeploySpec) -> str:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from gridup_infra import __version__
+from gridup_infra import __version__, clock
 from gridup_infra.errors import CredentialsError, GridupError, PreflightError, ResourceError
 
 if TYPE_CHECKING:
@@ -58,16 +58,17 @@ UNSURE = frozenset(
 """The call may or may not have been accepted, as with an answer that never came."""
 
 EXPIRED = frozenset({"ExpiredToken", "ExpiredTokenException", "RequestExpired"})
-UNKNOWN = frozenset(
-    {
-        "AuthFailure",
-        "InvalidClientTokenId",
-        "UnrecognizedClientException",
-        "SignatureDoesNotMatch",
-        "InvalidAccessKeyId",
-        "MissingAuthenticationToken",
-    }
+UNSIGNED = frozenset(
+    {"AuthFailure", "SignatureDoesNotMatch", "RequestTimeTooSkewed", "InvalidSignatureException"}
 )
+UNKNOWN = UNSIGNED | {
+    "InvalidClientTokenId",
+    "UnrecognizedClientException",
+    "InvalidAccessKeyId",
+    "MissingAuthenticationToken",
+}
+BY_THE_CLOCK = UNSIGNED | {"RequestExpired"}
+"""What a wrong time in a signature is refused with, too."""
 DENIED = frozenset({"UnauthorizedOperation", "AccessDenied", "AccessDeniedException"})
 
 LIMITS = frozenset({"VcpuLimitExceeded", "InstanceLimitExceeded", "MaxSpotInstanceCountExceeded"})
@@ -295,26 +296,45 @@ def configured_region(environment: Mapping[str, str]) -> str:
 
     Read here and not by boto3, which need not be installed yet when a node is thought up.
     """
-    import configparser
-
     for name in ("AWS_REGION", "AWS_DEFAULT_REGION"):
         if environment.get(name):
             return environment[name]
-    profile = environment.get("AWS_PROFILE") or environment.get("AWS_DEFAULT_PROFILE") or "default"
-    file = Path(environment.get("AWS_CONFIG_FILE") or "~/.aws/config").expanduser()
-    parser = configparser.RawConfigParser()
-    try:
-        parser.read(file, encoding="utf-8")
-    except (OSError, UnicodeDecodeError, configparser.Error):
-        return ""
-    section = profile if profile == "default" else f"profile {profile}"
-    return parser.get(section, "region", fallback="").strip()
+    return profile(environment).get("region", "")
+
+
+def profile_name(environment: Mapping[str, str]) -> str:
+    """The profile that the environment names."""
+    return environment.get("AWS_PROFILE") or environment.get("AWS_DEFAULT_PROFILE") or "default"
+
+
+def profile(environment: Mapping[str, str]) -> dict[str, str]:
+    """What ~/.aws/config and ~/.aws/credentials say of the profile that the environment names; as for boto3,
+    the second has the last word. Empty where neither has it."""
+    import configparser
+
+    name = profile_name(environment)
+    found: dict[str, str] = {}
+    for variable, usual, section in (
+        ("AWS_CONFIG_FILE", "~/.aws/config", name if name == "default" else f"profile {name}"),
+        ("AWS_SHARED_CREDENTIALS_FILE", "~/.aws/credentials", name),
+    ):
+        parser = configparser.RawConfigParser()
+        try:
+            parser.read(Path(environment.get(variable) or usual).expanduser(), encoding="utf-8")
+        except (OSError, RuntimeError, UnicodeDecodeError, configparser.Error):
+            continue
+        if parser.has_section(section):
+            found |= {key: value.strip() for key, value in parser.items(section)}
+    return found
 
 
 def refusal(error: ClientError, region: str) -> GridupError:
     """What AWS refused, as a person can act on it."""
     code, operation = code_of(error), str(getattr(error, "operation_name", ""))
     message = str(error.response.get("Error", {}).get("Message", "")).strip()
+    headers = error.response.get("ResponseMetadata", {}).get("HTTPHeaders") or {}
+    if code in BY_THE_CLOCK and (wrong := clock.explained("AWS", code, headers)):
+        return wrong
     if code in EXPIRED:
         return CredentialsError(
             "The AWS credentials have expired.", "Log in again, and run the same command again."

@@ -1,9 +1,10 @@
-"""Who may reach a node: the rules of its security group, from the table of services."""
+"""Who may reach a node, and whom it may: the rules of its security group, from the table of services."""
 
 from __future__ import annotations
 
 import ipaddress
 from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,10 +18,10 @@ WORLD = ("0.0.0.0/0", "::/0")
 
 @dataclass(frozen=True, order=True)
 class Rule:
-    """What is let in. Its text, `tcp 443 0.0.0.0/0`, is what the state holds.
+    """What is let in, or out. Its text, `tcp 443 0.0.0.0/0`, is what the state holds.
 
     Attributes:
-        protocol: `tcp`, or what else somebody let in by hand.
+        protocol: `tcp`, or what else somebody let in by hand; `-1` for each there is.
         ports: `443` or `8000-8010`; `-` where the protocol has none.
         who: a network, or the id of a group or a prefix list.
     """
@@ -53,6 +54,14 @@ class Rule:
         return row
 
 
+WAY_OUT = frozenset({Rule("-1", "-", WORLD[0])})
+"""What EC2 gives each new group: what of the node may connect to the outside is kept on its machine. The node
+has no IPv6 address."""
+
+INGRESS, EGRESS = "IpPermissions", "IpPermissionsEgress"
+"""The keys of a group's rules."""
+
+
 def rules(allow: Iterable[str], web: Iterable[str]) -> list[str]:
     """The rules of a node, as text.
 
@@ -69,10 +78,10 @@ def rules(allow: Iterable[str], web: Iterable[str]) -> list[str]:
     return [str(rule) for rule in sorted(wanted)]
 
 
-def let_in(group: Mapping[str, Any]) -> set[Rule]:
-    """What a security group lets in."""
+def let_through(group: Mapping[str, Any], key: str = INGRESS) -> set[Rule]:
+    """What a security group lets in or, with `EGRESS`, out."""
     found = set()
-    for row in group.get("IpPermissions") or ():
+    for row in group.get(key) or ():
         first, last = row.get("FromPort"), row.get("ToPort")
         ports = "-" if first is None else str(first) if first == last else f"{first}-{last}"
         who = [entry["CidrIp"] for entry in row.get("IpRanges") or ()]
@@ -85,10 +94,13 @@ def let_in(group: Mapping[str, Any]) -> set[Rule]:
 
 def drift(group: Mapping[str, Any], props: Mapping[str, Any]) -> list[str]:
     """Which rules are not as they were laid down, a line each."""
-    wanted, has = {Rule.parse(text) for text in props["rules"]}, let_in(group)
+    wanted, has = {Rule.parse(text) for text in props["rules"]}, let_through(group)
+    out = let_through(group, EGRESS)
     return [
         *(f"the firewall's rule {rule} is gone" for rule in sorted(wanted - has)),
         *(f"the firewall also lets in {rule}" for rule in sorted(has - wanted)),
+        *(f"the firewall's rule for the way out {rule} is gone" for rule in sorted(WAY_OUT - out)),
+        *(f"the firewall also lets out {rule}" for rule in sorted(out - WAY_OUT)),
     ]
 
 
@@ -110,16 +122,22 @@ def ensure(cloud: Cloud, props: Mapping[str, Any]) -> Thing:
         return next(iter(kinds.every(cloud, kinds.GROUP, filters)), None)
 
     found = cloud.made(find, make)
-    wanted, has = {Rule.parse(text) for text in props["rules"]}, let_in(found)
-    # What is let in and should not be goes first.
-    _change(cloud.ec2.revoke_security_group_ingress, cloud, found, has - wanted, "InvalidPermission.NotFound")
-    _change(
-        cloud.ec2.authorize_security_group_ingress, cloud, found, wanted - has, "InvalidPermission.Duplicate"
-    )
+    ec2, wanted = cloud.ec2, {Rule.parse(text) for text in props["rules"]}
+    for key, asked, revoke, authorize in (
+        (INGRESS, wanted, ec2.revoke_security_group_ingress, ec2.authorize_security_group_ingress),
+        (EGRESS, WAY_OUT, ec2.revoke_security_group_egress, ec2.authorize_security_group_egress),
+    ):
+        # Of one that was just made, its rules are not told.
+        has = let_through(found, key) if EGRESS in found else WAY_OUT if key == EGRESS else frozenset()
+        # What is let through and should not be goes first.
+        _change(revoke, cloud, found, has - asked, "InvalidPermission.NotFound")
+        _change(authorize, cloud, found, asked - has, "InvalidPermission.Duplicate")
     return found
 
 
-def _change(call: Callable[..., Any], cloud: Cloud, group: Thing, rules: set[Rule], already: str) -> None:
+def _change(
+    call: Callable[..., Any], cloud: Cloud, group: Thing, rules: AbstractSet[Rule], already: str
+) -> None:
     """Change rules in one call, or one by one where some are `already` so: EC2 then refuses all of them."""
 
     def change(some: list[Rule]) -> bool:

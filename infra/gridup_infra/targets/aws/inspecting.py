@@ -6,7 +6,16 @@ from typing import Any
 
 from gridup_infra.outputs import NodeOutputs
 from gridup_infra.spec import DeploySpec
-from gridup_infra.targets.aws import addresses, firewall, instances, kinds, networks, sweeping, volumes
+from gridup_infra.targets.aws import (
+    addresses,
+    firewall,
+    instances,
+    kinds,
+    naming,
+    networks,
+    sweeping,
+    volumes,
+)
 from gridup_infra.targets.aws.client import Cloud
 from gridup_infra.targets.aws.kinds import Kind, Thing
 from gridup_infra.targets.base import Inspection, Power
@@ -21,7 +30,7 @@ POWER = {
 
 
 def inspect(cloud: Cloud, outputs: NodeOutputs) -> Inspection:
-    """See `Target.inspect`: ten describing calls, all at once."""
+    """See `Target.inspect`: ten describing calls, all at once, and one for CPU credits."""
     facts, spec = outputs.facts, outputs.spec
     there: dict[Kind, dict[str, Thing]] = {kind: {} for kind in sweeping.ORDER}
     for kind, thing in sweeping.found(cloud, spec.stack_id):
@@ -43,8 +52,8 @@ def inspect(cloud: Cloud, outputs: NodeOutputs) -> Inspection:
         gone = f"the instance {facts[MACHINE]} is gone"
         return Inspection(Power.GONE, (gone, *problems))
     power = POWER.get(kinds.state_of(machine), Power.BROKEN)
-    wanted = {"size": spec.size, "group": facts["group"]}
-    own = instances.drift(machine, wanted)
+    wanted = {"size": spec.size, "group": facts["group"], **naming.credits_input(spec)}
+    own = instances.drift(machine, wanted, instances.credits_of(cloud, machine) if spec.cpu_credits else "")
     if power is Power.STOPPED:
         return Inspection(power, (*(line for line in own if "stopped" not in line), *problems))
     problems = [*own, *problems]

@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from gridup_infra.errors import ResourceError
+from gridup_infra.naming import typed
 from gridup_infra.processes import wait_until
 from gridup_infra.targets.aws import kinds, naming, networks, tags, volumes
 from gridup_infra.targets.aws.client import (
@@ -105,7 +106,7 @@ def _unfit(error: Exception, props: Mapping[str, Any]) -> Exception:
     if code_of(error).startswith("InvalidAMIID"):
         return ResourceError(
             f"The image {props['image']['id']} of this node's VM is not there any more.",
-            "`gridup deploy --new-machine` takes Debian's newest one.",
+            f"`{typed('deploy', props['name'], '--new-machine')}` takes Debian's newest one.",
         )
     return error
 
@@ -189,6 +190,7 @@ def request(props: Mapping[str, Any], subnet: str, user_data: bytes) -> dict[str
             }
         ],
         "TagSpecifications": tags.specification(props, "instance", "volume", "network-interface"),
+        **({"CreditSpecification": {"CpuCredits": props["cpu_credits"]}} if props.get("cpu_credits") else {}),
     }
 
 
@@ -208,8 +210,33 @@ def visible(cloud: Cloud, instance: str) -> Thing:
     return found[0]
 
 
-def drift(found: Thing, props: Mapping[str, Any]) -> list[str]:
-    """What of a machine is not as it was laid down, a line each."""
+def credits_of(cloud: Cloud, found: Thing) -> str:
+    """A machine's mode of CPU credits; empty when its size has none."""
+    if not naming.has_credits(found["InstanceType"]):
+        return ""
+    rows = cloud.ec2.describe_instance_credit_specifications(InstanceIds=[found["InstanceId"]])
+    return str((rows.get("InstanceCreditSpecifications") or [{}])[0].get("CpuCredits", ""))
+
+
+def _set_credits(cloud: Cloud, found: Thing, props: Mapping[str, Any]) -> None:
+    """Bring a machine's mode of CPU credits to what is asked: AWS changes it while the machine runs.
+
+    Args:
+        found: the machine, as it was before it got the size that is asked for.
+    """
+    wanted, sized = props.get("cpu_credits"), {**found, "InstanceType": props["size"]}
+    if wanted and credits_of(cloud, sized) != wanted:
+        cloud.ec2.modify_instance_credit_specification(
+            InstanceCreditSpecifications=[{"InstanceId": found["InstanceId"], "CpuCredits": wanted}]
+        )
+
+
+def drift(found: Thing, props: Mapping[str, Any], mode: str = "") -> list[str]:
+    """What of a machine is not as it was laid down, a line each.
+
+    Args:
+        mode: its CPU credits, see `credits_of`; empty where they are not known.
+    """
     problems = []
     state = kinds.state_of(found)
     if state in ("stopped", "stopping"):
@@ -218,6 +245,9 @@ def drift(found: Thing, props: Mapping[str, Any]) -> list[str]:
         problems.append(f"the instance is a {found['InstanceType']}, not a {props['size']}")
     if found.get("MetadataOptions", {}).get("HttpTokens") != "required":
         problems.append("the instance's metadata can be read without a token")
+    wanted = props.get("cpu_credits")
+    if mode and wanted and mode != wanted:
+        problems.append(f"the instance's CPU credits are {mode}, not {wanted}")
     if _groups(found) != {props["group"]}:
         problems.append("the instance has other security groups")
     return problems
@@ -234,7 +264,7 @@ def converge(cloud: Cloud, instance: str, props: Mapping[str, Any], say: Callabl
     """Bring a machine to what is asked: its size (stopped for that), groups, metadata; and have it run."""
     found = kinds.get(cloud, kinds.INSTANCE, instance)
     if found is None:
-        raise ResourceError(f"The instance {instance} is gone.", "`gridup deploy` makes another one.")
+        raise _gone(instance, props["name"])
     if _groups(found) != {props["group"]}:
         cloud.ec2.modify_instance_attribute(InstanceId=instance, Groups=[props["group"]])
     if found.get("MetadataOptions", {}).get("HttpTokens") != "required":
@@ -242,20 +272,22 @@ def converge(cloud: Cloud, instance: str, props: Mapping[str, Any], say: Callabl
             InstanceId=instance, HttpTokens="required", HttpPutResponseHopLimit=1, HttpEndpoint="enabled"
         )
     if found["InstanceType"] == props["size"]:
-        start(cloud, instance)
+        _set_credits(cloud, found, props)
+        start(cloud, instance, props["name"])
         return
     say("stopping it for the new size")
-    stop(cloud, instance)
+    stop(cloud, instance, props["name"])
     _resize(cloud, instance, props["size"])
+    _set_credits(cloud, found, props)
     say(f"starting it as {props['size']}")
     try:
-        start(cloud, instance)
+        start(cloud, instance, props["name"])
     except Exception as error:
         if code_of(error) not in NO_ROOM | LIMITS:
             raise
         # Better the former size than no node.
         _resize(cloud, instance, found["InstanceType"])
-        start(cloud, instance)
+        start(cloud, instance, props["name"])
         if code_of(error) in LIMITS:
             raise _unfit(error, props) from error
         raise no_room(props, {found["Placement"]["AvailabilityZone"]: code_of(error)}, data=True) from error
@@ -265,13 +297,16 @@ def _resize(cloud: Cloud, instance: str, size: str) -> None:
     cloud.ec2.modify_instance_attribute(InstanceId=instance, InstanceType={"Value": size})
 
 
-def start(cloud: Cloud, instance: str) -> None:
+def start(cloud: Cloud, instance: str, name: str) -> None:
     """Start a machine and wait until it runs; nothing when it does.
+
+    Args:
+        name: of its node.
 
     Raises:
         ResourceError: it is gone, or did not run in time.
     """
-    state = _state(cloud, instance)
+    state = _state(cloud, instance, name)
     if state == "stopping":
         _wait(cloud, instance, ("stopped",), STOP_SECONDS)
         state = "stopped"
@@ -289,13 +324,16 @@ def running(cloud: Cloud, instance: str) -> Thing:
     return _wait(cloud, instance, ("running",), START_SECONDS)
 
 
-def stop(cloud: Cloud, instance: str) -> None:
+def stop(cloud: Cloud, instance: str, name: str) -> None:
     """Stop a machine in order, and wait until it is; nothing when it is stopped.
+
+    Args:
+        name: of its node.
 
     Raises:
         ResourceError: it is gone, or did not stop in time.
     """
-    state = _state(cloud, instance)
+    state = _state(cloud, instance, name)
     if state == "pending":
         running(cloud, instance)
     if state != "stopped":
@@ -324,14 +362,18 @@ def end(cloud: Cloud, instance: str) -> None:
     _wait(cloud, instance, ("terminated", ""), END_SECONDS)
 
 
-def _state(cloud: Cloud, instance: str) -> str:
+def _state(cloud: Cloud, instance: str, name: str) -> str:
     found = kinds.every(
         cloud, kinds.INSTANCE, [{"Name": kinds.INSTANCE.filter, "Values": [instance]}], dead=True
     )
     state = kinds.state_of(found[0]) if found else ""
     if state in ("", *kinds.INSTANCE.dead):
-        raise ResourceError(f"The instance {instance} is gone.", "`gridup deploy` makes another one.")
+        raise _gone(instance, name)
     return state
+
+
+def _gone(instance: str, name: str) -> ResourceError:
+    return ResourceError(f"The instance {instance} is gone.", f"`{typed('deploy', name)}` makes another one.")
 
 
 def _wait(cloud: Cloud, instance: str, states: tuple[str, ...], seconds: float) -> Thing:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,6 +19,9 @@ DISK_MAX = 16384
 
 ROOT_GB = 24
 """Debian, Docker, and two versions of the node's image beside each other."""
+
+SHARES = re.compile(r"t[2-4][a-z]*\.")
+"""Sizes whose processor is used by credits (EC2 User Guide, "Burstable performance instances")."""
 
 DEVICE = "/dev/sdf"
 """What the attaching call names; within the machine the disk has other names, see `disk_paths`."""
@@ -37,6 +41,16 @@ def common(spec: DeploySpec) -> dict[str, Any]:
         "name": spec.name,
         "project": project_of(spec),
     }
+
+
+def has_credits(size: str) -> bool:
+    """Whether a size has CPU credits, and with them a choice of what comes after they are used up."""
+    return bool(SHARES.match(size))
+
+
+def credits_input(spec: DeploySpec) -> dict[str, str]:
+    """The instance's input of its CPU credits; none for a size that has none."""
+    return {"cpu_credits": spec.cpu_credits} if spec.cpu_credits else {}
 
 
 def disk_paths(volume: str) -> tuple[str, ...]:

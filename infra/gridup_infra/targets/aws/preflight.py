@@ -5,22 +5,17 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 from gridup_infra.errors import CredentialsError, PreflightError, ResourceError
 from gridup_infra.outputs import NodeOutputs
 from gridup_infra.spec import DeploySpec
-from gridup_infra.targets.aws import choosing, client, kinds, naming
+from gridup_infra.targets.aws import choosing, client, kinds, naming, quotas
 from gridup_infra.targets.aws.client import Cloud, connected
 from gridup_infra.vm import node as machine_node
 from gridup_node.vm.user_data import user_data
 
 SAMPLE_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA gridup"
 """As long as the management key, which is made in the deploy itself."""
-
-STANDARD = "acdhimrtz"
-STANDARD_QUOTA = "L-1216C47A"
-"""The quota of vCPUs of "Running On-Demand Standard (A, C, D, H, I, M, R, T, Z) instances"."""
 
 HOME = "us-east-1"
 """Where an account is told of regions that are not enabled for it."""
@@ -150,19 +145,21 @@ def unknown_size(cloud: Cloud, size: str) -> PreflightError:
 
 def _quota(cloud: Cloud, spec: DeploySpec) -> None:
     """What the account may still have, as far as AWS tells."""
+    quota = quotas.quota_of(spec.size)
     with ThreadPoolExecutor(max_workers=5) as pool:
         wanted = pool.submit(choosing.size_of, cloud, spec.size)
-        limit = pool.submit(_told, lambda: _vcpu_limit(spec))
-        used = pool.submit(_told, lambda: _vcpus_in_use(cloud))
+        limit = pool.submit(_told, lambda: quotas.limit(spec.region, quota) if quota else None)
+        used = pool.submit(_told, lambda: quotas.in_use(cloud, quota) if quota else None)
         most = pool.submit(_told, lambda: _address_limit(cloud))
         taken = pool.submit(_told, lambda: len(kinds.every(cloud, kinds.ADDRESS, [])))
     vcpus = int((wanted.result() or {}).get("VCpuInfo", {}).get("DefaultVCpus") or 0)
     most_vcpus, running = limit.result(), used.result()
-    if most_vcpus is not None and running is not None and running + vcpus > most_vcpus:
+    if quota and most_vcpus is not None and running is not None and running + vcpus > most_vcpus:
         raise PreflightError(
-            f"The AWS account may run {most_vcpus:g} vCPUs in {spec.region} and runs {running:g}: "
-            f"{spec.size} needs {vcpus}.",
-            "Choose a smaller --size or another --region, or ask AWS for a higher quota (Service Quotas).",
+            f"The AWS account may run {most_vcpus:g} vCPUs of the class {quota.name} in {spec.region} and "
+            f"runs {running:g}: {spec.size} needs {vcpus}.",
+            "Choose a --size that is smaller or of another class, another --region, or ask AWS for more "
+            f"(Service Quotas, EC2, {quota.code}).",
         )
     addresses, had = most.result(), taken.result()
     if not spec.private and addresses is not None and had is not None and had >= addresses:
@@ -180,25 +177,6 @@ def _told(ask: Callable[[], float | None]) -> float | None:
         return ask()
     except (ClientError, BotoCoreError):
         return None
-
-
-def _vcpu_limit(spec: DeploySpec) -> float | None:
-    if spec.size[:1] not in STANDARD:
-        return None
-    quotas = client.client("service-quotas", spec.region, once=True)
-    answer = quotas.get_service_quota(ServiceCode="ec2", QuotaCode=STANDARD_QUOTA)
-    return float(answer["Quota"]["Value"])
-
-
-def _vcpus_in_use(cloud: Cloud) -> float:
-    filters = [{"Name": "instance-state-name", "Values": ["pending", "running"]}]
-    rows = kinds.every(cloud, kinds.INSTANCE, filters)
-    return sum(_vcpus(row) for row in rows if row["InstanceType"][:1] in STANDARD)
-
-
-def _vcpus(machine: dict[str, Any]) -> int:
-    cores = machine.get("CpuOptions") or {}
-    return int(cores.get("CoreCount", 0)) * int(cores.get("ThreadsPerCore", 1))
 
 
 def _address_limit(cloud: Cloud) -> float | None:

@@ -31,11 +31,11 @@ from gridup_infra.targets.aws import (
 )
 from gridup_infra.targets.aws.client import Cloud
 from gridup_infra.targets.aws.kinds import Kind, Thing
-from gridup_infra.targets.dynamic import DRIFT, CloudProvider, Properties, guarded, plain
+from gridup_infra.targets.dynamic import DRIFT, Properties, Provider, guarded, plain
 from gridup_node.vm.user_data import Host, user_data
 
 
-class AwsProvider(CloudProvider):
+class AwsProvider(Provider):
     """What all of them share.
 
     Attributes:
@@ -276,6 +276,7 @@ class KeyPairProvider(_Simple):
     kind = kinds.KEY
     used = False
     replacing = frozenset({"public_key"})
+    sure = frozenset({"public_key"})
 
     def ensure(self, cloud: Cloud, props: Properties) -> Thing:
         return keypairs.ensure(cloud, props)
@@ -418,9 +419,10 @@ class InstanceProvider(AwsProvider):
         def read() -> ReadResult:
             with _cloud(props) as cloud:
                 found = kinds.get(cloud, kinds.INSTANCE, id_)
+                mode = instances.credits_of(cloud, found) if found and props.get("cpu_credits") else ""
             if found is None:
                 return ReadResult("", {})
-            return ReadResult(id_, {**props, DRIFT: instances.drift(found, plain(props))})
+            return ReadResult(id_, {**props, DRIFT: instances.drift(found, plain(props), mode)})
 
         return guarded(read)
 
@@ -453,6 +455,7 @@ class AttachmentProvider(AwsProvider):
     """Disk and address at the machine, which runs by then."""
 
     replacing = frozenset({"instance", "volume"})
+    sure = frozenset({"instance"})
 
     def create(self, props: Properties) -> CreateResult:
         def create() -> CreateResult:
@@ -491,7 +494,7 @@ class AttachmentProvider(AwsProvider):
                 if kinds.get(cloud, kinds.INSTANCE, props["instance"]) is None:
                     return
                 # The disk is in use by what runs there.
-                instances.stop(cloud, props["instance"])
+                instances.stop(cloud, props["instance"], props["name"])
                 volumes.detach(cloud, props["volume"], props["instance"])
 
         guarded(delete)

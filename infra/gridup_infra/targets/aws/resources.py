@@ -19,7 +19,7 @@ from gridup_infra.spec import DeploySpec
 from gridup_infra.targets.aws import firewall, naming, providers
 from gridup_infra.targets.dynamic import Marked, Properties
 from gridup_infra.vm import node as machine_node
-from gridup_infra.vm.resources import ManagementKey, declare
+from gridup_infra.vm.resources import ManagementKey, declare, turned
 
 MODULE = "gridup-aws"
 
@@ -137,13 +137,13 @@ def build(spec: DeploySpec) -> pulumi.Output[NodeOutputs]:
         {
             **naming.common(spec),
             "target": spec.target,
-            "keep_data": spec.keep_data,
+            "keep_data": spec.keeps,
             "volume_urn": volume_urn,
         },
     )
     common = {**naming.common(spec), "account": owner.account}
     after = pulumi.ResourceOptions(depends_on=[owner])
-    management = ManagementKey("management-key", naming.common(spec), after)
+    management = ManagementKey("management-key", {**naming.common(spec), **turned(spec)}, after)
     key = KeyPair("key-pair", {**common, "public_key": management.public_key}, after)
     place = Place(
         "place",
@@ -153,6 +153,7 @@ def build(spec: DeploySpec) -> pulumi.Output[NodeOutputs]:
             "subnet_id": spec.subnet_id,
             "generation": spec.generation,
             "volume_urn": volume_urn,
+            **spec.adopts,
         },
         after,
     )
@@ -168,7 +169,14 @@ def build(spec: DeploySpec) -> pulumi.Output[NodeOutputs]:
     )
     volume = Volume(
         "volume",
-        {**common, "zones": place.zones, "disk_size": spec.disk_size, "keep_data": spec.keep_data},
+        {
+            **common,
+            "zones": place.zones,
+            "disk_size": spec.disk_size,
+            "keep_data": spec.keeps,
+            **spec.leaves,
+            **spec.adopts,
+        },
         after,
     )
     instance = Instance(
@@ -180,6 +188,7 @@ def build(spec: DeploySpec) -> pulumi.Output[NodeOutputs]:
             "image": place.image,
             "architecture": place.architecture,
             "size": spec.size,
+            **naming.credits_input(spec),
             "generation": spec.generation,
             "subnet_id": spec.subnet_id,
             "group": group.group,
@@ -200,14 +209,20 @@ def build(spec: DeploySpec) -> pulumi.Output[NodeOutputs]:
         "attachment",
         {
             **common,
-            "instance": instance.instance,
+            # The same as it tells, but known in a preview of its change.
+            "instance": instance.id,
             "volume": instance.disk,
             "allocation": address.allocation if address else "",
         },
         after,
     )
     reached = address.address if address else instance.private_address
-    vm = declare(spec, management, instance.instance, reached, [attachment, group])
+    console: dict[str, pulumi.Input[str]] = {
+        machine_node.MACHINE: instance.instance,
+        "region": spec.region,
+        "account": owner.account,
+    }
+    vm = declare(spec, management, instance.instance, reached, [attachment, group], instance.id, console)
     known = pulumi.Output.all(
         vm=vm,
         address=reached,

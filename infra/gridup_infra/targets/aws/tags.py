@@ -17,6 +17,8 @@ USED = f"{PREFIX}used"
 """On a data disk that a machine has had: it may hold data."""
 KEPT = f"{PREFIX}kept"
 """On a data disk that outlived its stack (`--keep-data`): since when."""
+NOTED = {"admin_email": f"{PREFIX}admin-email", "node_type": f"{PREFIX}node-type"}
+"""On such a disk: of the node that had it, by the names of a spec."""
 NOBODY = "kept"
 """The stack id of such a disk: it is of no stack any more."""
 

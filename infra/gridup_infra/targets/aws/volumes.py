@@ -31,17 +31,17 @@ def holds_data(volume: Mapping[str, Any]) -> bool:
 
 
 def find_or_kept(cloud: Cloud, props: Mapping[str, Any]) -> Thing | None:
-    """The disk that a node with these inputs would have: its own, else one that an earlier node left."""
+    """The disk that a node with these inputs would have: its own, else the one to `adopt`."""
     found = own(cloud, {**props, "urn": props["volume_urn"]})
-    return found[0] if found else _kept(cloud, props)
+    return found[0] if found else _to_adopt(cloud, props)
 
 
 def ensure(cloud: Cloud, props: Mapping[str, Any], zone: str) -> Thing:
-    """The stack's data disk: the one it has, else one that was kept, else a new one in `zone`."""
+    """The stack's data disk: the one it has, else the one to `adopt`, else a new one in `zone`."""
     if found := own(cloud, props):
         return grown(cloud, found[0], props)
-    if kept := _kept(cloud, props):
-        return grown(cloud, _take_over(cloud, kept, props), props)
+    if left := _to_adopt(cloud, props):
+        return grown(cloud, _take_over(cloud, left, props), props)
     return make(cloud, props, zone)
 
 
@@ -99,6 +99,7 @@ def keep(cloud: Cloud, props: Mapping[str, Any]) -> None:
             continue
         since = datetime.now(timezone.utc).isoformat(timespec="seconds")
         marks = {tags.KEPT: since, tags.STACK_ID: tags.NOBODY, tags.USED: "true"}
+        marks |= {tag: tags.value(props[key]) for key, tag in tags.NOTED.items() if props.get(key)}
         cloud.ec2.create_tags(Resources=[volume["VolumeId"]], Tags=tags.listed(marks))
 
 
@@ -188,8 +189,12 @@ def _attachment(volume: Mapping[str, Any] | None) -> Mapping[str, Any]:
     return next((row for row in rows if row.get("State") != "detached"), {})
 
 
-def _kept(cloud: Cloud, props: Mapping[str, Any]) -> Thing | None:
-    """The disk that was kept last of a node of this very name."""
+def _to_adopt(cloud: Cloud, props: Mapping[str, Any]) -> Thing | None:
+    return next((row for row in kept(cloud, props) if row["VolumeId"] == props.get("adopt")), None)
+
+
+def kept(cloud: Cloud, props: Mapping[str, Any]) -> list[Thing]:
+    """The disks that earlier nodes of this very name have left, the last one first."""
     filters = [
         {"Name": f"tag:{tags.STACK_ID}", "Values": [tags.NOBODY]},
         {"Name": f"tag:{tags.STACK}", "Values": [tags.literal(props["stack"])]},
@@ -198,12 +203,12 @@ def _kept(cloud: Cloud, props: Mapping[str, Any]) -> Thing | None:
     # The stack's name alone could be another person's node, whose name only looks alike.
     name = tags.value(props["name"])
     found = [row for row in kinds.every(cloud, kinds.VOLUME, filters) if tags.of(row).get(tags.NAME) == name]
-    return max(found, key=lambda row: tags.of(row).get(tags.KEPT, ""), default=None)
+    return sorted(found, key=lambda row: tags.of(row).get(tags.KEPT, ""), reverse=True)
 
 
 def _take_over(cloud: Cloud, volume: Thing, props: Mapping[str, Any]) -> Thing:
-    """One call makes it the stack's; the mark that it was kept goes after that."""
+    """One call makes it the stack's; the marks of one that was kept go after that."""
     id_ = volume["VolumeId"]
     cloud.ec2.create_tags(Resources=[id_], Tags=tags.listed({**tags.tags(props), tags.USED: "true"}))
-    cloud.ec2.delete_tags(Resources=[id_], Tags=[{"Key": tags.KEPT}])
+    cloud.ec2.delete_tags(Resources=[id_], Tags=[{"Key": tag} for tag in (tags.KEPT, *tags.NOTED.values())])
     return kinds.get(cloud, kinds.VOLUME, id_) or volume

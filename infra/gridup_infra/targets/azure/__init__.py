@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from gridup_infra.errors import GridupError, ResourceError, UsageError
 from gridup_infra.outputs import NodeOutputs
 from gridup_infra.spec import DeploySpec
-from gridup_infra.targets.base import Capability, Finding, Identity, Inspection
-from gridup_infra.vm.target import MachineTarget, begun, let_in
+from gridup_infra.targets.base import Capability, Finding, Identity, Inspection, Retained
+from gridup_infra.vm.target import MachineTarget, begun, data_disk, let_in
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -39,6 +39,9 @@ class AzureTarget(MachineTarget):
 
     name: ClassVar[str] = "azure"
     title: ClassVar[str] = "Azure"
+    data_resource: ClassVar[str] = "disk"
+    providers: ClassVar[tuple[str, ...]] = (*MachineTarget.providers, "gridup_infra.targets.azure.providers")
+    packages: ClassVar[tuple[str, ...]] = ("azure-native",)
     extra: ClassVar[str] = "azure"
     capabilities: ClassVar[frozenset[Capability]] = MachineTarget.capabilities | {
         Capability.SUBNET,
@@ -72,11 +75,8 @@ class AzureTarget(MachineTarget):
         )
         if previous:
             _stays(spec, previous)
-        if spec.private and naming.is_own_name(spec.domain_name):
-            return replace(spec, domain_name="")
-        if not spec.private and not spec.domain_name and spec.stack_id:
-            return replace(spec, domain_name=naming.fqdn(spec, client.endpoint_host()))
-        return spec
+        # Nodes that are deployed may have the name that Azure gave as if a person had asked for it.
+        return replace(spec, domain_name="") if naming.is_own_name(spec) else spec
 
     def preflight(self, spec: DeploySpec, current: NodeOutputs | None) -> None:
         from gridup_infra.targets.azure import preflight
@@ -92,7 +92,7 @@ class AzureTarget(MachineTarget):
         from gridup_infra.targets.azure import naming
 
         region = spec.region or "its region"
-        size, disk = spec.size or naming.DEFAULT_SIZE, spec.disk_size or naming.DEFAULT_DISK
+        size = spec.size or naming.DEFAULT_SIZE
         network = f"in the subnet {spec.subnet_id}" if spec.subnet_id else "with a network of its own"
         address = "no public address" if spec.private else "a public address"
         group = (
@@ -103,9 +103,26 @@ class AzureTarget(MachineTarget):
         return (
             group,
             f"a {size} VM in {region} {network}, {address}",
-            f"an encrypted data disk of {disk} GB: data, secrets, keys",
             let_in(spec),
         )
+
+    def data(self, spec: DeploySpec) -> str:
+        from gridup_infra.targets.azure import naming
+
+        return data_disk(spec.disk_size or naming.DEFAULT_DISK)
+
+    def retained(self, spec: DeploySpec) -> Retained | None:
+        from gridup_infra.targets.azure import client, keeping
+
+        wanted = {"stack": spec.stack, "name": spec.name, "region": spec.region}
+        with client.connected(client.configured_subscription(os.environ)) as arm:
+            found = keeping.kept(arm, wanted)
+        if not found:
+            return None
+        disk, size = found[0], keeping.size_of(found[0]) * 1024**3
+        group = str(disk["id"]).split("/")[4]
+        what = f"the disk {disk['name']} in the resource group {group}"
+        return Retained(str(disk["id"]), what, keeping.since(disk), size, **keeping.noted(disk))
 
     def inspect(self, outputs: NodeOutputs) -> Inspection:
         from gridup_infra.targets.azure import inspecting
@@ -138,6 +155,8 @@ class AzureTarget(MachineTarget):
         from gridup_infra.targets.azure import client
 
         text = " ".join((error.message, *error.details))
+        if "AADSTS" in text:
+            return client.not_let_in(text, {})
         found = list(_FAILED.finditer(text))
         if not found:
             return error
@@ -160,33 +179,60 @@ class AzureTarget(MachineTarget):
             lines.append(f"the public address {current.facts.get('ip') or current.address} is given back")
         return tuple(lines)
 
-    def begun(self, identity: Identity, known: Mapping[str, str]) -> NodeOutputs | None:
+    def begun(
+        self, identity: Identity, spec: DeploySpec, states: Mapping[str, Mapping[str, Any]]
+    ) -> NodeOutputs | None:
         from gridup_infra.targets.azure import naming
 
-        urn = naming.azure_urn(identity.stack, naming.TYPES["machine"], "machine")
+        def state(name: str) -> Mapping[str, Any]:
+            return states.get(naming.azure_urn(identity.stack, naming.TYPES[name], name)) or {}
+
+        machine = state("machine")
         # /subscriptions/ID/resourceGroups/NAME/providers/Microsoft.Compute/virtualMachines/NAME
-        _, *parts = known.get(urn, "").split("/")
+        _, *parts = str(machine.get("id") or "").split("/")
         if len(parts) < 8:
             return None
-        return begun(identity, {"subscription": parts[1], "group": parts[3], "vm": parts[7]})
+        facts = {
+            **naming.facts(spec, {"subscription": parts[1], "machine": machine.get("vmId") or ""}),
+            "group": parts[3],
+            "vm": parts[7],
+            "project": _props(identity)["project"],
+        }
+        address = str(state("address").get("ipAddress") or "")
+        dns_name = naming.dns_name(state("address").get("dnsSettings"))
+        if spec.private:
+            rows = state("interface").get("ipConfigurations") or ()
+            address = next((str(row.get("privateIPAddress") or "") for row in rows), "")
+        return begun(identity, spec, address, facts, states, dns_name)
+
+    def place(self, outputs: NodeOutputs) -> dict[str, str]:
+        from gridup_infra.targets.azure import naming
+
+        facts = outputs.facts
+        found = {
+            "instance": facts.get("vm", ""),
+            "volume": naming.data_disk_of(facts["project"]) if facts.get("project") else "",
+            "resource_group": facts.get("group", ""),
+        }
+        return {**super().place(outputs), **{key: text for key, text in found.items() if text}}
 
     def boot_log(self, outputs: NodeOutputs) -> str:
         from gridup_infra.targets.azure import machines
 
         with self._connected(outputs) as arm:
-            return machines.boot_log(arm, outputs.facts)
+            return machines.boot_log(arm, outputs.facts, outputs.spec.name)
 
     def start(self, outputs: NodeOutputs) -> None:
         from gridup_infra.targets.azure import machines
 
         with self._connected(outputs) as arm:
-            machines.start(arm, outputs.facts)
+            machines.start(arm, outputs.facts, outputs.spec.name)
 
     def stop(self, outputs: NodeOutputs) -> None:
         from gridup_infra.targets.azure import machines
 
         with self._connected(outputs) as arm:
-            machines.stop(arm, outputs.facts)
+            machines.stop(arm, outputs.facts, outputs.spec.name)
 
     def doctor(self) -> Iterator[Finding]:
         from gridup_infra.targets.azure import client

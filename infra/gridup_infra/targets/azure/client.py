@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from gridup_infra import __version__
+from gridup_infra import __version__, clock
 from gridup_infra.errors import CredentialsError, DeadlineError, GridupError, PreflightError, ResourceError
 
 if TYPE_CHECKING:
@@ -89,6 +89,12 @@ LOG_IN = (
 A_SIZE = "Is that --size one for a Debian of x64 in that --region? The preflight tells (no --no-preflight)."
 A_REGION = "Choose another --region; `az account list-locations` names them."
 NO_SDK = "`gridup deploy --cloud azure` installs it at its first use."
+
+_UNREACHED = re.compile(
+    r"(Failed to (resolve|establish a new connection)|Max retries exceeded|Connection (aborted|refused)|"
+    r"Read timed out|Unable to connect to proxy|Network is unreachable|CERTIFICATE_VERIFY_FAILED)[^()]*"
+)
+"""In what azure-identity says where nobody has looked at the credentials."""
 
 _DENIED_ACTION = re.compile(r"perform action(?:\(s\))? '([^']+)'")
 
@@ -356,6 +362,7 @@ def token(endpoint: str) -> str:
 
     Raises:
         CredentialsError: there are none, or they are refused.
+        ResourceError: nobody answers who could look at them.
         PreflightError: azure-identity is not there.
     """
     try:
@@ -369,16 +376,33 @@ def token(endpoint: str) -> str:
     except CredentialUnavailableError:
         raise CredentialsError("There are no Azure credentials here.", LOG_IN) from None
     except ClientAuthenticationError as error:
-        text = " ".join(str(error.message).split())
-        if "AADSTS" not in text and "Attempted credentials" in text:
-            raise CredentialsError("There are no Azure credentials here.", LOG_IN) from None
-        found = re.search(r"AADSTS\d+[^.]*\.", text)
-        why = found[0] if found else text[:200]
-        expired = any(f"AADSTS{code}" in text for code in (50173, 70008, 700082, 7000222, 50078, 70043))
-        what = "have expired" if expired else "are not accepted"
-        raise CredentialsError(f"The Azure credentials {what}: {why}", LOG_IN) from None
+        headers = getattr(getattr(error, "response", None), "headers", None) or {}
+        raise not_let_in(str(error.message), headers) from None
     except (AzureError, ValueError) as error:
         raise CredentialsError(f"The Azure credentials can't be had: {_reason(error)}.", LOG_IN) from None
+
+
+def not_let_in(said: str, headers: Mapping[str, str]) -> GridupError:
+    """Why Azure's login gives no token, by what azure-identity or azure-native's provider says of it.
+
+    Args:
+        headers: of the login's answer; empty where they are not known.
+    """
+    text = " ".join(said.split())
+    if "AADSTS" not in text and (found := _UNREACHED.search(text)):
+        return ResourceError(
+            f"Azure's login can't be reached: {found[0][:200]}.",
+            "Does this machine reach the internet (HTTPS_PROXY, REQUESTS_CA_BUNDLE)?",
+        )
+    if "AADSTS700024" in text and (wrong := clock.explained("Azure", "AADSTS700024", headers)):
+        return wrong
+    if "AADSTS" not in text and "Attempted credentials" in text:
+        return CredentialsError("There are no Azure credentials here.", LOG_IN)
+    found = re.search(r"AADSTS\d+[^.]*\.?", text)
+    why = found[0] if found else text[:200]
+    expired = any(f"AADSTS{code}" in text for code in (50173, 70008, 700082, 7000222, 50078, 70043))
+    what = "have expired" if expired else "are not accepted"
+    return CredentialsError(f"The Azure credentials {what}: {why}", LOG_IN)
 
 
 def forget() -> None:

@@ -18,31 +18,43 @@ WORLD = ("0.0.0.0/0",)
 
 V6 = "-ipv6"
 
-NAMES = frozenset(audience.value + suffix for audience in Audience for suffix in ("", V6))
+NEIGHBOURS = "neighbours"
+"""The rule that keeps out whoever else is in the virtual network: Azure's own rules, which come after all of
+ours, let it in at every port."""
+
+LAST = 4096
+
+NETWORK = "VirtualNetwork"
+"""Azure's name for it, and for all that it is joined to."""
+
+NAMES = frozenset(audience.value + suffix for audience in Audience for suffix in ("", V6)) | {NEIGHBOURS}
 """What a rule of ours may be called."""
 
 
 @dataclass(frozen=True)
 class Rule:
-    """What is let in.
+    """What is let in, or kept out.
 
     Attributes:
-        who: networks, all of one version of IP: Azure takes no others in one rule.
+        ports: TCP ports; none for all that there is, of every protocol.
+        who: networks, all of one version of IP: Azure takes no others in one rule. Or one name of Azure's.
     """
 
     name: str
     priority: int
     ports: tuple[int, ...]
     who: tuple[str, ...]
+    allow: bool = True
 
 
-def rules(allow: Iterable[str], web: Iterable[str]) -> list[Rule]:
+def rules(allow: Iterable[str], web: Iterable[str], *, shared: bool) -> list[Rule]:
     """The rules of a node: one for each audience and version of IP. Each has the same name and priority
     whoever it lets in, so that a change of that is one of it.
 
     Args:
         allow: `--allow-cidr`.
         web: `--web-cidr`; empty is the world.
+        shared: whether the virtual network is not the node's alone.
     """
     who = {Audience.STAFF: tuple(allow), Audience.WEB: tuple(web) or WORLD}
     ports: dict[Audience, list[int]] = {}
@@ -56,7 +68,7 @@ def rules(allow: Iterable[str], web: Iterable[str]) -> list[Rule]:
         if ours and audience in ports:
             name = audience.value + (V6 if version == 6 else "")
             made.append(Rule(name, FIRST + STEP * place, tuple(sorted(ports[audience])), tuple(ours)))
-    return made
+    return [*made, Rule(NEIGHBOURS, LAST, (), (NETWORK,), allow=False)] if shared else made
 
 
 def strangers(group: Mapping[str, Any], ours: Iterable[str]) -> list[str]:
@@ -83,6 +95,7 @@ def let_in(group: Mapping[str, Any]) -> dict[tuple[str, str], set[str]]:
 def drift(group: Mapping[str, Any], wanted: Iterable[Rule]) -> list[str]:
     """Which rules are not as they were laid down, a line each."""
     asked: dict[tuple[str, str], set[str]] = {}
+    wanted = list(wanted)
     for rule in wanted:
         for number in rule.ports:
             asked.setdefault(("tcp", str(number)), set()).update(rule.who)
@@ -98,4 +111,24 @@ def drift(group: Mapping[str, Any], wanted: Iterable[Rule]) -> list[str]:
             f"the firewall also lets in {protocol} {port} {who}"
             for who in sorted(has.get(key, set()) - asked.get(key, set()))
         ]
+    if any(not rule.allow for rule in wanted) and not _neighbours_kept_out(group):
+        lines.append("the firewall's rule that keeps the rest of the virtual network out is gone")
+    # Azure's own rules let everything out; the node has none for that.
+    lines += [f"the firewall has a rule {name} for what is let out" for name in _outbound(group)]
     return lines
+
+
+def _outbound(group: Mapping[str, Any]) -> list[str]:
+    rows = (group.get("properties") or {}).get("securityRules") or ()
+    return sorted(
+        str(row["name"]) for row in rows if (row.get("properties") or {}).get("direction") == "Outbound"
+    )
+
+
+def _neighbours_kept_out(group: Mapping[str, Any]) -> bool:
+    found = (
+        row.get("properties") or {} for row in (group.get("properties") or {}).get("securityRules") or ()
+    )
+    kept_out = ("Deny", "Inbound", "*", "*", NETWORK)
+    keys = ("access", "direction", "protocol", "destinationPortRange", "sourceAddressPrefix")
+    return any(tuple(rule.get(key) for key in keys) == kept_out for rule in found)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 
+from gridup_infra.naming import typed
 from gridup_infra.outputs import NodeOutputs
 from gridup_infra.targets.azure import firewall, kinds, machines, naming
 from gridup_infra.targets.azure.client import Arm
@@ -28,7 +29,8 @@ def inspect(arm: Arm, outputs: NodeOutputs) -> Inspection:
     ours = {kind: thing for kind, thing in there.items() if thing and kinds.is_of(thing, spec.stack_id)}
     problems = [f"the {_title(kind)} is gone" for kind in wanted if kind not in ours]
     if kinds.GROUP in ours:
-        problems += firewall.drift(ours[kinds.GROUP], firewall.rules(spec.allow_cidr, spec.web_cidr))
+        rules = firewall.rules(spec.allow_cidr, spec.web_cidr, shared=bool(spec.subnet_id))
+        problems += firewall.drift(ours[kinds.GROUP], rules)
     if vm is None or (vm.get("properties") or {}).get("vmId") != facts[MACHINE]:
         gone = f"the VM {facts['vm']} is gone"
         return Inspection(Power.GONE, (gone, *problems))
@@ -37,7 +39,9 @@ def inspect(arm: Arm, outputs: NodeOutputs) -> Inspection:
         problems.insert(0, "the VM is not running")
     problems += _drift(vm, outputs, ours)
     if power is Power.STOPPED:
-        return Inspection(power, tuple(problems))
+        stop = f"`{typed('stop', spec.name)}` deallocates it"
+        notes = (f"stopped, still billed: {stop}",) if machines.is_billed(vm) else ()
+        return Inspection(power, tuple(problems), notes=notes)
     # Of the node on the machine nothing is known from here.
     return Inspection(Power.BROKEN if problems else power, tuple(problems), whole=spec.no_node)
 

@@ -2,7 +2,7 @@
 of that name in the region.
 
 A disk can't be moved into another group within a create, but copied: the new node's disk is a copy, and once
-that is there the kept one goes.
+the node has been healthy with that the kept one goes.
 """
 
 from __future__ import annotations
@@ -16,20 +16,44 @@ from gridup_infra.targets.azure.kinds import Thing
 
 
 def find(arm: Arm, props: Mapping[str, Any]) -> dict[str, Any]:
-    """The kept disk of a node.
+    """The kept disk that a node takes over.
 
     Args:
-        props: `stack`, `name` and `region` of the node.
+        props: `stack`, `name` and `region` of the node, and `adopt`, the id of the disk.
 
     Returns:
         source: its id, empty where there is none; size: in GB.
     """
+    wanted = str(props.get("adopt") or "").lower()
+    found = next((row for row in kept(arm, props) if str(row["id"]).lower() == wanted), None)
+    return {"source": str(found["id"]), "size": size_of(found)} if found else {"source": "", "size": 0}
+
+
+def kept(arm: Arm, props: Mapping[str, Any]) -> list[Thing]:
+    """The disks that earlier nodes of this very name have left in the region, the newest first."""
     rows = arm.every(f"{arm.root}/providers/{kinds.DISK.path}", client.DISKS)
     ours = [row for row in rows if _is_kept(row, props)]
-    if not ours:
-        return {"source": "", "size": 0}
-    newest = max(ours, key=lambda row: str((row.get("properties") or {}).get("timeCreated") or ""))
-    return {"source": str(newest["id"]), "size": int((newest.get("properties") or {}).get("diskSizeGB") or 0)}
+    return sorted(ours, key=lambda row: str(_properties(row).get("timeCreated") or ""), reverse=True)
+
+
+def size_of(disk: Thing) -> int:
+    """GB."""
+    return int(_properties(disk).get("diskSizeGB") or 0)
+
+
+def since(disk: Thing) -> str:
+    """When it was last taken from a machine; empty where Azure does not tell."""
+    return str(_properties(disk).get("LastOwnershipUpdateTime") or "")
+
+
+def noted(disk: Thing) -> dict[str, str]:
+    """What is told of the node that had it, by the names of a spec; empty where that is not known."""
+    tags = kinds.tags_of(disk)
+    return {key: tags.get(tag, "") for key, tag in naming.NOTED.items()}
+
+
+def _properties(disk: Thing) -> dict[str, Any]:
+    return dict(disk.get("properties") or {})
 
 
 def _is_kept(disk: Thing, props: Mapping[str, Any]) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from gridup_infra.errors import ResourceError
+from gridup_infra.naming import typed
 from gridup_infra.targets.azure import client, kinds
 from gridup_infra.targets.azure.client import Arm
 from gridup_infra.targets.azure.kinds import Thing
@@ -37,38 +38,53 @@ def power_of(vm: Thing) -> Power:
     return POWERS.get(state, Power.BROKEN)
 
 
-def start(arm: Arm, facts: Mapping[str, str]) -> None:
+def is_billed(vm: Thing) -> bool:
+    """Whether one that is stopped keeps its place, and costs as if it ran."""
+    view = (vm.get("properties") or {}).get("instanceView") or {}
+    return any(row.get("code") == "PowerState/stopped" for row in view.get("statuses") or ())
+
+
+def start(arm: Arm, facts: Mapping[str, str], name: str) -> None:
     """Start it; one that runs is left alone.
+
+    Args:
+        name: of its node.
 
     Raises:
         ResourceError: it is gone, or Azure has no room for it.
     """
-    if power_of(_get(arm, facts)) not in (Power.RUNNING, Power.STARTING):
+    if power_of(_get(arm, facts, name)) not in (Power.RUNNING, Power.STARTING):
         arm.post(_path(arm, facts, "start"), client.COMPUTE)
 
 
-def stop(arm: Arm, facts: Mapping[str, str]) -> None:
+def stop(arm: Arm, facts: Mapping[str, str], name: str) -> None:
     """Stop it and give its place back, so that only its disks cost; a stopped one is left alone.
+
+    Args:
+        name: of its node.
 
     Raises:
         ResourceError: it is gone.
     """
-    vm = _get(arm, facts)
+    vm = _get(arm, facts, name)
     codes = ((vm.get("properties") or {}).get("instanceView") or {}).get("statuses") or ()
     # One that was only shut down keeps its place, and costs as before.
     if not any(row.get("code") == "PowerState/deallocated" for row in codes):
         arm.post(_path(arm, facts, "deallocate"), client.COMPUTE)
 
 
-def boot_log(arm: Arm, facts: Mapping[str, str]) -> str:
+def boot_log(arm: Arm, facts: Mapping[str, str], name: str) -> str:
     """What it printed on its serial console.
+
+    Args:
+        name: of its node.
 
     Raises:
         ResourceError: it is gone, or has printed nothing that Azure would show.
     """
     import requests
 
-    _get(arm, facts)
+    _get(arm, facts, name)
     told = arm.post(_path(arm, facts, "retrieveBootDiagnosticsData"), client.COMPUTE)
     url = str(told.get("serialConsoleLogBlobUri") or "")
     if not url.startswith("https://"):
@@ -91,10 +107,10 @@ def _path(arm: Arm, facts: Mapping[str, str], act: str) -> str:
     return f"{kinds.path(arm, facts['group'], kinds.MACHINE, facts['vm'])}/{act}"
 
 
-def _get(arm: Arm, facts: Mapping[str, str]) -> Thing:
+def _get(arm: Arm, facts: Mapping[str, str], name: str) -> Thing:
     found = get(arm, facts["group"], facts["vm"])
     if found is None:
         raise ResourceError(
-            f"The VM {facts['vm']} is gone.", "`gridup deploy` makes another, on its data disk."
+            f"The VM {facts['vm']} is gone.", f"`{typed('deploy', name)}` makes another, on its data disk."
         )
     return found

@@ -24,6 +24,9 @@ DISK_MAX = 32767
 DISK_SKU = "StandardSSD_LRS"
 """Of both disks; there is no size of machine that does not take it."""
 
+DISK_ACCESS = {"networkAccessPolicy": "DenyAll", "publicNetworkAccess": "Disabled"}
+"""Of the data disk: nobody can export it."""
+
 ROOT_GB = 30
 """Debian, Docker, and two versions of the node's image beside each other; the image itself has 30."""
 
@@ -45,13 +48,6 @@ DISK_PATHS = (
 does, and by the controller that all data disks of a generation 2 VM hang from
 (https://learn.microsoft.com/azure/virtual-machines/azure-vm-utilities)."""
 
-DNS_SUFFIXES = {
-    "management.usgovcloudapi.net": "cloudapp.usgovcloudapi.net",
-    "management.chinacloudapi.cn": "cloudapp.chinacloudapi.cn",
-}
-PUBLIC_SUFFIX = "cloudapp.azure.com"
-"""Under which a public address with a DNS label has its name, by the cloud's ARM endpoint."""
-
 _RESERVED = re.compile(r"microsoft|windows|(^|-)(login|xbox)|(^|-)(azure|office|skype|exchange)(-|$)")
 """Words that Azure refuses in names of what can be reached
 (https://learn.microsoft.com/azure/azure-resource-manager/templates/error-reserved-resource-name)."""
@@ -63,6 +59,8 @@ STACK = f"{PREFIX}stack"
 NAME = f"{PREFIX}name"
 KEPT = f"{PREFIX}kept"
 """On a data disk, and its group, that outlived their stack (`--keep-data`): whose they were."""
+NOTED = {"admin_email": f"{PREFIX}admin-email", "node_type": f"{PREFIX}node-type"}
+"""On such a disk: of the node that had it, by the names of a spec."""
 NOBODY = "kept"
 """The stack id of such a disk: it is of no stack any more."""
 
@@ -113,18 +111,20 @@ def machine(spec: DeploySpec) -> str:
     return project(spec) + (f"-{spec.generation}" if spec.generation else "")
 
 
-def fqdn(spec: DeploySpec, endpoint: str) -> str:
-    """The name that the node's address has in DNS.
+def dns_name(settings: Mapping[str, Any] | None) -> str:
+    """The name that a public address has in DNS, as Azure gave it; empty where it has none.
+
+    Each cloud has its own suffix, and only Azure knows it.
 
     Args:
-        endpoint: the host of ARM.
+        settings: the address's `dnsSettings`.
     """
-    return f"{project(spec)}.{spec.region}.{DNS_SUFFIXES.get(endpoint, PUBLIC_SUFFIX)}"
+    return str((settings or {}).get("fqdn") or "").rstrip(".").lower()
 
 
-def is_own_name(domain: str) -> bool:
-    """Whether a name is one that Azure gives and not a person's own."""
-    return domain.endswith(tuple(f".{suffix}" for suffix in (PUBLIC_SUFFIX, *DNS_SUFFIXES.values())))
+def is_own_name(spec: DeploySpec) -> bool:
+    """Whether a node's name is the one of its DNS label and not a person's own."""
+    return spec.domain_name.startswith(f"{project(spec)}.{spec.region}.")
 
 
 def common(spec: DeploySpec) -> dict[str, Any]:
@@ -161,9 +161,10 @@ def tags(spec: DeploySpec, name: str) -> dict[str, str]:
     }
 
 
-def kept_tags(known: Mapping[str, str], stack_id: str) -> dict[str, str]:
-    """Those of a thing that outlives its stack."""
-    return {**known, STACK_ID: NOBODY, KEPT: stack_id}
+def kept_tags(known: Mapping[str, str], props: Mapping[str, Any]) -> dict[str, str]:
+    """Those of a thing that outlives the stack whose owner has these inputs."""
+    noted = {tag: value(str(props[key])) for key, tag in NOTED.items() if props.get(key)}
+    return {**known, STACK_ID: NOBODY, KEPT: props["stack_id"], **noted}
 
 
 def azure_urn(stack: str, type_: str, name: str) -> str:
@@ -214,4 +215,9 @@ def root_disk(spec: DeploySpec) -> str:
 
 def data_disk(spec: DeploySpec) -> str:
     """The disk with the node's data."""
-    return f"{project(spec)}-data"
+    return data_disk_of(project(spec))
+
+
+def data_disk_of(project: str) -> str:
+    """As `data_disk`, by what the node's things are called."""
+    return f"{project}-data"

@@ -99,11 +99,21 @@ def _registered(namespace: str, arm: Arm, _spec: DeploySpec) -> None:
 
 
 def sizes(arm: Arm, region: str) -> list[dict[str, Any]]:
-    """The sizes of machine that a region has."""
+    """The sizes of machine that a region has.
+
+    Raises:
+        PreflightError: Azure names none, so that nothing can be said of any.
+    """
     rows = arm.every(
         f"{arm.root}/providers/Microsoft.Compute/skus", client.SKUS, **{"$filter": f"location eq '{region}'"}
     )
-    return [row for row in rows if row.get("resourceType") == "virtualMachines"]
+    found = [row for row in rows if row.get("resourceType") == "virtualMachines"]
+    if not found:
+        raise PreflightError(
+            f"Azure names no sizes of VMs in {region} for this subscription.",
+            "Choose another --region, or ask whoever manages the subscription; --no-preflight skips it.",
+        )
+    return found
 
 
 def _size(arm: Arm, spec: DeploySpec) -> dict[str, Any]:

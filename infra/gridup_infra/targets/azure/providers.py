@@ -1,5 +1,5 @@
-"""The providers of the few resources on Azure that are our own: Owner, Told, Kept, Taken, Firewall,
-Running.
+"""The providers of the few resources on Azure that are our own: Owner, Told, Kept, Grown, Taken,
+Firewall, Running.
 
 All else is made by Pulumi's azure-native.
 """
@@ -7,18 +7,18 @@ All else is made by Pulumi's azure-native.
 from __future__ import annotations
 
 import base64
-from typing import Any
+from typing import Any, ClassVar
 
 from pulumi.dynamic import CreateResult, ReadResult, UpdateResult
 
-from gridup_infra.errors import CredentialsError
-from gridup_infra.targets.azure import client, firewall, keeping, kinds, machines, sweeping
+from gridup_infra.errors import CredentialsError, ResourceError
+from gridup_infra.targets.azure import client, firewall, keeping, kinds, machines, naming, sweeping
 from gridup_infra.targets.base import Power
-from gridup_infra.targets.dynamic import DRIFT, CloudProvider, Properties, guarded, plain
+from gridup_infra.targets.dynamic import DRIFT, Properties, Provider, guarded, plain
 from gridup_node.vm.user_data import Host, user_data
 
 
-class OwnerProvider(CloudProvider):
+class OwnerProvider(Provider):
     """The stack's mark; see the first lines of `resources`."""
 
     tells = ("subscription",)
@@ -86,7 +86,7 @@ def same_subscription(had: str, configured: str) -> None:
         )
 
 
-class ToldProvider(CloudProvider):
+class ToldProvider(Provider):
     """What the VM is told at its first boot. Azure can't change it, so neither does a later deploy, unless
     it makes another VM."""
 
@@ -110,7 +110,7 @@ class ToldProvider(CloudProvider):
         return {**plain(props), "custom_data": base64.b64encode(user_data(Host(**host))).decode()}
 
 
-class KeptProvider(CloudProvider):
+class KeptProvider(Provider):
     """Which kept disk the node takes over: looked for once in its life."""
 
     tells = ("source", "size")
@@ -127,31 +127,79 @@ class KeptProvider(CloudProvider):
         return UpdateResult({**plain(news), **self.kept(olds)})
 
 
-class TakenProvider(CloudProvider):
-    """That what was taken over is not there twice."""
+class _Ensured(Provider):
+    """A provider that does the same when its thing is made as when it is changed.
+
+    Attributes:
+        id_of: the input that is the thing's id.
+    """
+
+    id_of: ClassVar[str] = "project"
 
     def create(self, props: Properties) -> CreateResult:
-        def create() -> CreateResult:
-            if props["source"]:
-                with client.connected(props["subscription"]) as arm:
-                    keeping.remove(arm, props["source"])
-            return CreateResult(props["project"], plain(props))
-
-        return guarded(create)
-
-    def update(self, _id: str, _olds: Properties, news: Properties) -> UpdateResult:
-        return UpdateResult(plain(news))
-
-
-class FirewallProvider(CloudProvider):
-    """That the security group has no rules but ours: those are resources of their own, of which Pulumi would
-    not see one more."""
-
-    def create(self, props: Properties) -> CreateResult:
-        return guarded(lambda: CreateResult(props["project"], self._ensure(props)))
+        return guarded(lambda: CreateResult(props[self.id_of], self._ensure(props)))
 
     def update(self, _id: str, _olds: Properties, news: Properties) -> UpdateResult:
         return guarded(lambda: UpdateResult(self._ensure(news)))
+
+    def _ensure(self, props: Properties) -> Properties:
+        """Bring it to what is asked. Returns its outputs."""
+        raise NotImplementedError
+
+
+class GrownProvider(_Ensured):
+    """That a data disk which is a copy has its size, and is shut to others.
+
+    Pulumi's provider changes a disk by sending all of it again, and Azure looks at a copy's source each time
+    that it is sent, which may be gone. Here no more is sent than what changes.
+    """
+
+    def read(self, id_: str, props: Properties) -> ReadResult:
+        def read() -> ReadResult:
+            with client.connected(props["subscription"]) as arm:
+                disk = kinds.get(arm, props["group"], kinds.DISK, naming.data_disk_of(props["project"]))
+            if disk is None:
+                return ReadResult("", {})
+            wrong = ["the data disk is smaller than it was asked to be, or others may export it"]
+            return ReadResult(id_, {**props, DRIFT: wrong if self._missing(disk, props) else []})
+
+        return guarded(read)
+
+    def _ensure(self, props: Properties) -> Properties:
+        name = naming.data_disk_of(props["project"])
+        with client.connected(props["subscription"]) as arm:
+            disk = kinds.get(arm, props["group"], kinds.DISK, name)
+            if disk is None:
+                raise ResourceError(f"The data disk {name} is gone.")
+            if missing := self._missing(disk, props):
+                where = kinds.path(arm, props["group"], kinds.DISK, name)
+                arm.patch(where, kinds.DISK.api, {"properties": missing})
+        return {**plain(props), DRIFT: []}
+
+    @staticmethod
+    def _missing(disk: kinds.Thing, props: Properties) -> dict[str, Any]:
+        """What of the disk is to be changed; one that was grown by hand stays so: a disk can't shrink."""
+        had = disk.get("properties") or {}
+        found: dict[str, Any] = {
+            key: wanted for key, wanted in naming.DISK_ACCESS.items() if had.get(key) != wanted
+        }
+        size = int(props["size"])
+        return {**found, "diskSizeGB": size} if keeping.size_of(disk) < size else found
+
+
+class TakenProvider(_Ensured):
+    """That what was taken over is not there twice."""
+
+    def _ensure(self, props: Properties) -> Properties:
+        if props["source"]:
+            with client.connected(props["subscription"]) as arm:
+                keeping.remove(arm, props["source"])
+        return plain(props)  # type: ignore[no-any-return]
+
+
+class FirewallProvider(_Ensured):
+    """That the security group has no rules but ours: those are resources of their own, of which Pulumi would
+    not see one more."""
 
     def read(self, id_: str, props: Properties) -> ReadResult:
         def read() -> ReadResult:
@@ -165,8 +213,7 @@ class FirewallProvider(CloudProvider):
 
         return guarded(read)
 
-    @staticmethod
-    def _ensure(props: Properties) -> Properties:
+    def _ensure(self, props: Properties) -> Properties:
         with client.connected(props["subscription"]) as arm:
             group = kinds.get(arm, props["group"], kinds.GROUP, props["project"]) or {}
             for name in firewall.strangers(group, props["rules"]):
@@ -176,14 +223,10 @@ class FirewallProvider(CloudProvider):
         return {**plain(props), DRIFT: []}
 
 
-class RunningProvider(CloudProvider):
+class RunningProvider(_Ensured):
     """That the VM runs: a deploy starts one that was stopped."""
 
-    def create(self, props: Properties) -> CreateResult:
-        return guarded(lambda: CreateResult(props["machine"], self._ensure(props)))
-
-    def update(self, _id: str, _olds: Properties, news: Properties) -> UpdateResult:
-        return guarded(lambda: UpdateResult(self._ensure(news)))
+    id_of = "machine"
 
     def read(self, id_: str, props: Properties) -> ReadResult:
         def read() -> ReadResult:
@@ -196,8 +239,7 @@ class RunningProvider(CloudProvider):
 
         return guarded(read)
 
-    @staticmethod
-    def _ensure(props: Properties) -> Properties:
+    def _ensure(self, props: Properties) -> Properties:
         with client.connected(props["subscription"]) as arm:
-            machines.start(arm, props)
+            machines.start(arm, props, props["name"])
         return {**plain(props), DRIFT: []}

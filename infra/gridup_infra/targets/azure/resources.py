@@ -22,7 +22,7 @@ from gridup_infra.spec import DeploySpec
 from gridup_infra.targets.azure import client, firewall, naming, providers
 from gridup_infra.targets.dynamic import Marked, Properties
 from gridup_infra.vm import node as machine_node
-from gridup_infra.vm.resources import ManagementKey, declare
+from gridup_infra.vm.resources import ManagementKey, declare, turned
 from gridup_node.vm.machine import USER
 
 MODULE = "gridup-azure"
@@ -53,6 +53,12 @@ class Kept(Marked, module=MODULE, name="Kept"):
 
     source: pulumi.Output[str]
     size: pulumi.Output[int]
+
+
+class Grown(Marked, module=MODULE, name="Grown"):
+    """That a data disk which is a copy has its size."""
+
+    made_by = providers.GrownProvider
 
 
 class Taken(Marked, module=MODULE, name="Taken"):
@@ -104,11 +110,11 @@ class _Declared:
             location=spec.region,
             tags=naming.tags(spec, "group"),
             # What it holds of a kept disk must not be lost with it; Owner sees to the rest.
-            opts=self.options(retain_on_delete=spec.keep_data or None),
+            opts=self.options(retain_on_delete=spec.keeps or None),
         )
         self.group = made.name
         # A group takes all in it along: nothing of it need be deleted first.
-        if not spec.keep_data:
+        if not spec.keeps:
             self._container = made
 
     def options(self, **more: Any) -> pulumi.ResourceOptions:
@@ -133,13 +139,14 @@ def build(spec: DeploySpec) -> pulumi.Output[NodeOutputs]:
         {
             **naming.common(spec),
             "target": spec.target,
-            "keep_data": spec.keep_data,
+            "keep_data": spec.keeps,
+            **spec.leaves,
             "configured": configured,
         },
     )
     after = pulumi.ResourceOptions(depends_on=[owner])
     made = _Declared(spec, owner, _provider(owner, configured))
-    key = ManagementKey("management-key", naming.common(spec), after)
+    key = ManagementKey("management-key", {**naming.common(spec), **turned(spec)}, after)
     told = Told(
         "told",
         {
@@ -152,9 +159,16 @@ def build(spec: DeploySpec) -> pulumi.Output[NodeOutputs]:
     )
     here = {**naming.common(spec), "subscription": owner.subscription}
     interface, address, open_ = _network(made, here)
-    kept = Kept("kept", here, after)
-    disk = _disk(made, kept)
-    Taken("taken", {**here, "source": kept.source}, pulumi.ResourceOptions(depends_on=[disk]))
+    kept = Kept("kept", {**here, **spec.adopts}, after)
+    size = kept.size.apply(lambda known: max(int(known or 0), spec.disk_size))
+    disk = _disk(made, kept, size)
+    sized: list[pulumi.Resource] = [disk]
+    # The data disk is then a copy of one that was kept.
+    if spec.took_over:
+        sized = [Grown("grown", {**here, "size": size}, pulumi.ResourceOptions(depends_on=[disk]))]
+    # Not before the node has been healthy with the copy.
+    over = "" if spec.adopting else kept.source
+    Taken("taken", {**here, "source": over}, pulumi.ResourceOptions(depends_on=[disk]))
     machine = _machine(made, key, told, interface, disk)
     running = Running(
         "running",
@@ -164,8 +178,13 @@ def build(spec: DeploySpec) -> pulumi.Output[NodeOutputs]:
     reached: pulumi.Output[str] = (
         address.ip_address if address else interface.ip_configurations.apply(_private_address)
     )
-    vm = declare(spec, key, machine.vm_id, reached, [machine, running, interface, *open_])
-    known = pulumi.Output.all(vm=vm, address=reached, subscription=owner.subscription, machine=machine.vm_id)
+    console = {"subscription": owner.subscription, "group": made.group, "vm": naming.machine(spec)}
+    dns_name = _dns_name(address)
+    needed = [machine, running, interface, *sized, *open_]
+    vm = declare(spec, key, machine.vm_id, reached, needed, machine.id, console, dns_name)
+    known = pulumi.Output.all(
+        vm=vm, address=reached, dns_name=dns_name, subscription=owner.subscription, machine=machine.vm_id
+    )
     return known.apply(partial(_outputs, spec))
 
 
@@ -248,7 +267,8 @@ def _subnet(made: _Declared) -> Any:
 def _rules(made: _Declared, here: Properties, group: Any, interface: Any) -> list[pulumi.Resource]:
     from pulumi_azure_native import network as azure
 
-    wanted = firewall.rules(made.spec.allow_cidr, made.spec.web_cidr)
+    spec = made.spec
+    wanted = firewall.rules(spec.allow_cidr, spec.web_cidr, shared=bool(spec.subnet_id))
     # One after the other, and after what uses the group: a group takes one change at a time, and none that
     # begins to use it in the middle of one. The machine is being made meanwhile.
     chain: list[pulumi.Resource] = [interface]
@@ -260,12 +280,15 @@ def _rules(made: _Declared, here: Properties, group: Any, interface: Any) -> lis
             security_rule_name=rule.name,
             priority=rule.priority,
             direction="Inbound",
-            access="Allow",
-            protocol="Tcp",
-            source_address_prefixes=list(rule.who),
+            access="Allow" if rule.allow else "Deny",
+            protocol="Tcp" if rule.ports else "*",
+            # A name of Azure's is taken as the only one alone.
+            source_address_prefixes=list(rule.who) if rule.allow else None,
+            source_address_prefix=None if rule.allow else rule.who[0],
             source_port_range="*",
             destination_address_prefix="*",
-            destination_port_ranges=[str(port) for port in rule.ports],
+            destination_port_ranges=[str(port) for port in rule.ports] or None,
+            destination_port_range=None if rule.ports else "*",
             opts=made.options(depends_on=chain[-1:]),
         )
         chain.append(declared)
@@ -291,18 +314,32 @@ def _address(made: _Declared) -> Any:
     )
 
 
-def _disk(made: _Declared, kept: Kept) -> Any:
+def _dns_name(address: Any) -> pulumi.Input[str]:
+    if address is None:
+        return ""
+    # With the address, which is not known before it is made: until then its settings are only what was asked.
+    made: pulumi.Output[str] = pulumi.Output.all(address.ip_address, address.dns_settings).apply(
+        lambda told: naming.dns_name(told[1])
+    )
+    return made
+
+
+def _disk(made: _Declared, kept: Kept, size: pulumi.Output[int]) -> Any:
     from pulumi_azure_native import compute as azure
 
     return azure.Disk(
         "disk",
         disk_name=naming.data_disk(made.spec),
-        disk_size_gb=kept.size.apply(lambda size: max(int(size or 0), made.spec.disk_size)),
+        disk_size_gb=size,
         sku=azure.DiskSkuArgs(name=naming.DISK_SKU),
         creation_data=kept.source.apply(_creation),
-        network_access_policy="DenyAll",
-        public_network_access="Disabled",
-        opts=made.options(retain_on_delete=made.spec.keep_data or None),
+        network_access_policy=naming.DISK_ACCESS["networkAccessPolicy"],
+        public_network_access=naming.DISK_ACCESS["publicNetworkAccess"],
+        opts=made.options(
+            retain_on_delete=made.spec.keeps or None,
+            # Of a copy nothing is sent again: see `GrownProvider`.
+            ignore_changes=["*"] if made.spec.took_over else None,
+        ),
         **made.common("disk"),
     )
 
@@ -380,4 +417,5 @@ def _private_address(rows: Any) -> str:
 
 
 def _outputs(spec: DeploySpec, known: Mapping[str, Any]) -> NodeOutputs:
-    return machine_node.node_outputs(spec, known["address"], known["vm"], naming.facts(spec, known))
+    facts = naming.facts(spec, known)
+    return machine_node.node_outputs(spec, known["address"], known["vm"], facts, dns_name=known["dns_name"])

@@ -66,10 +66,10 @@ def _keep(arm: Arm, props: Mapping[str, Any], own: Thing | None, disks: list[Thi
     """Take the stack's mark off what stays: it is of no stack any more."""
     for disk in disks:
         where = kinds.path(arm, props["group"], kinds.DISK, str(disk["name"]))
-        tags = naming.kept_tags(kinds.tags_of(disk), props["stack_id"])
+        tags = naming.kept_tags(kinds.tags_of(disk), props)
         arm.patch(where, kinds.DISK.api, {"tags": tags})
     if own and disks:
-        tags = naming.kept_tags(kinds.tags_of(own), props["stack_id"])
+        tags = naming.kept_tags(kinds.tags_of(own), props)
         arm.patch(arm.group(props["group"]), client.RESOURCES, {"tags": tags})
     elif own:
         remove_group(arm, props["group"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
@@ -12,19 +12,23 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from gridup_infra.building import BASE_IMAGE_VARIABLE
 from gridup_infra.errors import GridupError, PreflightError, ResourceError
+from gridup_infra.naming import typed
 from gridup_infra.outputs import NodeOutputs
 from gridup_infra.spec import DeploySpec
+from gridup_infra.targets import fronting, ports
 from gridup_infra.targets.base import (
     Capability,
     Finding,
     Identity,
     Inspection,
     Power,
+    Retained,
     Target,
     WayIn,
     check_tag,
+    emptied,
 )
-from gridup_node import catalog, containers
+from gridup_node import containers
 
 if TYPE_CHECKING:
     import docker
@@ -42,13 +46,17 @@ class DockerTarget(Target):
 
     name: ClassVar[str] = "docker"
     title: ClassVar[str] = "Docker"
+    data_resource: ClassVar[str] = "volume"
+    providers: ClassVar[tuple[str, ...]] = ("gridup_infra.targets.docker.resources",)
     capabilities: ClassVar[frozenset[Capability]] = frozenset(
         {
             Capability.POWER,
             Capability.BIND,
+            Capability.SCHEME,
             Capability.PORT,
             Capability.KEEP_DATA,
             Capability.SSH_KEYS,
+            Capability.EGRESS,
         }
     )
 
@@ -60,23 +68,32 @@ class DockerTarget(Target):
         # Remembered, so that any later command finds the node whatever DOCKER_HOST is by then.
         host = os.environ.get(HOST_VARIABLE) or known or spec.host or chosen_host()
         base = os.environ.get(BASE_IMAGE_VARIABLE) or spec.base_image
-        return replace(spec, bind=spec.bind or "127.0.0.1", host=host, base_image=base)
+        made = replace(spec, bind=spec.bind or "127.0.0.1", host=host, base_image=base)
+        return fronting.settled(made, previous)
+
+    def warnings(self, spec: DeploySpec, current: NodeOutputs | None) -> tuple[str, ...]:  # noqa: ARG002
+        return fronting.warnings(spec)
+
+    def usual_ports(self, spec: DeploySpec) -> Mapping[str, tuple[int, ...]]:
+        return fronting.usual_ports(spec)
 
     def preflight(self, spec: DeploySpec, current: NodeOutputs | None) -> None:
-        from gridup_infra.targets.docker import choosing, nodes
+        from gridup_infra.targets.docker import choosing, images, nodes
         from gridup_infra.targets.docker.client import check_host, connected, is_here, same_daemon
 
         check_host(spec.host)
         if not is_here(spec.host) and nodes.address(spec) in ("127.0.0.1", "::1"):
             raise PreflightError(
                 f"The daemon at {spec.host} is elsewhere: its {spec.bind} can't be reached from here.",
-                "Give --bind an address of that machine, or 0.0.0.0 for all of them.",
+                "Give --bind an address of that machine, or 0.0.0.0.",
             )
         try:
             with connected(spec.host) as client:
+                told = client.info()
                 if current:
-                    same_daemon(client, current.facts.get("daemon", ""), spec.host)
-                self._check_room(client, spec)
+                    same_daemon(told, current.facts.get("daemon", ""), spec.host)
+                images.check(told)
+                self._check_room(client, str(told.get("DockerRootDir", "")), spec)
                 choosing.check(client, spec, current)
         except ResourceError as error:
             raise PreflightError(error.message, error.suggestion) from None
@@ -93,34 +110,63 @@ class DockerTarget(Target):
         names = ", ".join(part.service for part in containers.containers({}))
         return (
             f"the containers {project}-* ({names}), ports bound to {spec.bind or '127.0.0.1'}",
-            f"the network {project} and the image {project}",
-            f"the volume {project}-data: data, secrets, keys",
+            f"the networks {project}* and the image {project}",
         )
+
+    def listens(self, spec: DeploySpec) -> tuple[str, ...]:
+        return ports.announced(spec)
+
+    def data(self, spec: DeploySpec) -> str:
+        from gridup_infra.targets.docker.nodes import project_of
+
+        return f"the volume {project_of(spec)}-data: data, secrets, keys"
 
     def kept(self, spec: DeploySpec) -> tuple[str, ...]:
         image = "the shared layers of the image (`gridup prune` removes unused ones)"
-        if spec.keep_data:
+        if spec.keeps:
             return ("the volume with the node's data, secrets and keys (--keep-data)", image)
         return (image,)
 
+    def retained(self, spec: DeploySpec) -> Retained | None:
+        from gridup_infra.targets.docker import marks, volumes
+        from gridup_infra.targets.docker.client import connected
+
+        with connected(spec.host) as client:
+            for name, note in volumes.kept(client, spec.stack, spec.name):
+                if volumes.exists(client, name):
+                    noted = {key: marks.label(note, label) for key, label in marks.NOTED.items()}
+                    since = str(note.get("CreatedAt") or "")
+                    return Retained(name, f"the volume {name}", since, size=0, **noted)
+        return None
+
     def inspect(self, outputs: NodeOutputs) -> Inspection:
-        from gridup_infra.targets.docker import choosing, images, nodes, running, volumes
+        from gridup_infra.targets.docker import choosing, images, nodes, nowhere, running, volumes
         from gridup_infra.targets.docker.client import connected, same_daemon
 
         facts, spec = outputs.facts, outputs.spec
         with connected(facts["host"]) as client:
-            same_daemon(client, facts.get("daemon", ""), facts["host"])
+            machine = client.info()
+            same_daemon(machine, facts.get("daemon", ""), facts["host"])
             wanted = nodes.laid(outputs)
             with ThreadPoolExecutor(max_workers=len(wanted)) as pool:
                 found = list(pool.map(lambda props: running.find(client, running.name_of(props)), wanted))
             data = volumes.find(client, spec.stack_id)
             if not any(found) and data is None:
-                return Inspection(Power.GONE, ("the node's containers and its volume are gone",))
+                gone = "the node's containers and its volume are gone"
+                return Inspection(Power.GONE, (gone,), remedy=emptied(spec.name))
             problems = [] if data else ["the node's volume is gone"]
             marked = {"stack_id": spec.stack_id, "host": facts["host"], "bind": spec.bind}
             problems += images.drift(client, {**marked, **{key: facts[key] for key in ("image", "shared")}})
-            problems += choosing.problems(client, marked, outputs.ports)
-        return _inspection(wanted, found, problems)
+            networks = {"networks": nodes.laid_networks(outputs)}
+            problems += choosing.problems(client, {**marked, **networks}, outputs.ports)
+        notes = [
+            line
+            for props, container in zip(wanted, found, strict=True)
+            if container
+            for line in nowhere.notes(props["service"], container)
+        ]
+        remedy = "" if data else emptied(spec.name)
+        return replace(_inspection(wanted, found, problems, machine), notes=tuple(notes), remedy=remedy)
 
     def leftovers(self, identity: Identity) -> tuple[str, ...]:
         from gridup_infra.targets.docker import sweeping
@@ -202,29 +248,28 @@ class DockerTarget(Target):
         from gridup_infra.targets.docker.client import connected, same_daemon
 
         with connected(outputs.facts["host"]) as client:
-            same_daemon(client, outputs.facts.get("daemon", ""), outputs.facts["host"])
+            same_daemon(client.info(), outputs.facts.get("daemon", ""), outputs.facts["host"])
             each = []
             for props in nodes.laid(outputs):
                 found = running.find(client, running.name_of(props))
                 if found is None:
                     raise ResourceError(
-                        f"The container {running.name_of(props)} is gone.", "`gridup deploy` makes it anew."
+                        f"The container {running.name_of(props)} is gone.",
+                        f"`{typed('deploy', outputs.spec.name)}` makes it anew.",
                     )
                 each.append((props, found))
             yield client, each
 
     @staticmethod
-    def _check_room(client: docker.DockerClient, spec: DeploySpec) -> None:
+    def _check_room(client: docker.DockerClient, root: str, spec: DeploySpec) -> None:
         import shutil
 
-        from gridup_infra.targets.docker import images
+        from gridup_infra.targets.docker import images, nodes
         from gridup_infra.targets.docker.client import is_here
 
-        root = str(client.info().get("DockerRootDir", ""))
-        if not is_here(spec.host) or not Path(root).is_dir():
+        if not is_here(spec.host) or not root or not Path(root).is_dir():
             return  # Only the daemon's own machine could tell.
-        shared, _ = images.reference(catalog.resolve(spec.tag), spec.base_image)
-        needed = NODE_BYTES if images.exists(client, shared) else IMAGE_BYTES
+        needed = NODE_BYTES if images.exists(client, nodes.image_of(spec)["shared"]) else IMAGE_BYTES
         free = shutil.disk_usage(root).free
         if free < needed:
             raise PreflightError(
@@ -233,7 +278,9 @@ class DockerTarget(Target):
             )
 
 
-def _inspection(wanted: list[dict[str, Any]], found: list[Any], problems: list[str]) -> Inspection:
+def _inspection(
+    wanted: list[dict[str, Any]], found: list[Any], problems: list[str], machine: dict[str, Any]
+) -> Inspection:
     from gridup_infra.targets.docker import running
 
     stopped = all(
@@ -246,7 +293,7 @@ def _inspection(wanted: list[dict[str, Any]], found: list[Any], problems: list[s
         if container is None:
             own.append(f"{props['service']}: the container {running.name_of(props)} is gone")
             continue
-        own += running.drift(container, props)
+        own += running.drift(container, props, machine)
         if how := running.given_up(container):
             dead.append(f"{props['service']} {how}")
     if stopped:

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from gridup_infra.locking import locked
 from gridup_infra.paths import Home
-from gridup_infra.targets import ports
+from gridup_infra.targets import fronting, ports
 from gridup_infra.targets.docker import marks
 from gridup_infra.targets.docker.client import is_here
 from gridup_infra.targets.docker.nodes import published
+from gridup_node.containers import network_options
 from gridup_node.services import FRONT
 
 if TYPE_CHECKING:
@@ -46,20 +47,45 @@ def ensure(
     ):
         networks = marks.networks(client, props["stack_id"])
         # A create that was broken off has chosen already: what the network bears is this node's.
-        known = dict(current) or next((_ports(marks.label(row, marks.PORTS)) for row in networks), {})
+        borne = (_ports(marks.label(row, marks.PORTS)) for row in networks)
+        known = dict(current) or next((ports for ports in borne if ports), {})
         gone = lost(client, props, known)
+        others, look = taken(client, props["stack_id"], here=is_here(props["host"])), _look(client, props)
+        wanted = published()
+        if props.get("https"):
+            rootless = "rootless" in str(client.info().get("SecurityOptions"))
+            wanted |= {
+                FRONT: fronting.first_port(
+                    others, lambda port: not rootless and ports.free(props["bind"], port, look)
+                )
+            }
         chosen = ports.choose(
-            published(),
+            wanted,
             {FRONT: asked} if asked else {},
             {name: port for name, port in known.items() if name not in gone},
             props["bind"],
-            taken(client, props["stack_id"], here=is_here(props["host"])),
-            look=_look(client, props),
+            others,
+            look=look,
         )
-        if not networks:
-            labels = {**marks.labels(props), marks.PORTS: json.dumps(chosen)}
-            client.api.create_network(props["project"], driver="bridge", labels=labels, check_duplicate=True)
+        for name in _missing(networks, props):
+            labels = marks.labels(props)
+            if name == props["project"]:
+                labels[marks.PORTS] = json.dumps(chosen)
+            closed = bool(props["networks"][name])
+            client.api.create_network(
+                name,
+                driver="bridge",
+                labels=labels,
+                check_duplicate=True,
+                internal=closed,
+                options=network_options(closed),
+            )
     return chosen
+
+
+def _missing(networks: list[dict[str, Any]], props: Mapping[str, Any]) -> list[str]:
+    """Those of the node's networks that are not there."""
+    return [name for name in props["networks"] if name not in {row["Name"] for row in networks}]
 
 
 def lost(client: docker.DockerClient, props: Mapping[str, Any], current: Mapping[str, int]) -> dict[str, int]:
@@ -129,8 +155,13 @@ def _ports(text: str) -> dict[str, int]:
 
 def problems(client: docker.DockerClient, props: Mapping[str, Any], current: Mapping[str, int]) -> list[str]:
     """What is not right with a node's network and ports, a line each."""
-    if not marks.networks(client, props["stack_id"]):
+    # What an earlier version has laid knows of one.
+    wanted = {**props, "networks": props.get("networks") or {}}
+    networks = marks.networks(client, props["stack_id"])
+    if not networks:
         return ["the node's network is gone"]
+    if missing := _missing(networks, wanted):
+        return [f"the node's network {name} is gone" for name in missing]
     gone = lost(client, props, current)
     return [f"port {port} ({name}) is another's now" for name, port in gone.items()]
 

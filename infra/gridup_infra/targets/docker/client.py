@@ -10,12 +10,13 @@ import contextlib
 import errno
 import os
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from gridup_infra.errors import PreflightError, ResourceError
+from gridup_infra.loopback import is_loopback
 
 if TYPE_CHECKING:
     import docker
@@ -90,6 +91,23 @@ def check_host(host: str) -> None:
             f"DOCKER_HOST={host} is not the address of a daemon.",
             "It begins with unix://, tcp:// or ssh://, for example unix:///var/run/docker.sock.",
         )
+    elif _is_plain(scheme) and not _is_near(host):
+        # Who may use a daemon is root on its machine, and all that goes by could be read and changed.
+        raise UnreachableError(
+            f"The Docker daemon at {host} would be spoken to without TLS.",
+            "Set DOCKER_HOST=ssh://user@host, or use TLS: DOCKER_TLS_VERIFY=1 and DOCKER_CERT_PATH.",
+        )
+
+
+def _is_plain(scheme: str) -> bool:
+    return scheme == "http" or (scheme == "tcp" and not os.environ.get("DOCKER_TLS_VERIFY"))
+
+
+def _is_near(host: str) -> bool:
+    try:
+        return is_loopback(urlsplit(host).hostname or "")
+    except ValueError:
+        return False
 
 
 def is_here(host: str) -> bool:
@@ -202,16 +220,17 @@ def reason(error: docker.errors.APIError) -> str:
     return " ".join(str(error.explanation or error).split()).rstrip(".")
 
 
-def same_daemon(client: docker.DockerClient, known: str, host: str) -> None:
+def same_daemon(told: Mapping[str, Any], known: str, host: str) -> None:
     """Nothing, when the daemon is the one that a node was made on.
 
     Args:
-        known: that one's id; empty when it is not known.
+        told: what it tells of itself.
+        known: the id of the one that the node was made on; empty when it is not known.
 
     Raises:
         ResourceError: it is another one.
     """
-    found = daemon_id(client)
+    found = daemon_id(told)
     if known and found and found != known:
         raise ResourceError(
             f"The Docker daemon at {host} is not the one that this node was made on.",
@@ -220,9 +239,9 @@ def same_daemon(client: docker.DockerClient, known: str, host: str) -> None:
         )
 
 
-def daemon_id(client: docker.DockerClient) -> str:
+def daemon_id(told: Mapping[str, Any]) -> str:
     """What tells one daemon from another."""
-    return str(client.info().get("ID", ""))
+    return str(told.get("ID", ""))
 
 
 def _knock(path: str) -> None:

@@ -6,32 +6,60 @@ node uses. Each stack has an image of its own on top of it, which is nothing but
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import io
+import json
+import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+import tempfile
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from gridup_infra.building import build_arguments
-from gridup_infra.errors import ResourceError
+from gridup_infra.errors import BusyError, ResourceError
 from gridup_infra.locking import locked
 from gridup_infra.paths import Home
 from gridup_infra.targets.docker import marks
 from gridup_infra.targets.docker.client import BUILD_SECONDS, CALL_SECONDS, reason
 from gridup_node import image as node_image
+from gridup_node.vm.guest import MACHINES
 
 if TYPE_CHECKING:
     import docker
 
+LOCK = "docker-build.lock"
+"""In Gridup's home: whose holder builds or removes shared images."""
+
 REPOSITORY = "gridup-node"
 """Of the shared images."""
+
+NOBODYS = "registry.invalid"
+"""A registry that there can't be (RFC 2606)."""
+
+SYSTEM = "linux"
+"""As a daemon calls what a node's containers are of."""
+
+ALSO_CALLED = {"amd64": "x86_64", "arm64": "aarch64"}
+"""Kinds of processors, as some daemons call them."""
 
 Say = Callable[[str], None]
 
 
-def reference(version: str, base_image: str) -> tuple[str, dict[str, bytes]]:
-    """The shared image's name for this code and syft version, and what it is built from."""
-    files = node_image.context(version)
-    digest = node_image.digest(files, base_image or node_image.BASE_IMAGE)
+def reference(
+    version: str, base_image: str, rebuilt: str = "", added: str = ""
+) -> tuple[str, dict[str, bytes]]:
+    """The shared image's name for this code and syft version, and what it is built from.
+
+    Args:
+        added: see `image.context`.
+    """
+    files = node_image.context(version, added)
+    digest = node_image.digest(files, base_image or node_image.PINNED_BASE, rebuilt)
     return f"{REPOSITORY}:{version}-{digest}", files
 
 
@@ -41,29 +69,51 @@ def ensure(client: docker.DockerClient, props: Mapping[str, Any], say: Say) -> s
     Raises:
         ResourceError: the build failed; the end of its output is in the details.
     """
-    shared, files = reference(props["version"], props["base_image"])
+    rebuilt = props.get("rebuilt", "")
+    shared, files = reference(props["version"], props["base_image"], rebuilt, props.get("packages", ""))
     own = props["image"]
     found = _find(client, own)
     if found and _is_of(found, props):
         return str(found["Id"])
-    with locked(
-        Home.default().root / "docker-build.lock",
-        "a build of the node's image",
-        wait=BUILD_SECONDS,
-        busy="The node's image is being built",
-    ):
+    with _alone("a build of the node's image", wait=BUILD_SECONDS):
         if _find(client, shared) is None:
-            arguments = {**build_arguments(), "BASE_IMAGE": props["base_image"] or node_image.BASE_IMAGE}
-            _build(client, node_image.archive(files), shared, arguments, {marks.SHARED: shared}, say)
-    # The marks are a layer of no bytes on top of the shared image: all in one step, where the builder's own
-    # labels are a step each.
-    pairs = " ".join(f"{key}={_quoted(value)}" for key, value in marks.labels(props).items())
-    mark = {"Dockerfile": f"FROM {shared}\nLABEL {pairs}\n".encode()}
-    _build(client, node_image.archive(mark), own, {}, {}, lambda _line: None)
+            base = props["base_image"] or node_image.PINNED_BASE
+            arguments = {**build_arguments(), "BASE_IMAGE": base}
+            if rebuilt:
+                arguments[node_image.REBUILT] = rebuilt
+                _refresh(client, base, say)
+            try:
+                # A mirror or proxy that the daemon's machine reaches is reached by the build as well.
+                network = None if _remaps_users(client) else "host"
+                labels = {marks.SHARED: shared}
+                _build(client, node_image.archive(files), shared, say, arguments, labels, network)
+            finally:
+                if holds_password(arguments.values()):
+                    # The history of a stage has its arguments; without a password it is worth keeping.
+                    forget_stages(client)
+        # The marks are a layer of no bytes on top of the shared image: all in one step, where the builder's
+        # own labels are a step each.
+        pairs = " ".join(f"{key}={_quoted(value)}" for key, value in marks.labels(props).items())
+        mark = {"Dockerfile": f"FROM {shared}\nLABEL {pairs}\n".encode()}
+        _build(client, node_image.archive(mark), own, lambda _line: None)
     made = _find(client, own)
     if made is None:
         raise ResourceError(f"The image {own} is not there right after its making.")
     return str(made["Id"])
+
+
+def _alone(what: str, wait: float) -> AbstractContextManager[None]:
+    """Keep builds and removals of shared images apart: one that is not marked yet looks as if nobody used it.
+
+    Raises:
+        BusyError: another process builds or removes one.
+    """
+    return locked(Home.default().root / LOCK, what, wait=wait, busy="The node's image is in use")
+
+
+def built(client: docker.DockerClient, props: Mapping[str, Any]) -> str:
+    """When the shared image was made (ISO 8601), as the daemon tells; empty where it is not there."""
+    return str((_find(client, props["shared"]) or {}).get("Created", ""))
 
 
 def drift(client: docker.DockerClient, props: Mapping[str, Any]) -> list[str]:
@@ -136,7 +186,16 @@ def remove_shared(client: docker.DockerClient, name: str) -> None:
 
     Raises:
         ResourceError: a node uses it.
+        BusyError: one is just being built.
     """
+    try:
+        with _alone("a removal of the node's image", wait=0):
+            _remove_shared(client, name)
+    except BusyError as error:
+        raise BusyError(error.message, "Run `gridup prune` again when that has ended.") from None
+
+
+def _remove_shared(client: docker.DockerClient, name: str) -> None:
     import docker
 
     if user := _users(client).get(name):
@@ -144,12 +203,27 @@ def remove_shared(client: docker.DockerClient, name: str) -> None:
         raise ResourceError(f'The image {name} is used by the node "{user}".')
     try:
         client.api.remove_image(name)
-        for image in client.api.images(filters={"label": marks.STAGE, "dangling": True}):
-            client.api.remove_image(image["Id"])
+        forget_stages(client)
     except docker.errors.NotFound:
         return
     except docker.errors.APIError as error:
         raise ResourceError(f"The image {name} could not be removed: {reason(error)}.") from error
+
+
+def forget_stages(client: docker.DockerClient) -> None:
+    """Remove the stages that environments were made in."""
+    for image in client.api.images(filters={"label": marks.STAGE, "dangling": True}):
+        client.api.remove_image(image["Id"])
+
+
+def holds_password(values: Iterable[str]) -> bool:
+    """Whether an address among a build's arguments has a password, or another word that lets in."""
+    for value in values:
+        for address in value.split():
+            with contextlib.suppress(ValueError):
+                if "@" in urlsplit(address).netloc:
+                    return True
+    return False
 
 
 def _find(client: docker.DockerClient, name: str) -> dict[str, Any] | None:
@@ -162,39 +236,137 @@ def _find(client: docker.DockerClient, name: str) -> dict[str, Any] | None:
     return found
 
 
+def _refresh(client: docker.DockerClient, base: str, say: Say) -> None:
+    """Have the newest of the base image's tag, where its registry can be reached; a digest has but one."""
+    import docker
+
+    if "@" in base:
+        return
+    say(f"looking for a newer {base}")
+    _forget_credentials(client)
+    try:
+        client.images.pull(base)
+    except docker.errors.DockerException as error:
+        say(f"no newer {base} could be had, the one that is there is used: {reason(error)}")
+
+
 def _build(
     client: docker.DockerClient,
     context: bytes,
     tag: str,
-    arguments: Mapping[str, str],
-    labels: Mapping[str, str],
     say: Say,
+    arguments: Mapping[str, str] | None = None,
+    labels: Mapping[str, str] | None = None,
+    network: str | None = None,
 ) -> None:
-    """Build with the daemon's own builder: the SDK speaks no other, and it is the same on all of them."""
+    """Build with the daemon's own builder: the SDK speaks no other, and it is the same on all of them.
+
+    The person's credentials for registries are only read where the base image can't be had without: what
+    keeps them may be gone, as after a change from Docker Desktop.
+    """
+    built = functools.partial(
+        _built,
+        client,
+        context,
+        say,
+        tag=tag,
+        buildargs=dict(arguments or {}),
+        labels=dict(labels or {}),
+        network_mode=network,
+    )
     # Only a build may be silent for so long.
     client.api.timeout = BUILD_SECONDS
-    last: list[str] = []
+    _forget_credentials(client)
     try:
-        for event in client.api.build(
-            fileobj=io.BytesIO(context),
-            custom_context=True,
-            tag=tag,
-            buildargs=dict(arguments),
-            labels=dict(labels),
-            rm=True,
-            forcerm=True,
-            # A mirror or proxy that the daemon's machine reaches is reached by the build as well.
-            network_mode="host",
-            decode=True,
-        ):
-            if "error" in event:
-                raise _build_error(str(event["error"]), last)
-            for line in _lines(str(event.get("stream") or event.get("status") or "")):
-                last.append(line)
-                del last[:-40]
-                say(line)
+        try:
+            built()
+        except DeniedError:
+            with _store_errors():
+                client.api.reload_config()
+                built()
     finally:
         client.api.timeout = CALL_SECONDS
+
+
+def _forget_credentials(client: docker.DockerClient) -> None:
+    """Have the SDK know none of the person's; one that knows none at all would read them by itself."""
+    with tempfile.NamedTemporaryFile("w", encoding="utf-8", prefix="gridup-", suffix=".json") as file:
+        json.dump({"auths": {NOBODYS: {}}}, file)
+        file.flush()
+        client.api.reload_config(file.name)
+
+
+class DeniedError(ResourceError):
+    """A registry does not give the base image to whoever asks."""
+
+
+@contextlib.contextmanager
+def _store_errors() -> Iterator[None]:
+    """A helper that keeps credentials, as an error that names it."""
+    import docker
+    from docker.credentials import StoreError
+
+    try:
+        with warnings.catch_warnings():
+            # The SDK says the same as the error that it then raises.
+            warnings.simplefilter("ignore")
+            yield
+    except (StoreError, docker.errors.DockerException) as error:
+        if not isinstance(error, StoreError) and "Credentials store error" not in str(error):
+            raise
+        file = Path(os.environ.get("DOCKER_CONFIG") or "~/.docker").expanduser() / "config.json"
+        raise ResourceError(
+            f"The base image needs credentials, and they can't be had: {' '.join(str(error).split())}.",
+            f"{file} names that helper: install it, or take it out of there and log in with `docker login`.",
+        ) from error
+
+
+def _built(client: docker.DockerClient, context: bytes, say: Say, **options: Any) -> None:
+    last: list[str] = []
+    for event in client.api.build(
+        fileobj=io.BytesIO(context),
+        custom_context=True,
+        **options,
+        rm=True,
+        forcerm=True,
+        decode=True,
+    ):
+        if "error" in event:
+            raise _build_error(str(event["error"]), last)
+        for line in _lines(str(event.get("stream") or event.get("status") or "")):
+            last.append(line)
+            del last[:-40]
+            say(line)
+
+
+def check(told: Mapping[str, Any]) -> None:
+    """Nothing, when a node's image can be built and run by the daemon.
+
+    Args:
+        told: what it tells of itself.
+
+    Raises:
+        ResourceError: it can't.
+    """
+    system, kind = str(told.get("OSType") or SYSTEM), str(told.get("Architecture") or MACHINES[0])
+    kind = ALSO_CALLED.get(kind, kind)
+    if system != SYSTEM:
+        raise ResourceError(
+            f"The Docker daemon runs containers of {system.capitalize()}, and a node's are of Linux.",
+            "In Docker Desktop: Switch to Linux containers. Or set DOCKER_HOST to another daemon.",
+        )
+    if kind not in MACHINES:
+        raise ResourceError(
+            f"The Docker daemon's machine has a processor of the kind {kind}, and a node runs on "
+            f"{' and '.join(MACHINES)}.",
+            "Set DOCKER_HOST to another daemon.",
+        )
+
+
+def _remaps_users(client: docker.DockerClient) -> bool:
+    """Whether containers have user namespaces: then the daemon shares its machine's network with no build."""
+    options = client.info().get("SecurityOptions") or ()
+    return any("name=userns" in option for option in options)
 
 
 def _quoted(text: str) -> str:
@@ -213,8 +385,9 @@ def _build_error(text: str, last: list[str]) -> ResourceError:
         return ResourceError(
             "The disk of the Docker daemon is full.", "`docker system df` tells what fills it."
         )
-    if "pull access denied" in text or "manifest" in text or "registry" in text or "lookup" in text:
-        return ResourceError(
+    denied = any(word in text for word in ("pull access denied", "unauthorized", "authentication required"))
+    if denied or "manifest" in text or "registry" in text or "lookup" in text:
+        return (DeniedError if denied else ResourceError)(
             f"The base image could not be had: {line}.",
             "Is the registry reachable? GRIDUP_BASE_IMAGE names another image of Python 3.10 to 3.12.",
         )

@@ -25,12 +25,18 @@ PORTS = f"{PREFIX}.ports"
 """The ports that a node was given, as JSON by service."""
 KEPT = f"{PREFIX}.kept"
 """On a note: the volume that nobody owns now."""
+NOTED = {"admin_email": f"{PREFIX}.admin-email", "node_type": f"{PREFIX}.node-type"}
+"""On such a note: of the node that had the volume, by the names of a spec."""
 CLAIM = f"{PREFIX}.claim"
 """On a note: the volume that this stack took over."""
 SHARED = f"{PREFIX}.shared"
 """On an image that no stack owns: what it was built from."""
 STAGE = f"{PREFIX}.stage"
 """On the stage of the build in which the environment is made, by the Dockerfile."""
+NOWHERE = f"{PREFIX}.nowhere"
+"""On a network that no stack owns: see `nowhere`."""
+OPEN = f"{PREFIX}.open"
+"""On a container with a way out: what is not hidden from it, see `nowhere`, each with why, as JSON."""
 MANAGED = f"{PREFIX}.managed"
 
 

@@ -14,14 +14,15 @@ import pulumi
 from pulumi.dynamic import CreateResult, ReadResult, UpdateResult
 
 from gridup_infra.progress import tell
-from gridup_infra.spec import DeploySpec
+from gridup_infra.spec import HTTPS, DeploySpec
 from gridup_infra.targets.docker import choosing, images, marks, nodes, running, sweeping, volumes
 from gridup_infra.targets.docker.client import connected, daemon_id, same_daemon
-from gridup_infra.targets.dynamic import DRIFT, Marked, Properties, Provider, guarded, plain
+from gridup_infra.targets.dynamic import DRIFT, SHAPE, Marked, Properties, Provider, guarded, plain, shape
 from gridup_node import catalog
+from gridup_node.containers import NO_NETWORK, containers
 from gridup_node.containers import Container as Part
-from gridup_node.containers import containers
 from gridup_node.image import bundle_digest
+from gridup_node.services import FRONT
 
 if TYPE_CHECKING:
     import docker
@@ -37,14 +38,14 @@ class OwnerProvider(Provider):
     def create(self, props: Properties) -> CreateResult:
         def create() -> CreateResult:
             with connected(props["host"]) as client:
-                return CreateResult(props["stack_id"], {**plain(props), "daemon": daemon_id(client)})
+                return CreateResult(props["stack_id"], {**plain(props), "daemon": daemon_id(client.info())})
 
         return guarded(create)
 
     def read(self, id_: str, props: Properties) -> ReadResult:
         def read() -> ReadResult:
             with connected(props["host"]) as client:
-                same_daemon(client, props.get("daemon", ""), props["host"])
+                same_daemon(client.info(), props.get("daemon", ""), props["host"])
             return ReadResult(id_, props)
 
         return guarded(read)
@@ -52,15 +53,16 @@ class OwnerProvider(Provider):
     def update(self, _id: str, olds: Properties, news: Properties) -> UpdateResult:
         def update() -> UpdateResult:
             with connected(news["host"]) as client:
-                same_daemon(client, olds.get("daemon", ""), news["host"])
-                return UpdateResult({**plain(news), "daemon": daemon_id(client)})
+                told = client.info()
+                same_daemon(told, olds.get("daemon", ""), news["host"])
+                return UpdateResult({**plain(news), "daemon": daemon_id(told)})
 
         return guarded(update)
 
     def delete(self, _id: str, props: Properties) -> None:
         def delete() -> None:
             with connected(props["host"]) as client:
-                same_daemon(client, props.get("daemon", ""), props["host"])
+                same_daemon(client.info(), props.get("daemon", ""), props["host"])
                 sweeping.sweep(
                     client,
                     props["stack"],
@@ -75,7 +77,7 @@ class OwnerProvider(Provider):
 class ImageProvider(Provider):
     """The node's image with the stack's marks on it."""
 
-    tells = ("image_id",)
+    tells = ("image_id", "built")
 
     def create(self, props: Properties) -> CreateResult:
         return guarded(lambda: CreateResult(props["project"], self._ensure(props)))
@@ -102,7 +104,8 @@ class ImageProvider(Provider):
             made = images.ensure(client, props, lambda text: tell("image", text))
             # Of former versions, what no container runs on.
             images.remove(client, props["stack_id"], but=props["image"])
-        return {**plain(props), "image_id": made, DRIFT: []}
+            built = images.built(client, props)
+        return {**plain(props), "image_id": made, "built": built, DRIFT: []}
 
 
 class NetworkProvider(Provider):
@@ -179,7 +182,8 @@ class VolumeProvider(Provider):
 class ContainerProvider(Provider):
     """One program of the node in its container."""
 
-    tells = ("config",)
+    tells = ("config", "ca")
+    shaped = frozenset({"environment", "published", "fronts"})
 
     def create(self, props: Properties) -> CreateResult:
         return guarded(lambda: CreateResult(running.name_of(props), self._converge(props)))
@@ -190,10 +194,10 @@ class ContainerProvider(Provider):
     def read(self, id_: str, props: Properties) -> ReadResult:
         def read() -> ReadResult:
             with connected(props["host"]) as client:
-                found = running.find(client, id_)
+                found, machine = running.find(client, id_), client.api.info()
             if found is None:
                 return ReadResult("", {})
-            return ReadResult(id_, {**props, DRIFT: running.drift(found, props)})
+            return ReadResult(id_, {**props, DRIFT: running.drift(found, props, machine)})
 
         return guarded(read)
 
@@ -207,7 +211,8 @@ class ContainerProvider(Provider):
     def _converge(self, props: Properties) -> Properties:
         with connected(props["host"]) as client:
             running.converge(client, props, lambda text: tell(props["service"], text))
-        return {**plain(props), "config": running.config_hash(props), DRIFT: []}
+            ca = running.ca_of(client, props)
+        return {**plain(props), "config": running.config_hash(props), "ca": ca, DRIFT: []}
 
 
 def _left_to_owner(client: docker.DockerClient, props: Properties) -> bool:
@@ -232,6 +237,8 @@ class Image(Marked, module=MODULE, name="Image"):
 
     made_by = ImageProvider
 
+    built: pulumi.Output[str]
+
 
 class Network(Marked, module=MODULE, name="Network"):
     """The node's network."""
@@ -255,33 +262,52 @@ class Container(Marked, module=MODULE, name="Container"):
     made_by = ContainerProvider
 
     config: pulumi.Output[str]
+    ca: pulumi.Output[str]
 
 
 def build(spec: DeploySpec) -> pulumi.Output[Any]:
     """Declare a node's resources on a daemon; the result is its `NodeOutputs`."""
     version = catalog.resolve(spec.tag)
     common = nodes.common(spec)
-    owner = Owner("owner", {**common, "target": spec.target, "keep_data": spec.keep_data})
+    owner = Owner("owner", {**common, "target": spec.target, "keep_data": spec.keeps})
     after = pulumi.ResourceOptions(depends_on=[owner])
     wanted = nodes.image_of(spec)
     image = Image("image", wanted, after)
-    network = Network("network", {**common, "bind": spec.bind, "port": spec.port}, after)
-    volume = Volume("volume", {**common, "keep_data": spec.keep_data}, after)
-    facts = network.ports.apply(lambda ports: nodes.known(spec, plain(ports), version, bundle_digest()))
+    nets = nodes.networks(common["project"])
+    # Only where there is one: those that are deployed have no such input.
+    https = {"https": True} if spec.scheme == HTTPS else {}
+    ports = {"bind": spec.bind, "port": spec.port, "networks": nets, **https}
+    network = Network("network", {**common, **ports}, after)
+    volume = Volume("volume", {**common, "keep_data": spec.keeps, **spec.leaves, **spec.adopts}, after)
+    names = nodes.names_of(spec)
+    facts = network.ports.apply(
+        lambda ports: nodes.known(spec, plain(ports), version, bundle_digest(), names)
+    )
+    # In a preview of another port that one is known; the others stay as they are.
+    asked = {**dict.fromkeys(nodes.published(), 0), FRONT: spec.port}
+    foreseen = nodes.known(spec, asked, version, bundle_digest(), names)
     made: dict[str, Container] = {}
-    for part in sorted(containers({}), key=lambda part: len(part.after)):
+    for part in sorted(containers({}, egress=spec.allow_egress), key=lambda part: len(part.after)):
         made[part.service] = Container(
             part.service,
             {
                 **common,
                 "service": part.service,
                 "image": wanted["image"],
-                "network": common["project"],
+                "network": next(iter(nodes.joined(part, common["project"])), NO_NETWORK),
+                "networks": nodes.joined(part, common["project"]),
+                "closed": part.closed,
                 "volume": volume.volume,
+                "tmpfs": part.tmpfs(covered=True),
+                "share": dict(part.share),
+                "yielding": part.yielding,
                 "command": list(part.command),
                 "environment": facts.apply(partial(_environment, part.service)),
-                "port": part.port,
+                "port": nodes.inner_port(part, spec),
+                **nodes.ca_file(part, spec),
                 "published": network.ports.apply(partial(_published, part)),
+                "fronts": network.ports.apply(partial(_fronts, part)),
+                SHAPE: shape([_environment(part.service, foreseen), _published(part, asked)]),
                 "bind": spec.bind,
                 "stop_seconds": part.stop_seconds,
             },
@@ -293,6 +319,8 @@ def build(spec: DeploySpec) -> pulumi.Output[Any]:
         ports=network.ports,
         volume=volume.volume,
         daemon=owner.daemon,
+        built=image.built,
+        ca=made[FRONT].ca,
         configs={name: container.config for name, container in made.items()},
     ).apply(lambda values: nodes.outputs(spec, **{**values, "ports": plain(values["ports"])}))
 
@@ -300,6 +328,10 @@ def build(spec: DeploySpec) -> pulumi.Output[Any]:
 def _environment(service: str, known: Mapping[str, Any]) -> dict[str, str]:
     part = next(part for part in containers(known) if part.service == service)
     return dict(part.environment)
+
+
+def _fronts(part: Part, ports: Mapping[str, Any]) -> dict[str, int]:
+    return {name: int(ports[name]) for name in part.fronts}
 
 
 def _published(part: Part, ports: Mapping[str, Any]) -> int:

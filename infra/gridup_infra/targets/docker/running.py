@@ -9,18 +9,24 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import json
+import tarfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from gridup_infra.errors import ResourceError
 from gridup_infra.processes import wait_until
 from gridup_infra.targets import ports
-from gridup_infra.targets.docker import images, marks
+from gridup_infra.targets.docker import images, marks, nowhere
 from gridup_infra.targets.docker.client import reason
 from gridup_infra.targets.dynamic import moment, plain
+from gridup_node.confines import LOG_DRIVER, LOG_LIMITS, NOWHERE, altered, limits
 from gridup_node.containers import MEMORY_FOR_SHARED, RESTART, VOLUME_PATH
+from gridup_node.services import backends
+from gridup_node.services import ports as ports_within
 
 if TYPE_CHECKING:
     import docker
@@ -31,11 +37,22 @@ FORMER = "-former"
 HEALTH_SECONDS = 180.0
 """Until a new version must have proven itself; syft's import takes 6 s on an idle machine."""
 
+HEALTH = ("python", "-m", "gridup_node.health")
+"""The image's own health check, as a command in a container."""
+
+PREPARING = "-folders"
+"""Ends the name of the container that has a look at the data before the first of a node is made."""
+
+PREPARE_SECONDS = 120
+
+CA_SECONDS = 30.0
+"""Until a proxy that runs must have laid down its CA's certificate."""
+
+CERTIFICATE_END = "-----END CERTIFICATE-----"
+
 LOG_LINES = 15
 FLAPPED = 2
 """So many restarts by the daemon, and it is not worth waiting for."""
-
-LOG_LIMITS = {"max-size": "10m", "max-file": "3"}
 
 Say = Callable[[str], None]
 
@@ -47,7 +64,8 @@ def name_of(props: Mapping[str, Any]) -> str:
 
 def config_hash(props: Mapping[str, Any]) -> str:
     """A hash over all that the container is made with."""
-    keys = ("image", "network", "volume", "command", "environment", "port", "published", "bind")
+    container = ("image", "command", "environment", "volume", "tmpfs", "share", "yielding")
+    keys = (*container, "networks", "closed", "port", "published", "fronts", "bind")
     return hashlib.sha256(
         json.dumps({key: plain(props[key]) for key in keys}, sort_keys=True).encode()
     ).hexdigest()[:16]
@@ -64,8 +82,12 @@ def find(client: docker.DockerClient, name: str) -> dict[str, Any] | None:
     return found
 
 
-def drift(container: Mapping[str, Any], props: Mapping[str, Any]) -> list[str]:
-    """What is not as it was made, a line each; a stopped one among it."""
+def drift(container: Mapping[str, Any], props: Mapping[str, Any], machine: Mapping[str, Any]) -> list[str]:
+    """What is not as it was made, a line each; a stopped one among it.
+
+    Args:
+        machine: what `docker info` tells.
+    """
     service = props["service"]
     if not is_ours(container, props["stack_id"]):
         return [f"{service}: the container {name_of(props)} is not this node's"]
@@ -75,7 +97,9 @@ def drift(container: Mapping[str, Any], props: Mapping[str, Any]) -> list[str]:
         problems.append(f"{service}: the container was made otherwise")
     if host["RestartPolicy"]["Name"] != RESTART:
         problems.append(f"{service}: the restart policy was changed")
-    if props["network"] not in container["NetworkSettings"]["Networks"]:
+    if _unbound(container, props, machine):
+        problems.append(f"{service}: the container's limits were changed")
+    if _missing(container, props):
         problems.append(f"{service}: the container was taken off the node's network")
     state = container["State"]
     if state["Paused"]:
@@ -83,6 +107,20 @@ def drift(container: Mapping[str, Any], props: Mapping[str, Any]) -> list[str]:
     elif not state["Running"] and not state["Restarting"]:
         problems.append(f"{service}: the container does not run (exit code {state['ExitCode']})")
     return problems
+
+
+def _unbound(container: Mapping[str, Any], props: Mapping[str, Any], machine: Mapping[str, Any]) -> bool:
+    """Whether it has other limits than its share of the machine. An earlier version has told of none."""
+    share = props.get("share") or {}
+    return bool(share) and altered(limits(share, machine), container["HostConfig"])
+
+
+def _missing(container: Mapping[str, Any], props: Mapping[str, Any]) -> list[str]:
+    """The networks that it is not in and should be."""
+    # What an earlier version has laid is in one.
+    wanted = props["networks"] if "networks" in props else [props["network"]]
+    gone = [name for name in wanted if name not in container["NetworkSettings"]["Networks"]]
+    return [*gone, *nowhere.missing(container)]
 
 
 def is_ours(container: Mapping[str, Any], stack_id: str) -> bool:
@@ -112,9 +150,30 @@ def converge(client: docker.DockerClient, props: Mapping[str, Any], say: Say) ->
         raise ResourceError(
             f"A container called {name} is there already, and is not ours.", "Remove or rename it."
         )
+    _bring(client, current, props, say, served=served)
+    made = find(client, name)
+    for line in nowhere.notes(props["service"], made) if made else ():
+        say(line)
+
+
+def _bring(
+    client: docker.DockerClient,
+    current: Mapping[str, Any] | None,
+    props: Mapping[str, Any],
+    say: Say,
+    *,
+    served: bool,
+) -> None:
+    """Make the container what it should be, by what it is; see `converge`.
+
+    Args:
+        served: whether a replacement of it was broken off, so that it ran.
+    """
     if current is None:
         _make(client, props, say)
-    elif config_hash(props) == current["Config"]["Labels"].get(marks.CONFIG):
+    elif config_hash(props) == current["Config"]["Labels"].get(marks.CONFIG) and not _unbound(
+        current, props, client.api.info()
+    ):
         _put_right(client, current, props, say)
     else:
         _replace(client, current, props, say, ran=served or bool(current["State"]["Running"]))
@@ -126,8 +185,11 @@ def _put_right(
     identity = current["Id"]
     if current["HostConfig"]["RestartPolicy"]["Name"] != RESTART:
         client.api.update_container(identity, restart_policy={"Name": RESTART})
-    if props["network"] not in current["NetworkSettings"]["Networks"]:
-        client.api.connect_container_to_network(identity, props["network"], aliases=[props["service"]])
+    for network in _missing(current, props):
+        if network in nowhere.HIDDEN:
+            nowhere.hidden(client, props)
+        aliases = None if network in nowhere.HIDDEN else [props["service"]]
+        client.api.connect_container_to_network(identity, network, aliases=aliases)
     if current["State"]["Paused"]:
         client.api.unpause(identity)
     elif not current["State"]["Running"]:
@@ -188,7 +250,7 @@ def _prove(client: docker.DockerClient, identity: str, props: Mapping[str, Any],
             raise ResourceError(f"{props['service']}: the new container is gone.")
         if how := given_up(state):
             raise ResourceError(f"{props['service']}: {how}.", "", log_tail(client, identity))
-        code, text = _ask(client, identity)
+        code, text = asked(client, identity, HEALTH)
         if code == 0:
             return
         last = text or last
@@ -198,12 +260,12 @@ def _prove(client: docker.DockerClient, identity: str, props: Mapping[str, Any],
     )
 
 
-def _ask(client: docker.DockerClient, identity: str) -> tuple[int, str]:
-    """What the image's own health check says just now."""
+def asked(client: docker.DockerClient, identity: str, argv: Sequence[str]) -> tuple[int, str]:
+    """How a short command in a container ended, and what it wrote; 1 where it can't be run just now."""
     import docker
 
     try:
-        made = client.api.exec_create(identity, ["python", "-m", "gridup_node.health"])
+        made = client.api.exec_create(identity, list(argv))
         text = client.api.exec_start(made["Id"]).decode(errors="replace")
         code = client.api.exec_inspect(made["Id"])["ExitCode"]
     except docker.errors.APIError as error:
@@ -222,6 +284,46 @@ def log_tail(client: docker.DockerClient, identity: str, lines: int = LOG_LINES)
     return tuple(line for line in text.decode(errors="replace").splitlines() if line.strip())
 
 
+def read(client: docker.DockerClient, container: str, path: str) -> bytes:
+    """A file of a container, by the daemon and not by a program in it; nothing where it is not there.
+
+    A program that writes in its first milliseconds and ends, as `cat` does, may have its output lost by
+    Docker (20.10: once in some hundred times on a busy machine).
+    """
+    import docker
+
+    try:
+        parts, _ = client.api.get_archive(container, path)
+    except docker.errors.NotFound:
+        return b""
+    with tarfile.open(fileobj=io.BytesIO(b"".join(parts))) as tar:
+        file = tar.extractfile(PurePosixPath(path).name)
+        return file.read() if file else b""
+
+
+def ca_of(client: docker.DockerClient, props: Mapping[str, Any]) -> str:
+    """The certificate of the node's own CA; empty for a container that makes none.
+
+    Raises:
+        ResourceError: there is none after a while.
+    """
+    if not props.get("ca_file"):
+        return ""
+    found: list[str] = []
+
+    def made() -> bool:
+        found[:] = [read(client, name_of(props), props["ca_file"]).decode("ascii", errors="replace")]
+        return CERTIFICATE_END in found[0]
+
+    if not wait_until(made, timeout=CA_SECONDS):
+        raise ResourceError(
+            f"{props['service']} has made no certificate in {props['ca_file']}.",
+            "",
+            log_tail(client, name_of(props)),
+        )
+    return found[0]
+
+
 def start(client: docker.DockerClient, identity: str, props: Mapping[str, Any]) -> None:
     """Start a container.
 
@@ -235,9 +337,10 @@ def start(client: docker.DockerClient, identity: str, props: Mapping[str, Any]) 
     except docker.errors.APIError as error:
         text = reason(error)
         if "already allocated" in text or "address already in use" in text:
+            own = [int(props["published"]), *(int(port) for port in props["fronts"].values())]
+            port = next((port for port in own if f":{port}" in text), own[0])
             raise ResourceError(
-                f"Port {int(props['published'])} of {props['bind']} is in use by "
-                f"{holder(client, int(props['published']))}.",
+                f"Port {port} of {props['bind']} is in use by {holder(client, port)}.",
                 "Give another --port, or deploy again: the next free one is taken.",
             ) from error
         raise ResourceError(f"{props['service']} could not be started: {text}.") from error
@@ -251,24 +354,72 @@ def holder(client: docker.DockerClient, port: int) -> str:
     return ports.holder(port)
 
 
+def _prepare(client: docker.DockerClient, props: Mapping[str, Any]) -> None:
+    """Have the folders of the data where the node's containers look for them; see `gridup_node.folders`.
+
+    Raises:
+        ResourceError: they can't be had.
+    """
+    import docker
+    import requests
+
+    name = f"{props['project']}{PREPARING}"
+    remove(client, name, props["stack_id"], 0)
+    api = client.api
+    made = api.create_container(
+        props["image"],
+        entrypoint=["python3", "-m", "gridup_node.folders"],
+        name=name,
+        labels=marks.labels(props),
+        host_config=api.create_host_config(
+            binds={props["volume"]: {"bind": VOLUME_PATH, "mode": "rw"}},
+            network_mode="none",
+            cap_drop=["ALL"],
+            security_opt=["no-new-privileges:true"],
+        ),
+    )["Id"]
+    try:
+        api.start(made)
+        code = api.wait(made, timeout=PREPARE_SECONDS)["StatusCode"]
+        if code:
+            raise ResourceError("The node's data could not be made ready.", "", log_tail(client, made))
+    except requests.RequestException as error:
+        raise ResourceError(f"The node's data were not ready within {PREPARE_SECONDS} s.") from error
+    except docker.errors.APIError as error:
+        raise ResourceError(f"The node's data could not be made ready: {reason(error)}.") from error
+    finally:
+        _remove(client, made)
+
+
 def _create(client: docker.DockerClient, props: Mapping[str, Any]) -> str:
     api = client.api
-    published = int(props["published"])
-    bindings = {int(props["port"]): (props["bind"], published)} if published else {}
+    # All others are made after these.
+    if props["service"] in {row.name for row in backends()}:
+        _prepare(client, props)
+    doors = {props["service"]: int(props["published"])} if props["published"] else {}
+    doors |= {name: int(port) for name, port in props["fronts"].items()}
+    inner = {**ports_within(), props["service"]: int(props["port"])}
+    bindings = {inner[name]: (props["bind"], port) for name, port in doors.items()}
     host = api.create_host_config(
         binds={props["volume"]: {"bind": VOLUME_PATH, "mode": "rw"}},
+        tmpfs=dict(props["tmpfs"]),
+        read_only=True,
+        oom_score_adj=int(props["yielding"]),
         port_bindings=bindings,
         restart_policy={"Name": RESTART},
         network_mode=props["network"],
+        dns=[NOWHERE] if props["networks"] and props["closed"] else None,
         cap_drop=["ALL"],
         security_opt=["no-new-privileges:true"],
         init=True,
         shm_size=MEMORY_FOR_SHARED,
-        log_config={"Type": "json-file", "Config": LOG_LIMITS},
+        log_config={"Type": LOG_DRIVER, "Config": dict(LOG_LIMITS)},
+        **_limits(props["share"], api.info()),
     )
     labels = {**marks.labels(props), marks.SERVICE: props["service"], marks.CONFIG: config_hash(props)}
-    if published:
-        labels[marks.PORTS] = json.dumps({props["service"]: published})
+    labels |= nowhere.label(client, props)
+    if doors:
+        labels[marks.PORTS] = json.dumps(doors)
     made = api.create_container(
         props["image"],
         command=list(props["command"]),
@@ -281,9 +432,23 @@ def _create(client: docker.DockerClient, props: Mapping[str, Any]) -> str:
         stop_signal="SIGTERM",
         networking_config=api.create_networking_config(
             {props["network"]: api.create_endpoint_config(aliases=[props["service"]])}
-        ),
+        )
+        if props["networks"]
+        else None,
     )
+    for network in props["networks"]:
+        if network != props["network"]:
+            api.connect_container_to_network(made["Id"], network, aliases=[props["service"]])
+    nowhere.join(client, made["Id"], props)
     return str(made["Id"])
+
+
+def _limits(share: Mapping[str, float], machine: Mapping[str, Any]) -> dict[str, Any]:
+    """The container's limits on this daemon's machine, as its API takes them."""
+    made = limits(share, machine)
+    if cpus := made.pop("cpus", 0):
+        made["nano_cpus"] = int(cpus * 1_000_000_000)
+    return made
 
 
 def _settle(client: docker.DockerClient, name: str, stack_id: str) -> bool:

@@ -6,7 +6,7 @@ import contextlib
 from typing import TYPE_CHECKING
 
 from gridup_infra.errors import ResourceError
-from gridup_infra.targets.docker import images, marks, volumes
+from gridup_infra.targets.docker import images, marks, nowhere, volumes
 from gridup_infra.targets.docker.client import reason
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ def sweep(client: docker.DockerClient, stack: str, name: str, stack_id: str, *, 
     for network in marks.networks(client, stack_id):
         with contextlib.suppress(docker.errors.NotFound):
             _remove_network(client, network)
+    nowhere.forget(client)
     if keep_data:
         volumes.keep(client, {"stack": stack, "name": name, "stack_id": stack_id, "urn": ""})
     else:

@@ -15,6 +15,7 @@ import threading
 from pathlib import Path
 
 from gridup_infra import openssh
+from gridup_infra.errors import PreflightError
 from gridup_infra.processes import Result, Tethered, run, wait_until
 from gridup_infra.targets.docker.client import UnreachableError
 from gridup_infra.targets.docker.place import Place
@@ -132,12 +133,8 @@ def machine_of(host: str) -> str:
 
 @functools.cache
 def _host_name(place: Place) -> str:
-    with contextlib.suppress(OSError):
-        shown = run(["ssh", "-G", *place.words()], timeout=openssh.ASK_SECONDS)
-        for line in shown.stdout.splitlines():
-            key, _, value = line.partition(" ")
-            if key == "hostname" and value:
-                return value
+    with contextlib.suppress(OSError, PreflightError):
+        return openssh.configuration(place)["hostname"]
     return place.host
 
 

@@ -18,7 +18,7 @@ KEPT_SUFFIX = "-kept"
 
 
 def ensure(client: docker.DockerClient, props: Mapping[str, Any]) -> str:
-    """The stack's volume: the one it has, else one kept from an earlier node of that name, else a new one.
+    """The stack's volume: the one it has, else the one to `adopt`, else a new one.
 
     Returns:
         Its name.
@@ -69,6 +69,7 @@ def keep(client: docker.DockerClient, props: Mapping[str, Any]) -> None:
         return
     if not _kept_notes(client, own):
         labels = {**marks.labels({**props, "urn": props.get("urn", "")}), marks.KEPT: own}
+        labels |= {label: str(props[key]) for key, label in marks.NOTED.items() if props.get(key)}
         client.api.create_volume(f"{own}{KEPT_SUFFIX}", labels=labels)
     for volume in marks.volumes(client, props["stack_id"]):
         if marks.label(volume, marks.CLAIM):
@@ -95,15 +96,23 @@ def left(client: docker.DockerClient, stack_id: str) -> list[str]:
     return [own] if own and not _kept_notes(client, own) else []
 
 
-def _take_over(client: docker.DockerClient, props: Mapping[str, Any]) -> str | None:
+def kept(client: docker.DockerClient, stack: str, name: str) -> list[tuple[str, dict[str, Any]]]:
+    """The volumes that earlier nodes of this very name have left, each with its note; the last one first."""
+    found = []
     for note in marks.notes(client, marks.KEPT):
-        name = marks.label(note, marks.KEPT)
+        volume = marks.label(note, marks.KEPT)
         # The stack's name alone could be another person's node, whose name only looks alike.
-        wanted = (props["stack"], props["name"])
-        if (marks.label(note, marks.STACK), marks.label(note, marks.NAME)) != wanted:
-            continue
+        if (marks.label(note, marks.STACK), marks.label(note, marks.NAME)) == (stack, name):
+            found.append((volume, note))
+    return sorted(found, key=lambda row: str(row[1].get("CreatedAt") or ""), reverse=True)
+
+
+def _take_over(client: docker.DockerClient, props: Mapping[str, Any]) -> str | None:
+    for name, note in kept(client, props["stack"], props["name"]):
         if not exists(client, name):
             _remove(client, note["Name"])
+            continue
+        if name != props.get("adopt"):
             continue
         labels = {**marks.labels(props), marks.CLAIM: name}
         client.api.create_volume(f"{props['project']}{CLAIM_SUFFIX}", labels=labels)

@@ -5,28 +5,35 @@ from __future__ import annotations
 import contextlib
 import io
 import queue
-import tarfile
+import socket
+import struct
 import threading
-from collections.abc import Iterator, Sequence
-from pathlib import PurePosixPath
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from gridup_infra.errors import ResourceError
+from gridup_infra.errors import NotOfferedError, ResourceError
+from gridup_infra.naming import typed
 from gridup_infra.outputs import NodeOutputs
 from gridup_infra.paths import Home, ensure_private, write_private
 from gridup_infra.processes import Result, wait_until
 from gridup_infra.targets.base import SshAccess, WayIn
 from gridup_infra.targets.docker import running
-from gridup_infra.targets.docker.client import connect, connected
+from gridup_infra.targets.docker.client import connect, connected, reason
 from gridup_node import keys
-from gridup_node.containers import VOLUME_PATH
-from gridup_node.services import backends
+from gridup_node import services as table
+from gridup_node.containers import LAID, LAID_SECONDS, VOLUME_PATH
 
 if TYPE_CHECKING:
     import docker
 
 STDOUT, STDERR = 1, 2
 """Docker's numbers of a program's streams."""
+
+FRAME = struct.Struct(">BxxxL")
+"""Before each part of what a program writes: its stream, and its size in bytes."""
+
+SSH = "ssh"
 
 END_SECONDS = 5
 """For a program to end that has closed its output."""
@@ -40,8 +47,30 @@ class DockerWayIn(WayIn):
         self._host = outputs.facts["host"]
         self._project = outputs.facts["project"]
 
-    def run(self, argv: Sequence[str], *, timeout: float, input: bytes | None = None) -> Result:
-        return self._run(backends()[0].name, argv, timeout=timeout, input=input)
+    def run(
+        self, argv: Sequence[str], *, timeout: float, input: bytes | None = None, service: str = ""
+    ) -> Result:
+        with self._entered(service or table.backends()[0].name) as (client, container):
+            return _execute(client, container, argv, timeout, input)
+
+    def programs(self) -> tuple[str, ...]:
+        first = table.backends()[0].name
+        return (first, *(row.name for row in table.programs() if row.name != first))
+
+    def restart(self, services: Sequence[str]) -> None:
+        import docker
+
+        with connected(self._host) as client:
+            for name in services:
+                try:
+                    client.api.restart(f"{self._project}-{name}", timeout=table.service(name).stop_seconds)
+                except docker.errors.APIError as error:
+                    raise ResourceError(f"{name} could not be started anew: {reason(error)}.") from error
+            for name in services:
+                container = f"{self._project}-{name}"
+                if not wait_until(partial(_ends_well, client, container, LAID), timeout=LAID_SECONDS):
+                    tail = running.log_tail(client, container)
+                    raise ResourceError(f"{name} did not start anew within {LAID_SECONDS:g} s.", "", tail)
 
     def logs(self, services: Sequence[str], *, lines: int, follow: bool) -> Iterator[tuple[str, str]]:
         names = {service: f"{self._project}-{service}" for service in services}
@@ -55,27 +84,20 @@ class DockerWayIn(WayIn):
                         yield service, line
 
     def ssh(self) -> SshAccess:
-        service = "ssh"
-        if reason := self._outputs.not_offered.get(service):
-            raise ResourceError(f"This node has no ssh: {reason}.")
+        if why := self._outputs.not_offered.get(SSH):
+            raise NotOfferedError(f"This node has no ssh: {why}.")
         folder = ensure_private(Home.default().stack(self._outputs.spec.stack) / "keys")
         # Read anew each time: a node that was made anew on the same address has other keys.
-        with self._entered(service) as (client, container):
+        with self._entered(SSH) as (client, container):
             for name in (keys.CLIENT_KEY, keys.KNOWN_HOSTS):
                 write_private(folder / name, _read(client, container, f"{VOLUME_PATH}/keys/{name}"))
         return SshAccess(
             user=self._outputs.ssh_user,
             host=self._outputs.address,
-            port=self._outputs.ports[service],
+            port=self._outputs.ports[SSH],
             key=folder / keys.CLIENT_KEY,
             known_hosts=folder / keys.KNOWN_HOSTS,
         )
-
-    def _run(
-        self, service: str, argv: Sequence[str], *, timeout: float, input: bytes | None = None
-    ) -> Result:
-        with self._entered(service) as (client, container):
-            return _execute(client, container, argv, timeout, input)
 
     @contextlib.contextmanager
     def _entered(self, service: str) -> Iterator[tuple[docker.DockerClient, str]]:
@@ -88,35 +110,29 @@ class DockerWayIn(WayIn):
         with connected(self._host) as client:
             found = running.find(client, name)
             if found is None:
-                raise ResourceError(f"The container {name} is gone.", "`gridup deploy` makes it anew.")
+                again = typed("deploy", self._outputs.spec.name)
+                raise ResourceError(f"The container {name} is gone.", f"`{again}` makes it anew.")
             if not found["State"]["Running"] or found["State"]["Restarting"]:
                 raise ResourceError(
-                    f"The container {name} does not run.", f'`gridup start "{self._outputs.spec.name}"`'
+                    f"The container {name} does not run.", f"`{typed('start', self._outputs.spec.name)}`"
                 )
             yield client, found["Id"]
 
 
-def _read(client: docker.DockerClient, container: str, path: str) -> bytes:
-    """A file of a container, by the daemon and not by a program in it.
+def _ends_well(client: docker.DockerClient, container: str, argv: Sequence[str]) -> bool:
+    code, _ = running.asked(client, container, argv)
+    return code == 0
 
-    A program that writes in its first milliseconds and ends, as `cat` does, may have its output lost by
-    Docker (20.10: once in some hundred times on a busy machine).
+
+def _read(client: docker.DockerClient, container: str, path: str) -> bytes:
+    """A file of a container.
 
     Raises:
         ResourceError: it is not there.
     """
-    import docker
-
-    try:
-        parts, _ = client.api.get_archive(container, path)
-        with tarfile.open(fileobj=io.BytesIO(b"".join(parts))) as tar:
-            file = tar.extractfile(PurePosixPath(path).name)
-            data = file.read() if file else b""
-    except docker.errors.NotFound:
-        data = b""
-    if not data:
-        raise ResourceError("The node has not made its ssh keys yet.", "Is it running?")
-    return data
+    if data := running.read(client, container, path):
+        return data
+    raise ResourceError("The node has not made its ssh keys yet.", "Is it running?")
 
 
 def _execute(
@@ -131,18 +147,34 @@ def _execute(
     client.api.timeout = timeout
     connection = client.api.exec_start(made, socket=True)
     texts: dict[int, list[bytes]] = {STDOUT: [], STDERR: []}
+    raw = getattr(connection, "_sock", connection)
+    expired = threading.Event()
+
+    def expire() -> None:
+        expired.set()
+        with contextlib.suppress(OSError):
+            raw.shutdown(socket.SHUT_RDWR)
+
+    # In all: the SDK waits for each frame as long as it takes.
+    timer = threading.Timer(timeout, expire)
+    timer.daemon = True
+    timer.start()
     try:
-        raw = getattr(connection, "_sock", connection)
-        raw.settimeout(timeout)
         if input is not None:
             raw.sendall(input)
             _end_input(raw)
-        for stream, data in _frames(connection):
+        for stream, data in _frames(_reader(connection, raw)):
             texts.setdefault(stream, []).append(data)
-    except TimeoutError:
-        raise TimeoutError(f"{argv[0]} did not end within {timeout:g} s") from None
+    except OSError:
+        if not expired.is_set():
+            raise
     finally:
+        timer.cancel()
         connection.close()
+        # The SDK never closes the connection itself.
+        raw.close()
+    if expired.is_set():
+        raise TimeoutError(f"{argv[0]} did not end within {timeout:g} s")
     # The end of what it writes may be known a moment before its own.
     wait_until(lambda: not client.api.exec_inspect(made)["Running"], timeout=END_SECONDS)
     code = client.api.exec_inspect(made)["ExitCode"]
@@ -150,15 +182,39 @@ def _execute(
     return Result(tuple(argv), 1 if code is None else int(code), out, err)
 
 
-def _frames(connection: Any) -> Iterator[tuple[int, bytes]]:
-    from docker.utils.socket import frames_iter_no_tty
+def _reader(connection: Any, raw: Any) -> Callable[[int], bytes]:
+    """Reads what a command writes, at most so many bytes; nothing at its end.
 
-    yield from frames_iter_no_tty(connection)
+    The SDK hands out the connection from below the buffer that its HTTP client reads the answer's head into.
+    What came along with the head is in that buffer.
+    """
+    early = b""
+    if response := getattr(connection, "_response", None):
+        raw.settimeout(0)
+        early = response.raw._fp.fp.peek()
+    raw.settimeout(None)
+    begun = io.BytesIO(early)
+    return lambda size: begun.read(size) or raw.recv(size)
+
+
+def _frames(read: Callable[[int], bytes]) -> Iterator[tuple[int, bytes]]:
+    """What is written, each part with its stream
+    (https://docs.docker.com/reference/api/engine/, "Attach to a container")."""
+    while len(head := _exactly(read, FRAME.size)) == FRAME.size:
+        stream, size = FRAME.unpack(head)
+        yield stream, _exactly(read, size)
+
+
+def _exactly(read: Callable[[int], bytes], size: int) -> bytes:
+    """So many bytes; fewer at the end."""
+    parts = []
+    while size and (part := read(size)):
+        parts.append(part)
+        size -= len(part)
+    return b"".join(parts)
 
 
 def _end_input(connection: Any) -> None:
-    import socket
-
     with contextlib.suppress(OSError):
         connection.shutdown(socket.SHUT_WR)
 

@@ -2,29 +2,35 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator, Sequence
+import errno
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from gridup_infra.errors import PreflightError, ResourceError
+from gridup_infra.errors import NotOfferedError, PreflightError, ResourceError
+from gridup_infra.naming import typed
 from gridup_infra.outputs import NodeOutputs
 from gridup_infra.paths import Home
 from gridup_infra.processes import Result
+from gridup_infra.room import Need
 from gridup_infra.spec import DeploySpec
+from gridup_infra.targets import fronting, ports
 from gridup_infra.targets.base import (
     Capability,
     Identity,
     Inspection,
     Power,
+    Retained,
+    Shell,
     SshAccess,
     Target,
     WayIn,
     check_tag,
+    emptied,
 )
 from gridup_node import catalog, keys
-from gridup_node.services import FRONT, Service, programs
+from gridup_node.services import FRONT, Service, backends, programs
 
 if TYPE_CHECKING:
     import pulumi
@@ -41,22 +47,45 @@ class LocalTarget(Target):
 
     name: ClassVar[str] = "local"
     title: ClassVar[str] = "this machine"
+    providers: ClassVar[tuple[str, ...]] = ("gridup_infra.targets.local.resources",)
     capabilities: ClassVar[frozenset[Capability]] = frozenset(
         {
             Capability.POWER,
             Capability.BIND,
+            Capability.SCHEME,
             Capability.PORT,
             Capability.KEEP_DATA,
             Capability.SSH_KEYS,
         }
     )
 
-    def resolve(self, spec: DeploySpec, _previous: DeploySpec | None) -> DeploySpec:
+    def resolve(self, spec: DeploySpec, previous: DeploySpec | None) -> DeploySpec:
         check_tag(spec)
-        return replace(spec, bind=spec.bind or "127.0.0.1")
+        return fronting.settled(replace(spec, bind=spec.bind or "127.0.0.1"), previous)
+
+    def warnings(self, spec: DeploySpec, current: NodeOutputs | None) -> tuple[str, ...]:  # noqa: ARG002
+        return fronting.warnings(spec)
+
+    def usual_ports(self, spec: DeploySpec) -> Mapping[str, tuple[int, ...]]:
+        return fronting.usual_ports(spec)
+
+    def needs(self, spec: DeploySpec) -> tuple[Need, ...]:
+        from gridup_infra import resolving
+        from gridup_infra.targets.local import runtime
+
+        # Those of packages that were not found yet is another one than any that is there.
+        added = spec.packages_lock if resolving.is_locked(spec) else str(spec.packages)
+        made_of = (catalog.lock_for(spec.tag), spec.rebuilt, added)
+        node = Need("the node", MINIMUM_FREE, self.folder(spec.stack))
+        return (*runtime.needs(Home.default().runtimes, *made_of), node)
 
     def preflight(self, spec: DeploySpec, current: NodeOutputs | None) -> None:
-        from gridup_infra.targets import ports
+        from gridup_infra.targets.local import runtime
+
+        self.glance(spec, current)
+        runtime.find_python()
+
+    def glance(self, spec: DeploySpec, current: NodeOutputs | None) -> None:
         from gridup_infra.targets.local import node
 
         folder = self.folder(spec.stack)
@@ -70,16 +99,22 @@ class LocalTarget(Target):
             if spec.port:
                 ports.check_kept(spec.port, kept)
             if spec.port and (spec.port != had or moved):
-                ports.check_free(bind, spec.port)
+                ports.check_free(bind, spec.port, self._look(spec) if spec.port == had else ports.obstacle)
         except ResourceError as error:
             raise PreflightError(error.message, error.suggestion) from None
-        existing = next(path for path in (Home.default().root, *Home.default().root.parents) if path.exists())
-        free = shutil.disk_usage(existing).free
-        if free < MINIMUM_FREE:
-            raise PreflightError(
-                f"{existing} has only {free / 1e6:.0f} MB free; a node needs {MINIMUM_FREE / 1e6:.0f} MB.",
-                "Free some space, or set GRIDUP_HOME to a folder on another disk.",
-            )
+
+    def _look(self, spec: DeploySpec) -> ports.Obstacle:
+        """Whether a port is in use, but by the node itself: that gives it up when it moves."""
+        from gridup_infra.targets.local import marks
+
+        def look(address: str, port: int) -> int | None:
+            met = ports.obstacle(address, port)
+            if met == errno.EADDRINUSE and (there := ports.listeners(port)):
+                own = {process.pid for process in marks.find(spec.stack_id, self.folder(spec.stack))}
+                return None if there <= own else met
+            return met
+
+        return look
 
     def build(self, spec: DeploySpec) -> pulumi.Output[NodeOutputs]:
         from gridup_infra.targets.local import resources
@@ -87,31 +122,49 @@ class LocalTarget(Target):
         return resources.build(spec, self.folder(spec.stack), Home.default().runtimes)
 
     def summary(self, spec: DeploySpec) -> tuple[str, ...]:
-        return (
-            f"the node's processes on this machine, bound to {spec.bind or '127.0.0.1'}",
-            f"its folder {self.folder(spec.stack)}: data, secrets, keys, logs",
-        )
+        return (f"the node's processes on this machine, bound to {spec.bind or '127.0.0.1'}",)
+
+    def listens(self, spec: DeploySpec) -> tuple[str, ...]:
+        return ports.announced(spec)
+
+    def data(self, spec: DeploySpec) -> str:
+        return f"its folder {self.folder(spec.stack)}: data, secrets, keys, logs"
 
     def kept(self, spec: DeploySpec) -> tuple[str, ...]:
         runtime = "the shared Python environment (`gridup prune` removes unused ones)"
-        if spec.keep_data:
+        if spec.keeps:
             return (f"{self.folder(spec.stack)}: data, secrets and keys (--keep-data)", runtime)
         return (runtime,)
+
+    def retained(self, spec: DeploySpec) -> Retained | None:
+        from gridup_infra.targets.local import node
+
+        return node.retained(self.folder(spec.stack))
 
     def inspect(self, outputs: NodeOutputs) -> Inspection:
         from gridup_infra.targets.local import node, runtime
         from gridup_infra.targets.local.supervisor import running_problems
+        from gridup_node import database
+        from gridup_node.facts import Folder
 
         plan = self._plan(outputs)
         if not plan.folder.exists():
-            return Inspection(Power.GONE, (f"{plan.folder} is gone",))
+            return Inspection(Power.GONE, (f"{plan.folder} is gone",), remedy=emptied(outputs.spec.name))
         problems = node.drift(plan, outputs.ports)
         if runtime.load(Path(plan.bin).parent) is None:
             problems.append(f"the Python environment {Path(plan.bin).parent} is missing or damaged")
+        lost = database.lost(Folder(plan.folder))
+        if lost:
+            problems.append(lost)
+        remedy = database.REMEDY if lost else ""
         supervisor = self._supervisor(outputs)
         if supervisor.stopped_on_purpose:
-            return Inspection(Power.STOPPED, tuple(problems))
+            return Inspection(Power.STOPPED, tuple(problems), remedy=remedy)
         states = supervisor.states()
+        if states is None and supervisor.rebooted:
+            start = typed("start", outputs.spec.name)
+            note = f"this machine was restarted since it ran: `{start}` starts it"
+            return Inspection(Power.STOPPED, tuple(problems), notes=(note,), remedy=remedy)
         wanted = [row.name for row in _offered(outputs)]
         running = running_problems(states, wanted)
         dead = tuple(
@@ -126,7 +179,7 @@ class LocalTarget(Target):
             power = Power.STARTING
         else:
             power = Power.RUNNING
-        return Inspection(power, tuple(problems), dead, whole=True)
+        return Inspection(power, tuple(problems), dead, whole=True, remedy=remedy)
 
     def leftovers(self, identity: Identity) -> tuple[str, ...]:
         from gridup_infra.targets.local import sweeping
@@ -142,11 +195,11 @@ class LocalTarget(Target):
         return LocalWayIn(outputs, self._supervisor(outputs))
 
     def start(self, outputs: NodeOutputs) -> None:
-        _check_there(Path(outputs.facts["folder"]))
+        _check_there(outputs)
         self._supervisor(outputs).start()
 
     def stop(self, outputs: NodeOutputs) -> None:
-        _check_there(Path(outputs.facts["folder"]))
+        _check_there(outputs)
         self._supervisor(outputs).stop(on_purpose=True)
 
     def unused(self) -> tuple[str, ...]:
@@ -158,7 +211,7 @@ class LocalTarget(Target):
     def prune(self, thing: str) -> None:
         from gridup_infra.targets.local import pruning
 
-        pruning.remove(Path(thing))
+        pruning.remove(Path(thing), Home.default().nodes)
 
     @staticmethod
     def folder(stack: str) -> Path:
@@ -190,6 +243,8 @@ class LocalTarget(Target):
             tools=tools,
             user=outputs.ssh_user,
             syft_version=catalog.resolve(outputs.spec.tag),
+            names=tuple(outputs.facts.get("names", "").split()),
+            address=outputs.address,
         )
 
 
@@ -197,9 +252,11 @@ def _offered(outputs: NodeOutputs) -> list[Service]:
     return [row for row in programs() if row.name not in outputs.not_offered]
 
 
-def _check_there(folder: Path) -> None:
+def _check_there(outputs: NodeOutputs) -> None:
+    folder = Path(outputs.facts["folder"])
     if not folder.exists():
-        raise ResourceError(f"The node's folder {folder} is gone.", "`gridup deploy` lays it again.")
+        again = typed("deploy", outputs.spec.name)
+        raise ResourceError(f"The node's folder {folder} is gone.", f"`{again}` lays it again.")
 
 
 class LocalWayIn(WayIn):
@@ -210,11 +267,26 @@ class LocalWayIn(WayIn):
         self._supervisor = supervisor
         self._folder = supervisor.folder
 
-    def run(self, argv: Sequence[str], *, timeout: float, input: bytes | None = None) -> Result:
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        timeout: float,
+        input: bytes | None = None,
+        service: str = "",  # noqa: ARG002 - here each program sees all folders
+    ) -> Result:
         from gridup_infra.processes import run
 
-        _check_there(self._folder)
+        _check_there(self._outputs)
         return run(argv, timeout=timeout, input=input, cwd=self._folder, env=self._supervisor.environment())
+
+    def programs(self) -> tuple[str, ...]:
+        first = backends()[0].name
+        return (first, *(row.name for row in _offered(self._outputs) if row.name != first))
+
+    def restart(self, services: Sequence[str]) -> None:
+        _check_there(self._outputs)
+        self._supervisor.restart(services, self._outputs.spec.name)
 
     def logs(self, services: Sequence[str], *, lines: int, follow: bool) -> Iterator[tuple[str, str]]:
         from gridup_infra.targets.local.tail import tail
@@ -223,8 +295,9 @@ class LocalWayIn(WayIn):
 
     def ssh(self) -> SshAccess:
         if reason := self._outputs.not_offered.get("ssh"):
-            raise ResourceError(
-                f"This node has no ssh: {reason}.", "Install OpenSSH's server and deploy again."
+            again = typed("deploy", self._outputs.spec.name)
+            raise NotOfferedError(
+                f"This node has no ssh: {reason}.", f"Install OpenSSH's server; `{again}` then offers it."
             )
         return SshAccess(
             user=self._outputs.ssh_user,
@@ -233,3 +306,15 @@ class LocalWayIn(WayIn):
             key=self._folder / "keys" / keys.CLIENT_KEY,
             known_hosts=self._folder / "keys" / keys.KNOWN_HOSTS,
         )
+
+    def shell(self) -> Shell | None:
+        if "ssh" not in self._outputs.not_offered:
+            return None
+        import os
+        import pwd
+
+        _check_there(self._outputs)
+        # What sshd takes, too.
+        program = pwd.getpwuid(os.geteuid()).pw_shell or "/bin/sh"
+        terminal = {name: os.environ[name] for name in ("TERM",) if name in os.environ}
+        return Shell(program, self._folder, {**self._supervisor.environment(), **terminal})

@@ -47,6 +47,28 @@ def end(processes: Iterable[psutil.Process], *, grace: float) -> list[psutil.Pro
     return [process for process in alive if _alive(process)]
 
 
+def of(pids: Iterable[int]) -> list[psutil.Process]:
+    """The processes of these numbers that there are; 0 stands for none."""
+    import psutil
+
+    found = []
+    for pid in pids:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            found += [psutil.Process(pid)] if pid else []
+    return found
+
+
+def started(pid: int) -> list[psutil.Process]:
+    """What a process has started, and what that has; 0 stands for no process."""
+    import psutil
+
+    found = []
+    for process in of([pid]):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            found += process.children(recursive=True)
+    return found
+
+
 def _marked(process: psutil.Process, stack_id: str, folder: Path) -> bool:
     import psutil
 

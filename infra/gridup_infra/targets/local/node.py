@@ -3,7 +3,9 @@
 config/   what `gridup_node.render` makes; anything changed by hand is put right
 secrets/  made by the node itself, 0600
 keys/     the ssh host key, the key to enter with, who may enter
-data/     the database, blobs and notebooks: kept by --keep-data, with secrets/ and keys/
+proxy/    the node's own CA, where it speaks https
+jobs/     the sandbox's socket
+data/     the database, blobs and notebooks: kept by --keep-data, with secrets/, keys/ and proxy/
 logs/     a file a service
 app/      gridup_node as it was when the node was laid down
 """
@@ -22,23 +24,42 @@ from typing import Any
 from gridup_infra import __version__
 from gridup_infra.errors import ResourceError
 from gridup_infra.locking import locked
+from gridup_infra.naming import typed
 from gridup_infra.outputs import NodeOutputs
 from gridup_infra.paths import ensure_private, write_private
-from gridup_infra.processes import run
-from gridup_infra.spec import DeploySpec
+from gridup_infra.processes import run, wait_until
+from gridup_infra.spec import NEW_DATA, DeploySpec
+from gridup_infra.targets import fronting
 from gridup_infra.targets import ports as port_choice
-from gridup_node import keys
+from gridup_infra.targets.base import Retained
+from gridup_infra.telling import asked_facts
+from gridup_node import kept, keys
 from gridup_node import secrets as node_secrets
 from gridup_node.image import PACKAGE, bundle_digest, bundle_files
-from gridup_node.render import Context, fingerprints, render
-from gridup_node.services import FRONT, SERVICES, Service, ports, programs
+from gridup_node.render import Context, Tls, fingerprints, render
+from gridup_node.services import (
+    FRONT,
+    SERVICES,
+    Service,
+    machine_fronted,
+    ports_outside,
+    programs,
+)
 
-FOLDERS = ("config", "secrets", "keys", "data", "data/notebooks", "logs", "app", "proxy", "jupyter")
-KEPT = ("data", "secrets", "keys")
+FOLDERS = ("config", "secrets", "keys", "data", "data/notebooks", "logs", "app", "proxy", "jupyter", "jobs")
+KEPT = ("data", "secrets", "keys", "proxy")
 """What --keep-data keeps."""
 
-KEPT_NOTE = "kept.json"
-"""Stands in a folder that outlived its stack, so that the next stack of that name may take it over."""
+TOLD = ("name", "admin_email", "node_type")
+"""What of node.json is in the note beside them too: the next node of the name goes on with it."""
+
+BEHIND, BEHIND_FROM = "-behind", 10_000
+"""What a port's key ends in, and how far from the service's own it is looked for, where the front door speaks
+https at that one."""
+
+CA_FILE = "proxy/caddy/pki/authorities/local/root.crt"
+CERTIFICATE_END = "-----END CERTIFICATE-----\n"
+CA_SECONDS = 30.0
 
 PORTS_WAIT = 30
 """Seconds to wait for another node that is choosing its ports."""
@@ -56,6 +77,8 @@ class Plan:
         tools: paths of the machine's programs that services need.
         user: who runs the services.
         syft_version: of the environment.
+        names: with https, the names and addresses of this machine that its certificates are for.
+        address: what people connect to, where that is not told by the address that it listens on.
     """
 
     folder: Path
@@ -65,10 +88,20 @@ class Plan:
     tools: Mapping[str, str]
     user: str
     syft_version: str
+    names: tuple[str, ...] = ()
+    address: str = ""
 
     @property
     def bind(self) -> str:
         return self.spec.bind or "127.0.0.1"
+
+    @property
+    def reached(self) -> str:
+        return self.address or port_choice.reachable(self.bind)
+
+    @property
+    def tls(self) -> Tls | None:
+        return fronting.tls(self.spec, self.reached, self.names)
 
 
 def lay(plan: Plan, current_ports: Mapping[str, int], table: Sequence[Service] = SERVICES) -> dict[str, Any]:
@@ -102,6 +135,21 @@ def lay(plan: Plan, current_ports: Mapping[str, int], table: Sequence[Service] =
     }
 
 
+def foreseen(plan: Plan, table: Sequence[Service] = SERVICES) -> dict[str, Any]:
+    """The outputs of `lay`, where it would leave the node's ports and its programs' files as they are; else
+    none of them. Reads files and changes nothing."""
+    known = ports_of(plan.folder, plan.spec.stack_id)
+    if known.keys() != {*ports_outside(table), *_ports_behind(plan, table)}:
+        return {}
+    if plan.spec.port not in (0, known[FRONT]):
+        return {}
+    context = make_context(plan, known)
+    stale = [name for name, text in render(context, table).items() if not _stands(plan, name, text)]
+    if _stamps(stale, table):
+        return {}
+    return {"ports": known, "fingerprints": fingerprints(context, table)}
+
+
 def make_context(plan: Plan, chosen: Mapping[str, int]) -> Context:
     """What the service table's placeholders mean on this node."""
     outputs = node_outputs(plan, chosen)
@@ -113,7 +161,7 @@ def make_context(plan: Plan, chosen: Mapping[str, int]) -> Context:
         "bind": plan.bind,
         "ports": dict(chosen),
         "endpoints": {
-            name: f"gridup ssh {plan.spec.stack}" if name == "ssh" else endpoint.url
+            name: typed("ssh", plan.spec.name) if name == "ssh" else endpoint.url
             for name, endpoint in outputs.endpoints().items()
             if name != FRONT and not endpoint.reason
         },
@@ -121,27 +169,62 @@ def make_context(plan: Plan, chosen: Mapping[str, int]) -> Context:
         "gridup_version": __version__,
         "syft_version": plan.syft_version,
         "bundle": plan.bundle,
+        **asked_facts(plan.spec, plan.names),
     }
     return Context(
         home=str(plan.folder),
         bin=plan.bin,
         bind=plan.bind,
-        ports=chosen,
+        ports={**chosen, **{name: chosen[f"{name}{BEHIND}"] for name in _behind(plan)}},
         user=plan.user,
         tools=plan.tools,
         facts=facts,
+        tls=plan.tls,
+        fronted={name: chosen[name] for name in (FRONT, *_behind(plan))} if plan.tls else {},
     )
 
 
-def node_outputs(plan: Plan, chosen: Mapping[str, int], table: Sequence[Service] = SERVICES) -> NodeOutputs:
-    """What the stack exports of this node."""
+def _behind(plan: Plan) -> tuple[str, ...]:
+    """The services with a port of their own that the front door speaks https for."""
+    return tuple(row.name for row in machine_fronted()) if plan.tls else ()
+
+
+def _ports_behind(plan: Plan, table: Sequence[Service]) -> dict[str, int]:
+    return {f"{name}{BEHIND}": ports_outside(table)[name] + BEHIND_FROM for name in _behind(plan)}
+
+
+def ca_of(folder: Path) -> str:
+    """The certificate of the node's own CA, which its front door makes when it starts first.
+
+    Raises:
+        ResourceError: there is none after a while.
+    """
+    found: list[str] = []
+
+    def made() -> bool:
+        with contextlib.suppress(OSError):
+            found[:] = [(folder / CA_FILE).read_text(encoding="ascii")]
+        return bool(found) and found[0].endswith(CERTIFICATE_END)
+
+    if not wait_until(made, timeout=CA_SECONDS):
+        raise ResourceError(f"The front door has made no certificate in {folder / CA_FILE}.")
+    return found[0]
+
+
+def node_outputs(
+    plan: Plan, chosen: Mapping[str, int], table: Sequence[Service] = SERVICES, ca: str = ""
+) -> NodeOutputs:
+    """What the stack exports of this node; `ca` is that of `ca_of`."""
+    names = {"names": " ".join(plan.names)} if plan.names else {}
     return NodeOutputs(
         spec=plan.spec,
-        address=port_choice.reachable(plan.bind),
+        address=plan.reached,
         ports=dict(chosen),
+        tls=plan.tls is not None,
+        ca=ca,
         ssh_user=plan.user,
         not_offered=not_offered(plan.tools, table),
-        facts={"folder": str(plan.folder), "bin": plan.bin, "bundle": plan.bundle},
+        facts={"folder": str(plan.folder), "bin": plan.bin, "bundle": plan.bundle, **names},
     )
 
 
@@ -160,7 +243,7 @@ def drift(plan: Plan, chosen: Mapping[str, int], table: Sequence[Service] = SERV
     for name, text in render(make_context(plan, chosen), table).items():
         path = plan.folder / "config" / name
         try:
-            if path.read_text() != text:
+            if path.read_text(encoding="utf-8") != text:
                 problems.append(f"config/{name} was changed")
         except OSError:
             problems.append(f"config/{name} is missing")
@@ -178,22 +261,26 @@ def drift(plan: Plan, chosen: Mapping[str, int], table: Sequence[Service] = SERV
 
 
 def remove(folder: Path, *, keep_data: bool) -> None:
-    """Take the folder away, or with `keep_data` all of it but what that keeps.
+    """Take the folder away, or with `keep_data` all of it but what that keeps. What the node has taken over
+    from an earlier one, and was never healthy with, is kept too.
 
     Raises:
         ResourceError: something could not be removed.
     """
     if not folder.exists():
         return
+    told = _told_of(folder)
     try:
-        if not keep_data or not (folder / "data").exists():
+        if not (keep_data or (folder / kept.NOTE).exists()) or not (folder / "data").exists():
             shutil.rmtree(folder)
             return
         for path in folder.iterdir():
-            if path.name in KEPT:
+            if path.name in (*KEPT, kept.NOTE):
                 continue
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
-        write_private(folder / KEPT_NOTE, json.dumps({"kept": list(KEPT)}).encode())
+        if not (folder / kept.NOTE).exists():
+            note = {"kept": list(KEPT), "since": kept.now(), **told}
+            write_private(folder / kept.NOTE, json.dumps(note).encode())
     except OSError as error:
         raise ResourceError(
             f"{folder} could not be removed: {error.strerror}.", "Remove it by hand."
@@ -203,7 +290,7 @@ def remove(folder: Path, *, keep_data: bool) -> None:
 def owner_of(folder: Path) -> str | None:
     """The stack id in a folder's configuration; None when nothing was laid there yet."""
     try:
-        return str(json.loads((folder / "config" / "node.json").read_text())["stack_id"])
+        return str(json.loads((folder / "config" / "node.json").read_text(encoding="utf-8"))["stack_id"])
     except (OSError, ValueError, KeyError):
         return None
 
@@ -213,21 +300,48 @@ def ports_of(folder: Path, stack_id: str) -> dict[str, int]:
     if owner_of(folder) != stack_id:
         return {}
     with contextlib.suppress(OSError, ValueError, KeyError, AttributeError):
-        found = json.loads((folder / "config" / "node.json").read_text())["ports"]
+        found = json.loads((folder / "config" / "node.json").read_text(encoding="utf-8"))["ports"]
         return {str(key): int(port) for key, port in found.items()}
     return {}
 
 
+def _told_of(folder: Path) -> dict[str, str]:
+    """What a note tells of the node whose folder it is, as far as that is known."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        had = json.loads((folder / "config" / "node.json").read_text(encoding="utf-8"))
+        return {key: str(had[key]) for key in TOLD if had.get(key)}
+    return {}
+
+
+def retained(folder: Path) -> Retained | None:
+    """What an earlier node of this stack's name has left in its folder."""
+    told = kept.read(folder)
+    if told is None:
+        return None
+    since = str(told["since"])
+    name, email, kind = (str(told.get(key) or "") for key in TOLD)
+    whose = f' of "{name}"' if name else ""
+    return Retained(since, f"the folder {folder}{whose}", since, kept.size(folder), email, kind)
+
+
 def _claim(plan: Plan) -> None:
     owner = owner_of(plan.folder)
+    if (found := retained(plan.folder)) and owner is None and found.id != plan.spec.adopted:
+        if plan.spec.adopted != NEW_DATA:
+            raise ResourceError(
+                f"{found.what} was kept when that node was destroyed.",
+                f"`{typed('deploy', plan.spec.name, '--adopt')}` takes it over, `--new-data` begins anew and "
+                "moves it aside.",
+            )
+        kept.set_aside(plan.folder)
     if owner not in (None, plan.spec.stack_id):
         raise ResourceError(
             f"{plan.folder} belongs to another stack.",
             "Destroy that node first, or deploy under another name.",
         )
     ensure_private(plan.folder)
-    with contextlib.suppress(FileNotFoundError):
-        (plan.folder / KEPT_NOTE).unlink()
+    if not plan.spec.adopting:
+        kept.settle(plan.folder)
 
 
 def _choose_ports(plan: Plan, current: Mapping[str, int], table: Sequence[Service]) -> dict[str, int]:
@@ -235,24 +349,42 @@ def _choose_ports(plan: Plan, current: Mapping[str, int], table: Sequence[Servic
     known = dict(current) or ports_of(plan.folder, plan.spec.stack_id)
     asked = {FRONT: plan.spec.port} if plan.spec.port else {}
     taken = port_choice.kept_by_others(plan.folder.parent, plan.folder)
+    # What is behind the front door's https listens beside it, on the loopback.
+    behind = _ports_behind(plan, table)
+    front = {}
+    if plan.tls and FRONT not in known:
+        front = {FRONT: fronting.first_port(taken, lambda port: port_choice.free(plan.bind, port))}
     inner = [row.name for row in table if row.inner]
-    return port_choice.choose(ports(table), asked, known, plan.bind, taken, inner)
+    return port_choice.choose(
+        {**ports_outside(table), **behind, **front},
+        asked,
+        known,
+        plan.bind,
+        taken,
+        [*inner, *behind],
+        hold=port_choice.hold,
+    )
 
 
 def _write_config(plan: Plan, files: Mapping[str, str]) -> list[str]:
     """Write what differs; returns those that stood there changed or were missing."""
     stale = []
     for name, text in files.items():
-        path = plan.folder / "config" / name
-        with contextlib.suppress(OSError):
-            if path.read_text() == text and not path.stat().st_mode & 0o077:
-                continue
-        write_private(path, text.encode())
-        stale.append(name)
+        if not _stands(plan, name, text):
+            write_private(plan.folder / "config" / name, text.encode())
+            stale.append(name)
     for path in (plan.folder / "config").iterdir():
         if path.name not in files:
             path.unlink()
     return stale
+
+
+def _stands(plan: Plan, name: str, text: str) -> bool:
+    """Whether a file of the configuration is as it should be, and its owner's alone."""
+    path = plan.folder / "config" / name
+    with contextlib.suppress(OSError):
+        return path.read_text(encoding="utf-8") == text and not path.stat().st_mode & 0o077
+    return False
 
 
 def _stamps(stale: Sequence[str], table: Sequence[Service]) -> dict[str, str]:

@@ -7,28 +7,31 @@ import json
 import shutil
 from pathlib import Path
 
-from gridup_infra.errors import GridupError
+from gridup_infra.errors import BusyError, GridupError
 from gridup_infra.locking import locked
-from gridup_infra.targets.local.runtime import built
+from gridup_infra.targets.local.runtime import folders, user
 
 
 def unused(runtimes: Path, nodes: Path) -> list[Path]:
     """The environments that stand in no node's configuration, half-built ones among them."""
     used = {path for folder in nodes.glob("*/config/programs.json") for path in _programs(folder)}
     return [
-        path for path in built(runtimes) if not any(str(program).startswith(f"{path}/") for program in used)
+        path for path in folders(runtimes) if not any(str(program).startswith(f"{path}/") for program in used)
     ]
 
 
-def remove(path: Path) -> None:
-    """Remove one environment; one that is being built is left alone.
+def remove(path: Path, nodes: Path) -> None:
+    """Remove one environment; one that is being built, or used by now, is left alone.
 
     Raises:
-        BusyError: it is being built.
+        BusyError: it is one of these.
     """
     with locked(
         path.with_name(f".{path.name}.lock"), "a prune", wait=0, busy=f"The environment {path.name} is in use"
     ):
+        # A deploy may have begun to use it since it was looked for.
+        if path not in unused(path.parent, nodes) or user(path):
+            raise BusyError(f"The environment {path.name} is used by a node now.")
         try:
             shutil.rmtree(path)
         except OSError as error:
@@ -38,6 +41,6 @@ def remove(path: Path) -> None:
 def _programs(path: Path) -> list[str]:
     found: list[str] = []
     with contextlib.suppress(OSError, ValueError, KeyError, AttributeError):
-        for program in json.loads(path.read_text()).values():
+        for program in json.loads(path.read_text(encoding="utf-8")).values():
             found.append(program["argv"][0])
     return found

@@ -6,17 +6,21 @@ that a broken-off create leaves nothing behind, not even under plain `pulumi des
 
 from __future__ import annotations
 
-import getpass
+import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pulumi
 from pulumi.dynamic import CheckResult, CreateResult, ReadResult, Resource, UpdateResult
 
+from gridup_infra.outputs import BUILT
+from gridup_infra.paths import account
 from gridup_infra.processes import which
 from gridup_infra.progress import tell
-from gridup_infra.spec import DeploySpec
-from gridup_infra.targets.dynamic import DRIFT, Properties, Provider, guarded, plain
+from gridup_infra.spec import HTTPS, DeploySpec
+from gridup_infra.targets import fronting
+from gridup_infra.targets.dynamic import DRIFT, Properties, Provider, guarded, plain, unknown
 from gridup_infra.targets.local import node, runtime, sweeping
 from gridup_infra.targets.local.supervisor import Supervisor, running_problems
 from gridup_node import catalog
@@ -62,18 +66,30 @@ class RuntimeProvider(Provider):
 
     def _ensure(self, props: Properties) -> Properties:
         lock = catalog.lock_for(props["syft_version"])
-        made = runtime.ensure(Path(props["runtimes"]), lock, lambda text: tell("runtime", text))
+        rebuilt, added = props.get("rebuilt", ""), props.get("packages", "")
+        made = runtime.ensure(
+            Path(props["runtimes"]), lock, lambda text: tell("runtime", text), rebuilt, added
+        )
         return {**plain(props), "path": str(made.path), "stamp": made.stamp, "python": made.python, DRIFT: []}
 
 
 class NodeProvider(Provider):
     """The node's folder."""
 
+    tells = ("ports", "fingerprints", "repaired")
+
     def check(self, _olds: Properties, news: Properties) -> CheckResult:
         # Facts of the machine that the program can't know: they change the node when they change.
         found = {row.needs: which(row.needs) for row in programs() if row.needs}
         tools = {name: path for name, path in found.items() if path}
-        return CheckResult({**news, "tools": tools, "user": getpass.getuser()}, [])
+        spec = DeploySpec.from_config(news["spec"])
+        inputs = {**news, "tools": tools, "user": account(os.geteuid()), "names": fronting.names_of(spec)}
+        if outward := fronting.outward(spec):
+            inputs["address"] = outward
+        if not unknown(news["bin"]):
+            # What a preview can know of its outputs.
+            inputs |= node.foreseen(_plan(inputs))
+        return CheckResult(inputs, [])
 
     def create(self, props: Properties) -> CreateResult:
         made = guarded(lambda: node.lay(_plan(props), {}))
@@ -99,13 +115,22 @@ class NodeProvider(Provider):
 class ServicesProvider(Provider):
     """The node's running services."""
 
+    # A runtime that is changed is made anew, and a node whose fingerprints can't be foreseen has others.
+    sure = frozenset({"stamp", "fingerprints"})
+
     def create(self, props: Properties) -> CreateResult:
-        guarded(lambda: self._start(props, restart=True))
-        return CreateResult(props["stack_id"], {**plain(props), DRIFT: []})
+        def create() -> CreateResult:
+            self._start(props, restart=True)
+            return CreateResult(props["stack_id"], {**plain(props), "ca": _ca(props), DRIFT: []})
+
+        return guarded(create)
 
     def update(self, _id: str, olds: Properties, news: Properties) -> UpdateResult:
-        guarded(lambda: self._converge(plain(olds), plain(news)))
-        return UpdateResult({**plain(news), DRIFT: []})
+        def update() -> UpdateResult:
+            self._converge(plain(olds), plain(news))
+            return UpdateResult({**plain(news), "ca": _ca(news), DRIFT: []})
+
+        return guarded(update)
 
     def read(self, id_: str, props: Properties) -> ReadResult:
         folder = Path(props["folder"])
@@ -143,6 +168,10 @@ class ServicesProvider(Provider):
         supervisor.apply(sorted(changed), sorted(set(before) - set(after)))
 
 
+def _ca(props: Properties) -> str:
+    return node.ca_of(Path(props["folder"])) if props["https"] else ""
+
+
 def _marks_of(props: Properties) -> dict[str, tuple[str, str]]:
     repaired = props.get("repaired", {})
     return {name: (mark, repaired.get(name, "")) for name, mark in props["fingerprints"].items()}
@@ -161,6 +190,8 @@ def _plan(props: Properties) -> node.Plan:
         tools=props["tools"],
         user=props["user"],
         syft_version=props["syft_version"],
+        names=tuple(props.get("names") or ()),
+        address=props.get("address") or "",
     )
 
 
@@ -189,17 +220,21 @@ class Node(Resource, module="gridup-local", name="Node"):
     repaired: pulumi.Output[dict[str, str]]
     tools: pulumi.Output[dict[str, str]]
     user: pulumi.Output[str]
+    names: pulumi.Output[list[str]]
+    address: pulumi.Output[str]
 
     def __init__(self, name: str, props: Properties, opts: pulumi.ResourceOptions | None = None) -> None:
-        known = ("ports", "fingerprints", "repaired", "tools", "user")
+        known = ("ports", "fingerprints", "repaired", "tools", "user", "names", "address")
         super().__init__(NodeProvider(), name, {**props, **dict.fromkeys(known)}, opts)
 
 
 class Services(Resource, module="gridup-local", name="Services"):
     """The node's processes."""
 
+    ca: pulumi.Output[str]
+
     def __init__(self, name: str, props: Properties, opts: pulumi.ResourceOptions | None = None) -> None:
-        super().__init__(ServicesProvider(), name, props, opts)
+        super().__init__(ServicesProvider(), name, {**props, "ca": None}, opts)
 
 
 def build(spec: DeploySpec, folder: Path, runtimes: Path) -> pulumi.Output[Any]:
@@ -212,7 +247,7 @@ def build(spec: DeploySpec, folder: Path, runtimes: Path) -> pulumi.Output[Any]:
             "name": spec.name,
             "target": spec.target,
             "folder": str(folder),
-            "keep_data": spec.keep_data,
+            "keep_data": spec.keeps,
         },
     )
     after = pulumi.ResourceOptions(depends_on=[owner])
@@ -221,7 +256,9 @@ def build(spec: DeploySpec, folder: Path, runtimes: Path) -> pulumi.Output[Any]:
         {
             "runtimes": str(runtimes),
             "syft_version": syft_version,
-            "lock": runtime.lock_digest(catalog.lock_for(syft_version)),
+            "lock": runtime.lock_digest(catalog.lock_for(syft_version), spec.rebuilt, spec.packages_lock),
+            **({"rebuilt": spec.rebuilt} if spec.rebuilt else {}),
+            **({"packages": spec.packages_lock} if spec.packages_lock else {}),
         },
         after,
     )
@@ -247,14 +284,36 @@ def build(spec: DeploySpec, folder: Path, runtimes: Path) -> pulumi.Output[Any]:
             "stamp": environment.stamp,
             "fingerprints": laid.fingerprints,
             "repaired": laid.repaired,
+            "https": spec.scheme == HTTPS,
+            # Once its secrets are replaced its CA is another one, to be read again.
+            **({"rotated": spec.rotated} if spec.rotated and not spec.rotating else {}),
         },
         pulumi.ResourceOptions(depends_on=[owner, environment, laid]),
     )
 
     def outputs(values: dict[str, Any]) -> Any:
-        plan = node.Plan(folder, spec, values["bin"], bundle, values["tools"], values["user"], syft_version)
-        return node.node_outputs(plan, plain(values["ports"]))
+        plan = node.Plan(
+            folder,
+            spec,
+            values["bin"],
+            bundle,
+            values["tools"],
+            values["user"],
+            syft_version,
+            tuple(values["names"] or ()),
+            values["address"] or "",
+        )
+        made = node.node_outputs(plan, plain(values["ports"]), ca=values["ca"] or "")
+        return replace(made, facts={**made.facts, BUILT: runtime.built(values["stamp"])})
 
     return pulumi.Output.all(
-        bin=bin_folder, ports=laid.ports, tools=laid.tools, user=laid.user, running=running.id
+        bin=bin_folder,
+        stamp=environment.stamp,
+        ports=laid.ports,
+        tools=laid.tools,
+        user=laid.user,
+        names=laid.names,
+        address=laid.address,
+        ca=running.ca,
+        running=running.id,
     ).apply(outputs)

@@ -15,28 +15,33 @@ import sysconfig
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from pathlib import Path
 
+from gridup_infra import room
 from gridup_infra.errors import ResourceError
 from gridup_infra.locking import locked
-from gridup_infra.packages import environment, uv
+from gridup_infra.packages import UNTRUSTED_HINT, environment, untrusted, uv, without_accounts
 from gridup_infra.paths import ensure_private
 from gridup_infra.processes import run, stream
-
-NODE_PYTHON = ((3, 10), (3, 12))
-"""The oldest and the newest Python that syft 0.9.5 runs on."""
+from gridup_node import catalog
 
 BUILD_SECONDS = 1800
 """How long uv may take: some 250 MB to download and 800 MB to write."""
 
 NEEDED_BYTES = 1_500_000_000
-"""Free space for an environment of 810 MB and its compiled bytecode."""
+"""Free space for an environment of 820 MB and its compiled bytecode of 180 MB."""
 
-MAKE_ROOM = (
-    "Free some space (`gridup prune` removes unused environments), or set GRIDUP_HOME to another disk."
-)
+CACHED_BYTES = 900_000_000
+"""What of it uv's cache has, too: the same files, where both are on one disk."""
+
+PYTHON_BYTES = 200_000_000
+"""A Python that uv brings."""
 
 MARKER = "complete.json"
+
+ADDED = "packages.txt"
+"""In an environment: the lock of what a data owner has added to it."""
 
 
 @dataclass(frozen=True)
@@ -58,9 +63,22 @@ class Runtime:
         return self.path / "bin"
 
 
-def lock_digest(lock: Path) -> str:
-    """The part of a runtime's key that stands for its packages."""
-    return hashlib.sha256(lock.read_bytes()).hexdigest()[:12]
+def lock_digest(lock: Path, rebuilt: str = "", added: str = "") -> str:
+    """The part of a runtime's key that stands for its packages, and for when it was asked to be made anew.
+
+    Args:
+        added: the lock of what a data owner adds to them.
+    """
+    return hashlib.sha256(lock.read_bytes() + rebuilt.encode() + added.encode()).hexdigest()[:12]
+
+
+def built(stamp: str) -> str:
+    """When an environment was made, by its stamp (ISO 8601); empty for a stamp that does not tell."""
+    try:
+        seconds = int(stamp, 16) / 1e9
+    except ValueError:
+        return ""
+    return datetime.fromtimestamp(seconds, timezone.utc).isoformat(timespec="seconds")
 
 
 def python_request() -> str:
@@ -68,57 +86,92 @@ def python_request() -> str:
     given = os.environ.get("GRIDUP_NODE_PYTHON")
     if given:
         return given
-    oldest, newest = NODE_PYTHON
+    oldest, newest = catalog.PYTHONS
     if oldest <= sys.version_info[:2] <= newest:
         return sys.executable
     return f">={oldest[0]}.{oldest[1]},<{newest[0]}.{newest[1] + 1}"
 
 
+def python_here() -> str:
+    """The interpreter for nodes, where this machine has one; empty where it has not."""
+    request = python_request()
+    if request == sys.executable:
+        return request
+    return run(
+        [uv(), "python", "find", "--no-project", request], timeout=60, env=environment()
+    ).stdout.strip()
+
+
 def find_python() -> tuple[str, str]:
-    """The interpreter for nodes, and its `major.minor`.
+    """The interpreter for nodes, and its `major.minor`. Where there is none uv brings one, in its time.
 
     Raises:
         ResourceError: there is none, and uv could not bring one.
     """
-    request = python_request()
-    if request == sys.executable:
-        return request, f"{sys.version_info[0]}.{sys.version_info[1]}"
-    result = run([uv(), "python", "find", "--no-project", request], timeout=60, env=environment())
-    if not result.ok:
-        # uv may bring one where the network lets it.
-        fetched = run([uv(), "python", "install", _newest()], timeout=600, env=environment())
-        if fetched.ok:
-            result = run([uv(), "python", "find", "--no-project", request], timeout=60, env=environment())
-    path = result.stdout.strip()
-    if not result.ok or not path:
+    request, path = python_request(), python_here()
+    if path == sys.executable:
+        return path, _version(path)
+    # One that is named by its path is there or not.
+    if not path and os.sep not in request:
+        run([uv(), "python", "install", _newest()], timeout=600, env=environment())
+        path = python_here()
+    if not path:
         here = ".".join(map(str, sys.version_info[:2]))
         raise ResourceError(
-            f"A node needs Python {_range()}; this one is {here}, and no other could be found or fetched.",
+            f"A node needs Python {catalog.pythons()}; this one is {here}, "
+            "and no other could be found or fetched.",
             f"Install Python {_newest()}, or name one: GRIDUP_NODE_PYTHON=/path/to/python{_newest()}",
         )
-    asked = run(
-        [path, "-c", "import sys; print('%d.%d' % sys.version_info[:2])"], timeout=30, env=environment()
-    )
-    version = asked.stdout.strip()
+    version = _version(path)
     if tuple(int(part) for part in version.split(".") or "0") not in _allowed():
         raise ResourceError(
-            f"A node needs Python {_range()}; {request} is {version or 'not a Python'}.",
+            f"A node needs Python {catalog.pythons()}; {request} is {version or 'not a Python'}.",
             f"Name another one: GRIDUP_NODE_PYTHON=/path/to/python{_newest()}",
         )
     return path, version
 
 
-def runtime_path(runtimes: Path, lock: Path, version: str) -> Path:
-    """Where the environment of `lock` for that Python lies, built or not."""
+def _version(python: str) -> str:
+    if python == sys.executable:
+        return f"{sys.version_info[0]}.{sys.version_info[1]}"
+    code = "import sys; print('%d.%d' % sys.version_info[:2])"
+    return run([python, "-c", code], timeout=30, env=environment()).stdout.strip()
+
+
+def needs(runtimes: Path, lock: Path, rebuilt: str = "", added: str = "") -> tuple[room.Need, ...]:
+    """What making the environment of `lock` would write; nothing where it is there. Fetches nothing."""
+    python = python_here()
+    if python and load(runtime_path(runtimes, lock, _version(python), rebuilt, added)):
+        return ()
+    made = [_need(runtimes)]
+    cache = _uv_folder("cache")
+    if room.disk(cache) != room.disk(runtimes):
+        made.append(room.Need("uv's cache", CACHED_BYTES, cache))
+    if not python:
+        made.append(room.Need(f"Python {_newest()}", PYTHON_BYTES, _uv_folder("python")))
+    return tuple(made)
+
+
+def _need(runtimes: Path) -> room.Need:
+    return room.Need("the node's Python environment", NEEDED_BYTES, runtimes)
+
+
+def _uv_folder(kind: str) -> Path:
+    """Where uv has its `cache`, or what it has brought of `python`."""
+    return Path(run([uv(), kind, "dir"], timeout=60, env=environment()).stdout.strip()).absolute()
+
+
+def runtime_path(runtimes: Path, lock: Path, version: str, rebuilt: str = "", added: str = "") -> Path:
+    """Where the environment of `lock` for that Python lies, built or not; see `lock_digest`."""
     abi = "cp" + version.replace(".", "")
     platform = sysconfig.get_platform().replace(".", "_")
-    return runtimes / f"{lock.stem}-{lock_digest(lock)}-{abi}-{platform}"
+    return runtimes / f"{lock.stem}-{lock_digest(lock, rebuilt, added)}-{abi}-{platform}"
 
 
 def load(path: Path) -> Runtime | None:
     """The environment in `path`; None when it is missing, half-built or damaged."""
     try:
-        marker = json.loads((path / MARKER).read_text())
+        marker = json.loads((path / MARKER).read_text(encoding="utf-8"))
         if not (path / "bin" / "python").exists():
             return None
         if _listing(path) != marker["listing"]:
@@ -128,14 +181,16 @@ def load(path: Path) -> Runtime | None:
         return None
 
 
-def ensure(runtimes: Path, lock: Path, say: Callable[[str], None]) -> Runtime:
-    """The environment of `lock`, built when it is not there.
+def ensure(
+    runtimes: Path, lock: Path, say: Callable[[str], None], rebuilt: str = "", added: str = ""
+) -> Runtime:
+    """The environment of `lock`, built when it is not there; see `lock_digest`.
 
     Raises:
         ResourceError: it could not be built; nothing half-built stays.
     """
     python, version = find_python()
-    path = runtime_path(runtimes, lock, version)
+    path = runtime_path(runtimes, lock, version, rebuilt, added)
     found = load(path)
     if found:
         return found
@@ -149,54 +204,81 @@ def ensure(runtimes: Path, lock: Path, say: Callable[[str], None]) -> Runtime:
         found = load(path)
         if found:
             return found
+        if path.exists() and (pid := user(path)):
+            raise ResourceError(
+                f"The node's environment {path} is damaged, and process {pid} runs on it.",
+                "Stop this machine's nodes (`gridup status` lists them), and run the same command again.",
+            )
         shutil.rmtree(path, ignore_errors=True)
         try:
-            return _build(path, lock, python, version, say)
+            return _build(path, lock, python, version, say, added)
         except BaseException:
             shutil.rmtree(path, ignore_errors=True)
             raise
 
 
-def _build(path: Path, lock: Path, python: str, version: str, say: Callable[[str], None]) -> Runtime:
-    free = shutil.disk_usage(path.parent).free
-    if free < NEEDED_BYTES:
-        raise ResourceError(
-            f"The node's environment needs {NEEDED_BYTES / 1e9:.1f} GB; {free / 1e9:.1f} GB are free "
-            f"in {path.parent}.",
-            MAKE_ROOM,
-        )
+def _build(
+    path: Path, lock: Path, python: str, version: str, say: Callable[[str], None], added: str
+) -> Runtime:
+    if lack := room.lacking([_need(path.parent)]):
+        raise ResourceError(lack, room.MAKE_ROOM)
     say(f"making a Python {version} environment")
     made = run([uv(), "venv", "--no-project", "--python", python, path], timeout=120, env=environment())
     if not made.ok:
         raise ResourceError(f"uv could not make the node's environment: {' '.join(made.tail(1))}")
     say("installing syft and JupyterLab")
-    argv = [uv(), "pip", "install", "--require-hashes", "--compile-bytecode"]
-    argv += ["--python", str(path / "bin" / "python"), "-r", str(lock)]
-    try:
-        installed = stream(argv, lambda line: say(line.strip()), timeout=BUILD_SECONDS, env=environment())
-    except TimeoutError as error:
-        raise ResourceError(f"The node's environment was not ready in time: {error}.") from None
-    if not installed.ok:
-        raise _install_error(installed.stdout, path)
+    _install(path, lock, say)
+    if added:
+        names = dict.fromkeys(pin.partition("==")[0] for pin in catalog.pins_of(added))
+        say(f"installing {', '.join(names) or 'no further packages'}")
+        owners = path / ADDED
+        owners.write_text(added, encoding="utf-8")
+        _install(path, owners, say, "--no-build")
     marker = {
         "python": version,
         "stamp": f"{time.time_ns():x}",
         "listing": _listing(path),
     }
-    (path / MARKER).write_text(json.dumps(marker))
+    (path / MARKER).write_text(json.dumps(marker), encoding="utf-8")
     found = load(path)
     if found is None:
         raise ResourceError(f"The node's environment in {path} is not whole right after its making.")
     return found
 
 
+def _install(path: Path, lock: Path, say: Callable[[str], None], *options: str) -> None:
+    """Have uv install a lock. It is whole, and newer in places than what syft's own pins ask for (see its
+    overrides).
+
+    Raises:
+        ResourceError: it could not be installed.
+    """
+    argv = [uv(), "pip", "install", "--require-hashes", "--no-deps", "--compile-bytecode", *options]
+    argv += ["--python", str(path / "bin" / "python"), "-r", str(lock)]
+    try:
+        installed = stream(
+            argv,
+            lambda line: say(without_accounts(line.strip())),
+            timeout=BUILD_SECONDS,
+            env=environment(),
+        )
+    except TimeoutError as error:
+        raise ResourceError(f"The node's environment was not ready in time: {error}.") from None
+    if not installed.ok:
+        raise _install_error(installed.stdout, path)
+
+
 def _install_error(output: str, path: Path) -> ResourceError:
-    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    lines = [line.strip() for line in without_accounts(output).splitlines() if line.strip()]
     text = " ".join(lines)
     if "No space left" in text or "os error 28" in text:
         return ResourceError(
             f"The disk of {path.parent} is full.",
-            MAKE_ROOM,
+            room.MAKE_ROOM,
+        )
+    if cause := untrusted(lines):
+        return ResourceError(
+            f"The certificate of the package index is not trusted here: {cause[:200]}", UNTRUSTED_HINT
         )
     causes = [line for line in lines if "error" in line.lower() or "failed" in line.lower()] or lines[-1:]
     return ResourceError(
@@ -215,19 +297,26 @@ def _listing(path: Path) -> list[str]:
 
 
 def _allowed() -> tuple[tuple[int, int], ...]:
-    (major, oldest), (_, newest) = NODE_PYTHON
+    (major, oldest), (_, newest) = catalog.PYTHONS
     return tuple((major, minor) for minor in range(oldest, newest + 1))
 
 
-def _range() -> str:
-    return " to ".join(".".join(map(str, version)) for version in NODE_PYTHON)
-
-
 def _newest() -> str:
-    return ".".join(map(str, NODE_PYTHON[1]))
+    return ".".join(map(str, catalog.PYTHONS[1]))
 
 
-def built(runtimes: Path) -> Iterator[Path]:
+def user(path: Path) -> int:
+    """A process that runs on an environment; 0 where none does."""
+    import psutil
+
+    for process in psutil.process_iter(["cmdline"]):
+        words = process.info["cmdline"] or [""]
+        if words[0].startswith(f"{path}{os.sep}"):
+            return int(process.pid)
+    return 0
+
+
+def folders(runtimes: Path) -> Iterator[Path]:
     """Every folder of an environment, whole or not."""
     if runtimes.is_dir():
         yield from sorted(path for path in runtimes.iterdir() if path.is_dir())

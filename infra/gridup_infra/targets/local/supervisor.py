@@ -11,16 +11,17 @@ import hashlib
 import http.client
 import os
 import socket
-import tempfile
+import stat
 import xmlrpc.client
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from gridup_infra.errors import ResourceError
-from gridup_infra.paths import ensure_private
-from gridup_infra.processes import start_detached, wait_until
+from gridup_infra.naming import typed
+from gridup_infra.paths import write_private
+from gridup_infra.processes import boot, start_detached, wait_until
 from gridup_infra.targets.local import marks
 
 START_SECONDS = 20
@@ -29,7 +30,11 @@ START_SECONDS = 20
 STOP_SECONDS = 45
 """Until all services have ended; syft's server may take its `stop_seconds`."""
 
+RESTART_SECONDS = 20
+"""For programs to end that are to be started anew; then they are killed."""
+
 CALL_SECONDS = 10
+SHORT = Path("/tmp")  # noqa: S108 - only a folder that is ours alone is used, see `_ensure_ours`
 SOCKET_PATH_MAX = 100
 """Bytes of a Unix socket's path: Linux allows 107, macOS 103."""
 
@@ -49,12 +54,30 @@ class ServiceState:
 
 
 def socket_path(folder: Path, stack_id: str) -> Path:
-    """Where Supervisor listens: in the node's folder, or a short private one when that path is too long."""
+    """Where Supervisor listens: in the node's folder, or a short private one when that path is too long.
+
+    By nothing that may be another for the next command, such as TMPDIR.
+    """
     path = folder / "supervisor.sock"
     if len(os.fsencode(path)) <= SOCKET_PATH_MAX:
         return path
     key = hashlib.sha256(os.fsencode(folder)).hexdigest()[:8]
-    return Path(tempfile.gettempdir()) / f"gridup-{os.getuid()}-{stack_id}-{key}" / "s"
+    return SHORT / f"gridup-{os.getuid()}-{stack_id}-{key}" / "s"
+
+
+def _ensure_ours(folder: Path) -> None:
+    """Make a folder where everybody may make one of that name.
+
+    Raises:
+        ResourceError: somebody else has.
+    """
+    folder.mkdir(mode=0o700, exist_ok=True)
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o077:
+        raise ResourceError(
+            f"{folder} is there already, and is not this account's alone.",
+            "Remove it, or set GRIDUP_HOME to a folder with a shorter path.",
+        )
 
 
 class Supervisor:
@@ -79,6 +102,18 @@ class Supervisor:
     @property
     def _stop_note(self) -> Path:
         return self.folder / "stopped"
+
+    @property
+    def rebooted(self) -> bool:
+        """Whether the machine was restarted since the supervisor was; False where that is not told."""
+        with contextlib.suppress(OSError):
+            before, now = self._boot_note.read_text(encoding="ascii"), boot()
+            return bool(now) and before != now
+        return False
+
+    @property
+    def _boot_note(self) -> Path:
+        return self.folder / "boot"
 
     def states(self) -> dict[str, ServiceState] | None:
         """The state of each service; None when no supervisor answers."""
@@ -107,7 +142,8 @@ class Supervisor:
         # What an older, killed supervisor left running would hold the ports.
         self.reap()
         if self.socket.parent != self.folder:
-            ensure_private(self.socket.parent)
+            _ensure_ours(self.socket.parent)
+        write_private(self._boot_note, boot().encode())
         log = self.folder / "logs" / "supervisor-start.log"
         start_detached(
             [
@@ -152,7 +188,7 @@ class Supervisor:
             marks.STACK_ID: self.stack_id,
         }
 
-    def apply(self, changed: Iterable[str], removed: Iterable[str]) -> None:
+    def apply(self, changed: Collection[str], removed: Collection[str]) -> None:
         """Take a new configuration: restart the services whose own part changed, and no other.
 
         Raises:
@@ -160,15 +196,46 @@ class Supervisor:
         """
         try:
             self._call("reloadConfig")
-            for name in removed:
+            # All of them first: one may now listen where another has.
+            for name in (*removed, *changed):
                 self._stop_group(name)
             for name in changed:
-                self._stop_group(name)
                 self._call("addProcessGroup", name)
         except (OSError, xmlrpc.client.Error, http.client.HTTPException) as error:
             raise ResourceError(
                 f"The node's supervisor did not take its new configuration: {error}."
             ) from error
+
+    def restart(self, names: Sequence[str], node: str) -> None:
+        """Have programs end, with all that they have started, and run again.
+
+        It is Supervisor that starts them again, so that they come back where this is cut short.
+
+        Args:
+            node: the node's name, for people.
+
+        Raises:
+            ResourceError: Supervisor does not answer, or one would not end.
+        """
+        states = self.states()
+        if states is None:
+            again = typed("deploy", node)
+            raise ResourceError("The node's supervisor does not run.", f"`{again}` starts it.")
+        own = [state for name, state in states.items() if name in names]
+        # A login of ssh has a session of its own, and would outlive the program.
+        started = [child for state in own for child in marks.started(state.pid)]
+        alive = marks.end(marks.of(state.pid for state in own), grace=RESTART_SECONDS)
+        alive += marks.end(started, grace=0)
+        if alive:
+            raise ResourceError(f"Processes would not end: {', '.join(str(one.pid) for one in alive)}.")
+        try:
+            for name in names:
+                if name not in states:
+                    self._call("addProcessGroup", name)
+                elif states[name].state not in (RUNNING, *STARTING):
+                    self._call("startProcess", name, False)
+        except (OSError, xmlrpc.client.Error, http.client.HTTPException) as error:
+            raise ResourceError(f"The node's supervisor did not start them anew: {error}.") from error
 
     def _stop_group(self, name: str) -> None:
         # Faults: there is no such group, or it is stopped already.
@@ -241,7 +308,7 @@ class _Connection(http.client.HTTPConnection):
             raise
 
 
-def running_problems(states: Mapping[str, ServiceState] | None, wanted: Iterable[str]) -> list[str]:
+def running_problems(states: Mapping[str, ServiceState] | None, wanted: Collection[str]) -> list[str]:
     """Which of the `wanted` services do not run, a line each."""
     if states is None:
         return ["the supervisor does not run"]

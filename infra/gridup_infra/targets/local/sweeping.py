@@ -6,6 +6,7 @@ from pathlib import Path
 
 from gridup_infra.targets.local import marks, node
 from gridup_infra.targets.local.supervisor import Supervisor
+from gridup_node import kept
 
 
 def leftovers(stack_id: str, folder: Path) -> list[str]:
@@ -32,8 +33,6 @@ def is_ours(stack_id: str, folder: Path) -> bool:
 
     A folder without its configuration is a broken-off create: its stack is the one named like it.
     """
-    return (
-        folder.exists()
-        and node.owner_of(folder) in (stack_id, None)
-        and not (folder / node.KEPT_NOTE).exists()
-    )
+    owner = node.owner_of(folder)
+    # What was kept is nobody's, until a stack has taken it over.
+    return folder.exists() and (owner == stack_id or (owner is None and not (folder / kept.NOTE).exists()))

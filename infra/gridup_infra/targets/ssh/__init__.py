@@ -12,13 +12,13 @@ from gridup_infra.openssh import Destination
 from gridup_infra.outputs import NodeOutputs
 from gridup_infra.processes import which
 from gridup_infra.spec import DeploySpec
-from gridup_infra.targets.base import Capability, Finding, Identity, Inspection, WayIn
+from gridup_infra.targets.base import Capability, Finding, Identity, Inspection, Retained, WayIn
+from gridup_infra.vm import node
 from gridup_infra.vm.target import MachineTarget
+from gridup_node import services
 
 if TYPE_CHECKING:
     import pulumi
-
-HOST_KEY_TYPE = "ssh-ed25519"
 
 
 class SshTarget(MachineTarget):
@@ -26,15 +26,23 @@ class SshTarget(MachineTarget):
 
     name: ClassVar[str] = "ssh"
     title: ClassVar[str] = "a machine of yours"
+    providers: ClassVar[tuple[str, ...]] = (*MachineTarget.providers, "gridup_infra.targets.ssh.resources")
     extra: ClassVar[str] = "ssh"
     capabilities: ClassVar[frozenset[Capability]] = frozenset(
         {
             Capability.HOST,
+            Capability.HOST_KEY,
+            Capability.KEY_FROM,
+            Capability.FIREWALL,
+            Capability.BIND,
+            Capability.PORT,
             Capability.KEEP_DATA,
             Capability.DOMAIN_NAME,
             Capability.SSH_KEYS,
+            Capability.ADMIN_SSH_KEYS,
             Capability.HOST_ONLY,
             Capability.IMAGE,
+            Capability.EGRESS,
         }
     )
     key_types: ClassVar[tuple[str, ...]] = ()
@@ -50,7 +58,31 @@ class SshTarget(MachineTarget):
             raise UsageError(
                 f"--host {spec.host!r}: {error}.", "It has the form [user@]address[:port], IPv6 in brackets."
             ) from None
-        return replace(spec, host=host, host_key=_host_key(spec.host_key))
+        spec = replace(spec, host=host)
+        if node.is_fronted(spec) and not spec.host_names:
+            raise UsageError(
+                "--bind and --port are for a reverse proxy of yours that stands in front of the node.",
+                "Say by which name it serves the node: --host-name lab.inst.example",
+            )
+        if node.is_fronted(spec) and spec.domain_name:
+            raise UsageError(
+                "--domain-name is for a node that gets its certificate itself, at the ports 80 and 443.",
+                "Behind a reverse proxy of yours that is the proxy's: give --host-name alone.",
+            )
+        for row in services.machine_fronted():
+            if spec.port == row.machine_port:
+                raise UsageError(f"--port {spec.port}: there the node's {row.title} is.", "Name another one.")
+        return spec
+
+    def warnings(self, spec: DeploySpec, current: NodeOutputs | None) -> tuple[str, ...]:
+        from gridup_infra.targets.ssh import guests
+
+        lines = super().warnings(spec, current)
+        if current is None:
+            # One that can't be looked at is told of by what comes next.
+            with contextlib.suppress(GridupError):
+                lines += tuple(filter(None, [guests.bypassed(spec)]))
+        return lines
 
     def preflight(self, spec: DeploySpec, current: NodeOutputs | None) -> None:
         from gridup_infra.targets.ssh import guests
@@ -67,27 +99,46 @@ class SshTarget(MachineTarget):
         return resources.build(spec)
 
     def summary(self, spec: DeploySpec) -> tuple[str, ...]:
-        from gridup_infra.targets.ssh.guests import PORTS
-        from gridup_node.vm.machine import MOUNT, USER
+        from gridup_infra.targets.ssh.guests import ports
+        from gridup_infra.vm.node import doors
+        from gridup_node.vm.machine import USER
 
-        ports = ", ".join(map(str, PORTS))
+        listening = ", ".join(map(str, ports(spec)))
+        at = f"{spec.bind} of it" if spec.bind else "the machine"
+        closed = tuple(
+            f"of these open to {', '.join(who)} alone: {port}" for port, who in doors(spec).items()
+        )
         return (
             f"on {spec.host or 'the machine'}: the user {USER} with sudo, and Docker where it has none",
-            f"the node's containers, open to whoever reaches the machine at the ports {ports}",
-            f"the folder {MOUNT}: data, secrets, keys",
+            f"the node's containers, open to whoever reaches {at} at the ports {listening}",
+            *closed,
         )
+
+    def data(self, spec: DeploySpec) -> str:  # noqa: ARG002
+        from gridup_node.vm.machine import MOUNT
+
+        return f"the folder {MOUNT} on it: data, secrets, keys"
 
     def kept(self, spec: DeploySpec) -> tuple[str, ...]:
         from gridup_node.vm.machine import MOUNT
 
         machine = "all that was on the machine, and Docker's packages where Gridup installed them"
         data = f"the folder {MOUNT} with the node's data, secrets and keys (--keep-data)"
-        return (data, machine) if spec.keep_data else (machine,)
+        return (data, machine) if spec.keeps else (machine,)
+
+    def retained(self, spec: DeploySpec) -> Retained | None:
+        from gridup_infra.targets.ssh import guests
+
+        return guests.retained(spec)
 
     def inspect(self, outputs: NodeOutputs) -> Inspection:
         from gridup_infra.targets.ssh import inspecting
 
         return inspecting.inspect(outputs, self.secret)
+
+    def place(self, outputs: NodeOutputs) -> dict[str, str]:  # noqa: ARG002
+        # What the internet reaches it at, the machine's owner knows.
+        return {}
 
     def way_in(self, outputs: NodeOutputs) -> WayIn:
         from gridup_infra.vm.way_in import VmWayIn
@@ -106,32 +157,10 @@ class SshTarget(MachineTarget):
     def sweep(self, identity: Identity) -> None:
         from gridup_infra.targets.ssh import guests
 
-        guests.leave(guests.person_of(identity), identity.stack, identity.stack_id, identity.name)
+        guests.leave(guests.person_of(identity), guests.told_of(identity))
 
     def doctor(self) -> Iterator[Finding]:
         if program := which("ssh"):
             yield Finding("ssh", True, f"{program}, for --cloud ssh")
         else:
             yield Finding("ssh", None, "OpenSSH's client is not installed; --cloud ssh needs it")
-
-
-def _host_key(text: str) -> str:
-    """The public host key as a line, without its comment.
-
-    Raises:
-        UsageError: it is none, or not of the type that is pinned.
-    """
-    from gridup_node.vm.user_data import public_key
-
-    if not text.strip():
-        return ""
-    try:
-        words = public_key(text).split()[:2]
-    except ValueError as error:
-        raise UsageError(f"--host-key: {error}.", _HOST_KEY_HINT) from None
-    if words[0] != HOST_KEY_TYPE:
-        raise UsageError(f"--host-key: a {words[0]} key; {HOST_KEY_TYPE} is pinned.", _HOST_KEY_HINT)
-    return " ".join(words)
-
-
-_HOST_KEY_HINT = "It is the first two words of /etc/ssh/ssh_host_ed25519_key.pub on the machine."

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import ipaddress
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -10,23 +13,26 @@ from typing import Any, Protocol
 
 from gridup_infra.errors import FirstBootError, GridupError, PreflightError, ResourceError
 from gridup_infra.processes import Result
-from gridup_infra.spec import DeploySpec
-from gridup_infra.targets.base import Identity
-from gridup_infra.targets.ssh.person import Person, meet
-from gridup_infra.vm.node import PROJECT
+from gridup_infra.spec import NEW_DATA, DeploySpec
+from gridup_infra.targets.base import Identity, Retained
+from gridup_infra.targets.ssh.person import Person, meet, unheard
+from gridup_infra.vm.node import PROJECT, doors, is_fronted
 from gridup_infra.vm.ssh import Door, HostKeyError, Session, entered
-from gridup_node.services import openings, service
+from gridup_node.services import machine_doors
 from gridup_node.vm import guest, user_data
+from gridup_node.vm.machine import MOUNT
 
 Say = Callable[[str], None]
-
-SSH = service("ssh")
-PORTS = tuple(port for port, _ in openings() if port != SSH.machine_port)
-"""What the node listens on there; ssh is the machine's own."""
 
 LOOK_SECONDS, LEAVE_SECONDS = 60.0, 300.0
 MAKE_SECONDS = 2400.0
 """For Docker's packages, and for another run there."""
+
+ANSWER = re.compile(r'\{"')
+"""How an answer of the machine's program begins."""
+
+SAID_LINES = 200
+"""Of what else is written there, how much is kept to tell why there was no answer."""
 
 RunAsRoot = Callable[[Sequence[str], bytes, Say, float], Result]
 
@@ -39,7 +45,7 @@ class Way(Protocol):
 
     def run(self, argv: Sequence[str], input: bytes, on_line: Say, timeout: float) -> Result: ...
 
-    def refused(self, said: Sequence[str], what: str = "") -> GridupError: ...
+    def refused(self, said: Sequence[str], what: str, code: int) -> GridupError: ...
 
 
 class Managed:
@@ -52,11 +58,9 @@ class Managed:
         """See `Person.run`."""
         return self._session.stream(["sudo", "-n", *argv], on_line, timeout=timeout, input=input)
 
-    def refused(self, said: Sequence[str], what: str = "") -> GridupError:
+    def refused(self, said: Sequence[str], what: str, code: int) -> GridupError:
         """See `Person.refused`."""
-        return ResourceError(
-            f"The machine's program on {self.host} ended without a word: {what} {said[-3:]}."
-        )
+        return unheard(self.host, [*said, what] if what else said, code)
 
 
 @contextmanager
@@ -73,14 +77,50 @@ def look(spec: DeploySpec, *, pinned: str, must_be_ours: bool) -> dict[str, Any]
         PreflightError: something does; or the machine can't be reached.
         CredentialsError: it does not let the person in, or not to do this.
     """
-    try:
-        person = meet(spec.host, pinned)
-        found = seen(person, told(spec, must_be_ours=must_be_ours))
-    except HostKeyError as error:
-        raise PreflightError(error.message, error.suggestion) from None
+    found = _looked(spec, pinned, told(spec, must_be_ours=must_be_ours))
     if found["problems"]:
         raise in_the_way(spec.host, found["problems"])
     return found
+
+
+def retained(spec: DeploySpec) -> Retained | None:
+    """The data that an earlier node of this name has left there, seen by the person's own ssh.
+
+    Raises:
+        as `look` does of a machine that can't be entered.
+    """
+    note = _looked(spec, spec.host_key, told(spec))["kept"]
+    if note is None:
+        return None
+    since, size = str(note["since"]), int(note.get("size") or 0)
+    noted = {key: str(note.get(key) or "") for key in ("admin_email", "node_type")}
+    return Retained(since, f"the folder {MOUNT} on {spec.host}", since, size, **noted)
+
+
+def bypassed(spec: DeploySpec) -> str:
+    """What is to be told of a machine whose own firewall keeps nobody from the node; empty for nothing.
+
+    Raises:
+        as `look` does of a machine that can't be entered.
+    """
+    if spec.no_node or (spec.bind and ipaddress.ip_address(spec.bind).is_loopback):
+        return ""
+    left = [str(port) for port in ports(spec) if str(port) not in doors(spec)]
+    found = _looked(spec, spec.host_key, told(spec))["firewall"] if left else ""
+    if not found:
+        return ""
+    return (
+        f"{spec.host} has a firewall ({found}), and what Docker publishes goes past it: whoever reaches the "
+        f"machine reaches the node's ports {', '.join(left)}. --web-cidr says who may reach UI and api, "
+        "--allow-cidr who jupyter."
+    )
+
+
+def _looked(spec: DeploySpec, pinned: str, asked: guest.Told) -> dict[str, Any]:
+    try:
+        return seen(meet(spec.host, pinned), asked)
+    except HostKeyError as error:
+        raise PreflightError(error.message, error.suggestion) from None
 
 
 def seen(way: Way, asked: guest.Told) -> dict[str, Any]:
@@ -98,6 +138,11 @@ def seen(way: Way, asked: guest.Told) -> dict[str, Any]:
     return found
 
 
+def ports(spec: DeploySpec) -> tuple[int, ...]:
+    """What the node listens on there; ssh is the machine's own."""
+    return tuple(sorted(machine_doors(spec.port, fronted=is_fronted(spec))))
+
+
 def told(spec: DeploySpec, *, public_key: str = "", must_be_ours: bool = False) -> guest.Told:
     """What the machine's program is told of a node."""
     return guest.Told(
@@ -105,11 +150,19 @@ def told(spec: DeploySpec, *, public_key: str = "", must_be_ours: bool = False) 
         stack_id=spec.stack_id,
         name=spec.name,
         project=PROJECT,
-        ports=() if spec.no_node else PORTS,
+        ports=() if spec.no_node else ports(spec),
         public_key=public_key,
         build=not (spec.image or spec.no_node),
         must_be_ours=must_be_ours,
+        key_from=spec.key_from,
+        **choice(spec.adopted, adopting=spec.adopting),
     )
+
+
+def choice(adopted: str, *, adopting: bool) -> dict[str, Any]:
+    """What `guest.Told` has of a spec's fields of these names."""
+    new = adopted == NEW_DATA
+    return {"adopted": "" if new else adopted, "adopting": adopting, "new_data": new}
 
 
 def make(way: Way, asked: guest.Told, say: Say) -> dict[str, Any]:
@@ -117,12 +170,9 @@ def make(way: Way, asked: guest.Told, say: Say) -> dict[str, Any]:
     return call(way, "make", asked, say, MAKE_SECONDS)
 
 
-def leave(
-    way: Way, stack: str, stack_id: str, name: str, *, keep_data: bool = False, say: Say | None = None
-) -> bool:
+def leave(way: Way, asked: guest.Told, say: Say = lambda _text: None) -> bool:
     """See `guest.leave`. Returns whether there was anything."""
-    asked = guest.Told(stack=stack, stack_id=stack_id, name=name, project=PROJECT, keep_data=keep_data)
-    return bool(call(way, "leave", asked, say or (lambda _text: None), LEAVE_SECONDS)["there"])
+    return bool(call(way, "leave", asked, say, LEAVE_SECONDS)["there"])
 
 
 def person_of(identity: Identity) -> Person:
@@ -137,10 +187,14 @@ def person_of(identity: Identity) -> Person:
     return meet(host, identity.facts.get("host_key", ""))
 
 
+def told_of(identity: Identity) -> guest.Told:
+    """What the machine's program is told of a stack that not much is known of."""
+    return guest.Told(identity.stack, identity.stack_id, identity.name, PROJECT)
+
+
 def holds(identity: Identity) -> bool:
     """Whether the stack's machine bears its mark."""
-    asked = guest.Told(identity.stack, identity.stack_id, identity.name, PROJECT)
-    mark = seen(person_of(identity), asked)["mark"] or {}
+    mark = seen(person_of(identity), told_of(identity))["mark"] or {}
     return bool(mark.get("stack_id") == identity.stack_id)
 
 
@@ -152,25 +206,23 @@ def call(way: Way, command: str, asked: guest.Told, say: Say, timeout: float) ->
         FirstBootError: a step failed; the end of its log is in the details.
         GridupError: the machine can't be entered.
     """
-    program = user_data.packed("gridup_node.vm.guest", [f"vm/{name}" for name in guest.MODULES])
+    program = user_data.packed("gridup_node.vm.guest", guest.MODULES)
     argv = ["python3", "-I", "-B", "-c", guest.LOADER, str(len(program)), command]
     ended: dict[str, Any] = {}
     said: list[str] = []
 
     def hear(line: str) -> None:
-        try:
-            one = json.loads(line)
-        except ValueError:
-            one = None
-        if not isinstance(one, dict):
+        one = answer(line)
+        if one is None:
             said.append(line)
+            del said[:-SAID_LINES]
         elif "say" in one:
             say(str(one["say"]))
         else:
             ended.update(one)
 
     try:
-        way.run(argv, program + json.dumps(asdict(asked)).encode(), hear, timeout)
+        ran = way.run(argv, program + json.dumps(asdict(asked)).encode(), hear, timeout)
     except TimeoutError as error:
         raise ResourceError(f"{way.host} did not finish in time: {error}.") from None
     if "done" in ended:
@@ -185,7 +237,19 @@ def call(way: Way, command: str, asked: guest.Told, say: Say, timeout: float) ->
             "Remove what was in the way, and run the same again.",
             tuple(line for line in failed["tail"] if line.strip()),
         )
-    raise way.refused(said, str(ended.get("refused", "")))
+    raise way.refused(said, str(ended.get("refused", "")), ran.code)
+
+
+def answer(line: str) -> dict[str, Any] | None:
+    """An answer of the machine's program; None for what its person's shell, or ssh, has written.
+
+    What a shell writes without an end of line, such as a title for the terminal, stands before it.
+    """
+    for found in ANSWER.finditer(line):
+        with contextlib.suppress(ValueError):
+            told = json.loads(line[found.start() :])
+            return told if isinstance(told, dict) else None
+    return None
 
 
 def in_the_way(host: str, problems: Sequence[Mapping[str, str]]) -> PreflightError:

@@ -6,9 +6,10 @@ from gridup_infra.outputs import MANAGEMENT_KEY, NodeOutputs
 from gridup_infra.targets.base import Inspection, Power, Secret
 from gridup_infra.vm import booting
 from gridup_infra.vm.bundle import Releases
-from gridup_infra.vm.node import HOST_KEY, IP
-from gridup_infra.vm.ssh import DeniedError, Door, entered
+from gridup_infra.vm.node import HOST_KEY
+from gridup_infra.vm.ssh import DeniedError, entered
 from gridup_infra.vm.target import GLANCE_SECONDS
+from gridup_infra.vm.way_in import door_of
 
 HOST_IS_GONE = "what Gridup made of the machine is gone"
 
@@ -20,8 +21,7 @@ def inspect(outputs: NodeOutputs, secret: Secret) -> Inspection:
         ClosedError: the machine does not answer: whether it is off or gone can't be told from here.
     """
     key = secret(outputs.spec.stack, MANAGEMENT_KEY)
-    facts = outputs.facts
-    door = Door(facts[IP], key, facts.get(HOST_KEY, ""), outputs.ssh_user, outputs.ports["ssh"])
+    door = door_of(outputs, key, outputs.facts.get(HOST_KEY, ""))
     try:
         with entered(door, timeout=GLANCE_SECONDS, until_let_in=False) as session:
             state = booting.read_state(session)

@@ -8,13 +8,13 @@ import socket
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from gridup_infra import openssh
-from gridup_infra.errors import CredentialsError, GridupError, PreflightError
-from gridup_infra.openssh import Destination
+from gridup_infra.errors import CredentialsError, GridupError, PreflightError, ResourceError
+from gridup_infra.openssh import Configured, Destination
 from gridup_infra.processes import Result, run, stream
-from gridup_infra.vm.ssh import KEY_TYPE, ClosedError, HostKeyError, fingerprint, host_key_of
+from gridup_infra.vm.keys import HOST_KEY_TYPE
+from gridup_infra.vm.ssh import ClosedError, HostKeyError, fingerprint, host_key_of
 
 Say = Callable[[str], None]
 
@@ -24,61 +24,37 @@ OTHER_PORT = "--host user@address:2222"
 ALIAS = "gridup-machine"
 """What the machine is called in the known_hosts of one call: its name and port need no escaping then."""
 
-NO_SUDO, NO_PYTHON = "no sudo", "no python"
+SHELL_SECONDS = 20.0
+"""For a shell that is asked whether it runs anything."""
 
-AS_ROOT = f"""\
-if [ "$(id -u)" = 0 ]; then :
-elif sudo -n true </dev/null >/dev/null 2>&1; then set -- sudo -n "$@"
-else echo '{{"refused": "{NO_SUDO}"}}'; exit 1; fi
-command -v python3 >/dev/null 2>&1 || {{ echo '{{"refused": "{NO_PYTHON}"}}'; exit 1; }}
-exec "$@"
-"""
-"""Runs its arguments as root."""
+NO_SUDO, NO_TERMINAL, NO_PYTHON = "no sudo", "no terminal", "no python"
 
+TAKEN_OVER, RUNS = 97, 96
+"""Exit codes: of a shell that reads what is meant for the program, and of one that runs what it is told."""
 
-@dataclass(frozen=True)
-class Configured:
-    """What ~/.ssh/config makes of a destination.
+FIRST_LINE = f"exit {TAKEN_OVER}\n".encode()
+"""Goes before what is sent to a program: a shell that has taken the place of the one that was to run it would
+take that for commands."""
 
-    Attributes:
-        names: that known_hosts may have it by.
-        files: the known_hosts files.
-    """
+AS_ROOT = "; ".join(
+    (
+        "read -r line",
+        'if [ "$(id -u)" = 0 ]; then :',
+        'elif said=$(LC_ALL=C sudo -n true 2>&1 </dev/null); then set -- sudo -n "$@"',
+        # As sudo says it; sudoers(5), requiretty.
+        f'else case $said in *"must have a tty"*) why="{NO_TERMINAL}";; *) why="{NO_SUDO}";; esac',
+        'echo "{\\"refused\\": \\"$why\\"}"; exit 1',
+        f'fi; command -v python3 >/dev/null 2>&1 || {{ echo \'{{"refused": "{NO_PYTHON}"}}\'; exit 1; }}',
+        'exec "$@"',
+    )
+)
+"""Runs its arguments as root, with what follows `FIRST_LINE` for their input. In one line: the shell of some
+knows no words of several."""
 
-    address: str
-    port: int
-    names: tuple[str, ...]
-    files: tuple[Path, ...]
+LONGEST_LINE = 200
 
-    @classmethod
-    def of(cls, destination: Destination) -> Configured:
-        """As `ssh -G` tells; nothing is connected to.
-
-        Raises:
-            PreflightError: there is no ssh, it refuses its configuration, or goes by way of another machine.
-        """
-        try:
-            shown = run(["ssh", "-G", *destination.words()], timeout=openssh.ASK_SECONDS)
-        except FileNotFoundError:
-            raise PreflightError("There is no `ssh` on this machine.", "Install OpenSSH's client.") from None
-        rows: dict[str, str] = {}
-        for line in shown.stdout.splitlines():
-            key, _, value = line.partition(" ")
-            rows.setdefault(key, value)
-        if not shown.ok or "hostname" not in rows:
-            raise PreflightError(f"ssh can't tell where {destination.host} is: {' '.join(shown.tail(1))}.")
-        for key in ("proxyjump", "proxycommand"):
-            if rows.get(key, "none") != "none":
-                raise PreflightError(
-                    f"Your ssh reaches {destination.host} by way of another machine ({key} {rows[key]}).",
-                    "A node must be reached directly, by its users as by you.",
-                )
-        address, port = rows["hostname"], int(rows.get("port", "22"))
-        names = [address if port == 22 else f"[{address}]:{port}"]
-        if alias := rows.get("hostkeyalias", ""):
-            names = [alias]
-        files = f"{rows.get('userknownhostsfile', '')} {rows.get('globalknownhostsfile', '')}"
-        return cls(address, port, tuple(names), tuple(Path(name).expanduser() for name in shlex.split(files)))
+NO_LOGIN = "account is currently not available"
+"""What nologin(8) says."""
 
 
 @dataclass(frozen=True)
@@ -108,14 +84,22 @@ class Person:
         remote = shlex.join(["sh", "-c", AS_ROOT, "gridup", *argv])
         with self._options() as options:
             words = [*openssh.ssh("-T", options=options), *self.destination.words(), remote]
-            return stream(words, on_line, timeout=timeout, input=input)
+            return stream(words, on_line, timeout=timeout, input=FIRST_LINE + input)
 
-    def refused(self, said: Sequence[str], what: str = "") -> GridupError:
+    def refused(self, said: Sequence[str], what: str, code: int) -> GridupError:
         """Why there was no answer.
 
         Args:
+            said: what was written instead, by whomever.
             what: that the machine told by `AS_ROOT`.
+            code: how the person's ssh ended.
         """
+        user = self.configured.user
+        if what == NO_TERMINAL:
+            return CredentialsError(
+                f"On {self.host} sudo wants a terminal (its setting requiretty), and a program has none.",
+                f"`Defaults:{user} !requiretty` there (`sudo visudo`) lifts it for {user}; or --host root@…",
+            )
         if what == NO_SUDO:
             return CredentialsError(
                 f"On {self.host} you are not root, and sudo asks for a password or is not there.",
@@ -125,6 +109,8 @@ class Person:
             return PreflightError(
                 f"{self.host} has no python3.", "Install it there (`sudo apt-get install python3`)."
             )
+        if code != openssh.UNREACHED:
+            return self._not_run(said, code)
         by_hand = self.destination.command("true")
         why, suggestion = openssh.cause(said, by_hand, OTHER_PORT)
         if not self.theirs and "ost key verification failed" in why:
@@ -133,21 +119,69 @@ class Person:
         kind = CredentialsError if "denied" in why.lower() or "authentication" in why else PreflightError
         return kind(f"{self.host} can't be entered by ssh: {why or 'no answer in time'}.", suggestion)
 
+    def _not_run(self, said: Sequence[str], code: int) -> GridupError:
+        """Why a machine that lets the person in has not run what it was told: its shell is asked alone."""
+        user = self.configured.user
+        let_in = f"{self.host} lets {user} in"
+        with self._options() as options:
+            # Only what the shell says: neither ssh's words nor sshd's banner.
+            words = openssh.ssh("-T", options={**options, "LogLevel": "QUIET"})
+            words += [*self.destination.words(), f"exit {RUNS}"]
+            try:
+                asked = run(words, timeout=SHELL_SECONDS, input=FIRST_LINE)
+            except TimeoutError:
+                asked = None
+        if TAKEN_OVER in (code, asked and asked.code):
+            return PreflightError(
+                f"{let_in}, but another shell takes over there, and runs nothing of what ssh hands over.",
+                "A start-up file of the shell (such as ~/.bashrc) does `exec` it. Have it done on a terminal "
+                "only (`[ -t 0 ] && exec …`), or name another user.",
+            )
+        if asked is None or asked.code == RUNS or asked.code == openssh.UNREACHED:
+            return unheard(self.host, said, code)
+        lines = [short(line) for line in asked.tail(1)]
+        if not lines or NO_LOGIN in lines[0]:
+            told = f' It says "{lines[0]}".' if lines else ""
+            return CredentialsError(
+                f"{let_in}, but the login shell there runs nothing: it is /bin/false, nologin or the like, "
+                f"or a start-up file ends it.{told}",
+                f"Give {user} a shell there ({shlex.join(['sudo', 'chsh', '-s', '/bin/bash', user])}), "
+                "or name another user.",
+            )
+        return PreflightError(
+            f'{let_in}, but something else runs there than what ssh hands over. It says "{lines[0]}".',
+            "A start-up file of the shell (such as ~/.bashrc) may `exec` it, or sshd's ForceCommand. Have it "
+            "done on a terminal only (`[ -t 0 ] && exec …`), or name another user.",
+        )
+
     @contextlib.contextmanager
     def _options(self) -> Iterator[dict[str, str]]:
-        always = {"StrictHostKeyChecking": "yes", "UpdateHostKeys": "no"}
+        always = {"StrictHostKeyChecking": "yes", "UpdateHostKeys": "no", "ClearAllForwardings": "yes"}
         if self.theirs:
             yield always
             return
-        with tempfile.NamedTemporaryFile("w", prefix="gridup-known-", suffix=".txt") as known:
+        with tempfile.NamedTemporaryFile(
+            "w", encoding="utf-8", prefix="gridup-known-", suffix=".txt"
+        ) as known:
             known.write(f"{ALIAS} {self.host_key}\n")
             known.flush()
             yield always | {
                 "HostKeyAlias": ALIAS,
-                "HostKeyAlgorithms": KEY_TYPE,
+                "HostKeyAlgorithms": HOST_KEY_TYPE,
                 "UserKnownHostsFile": f'"{known.name}"',
                 "GlobalKnownHostsFile": "/dev/null",
             }
+
+
+def short(line: str) -> str:
+    """The end of what a machine has written, as much as fits in a message."""
+    return line.strip()[-LONGEST_LINE:]
+
+
+def unheard(host: str, said: Sequence[str], code: int) -> GridupError:
+    """What is told of a program that ran on the machine and gave no answer."""
+    last = " ".join(map(short, said[-3:])) or f"exit code {code}"
+    return ResourceError(f"The machine's program on {host} ended without a word: {last}.")
 
 
 def meet(host: str, pinned: str = "") -> Person:
@@ -158,7 +192,7 @@ def meet(host: str, pinned: str = "") -> Person:
         pinned: the host key that it must show; empty for what the person's known_hosts say, else any.
 
     Raises:
-        PreflightError: nobody answers, or not directly.
+        PreflightError: nobody answers.
         HostKeyError: somebody else answers; where it is pinned that shows only when the machine is entered.
     """
     destination = Destination.read(host)
@@ -170,19 +204,23 @@ def meet(host: str, pinned: str = "") -> Person:
     known = _known(configured)
     if shown in known:
         return Person(host, destination, configured, shown)
-    if any(line.startswith(f"{KEY_TYPE} ") for line in known):
+    if any(line.startswith(f"{HOST_KEY_TYPE} ") for line in known):
         raise _another(host, shown, "in your known_hosts")
     return Person(host, destination, configured, shown, theirs=bool(known), fresh=not known)
 
 
 def _shown(host: str, destination: Destination, configured: Configured) -> str:
+    way = configured.way(configured.address, configured.port, configured.user)
     try:
-        socket.getaddrinfo(configured.address, configured.port, type=socket.SOCK_STREAM)
-        return host_key_of(configured.address, configured.port, SCAN_SECONDS)
+        if not way:
+            # By its own: whoever is on the way may know other names than we do.
+            socket.getaddrinfo(configured.address, configured.port, type=socket.SOCK_STREAM)
+        return host_key_of(configured.address, configured.port, SCAN_SECONDS, way)
     except socket.gaierror:
         said = f"Could not resolve hostname {configured.address}"
     except ClosedError as error:
-        said = "Operation timed out" if error.message == "no answer" else error.message.capitalize()
+        said = "Operation timed out" if error.message == "no answer" else error.message
+        said = said[:1].upper() + said[1:]
     why, suggestion = openssh.cause([said], destination.command("true"), OTHER_PORT)
     raise PreflightError(f"{host} can't be reached by ssh: {why}.", suggestion)
 

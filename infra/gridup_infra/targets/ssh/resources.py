@@ -16,14 +16,16 @@ import pulumi
 from pulumi.dynamic import CreateResult, ReadResult, UpdateResult
 
 from gridup_infra.errors import GridupError, ResourceError
-from gridup_infra.outputs import NodeOutputs
+from gridup_infra.naming import typed
+from gridup_infra.outputs import BEHIND, NodeOutputs
 from gridup_infra.progress import tell
 from gridup_infra.spec import DeploySpec
-from gridup_infra.targets.dynamic import DRIFT, CloudProvider, Marked, Properties, guarded, plain
+from gridup_infra.targets.dynamic import DRIFT, Marked, Properties, Provider, guarded, plain
 from gridup_infra.targets.ssh import guests
 from gridup_infra.targets.ssh.person import meet
 from gridup_infra.vm import node as machine_node
-from gridup_infra.vm.resources import ManagementKey, declare_node, exported
+from gridup_infra.vm.keys import let_in_from
+from gridup_infra.vm.resources import ManagementKey, declare_node, exported, turned
 from gridup_infra.vm.ssh import ClosedError, DeniedError, Door, fingerprint
 from gridup_node.vm import guest
 from gridup_node.vm.machine import MOUNT, USER
@@ -39,10 +41,11 @@ FORGET = "GRIDUP_FORGET_MACHINE"
 """Set by who destroys a node whose machine is gone for good."""
 
 
-class OwnerProvider(CloudProvider):
+class OwnerProvider(Provider):
     """Who the machine is; and the end of all that is the stack's there."""
 
-    tells = ("address", "port", "host_key")
+    tells = ("address", "port", "host_key", "behind")
+    sure = frozenset({"private_key"})
 
     def create(self, props: Properties) -> CreateResult:
         return guarded(lambda: CreateResult(props["stack_id"], self._meet(props)))
@@ -52,9 +55,13 @@ class OwnerProvider(CloudProvider):
             if any(olds.get(key) != news[key] for key in ("host", "asked_key")):
                 # The same machine at another address has the same key; one installed anew the given one.
                 return UpdateResult(self._meet(news, "" if news["asked_key"] else olds["host_key"]))
-            return UpdateResult({**plain(news), **self.kept(olds)})
+            return UpdateResult({**plain(news), **self.kept(olds), "behind": olds.get("behind") or ""})
 
         return guarded(update)
+
+    def changed(self, olds: Properties, news: Properties) -> list[str]:
+        # What an earlier version has made does not say by way of what the machine is reached.
+        return super().changed(olds, news) + ["behind"] * ("behind" not in olds)
 
     def delete(self, _id: str, props: Properties) -> None:
         guarded(lambda: _leave(props))
@@ -73,13 +80,15 @@ class OwnerProvider(CloudProvider):
             "address": found.address,
             "port": found.port,
             "host_key": person.host_key,
+            "behind": found.behind,
         }
 
 
-class MachineProvider(CloudProvider):
+class MachineProvider(Provider):
     """The machine as a container host."""
 
     tells = ("machine",)
+    sure = frozenset({"private_key", "public_key"})
 
     def create(self, props: Properties) -> CreateResult:
         def create() -> CreateResult:
@@ -95,8 +104,14 @@ class MachineProvider(CloudProvider):
 
         return guarded(create)
 
-    def update(self, _id: str, _olds: Properties, news: Properties) -> UpdateResult:
-        return guarded(lambda: UpdateResult(self._if_let_in(news) or self._by_person(news)))
+    def update(self, _id: str, olds: Properties, news: Properties) -> UpdateResult:
+        def update() -> UpdateResult:
+            # A machine that knows the node's key of before is told the one that takes its place.
+            former = {**news, "private_key": olds["private_key"]}
+            made = self._if_let_in(news) or self._if_let_in(former) or self._by_person(news)
+            return UpdateResult({**made, "private_key": news["private_key"]})
+
+        return guarded(update)
 
     def read(self, id_: str, props: Properties) -> ReadResult:
         def read() -> ReadResult:
@@ -139,6 +154,8 @@ def _told(props: Properties) -> guest.Told:
         ports=tuple(int(port) for port in props["ports"]),
         public_key=props["public_key"],
         build=bool(props["build"]),
+        key_from=tuple(props.get("key_from") or ()),
+        **guests.choice(props.get("adopt", ""), adopting=bool(props.get("adopting"))),
     )
 
 
@@ -150,8 +167,16 @@ def _leave(props: Properties) -> None:
     """
 
     def leave(way: guests.Way) -> None:
-        words = (props["stack"], props["stack_id"], props["name"])
-        guests.leave(way, *words, keep_data=bool(props["keep_data"]), say=lambda text: tell("owner", text))
+        asked = guest.Told(
+            stack=props["stack"],
+            stack_id=props["stack_id"],
+            name=props["name"],
+            project=machine_node.PROJECT,
+            keep_data=bool(props["keep_data"]),
+            admin_email=props.get("admin_email", ""),
+            node_type=props.get("node_type", ""),
+        )
+        guests.leave(way, asked, lambda text: tell("owner", text))
 
     try:
         try:
@@ -169,13 +194,14 @@ def _leave(props: Properties) -> None:
         raise ResourceError(
             f"What the node has on {props['host']} could not be taken away ({left}): {error.message}",
             "Run the same again when it answers. If it is gone for good: "
-            f'{FORGET}=1 gridup destroy "{props["name"]}"',
+            f"{FORGET}=1 {typed('destroy', props['name'])}",
             error.details,
         ) from None
 
 
 def _door(props: Properties) -> Door:
-    return Door(props["address"], props["private_key"], props["host_key"], port=int(props["port"]))
+    words = (props["address"], props["private_key"], props["host_key"])
+    return Door(*words, port=int(props["port"]), host=props["host"], name=props["name"])
 
 
 class Owner(Marked, module=MODULE, name="Owner"):
@@ -186,6 +212,7 @@ class Owner(Marked, module=MODULE, name="Owner"):
     address: pulumi.Output[str]
     port: pulumi.Output[int]
     host_key: pulumi.Output[str]
+    behind: pulumi.Output[str | None]
 
 
 class Machine(Marked, module=MODULE, name="Machine"):
@@ -199,7 +226,7 @@ class Machine(Marked, module=MODULE, name="Machine"):
 def build(spec: DeploySpec) -> pulumi.Output[NodeOutputs]:
     """Declare a node's resources on a machine that exists; the result is its `NodeOutputs`."""
     marks = {"stack": spec.stack, "stack_id": spec.stack_id, "name": spec.name}
-    key = ManagementKey("management-key", {**marks, "target": spec.target, "host": spec.host})
+    key = ManagementKey("management-key", {**marks, "target": spec.target, "host": spec.host, **turned(spec)})
     private = exported(key)
     owner = Owner(
         "owner",
@@ -208,7 +235,8 @@ def build(spec: DeploySpec) -> pulumi.Output[NodeOutputs]:
             "target": spec.target,
             "host": spec.host,
             "asked_key": spec.host_key,
-            "keep_data": spec.keep_data,
+            "keep_data": spec.keeps,
+            **spec.leaves,
             "private_key": private,
         },
         pulumi.ResourceOptions(depends_on=[key]),
@@ -222,23 +250,33 @@ def build(spec: DeploySpec) -> pulumi.Output[NodeOutputs]:
             **reached,
             "host": spec.host,
             "host_key": owner.host_key,
-            "public_key": key.public_key,
+            "public_key": key.public_key.apply(partial(let_in_from, spec.key_from)),
             "ports": list(asked.ports),
             "build": asked.build,
+            # Only where there are some, or it was chosen: those that are deployed have no such input.
+            **({"key_from": list(spec.key_from)} if spec.key_from else {}),
+            **({**spec.adopts, "adopting": spec.adopting} if spec.adopts else {}),
         },
         pulumi.ResourceOptions(depends_on=[owner]),
     )
     vm: pulumi.Output[dict[str, str]] = pulumi.Output.from_input({})
     if not spec.no_node:
-        common = {**marks, **reached, "machine": machine.machine}
+        common = {**marks, **reached, "machine": machine.machine, "host": spec.host}
         vm = declare_node(spec, common, key, owner.host_key, [machine], shared=True)
     known = pulumi.Output.all(
-        vm=vm, address=owner.address, port=owner.port, host_key=owner.host_key, machine=machine.machine
+        vm=vm,
+        address=owner.address,
+        port=owner.port,
+        host_key=owner.host_key,
+        behind=owner.behind,
+        machine=machine.machine,
     )
     return known.apply(partial(_outputs, spec))
 
 
 def _outputs(spec: DeploySpec, known: Mapping[str, Any]) -> NodeOutputs:
     vm = {**known["vm"], "host_key": known["host_key"]}
-    facts = {"host": spec.host, machine_node.MACHINE: known["machine"]}
+    facts = {machine_node.HOST: spec.host, machine_node.MACHINE: known["machine"]}
+    if behind := known["behind"]:
+        facts[BEHIND] = behind
     return machine_node.node_outputs(spec, cast("str", known["address"]), vm, facts, int(known["port"]))

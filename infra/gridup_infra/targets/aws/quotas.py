@@ -1,0 +1,88 @@
+"""How many vCPUs an account may run: each class of sizes has a quota of its own.
+
+The codes are those of "On-Demand Instance quotas" in Amazon's guide
+(https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/ec2-on-demand-instances.html).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from gridup_infra.targets.aws import client, kinds
+from gridup_infra.targets.aws.client import Cloud
+from gridup_infra.targets.aws.kinds import Thing
+
+
+@dataclass(frozen=True)
+class Quota:
+    """The vCPUs of a class of sizes.
+
+    Attributes:
+        code: as Service Quotas knows it.
+        name: of the class, as Amazon calls it.
+        families: its sizes, by the letters that they begin with.
+    """
+
+    code: str
+    name: str
+    families: tuple[str, ...]
+
+
+QUOTAS = (
+    Quota(
+        "L-1216C47A",
+        "Standard",
+        # im and is are storage sizes of I.
+        ("a", "c", "d", "h", "i", "im", "is", "m", "r", "t", "z"),
+    ),
+    Quota("L-DB2E81BA", "G and VT", ("g", "gr", "vt")),
+    Quota("L-417A185B", "P", ("p",)),
+    Quota("L-7295265B", "X", ("x",)),
+    Quota("L-74FC7D96", "F", ("f",)),
+    Quota("L-1945791B", "Inf", ("inf",)),
+    Quota("L-2C3B7624", "Trn", ("trn",)),
+    Quota("L-6E869C2A", "DL", ("dl",)),
+    Quota("L-F7808C92", "HPC", ("hpc",)),
+    Quota("L-43DA4232", "High Memory", ("u",)),
+)
+
+_FAMILY = re.compile(r"[a-z]+")
+
+
+def quota_of(size: str) -> Quota | None:
+    """The quota that a size counts against, such as `g5.xlarge`; None where that is not known."""
+    found = _FAMILY.match(size)
+    return next((quota for quota in QUOTAS if found and found[0] in quota.families), None)
+
+
+def limit(region: str, quota: Quota) -> float:
+    """The vCPUs that the account may run.
+
+    Raises:
+        ClientError: AWS does not tell.
+    """
+    quotas = client.client("service-quotas", region, once=True)
+    answer = quotas.get_service_quota(ServiceCode="ec2", QuotaCode=quota.code)
+    return float(answer["Quota"]["Value"])
+
+
+def in_use(cloud: Cloud, quota: Quota) -> float:
+    """The vCPUs of what runs and counts against a quota."""
+    filters = [{"Name": "instance-state-name", "Values": ["pending", "running"]}]
+    return vcpus(kinds.every(cloud, kinds.INSTANCE, filters), quota)
+
+
+def vcpus(machines: Iterable[Thing], quota: Quota) -> int:
+    """As `in_use`, of some machines; those that are no On-Demand ones have quotas of their own."""
+    return sum(
+        _cores(row)
+        for row in machines
+        if quota_of(row["InstanceType"]) is quota and not row.get("InstanceLifecycle")
+    )
+
+
+def _cores(machine: Thing) -> int:
+    cores = machine.get("CpuOptions") or {}
+    return int(cores.get("CoreCount", 0)) * int(cores.get("ThreadsPerCore", 1))

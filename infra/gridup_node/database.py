@@ -1,0 +1,160 @@
+"""The file of the node's database: that it is there, and is the one that the node has open.
+
+A file that is removed under a running program stays open, so the node would go on as if nothing had happened
+and be empty after its next start. What it still holds is put back, and nothing more is taken.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import shutil
+import sqlite3
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any
+
+from gridup_node import durable, facts
+from gridup_node.services import PROBLEM
+
+HAD = "had-database"
+"""Stands beside the secrets of a node that has had a database."""
+
+EMPTY = "For a node without data: destroy this one and deploy it anew."
+REMEDY = f"Put a copy of it back. {EMPTY}"
+"""What there is to do about a missing database."""
+BEFORE = "-removed"
+"""Follows the name of a copy while it is being made."""
+TRIES, PAUSE = 5, 0.2
+"""At a copy in which no transaction is half; the pause is in seconds."""
+
+log = logging.getLogger(__name__)
+
+
+def check(folder: facts.Folder) -> str:
+    """Why the node must not start, in a line; empty where it may: a node that has lost its database would
+    begin with an empty one."""
+    missing = lost(folder)
+    return f"{missing}. {REMEDY}" if missing else ""
+
+
+def lost(folder: facts.Folder) -> str:
+    """That the database of a node that has had one is missing, in words; empty where it is not."""
+    if folder.database.exists() or not (folder.secrets / HAD).exists():
+        return ""
+    return f"the database {folder.database} is missing, and this node has had one"
+
+
+class Database:
+    """The database of a node that has just started.
+
+    Args:
+        folder: the node's.
+    """
+
+    def __init__(self, folder: facts.Folder) -> None:
+        self._path = folder.database
+        self._opened = _identity(self._path)
+        self._problem = ""
+        self._turn = threading.Lock()
+        durable.write(folder.secrets / HAD, b"This node has had a database.\n", 0o600)
+
+    def problem(self) -> str:
+        """What is wrong with the file, in a line; empty when it is the one that is open. It stays until the
+        node is started again."""
+        if not self._problem and _identity(self._path) != self._opened:
+            with self._turn:
+                self._problem = self._problem or self._looked()
+                log.error("%s", self._problem)
+        return self._problem
+
+    def _looked(self) -> str:
+        restart = "Stop and start the node"
+        if self._path.exists():
+            return f"its database file was replaced while it ran. {restart}: until then nothing is taken."
+        try:
+            restored = restore(self._path)
+        except (OSError, sqlite3.Error) as error:
+            restored = False
+            log.error("the database could not be put back: %s", error)
+        if restored:
+            return (
+                f"its database file was removed. What it held was put back. {restart}: until then nothing is "
+                "taken."
+            )
+        return f"its database file was removed. Put a copy of it back and start the node again. {EMPTY}"
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def restore(path: Path) -> bool:
+    """Put a database that was removed back, from what this process still has open; whether it had it.
+
+    Raises:
+        OSError, sqlite3.Error: it could not be written.
+    """
+    removed = f"{path.resolve()} (deleted)"
+    for link in Path("/proc/self/fd").iterdir():
+        # A descriptor may be closed meanwhile.
+        with contextlib.suppress(OSError):
+            if os.readlink(link) == removed:  # noqa: PTH115 - it leads nowhere, which a Path would not show
+                break
+    else:
+        return False
+    copy = path.with_name(path.name + BEFORE)
+    # SQLite itself opens no file without a name.
+    with open(link, "rb") as held:  # noqa: PTH123 - as a path it leads nowhere
+        for _ in range(TRIES):
+            seen = os.fstat(held.fileno()).st_mtime_ns
+            held.seek(0)
+            _copy_to(held, copy)
+            # No transaction was written meanwhile, nor half of one.
+            if os.fstat(held.fileno()).st_mtime_ns == seen and _is_whole(copy):
+                copy.rename(path)
+                durable.sync(path.parent)
+                return True
+            time.sleep(PAUSE)
+    copy.unlink()
+    return False
+
+
+def _copy_to(source: IO[bytes], path: Path) -> None:
+    """All of a file, on the disk when this returns."""
+    path.unlink(missing_ok=True)
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as target:  # noqa: PTH123
+        shutil.copyfileobj(source, target)
+        target.flush()
+        os.fsync(target.fileno())
+
+
+def _is_whole(path: Path) -> bool:
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        return bool(connection.execute("PRAGMA quick_check").fetchone() == ("ok",))
+
+
+Asgi = Callable[[Any, Any, Any], Any]
+
+
+def watched(app: Asgi, problem: Callable[[], str]) -> Asgi:
+    """An ASGI app that answers nothing but what is wrong, while something is."""
+
+    async def guarded(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http" or not (found := problem()):
+            await app(scope, receive, send)
+            return
+        body = json.dumps({PROBLEM: found}).encode()
+        headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+        await send({"type": "http.response.start", "status": 500, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+    return guarded

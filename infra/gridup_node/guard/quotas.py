@@ -1,0 +1,111 @@
+"""How much of the node's disk is left to whoever does not run it: syft has no bounds. For `holes`."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from typing import Any
+
+from gridup_node.guard.before import before
+
+MOST_BLOBS, MOST_BYTES = 1_000, 2 * 1024**3
+"""Of one data scientist, together, as they said when they announced them."""
+SPARED_BYTES, SPARED_SHARE = 5 * 1024**3, 10
+"""The last of the disk, or one part in so many of it where that is less, is for staff and the node itself."""
+MOST_ASSOCIATIONS = 50
+"""Requests of unknown nodes that nobody has answered."""
+
+FULL = "The node's disk is nearly full: what is left is for its data owners."
+
+_one_at_a_time = threading.Lock()
+
+
+def close() -> None:
+    """Bound what is announced; `written` and `trim` are for what else is put before syft's methods.
+
+    Raises:
+        AttributeError, LookupError: this syft has something elsewhere.
+    """
+    from syft.service.blob_storage.service import BlobStorageService
+    from syft.types.errors import SyftException
+
+    def allocate(inner: Any, arguments: dict[str, Any]) -> Any:
+        context, size = arguments["context"], arguments["obj"].file_size
+        if not is_bounded(context):
+            return inner(**arguments)
+        if size < 0:
+            raise SyftException(public_message="A blob has a size.")
+        # So that two at once do not both take the last place.
+        with _one_at_a_time:
+            if not has_room(context.server, size):
+                raise SyftException(public_message=FULL)
+            count, total = _kept(arguments["self"].stash, context.credentials)
+            if count >= MOST_BLOBS or total + size > MOST_BYTES:
+                raise SyftException(
+                    public_message=f"An account may have {MOST_BLOBS} blobs and {MOST_BYTES // 1024**2} MiB "
+                    "of them on this node: ask a data owner to delete some."
+                )
+            return inner(**arguments)
+
+    before(BlobStorageService, "allocate", allocate)
+
+
+def _kept(stash: Any, key: Any) -> tuple[int, int]:
+    """How many blobs are this account's, and their bytes. By the database: syft would build each of them."""
+    from sqlalchemy import func, select
+
+    size = stash.table.c.fields["file_size"].as_integer()
+    wanted = select(func.count(), func.coalesce(func.sum(size), 0))
+    with stash.sessionmaker() as session:
+        count, total = session.execute(wanted.where(stash._get_field_filter("uploaded_by", key))).one()
+    return int(count), int(total)
+
+
+def written(context: Any, entry: Any, size: int) -> None:
+    """Refuse a blob that is larger than it was announced to be.
+
+    Raises:
+        SyftException: it is.
+    """
+    from syft.types.errors import SyftException
+
+    if is_bounded(context) and size > entry.file_size:
+        raise SyftException(public_message="The blob is larger than was said.")
+
+
+def is_bounded(context: Any) -> bool:
+    """Whether who calls is less than a data owner."""
+    from syft.service.user.user_roles import ServiceRole
+
+    role = context.server.get_role_for_credentials(context.credentials)
+    return bool(role.value < ServiceRole.DATA_OWNER.value)
+
+
+def has_room(server: Any, size: int = 0) -> bool:
+    """Whether `size` more bytes would leave the disk's last part, which is not for data scientists."""
+    disk = shutil.disk_usage(server.blob_store_config.client_config.base_directory)
+    return bool(disk.free - size >= min(SPARED_BYTES, disk.total // SPARED_SHARE))
+
+
+def trim(context: Any) -> None:
+    """Beyond `MOST_ASSOCIATIONS`, the oldest request to be associated gives way, with the message about it.
+
+    The newest is the one that somebody waits for; who makes many of them is slowed by `asgi`.
+    """
+    from syft.service.network.association_request import AssociationRequestChange
+
+    root, services = context.server.verify_key, context.server.services
+    asked = [
+        one
+        for one in services.request.stash.get_all(root, has_permission=True).unwrap()
+        if not one.history and any(isinstance(change, AssociationRequestChange) for change in one.changes)
+    ]
+    asked.sort(key=lambda one: one.request_time.utc_timestamp)
+    gone = {one.id: one.requesting_user_verify_key for one in asked[: max(0, len(asked) - MOST_ASSOCIATIONS)]}
+    notes = services.notification.stash
+    for uid, key in gone.items():
+        # Another call may have been first.
+        services.request.stash.delete_by_uid(root, uid, has_permission=True)
+        for note in notes.get_all(root, has_permission=True, filters={"from_user_verify_key": key}).unwrap():
+            if note.linked_obj is not None and note.linked_obj.object_uid == uid:
+                notes.delete_by_uid(root, note.id, has_permission=True)

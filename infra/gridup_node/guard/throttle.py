@@ -1,0 +1,143 @@
+"""What slows down those who guess passwords: a wait that doubles with each failure, by caller and account.
+
+Whoever has many addresses is slowed by account: all strangers together have so many tries a minute.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import math
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from gridup_node.guard.slots import Busy, Rate, Seen
+
+FREE_TRIES = 5
+"""Failures without a wait, for one caller and one account."""
+FREE_TRIES_OF_CALLER = 20
+"""Failures without a wait, for one caller and all accounts together."""
+LONGEST_WAIT = 300
+"""Seconds."""
+LONGEST_WAIT_OF_REMEMBERED = 10
+"""Seconds, for a caller who has signed in to this account before: others of the address may be guessing."""
+TRIES_OF_ACCOUNT, TRIES_A_SECOND = 50, 6 / 60
+"""Of one account by all strangers together: at once, and in the long run."""
+NEWCOMERS_A_SECOND = 12 / 60
+"""Beside those, for strangers of networks that hardly anybody has tried this account from."""
+TRIES_OF_NETWORK, NETWORKS_A_SECOND = 3, 3 / (24 * 60 * 60)
+"""How many tries of one account a network has among the newcomers'."""
+REMEMBERED_SECONDS = 180 * 24 * 60 * 60.0
+FORGET_SECONDS = 15 * 60
+MOST_ENTRIES = 2_000
+
+
+@dataclass
+class _Tries:
+    failed: int
+    last: float
+
+
+class Throttle:
+    """Counts failed sign-ins.
+
+    It never locks an account for everybody: that would let a stranger keep the administrator out.
+
+    Who guesses from thousands of addresses has no failures to count at each. So all strangers to an account
+    share its tries: 50 at once, then 6 a minute. Who has signed in to it before, from this address or with
+    this device, is no stranger: they have limits of their own. One who signs in for the first time during an
+    attack would find those tries used up. For them there are 12 more a minute, of which each network (/16 of
+    IPv4, /32 of IPv6) has 3 a day: guessers have used up theirs soon, unless they sit in thousands of
+    networks; then a newcomer needs luck or patience. The account's guessers have 18 tries a minute at most.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._tries: dict[tuple[str, str], _Tries] = {}
+        self._remembered = Seen(REMEMBERED_SECONDS, clock)
+        self._of_account = Rate(TRIES_A_SECOND, TRIES_OF_ACCOUNT, clock)
+        self._of_newcomers = Rate(NEWCOMERS_A_SECOND, TRIES_OF_ACCOUNT, clock)
+        self._of_network = Rate(NETWORKS_A_SECOND, TRIES_OF_NETWORK, clock)
+
+    def remembers(self, caller: str, account: str) -> bool:
+        """Whether this caller has signed in to this account before."""
+        with self._lock:
+            return (caller, account.casefold()) in self._remembered
+
+    def wait(self, caller: str, account: str, known: bool = False) -> int:
+        """Whole seconds until this caller may try this account again; 0 when at once.
+
+        Args:
+            known: whether the caller shows itself that it has signed in to this account before.
+        """
+        with self._lock:
+            own, of_caller = _keys(caller, account)
+            if known or own[0] in self._remembered:
+                return math.ceil(self._left(*own, LONGEST_WAIT_OF_REMEMBERED))
+            waits = [self._left(*key, LONGEST_WAIT) for key in (own, of_caller)]
+            waits.append(self._wait_of_strangers(*own[0]))
+        return math.ceil(max(waits))
+
+    def failed(self, caller: str, account: str, known: bool = False) -> None:
+        """Note a failed try; `known` as for `wait`."""
+        now = self._clock()
+        with self._lock:
+            for key in [key for key, row in self._tries.items() if now - row.last > FORGET_SECONDS]:
+                del self._tries[key]
+            if not known and (caller, account.casefold()) not in self._remembered:
+                self._count_stranger(caller, account.casefold())
+            for key, _ in _keys(caller, account):
+                row = self._tries.pop(key, None)
+                while len(self._tries) >= MOST_ENTRIES:
+                    # The oldest: `pop` above keeps the order that of the last failure.
+                    del self._tries[next(iter(self._tries))]
+                self._tries[key] = _Tries(failed=row.failed + 1 if row else 1, last=now)
+
+    def succeeded(self, caller: str, account: str) -> None:
+        """This try was counted as failed and was not: take it back, and all of this caller with this account.
+
+        The caller's failures with other accounts still count.
+        """
+        with self._lock:
+            self._remembered.add((caller, account.casefold()))
+            self._tries.pop((caller, account.casefold()), None)
+            row = self._tries.get((caller, ""))
+            if row is not None:
+                row.failed -= 1
+
+    def _wait_of_strangers(self, caller: str, account: str) -> float:
+        wait = self._of_account.wait(account)
+        if not wait:
+            return 0.0
+        of_network = self._of_network.wait((_network(caller), account))
+        return min(wait, max(self._of_newcomers.wait(account), of_network))
+
+    def _count_stranger(self, caller: str, account: str) -> None:
+        first = self._of_newcomers if self._of_account.wait(account) else self._of_account
+        for rate, key in ((first, account), (self._of_network, (_network(caller), account))):
+            # Nobody is refused here: `wait` has said what is left.
+            with contextlib.suppress(Busy):
+                rate.take(key)
+
+    def _left(self, key: tuple[str, str], free: int, longest: float) -> float:
+        row = self._tries.get(key)
+        if row is None or row.failed < free:
+            return 0.0
+        pause = min(2.0 ** min(row.failed - free, 20), longest)
+        return max(0.0, row.last + pause - self._clock())
+
+
+def _keys(caller: str, account: str) -> tuple[tuple[tuple[str, str], int], ...]:
+    return (((caller, account.casefold()), FREE_TRIES), ((caller, ""), FREE_TRIES_OF_CALLER))
+
+
+def _network(caller: str) -> str:
+    """Where an address is, as far as one owner may have all of it: a /16 of IPv4, a /32 of IPv6."""
+    try:
+        address = ipaddress.ip_address(caller)
+    except ValueError:
+        return caller
+    return str(ipaddress.ip_network((address, 16 if address.version == 4 else 32), strict=False))

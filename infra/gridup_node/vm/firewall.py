@@ -1,0 +1,34 @@
+"""Whether a machine of somebody else's has a firewall that denies by default: Docker's ports go past it.
+
+Standard library only.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+Said = Callable[..., "str | None"]
+"""What a program wrote; None where it failed or is not there."""
+
+INPUT = re.compile(r"hook input priority [^;]*; policy (\w+);(.*?)\n\t}", re.DOTALL)
+"""A base chain of nftables': its policy, and its rules."""
+
+
+def denying(said: Said) -> str:
+    """What such a firewall is called; empty for none."""
+    ufw = said("ufw", "status", "verbose") or ""
+    if "Status: active" in ufw and re.search(r"Default: (deny|reject) \(incoming\)", ufw):
+        return "ufw"
+    if said("firewall-cmd", "--state") == "running":
+        return "firewalld"
+    rules = (said("iptables", "--list-rules", "INPUT") or "").splitlines()
+    if "-P INPUT DROP" in rules or (rules and re.match(r"-A INPUT -j (DROP|REJECT)", rules[-1])):
+        return "iptables' chain INPUT"
+    for policy, chain in INPUT.findall(said("nft", "list", "ruleset") or ""):
+        last = chain.strip().splitlines()[-1:] or [""]
+        if policy == "drop" or re.match(
+            r"(counter (packets \d+ bytes \d+ )?)?(drop|reject)\b", last[0].strip()
+        ):
+            return "nftables"
+    return ""

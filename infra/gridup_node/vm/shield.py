@@ -1,0 +1,201 @@
+"""Between the node's containers and what a cloud tells its machines.
+
+Who takes over a container must not get the machine's own identity there, nor who enters the machine without
+rights (`people`): such a user does not get past the reverse proxy to the containers either.
+
+A systemd unit lays the rules before Docker starts, at every boot, in a table that Docker leaves alone. They
+concern the node's own networks only, whose bridges are called by `BRIDGE`: what else runs in the machine's
+Docker is not the node's.
+
+On a machine of somebody else's it also says who reaches the node's ports, where that was asked for: what
+Docker publishes goes past the machine's own firewall.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from gridup_node.confines import BRIDGE
+from gridup_node.vm import people
+from gridup_node.vm.engine import Done, Failed, run
+
+UNIT = "gridup-shield.service"
+PATH = f"/etc/systemd/system/{UNIT}"
+
+CHAIN = "GRIDUP"
+
+CLOSED = ("169.254.0.0/16", "168.63.129.16")
+"""Link-local, where clouds have their metadata service, credentials and clock; and Azure's own address
+(https://learn.microsoft.com/azure/virtual-network/what-is-ip-address-168-63-129-16)."""
+
+CLOSED_V6 = ("fd00:ec2::/32",)
+"""Amazon's services for instances, of which fd00:ec2::254 is the metadata service."""
+
+_USER = f"OUTPUT --match owner --uid-owner {people.UID}"
+JUMPS = (
+    f"PREROUTING --in-interface {BRIDGE}+ --jump {CHAIN}",
+    f"{_USER} --jump {CHAIN}",
+    f"{_USER} --out-interface {BRIDGE}+ --jump DROP",
+)
+"""The rules that lead there: for what comes from the node's networks, and from people without rights. What
+these send to a port that Docker publishes is not known here as the container's yet, and goes on."""
+
+DOORS = "GRIDUP-DOORS"
+DOCKER_USER = "DOCKER-USER"
+"""Docker's chain for rules of others, which it makes at its start where there is none, and leaves alone."""
+
+DOORWAYS = (
+    f"{DOCKER_USER} --out-interface {BRIDGE}+ --jump {DOORS}",
+    f"INPUT --jump {DOORS}",
+)
+"""The rules that lead there: for what Docker passes on to the node's containers, and for what a program of
+Docker's takes for them, as it does where a network has no IPv6. They open nothing, whatever else is there."""
+
+Doors = Mapping[str, Sequence[str]]
+"""Ports of the machine, each with the networks (CIDR) that reach it. Others are open to everybody."""
+
+NAMES = 53
+"""What a machine's name server may be asked at: on Azure, and on Amazon by choice, that is one of these."""
+
+
+def unit(doors: Doors | None = None) -> str:
+    """The unit's file."""
+    lines = [
+        "[Unit]",
+        "Description=Gridup: the node's containers do not reach the cloud's metadata service",
+        "Before=docker.service",
+        # Each of them may begin by removing all rules.
+        "After=nftables.service netfilter-persistent.service firewalld.service ufw.service",
+        "",
+        "[Service]",
+        "Type=oneshot",
+        "RemainAfterExit=yes",
+        *_rules("/usr/sbin/iptables", CLOSED),
+        *_where_there_is_ipv6(_rules("/usr/sbin/ip6tables", CLOSED_V6)),
+        *_doors("/usr/sbin/iptables", 4, doors or {}),
+        *_where_there_is_ipv6(_doors("/usr/sbin/ip6tables", 6, doors or {})),
+        "",
+        "[Install]",
+        "WantedBy=multi-user.target",
+    ]
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _rules(program: str, closed: tuple[str, ...]) -> list[str]:
+    table = f"{program} --wait --table raw"
+    rules = [f"--protocol {name} --dport {NAMES} --jump RETURN" for name in ("udp", "tcp")]
+    rules += [f"--destination {network} --jump DROP" for network in closed]
+    return _chain(table, CHAIN, rules, JUMPS)
+
+
+def _chain(table: str, chain: str, rules: Sequence[str], ways: Sequence[str]) -> list[str]:
+    """Lines that lay a chain of ours anew, and the ways that lead there."""
+    return [
+        f"ExecStart=-{table} --new-chain {chain}",
+        f"ExecStart={table} --flush {chain}",
+        *(f"ExecStart={table} --append {chain} {rule}" for rule in rules),
+        *(
+            line
+            for way in ways
+            for line in (f"ExecStart=-{table} --delete {way}", f"ExecStart={table} --insert {way}")
+        ),
+    ]
+
+
+def _where_there_is_ipv6(lines: Sequence[str]) -> list[str]:
+    """A kernel without it has nothing to close."""
+    return [line.replace("ExecStart=/", "ExecStart=-/") for line in lines]
+
+
+def _doors(program: str, version: int, doors: Doors) -> list[str]:
+    """As Docker documents it: by the port that was asked for, before it became the container's."""
+    if not doors:
+        return []
+    table = f"{program} --wait"
+    # The machine itself and the node's own containers are not kept out.
+    rules = [f"--in-interface {name} --jump RETURN" for name in ("lo", f"{BRIDGE}+")]
+    for port, networks in sorted(doors.items()):
+        asked = f"--protocol tcp --match conntrack --ctdir ORIGINAL --ctorigdstport {port}"
+        own = [one for one in networks if ipaddress.ip_network(one).version == version]
+        rules += [*(f"{asked} --source {network} --jump RETURN" for network in own), f"{asked} --jump DROP"]
+    return [
+        f"ExecStart=-{table} --new-chain {DOCKER_USER}",
+        *_chain(table, DOORS, rules, DOORWAYS),
+    ]
+
+
+def opening() -> list[list[str]]:
+    """What takes the rules about the node's ports away again, for root; any of it may be gone."""
+    return _without(DOORS, DOORWAYS)
+
+
+def _without(chain: str, ways: Sequence[str], *table: str) -> list[list[str]]:
+    made = []
+    for program in ("iptables", "ip6tables"):
+        begin = [program, "--wait", *table]
+        made += [
+            *([*begin, "--delete", *way.split()] for way in ways),
+            [*begin, "--flush", chain],
+            [*begin, "--delete-chain", chain],
+        ]
+    return made
+
+
+def removal() -> list[list[str]]:
+    """What takes it away again, for root; any of it may be gone."""
+    off = ["systemctl", "disable", "--now", UNIT]
+    return [off, *_without(CHAIN, JUMPS, "--table", "raw"), *opening()]
+
+
+class Shield:
+    """The unit on this machine, as a user sees it who may use sudo.
+
+    Args:
+        file: where it lies; tests have a place of their own.
+        run: see `engine.run`.
+    """
+
+    def __init__(self, file: Path = Path(PATH), run: Callable[..., Done] = run) -> None:
+        self._file, self._run = file, run
+
+    def problems(self, doors: Doors | None = None) -> list[str]:
+        """What is not as it was laid, a line each."""
+        if self._laid() != unit(doors):
+            return ["the rules that close the cloud's metadata service to the containers are not laid"]
+        if self._run(["systemctl", "is-active", "--quiet", UNIT]).code != 0:
+            return [f"the rules that close the cloud's metadata service are off: {UNIT} is not active"]
+        return []
+
+    def lay(self, doors: Doors | None = None) -> None:
+        """Have it at work now and after every boot; nothing is done where it is.
+
+        Raises:
+            Failed: it can't be.
+        """
+        if not self.problems(doors):
+            return
+        had = self._laid()
+        self._must(["install", "--mode=0644", "/dev/stdin", str(self._file)], input=unit(doors).encode())
+        self._must(["systemctl", "daemon-reload"])
+        self._must(["systemctl", "enable", "--quiet", UNIT])
+        self._must(["systemctl", "restart", UNIT])
+        if DOORS in had and not doors:
+            for argv in opening():
+                self._run(["sudo", "--non-interactive", *argv])
+
+    def _laid(self) -> str:
+        try:
+            return self._file.read_text(encoding="utf-8")
+        except OSError:
+            return ""
+
+    def _must(self, argv: list[str], **more: Any) -> None:
+        done = self._run(["sudo", "--non-interactive", *argv], **more)
+        if done.code != 0:
+            raise Failed(
+                f"The cloud's metadata service could not be closed to the containers: {done.line}.",
+                f"`journalctl --unit={UNIT}` on the machine tells more.",
+            )
