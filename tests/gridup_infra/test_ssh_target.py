@@ -376,6 +376,18 @@ class TestFirewall:
             assert all(f"open to {', '.join(who)} alone: {port}" in summary for port, who in doors.items())
         assert "doors" not in plan(SPEC, "192.0.2.7", "ssh-ed25519 A", Acme(), shared=True)
 
+    def test_the_machine_is_told_where_to_count_connections_and_whose_not(self) -> None:
+        def counted(**more: Any) -> Any:
+            return plan(replace(SPEC, **more), "192.0.2.7", "ssh-ed25519 A", Acme(), shared=True).get(
+                "counted"
+            )
+
+        assert counted() == dict.fromkeys(("443", "80", "8888"), [])
+        proxies = ("10.0.0.7/32",)
+        assert counted(trusted_proxies=proxies) == dict.fromkeys(("443", "80", "8888"), [*proxies])
+        # There all have the address of the site's own proxy.
+        assert counted(port=9443, host_names=("lab.inst.example",)) is None
+
 
 def test_the_stacks_own_keys_let_in_from_where_that_is_said_and_peoples_from_everywhere() -> None:
     carol = ed25519("carol")

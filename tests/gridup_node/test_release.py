@@ -24,7 +24,7 @@ from gridup_node.vm import engine, logins, release
 from gridup_node.vm.engine import MADE, Done, Engine, Failed, told
 from gridup_node.vm.people import People
 from gridup_node.vm.release import Plan, Release, Releases, State
-from gridup_node.vm.shield import PATH, UNIT, Shield, opening, removal, unit
+from gridup_node.vm.shield import COUNTS, DOORS, MOST_CONNECTIONS, PATH, UNIT, Shield, opening, removal, unit
 from gridup_node.vm.store import Store
 from gridup_node.vm.updates import Updates, settings
 from gridup_node.vm.user_data import packed
@@ -697,8 +697,31 @@ class TestShield:
         assert self.laid(place) == []
         place.fresh().apply(plan())
         assert place.unit.read_text() == unit()
-        assert self.laid(place)[4:] == [" ".join(argv) for argv in opening()]
-        assert [argv for argv in removal() if "GRIDUP-DOORS" in argv] == opening()
+        assert self.laid(place)[4:] == [" ".join(argv) for argv in opening(DOORS)]
+        assert [argv for argv in removal() if DOORS in argv] == opening(DOORS)
+
+    def test_the_connections_of_one_address_are_counted_but_for_a_proxys(self, place: Place) -> None:
+        rules = unit(counted={"443": ["203.0.113.7/32"]})
+        for way in ("DOCKER-USER --out-interface gridup-+", "INPUT"):
+            assert f"--insert {way} --jump {COUNTS}" in rules
+        asked = "--protocol tcp --syn --match conntrack --ctdir ORIGINAL --ctorigdstport 443"
+        for program, sites, proxies in (("iptables", 32, ["203.0.113.7/32"]), ("ip6tables", 64, [])):
+            begin = f"/usr/sbin/{program} --wait --append {COUNTS} "
+            above = f"--match connlimit --connlimit-above {MOST_CONNECTIONS} --connlimit-mask {sites}"
+            assert [line.partition(begin)[2] for line in rules.splitlines() if begin in line] == [
+                "--in-interface lo --jump RETURN",
+                "--in-interface gridup-+ --jump RETURN",
+                *(f"{asked} --source {one} --jump RETURN" for one in proxies),
+                f"{asked} {above} --jump REJECT --reject-with tcp-reset",
+            ]
+        # A kernel that can't count has the rest all the same.
+        assert all("ExecStart=-" in line for line in rules.splitlines() if COUNTS in line)
+        place.releases.apply(plan())
+        place.fresh().apply(plan(counted={"443": []}))
+        assert place.unit.read_text() == unit(counted={"443": []})
+        place.docker.calls.clear()
+        place.fresh().apply(plan())
+        assert self.laid(place)[4:] == [" ".join(argv) for argv in opening(COUNTS)]
 
     @pytest.mark.skipif(
         os.geteuid() != 0 or not all(map(shutil.which, ("unshare", "iptables", "ip6tables"))),
@@ -707,12 +730,14 @@ class TestShield:
     def test_the_kernel_takes_the_rules_again_and_again_and_none_is_left(self) -> None:
         lines = [
             line.partition("=")[2]
-            for line in unit({"443": ["203.0.113.0/24", "2001:db8::/32"]}).splitlines()
+            for line in unit(
+                {"443": ["203.0.113.0/24", "2001:db8::/32"]}, {"443": ["203.0.113.7/32"]}
+            ).splitlines()
             if line.startswith("ExecStart=")
         ]
         laid = [f"{line[1:]} 2>/dev/null || :" if line.startswith("-") else line for line in lines]
         shown = ["iptables --list-rules", "ip6tables --list-rules"]
-        gone = [" ".join(argv) for argv in opening()]
+        gone = [" ".join(argv) for argv in (*opening(DOORS), *opening(COUNTS))]
         script = "\n".join(["set -e", *laid, *laid, *shown, "echo gone", *gone, *shown])
         done = subprocess.run(
             ["unshare", "--net", "sh", "-c", script], capture_output=True, text=True, timeout=60
@@ -721,7 +746,8 @@ class TestShield:
         there, _, left = done.stdout.partition("gone\n")
         assert there.count("-A INPUT -j GRIDUP-DOORS") == 2
         assert there.count("--ctorigdstport 443 --ctdir ORIGINAL -j DROP") == 2
-        assert "GRIDUP-DOORS" not in left
+        assert there.count(f"-m connlimit --connlimit-above {MOST_CONNECTIONS} --connlimit-mask") == 2
+        assert DOORS not in left and COUNTS not in left
 
     def test_what_it_closes_is_closed_to_the_nodes_networks_alone(self) -> None:
         made = json.loads(plan().compose)["networks"]

@@ -6,8 +6,10 @@ is built from. All that happens to it then comes by the command line, over ssh.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shlex
+import socket
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -26,6 +28,7 @@ from gridup_node.services import folders
 from gridup_node.services import service as table_row
 from gridup_node.vm import first_boot
 from gridup_node.vm.docker import NODE
+from gridup_node.vm.shield import MOST_CONNECTIONS
 from gridup_node.vm.user_data import Host, user_data
 from support import attacks, audits
 from support.booted import ADDRESS_VARIABLE, ID_VARIABLE, PUBLIC_KEY, BootedCli
@@ -160,6 +163,21 @@ def test_attacks_at_its_front_door_fail(inst: Inst) -> None:
     )
     with attacks.scene(target) as scene:
         attacks.play(scene, *attacks.REQUESTS, *attacks.FLOODS, attacks.changed_frames_reach_nothing)
+
+
+def test_one_address_has_so_many_connections_and_no_more(inst: Inst) -> None:
+    there, refused = (inst.machine.address, 443), 0
+    with attacks.many_files(), contextlib.ExitStack() as made:
+        for _ in range(MOST_CONNECTIONS + 50):
+            try:
+                made.enter_context(socket.create_connection(there, 5))
+            except ConnectionRefusedError:
+                refused += 1
+        # Others are answered meanwhile.
+        port = "import socket; socket.create_connection(('127.0.0.1', 443), 5)"
+        assert inst.machine.try_run("python3", "-c", port).ok
+    assert 50 <= refused < MOST_CONNECTIONS
+    assert inst.cli("check", "Inst", "--wait").ok()
 
 
 def data(inst: Inst, runtime: Path) -> Any:

@@ -57,6 +57,16 @@ def doors(spec: DeploySpec) -> dict[str, list[str]]:
     return {port: networks for port, networks in found.items() if networks}
 
 
+def counted(spec: DeploySpec) -> dict[str, list[str]]:
+    """The ports at which a machine counts the connections of one address, each with whose are not counted.
+
+    Behind a reverse proxy of the site's own all have the same address, and it is that one's to count.
+    """
+    if is_fronted(spec):
+        return {}
+    return {str(port): list(spec.trusted_proxies) for port in services.machine_doors()}
+
+
 def node_outputs(
     spec: DeploySpec,
     address: str,

@@ -72,5 +72,6 @@ def plan(
         **({"shared": True} if shared else {"reboot_at": spec.reboot_at}),
         # A cloud's machine has a firewall before it.
         **({"doors": doors} if shared and (doors := node.doors(spec)) else {}),
+        **({"counted": counted} if (counted := node.counted(spec)) else {}),
         **({"rebuilt": spec.rebuilt} if spec.rebuilt else {}),
     }

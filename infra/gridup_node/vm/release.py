@@ -48,6 +48,9 @@ MODULES = (
 )
 """Of the package `gridup_node`, what is sent."""
 
+ASKED = ("people", "users", "reboot_at", "doors", "counted")
+"""What `State` keeps of the last `Plan`: how the machine itself is set."""
+
 LOCK_SECONDS = 2400.0
 """For another run to end: it may be building."""
 
@@ -84,6 +87,7 @@ class Plan:
         health_seconds: until each program must have proven itself.
         shared: whether Docker is not the node's alone; what it keeps of builds is then left as it is.
         doors: ports of the machine that not everybody reaches, see `shield.Doors`.
+        counted: those at which one address has so many connections and no more, see `shield.Counted`.
         rebuilt: when the image was last asked to be made anew; empty for never.
     """
 
@@ -103,6 +107,7 @@ class Plan:
     users: tuple[str, ...] = ()
     reboot_at: str | None = None
     doors: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    counted: Mapping[str, Sequence[str]] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)
     arguments: Mapping[str, str] = field(default_factory=dict)
 
@@ -152,7 +157,7 @@ class State:
         current: the one that has proven itself last.
         former: the one before it, which could be brought back.
         images: all that were brought here and not removed.
-        people, users, reboot_at, doors: see `Plan`.
+        people, users, reboot_at, doors, counted: see `Plan`.
     """
 
     current: Release | None = None
@@ -162,6 +167,7 @@ class State:
     users: tuple[str, ...] = ()
     reboot_at: str | None = None
     doors: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    counted: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     @classmethod
     def load(cls, path: Path) -> State:
@@ -250,7 +256,7 @@ class Releases:
         with self._alone():
             state = State.load(self._saved)
             self._let_in(plan.people)
-            asked = {name: getattr(plan, name) for name in ("people", "users", "reboot_at", "doors")}
+            asked = {name: getattr(plan, name) for name in ASKED}
             state = replace(state, **asked)
             state.save(self._saved)
             self._people.lay(plan.users)
@@ -265,7 +271,7 @@ class Releases:
                 state = replace(state, images=images)
                 state.save(self._saved)
                 self._have_image(plan)
-                self._shield.lay(plan.doors)
+                self._shield.lay(plan.doors, plan.counted)
                 if same and (unbound := self._unbound(wanted)):
                     # Compose looks at what it has made them with, and not at what they have by now.
                     self._engine.remove(unbound)
@@ -382,7 +388,10 @@ class Releases:
         return str(path)
 
     def _problems(self, state: State) -> list[str]:
-        return [*self._states(state)[0], *self._settings(state), *self._shield.problems(state.doors)]
+        return [*self._states(state)[0], *self._settings(state), *self._unshielded(state)]
+
+    def _unshielded(self, state: State) -> list[str]:
+        return self._shield.problems(state.doors, state.counted)
 
     def _settings(self, state: State) -> list[str]:
         """What is not as it was set on the machine itself."""
@@ -443,10 +452,10 @@ class Releases:
     def _report(self, state: State, ca_seconds: float = 0) -> dict[str, Any]:
         problems, dead = self._states(state)
         current = state.current
-        shielded = self._shield.problems(state.doors) if current else ()
+        unshielded = self._unshielded(state) if current else ()
         return {
             "release": current.id if current else "",
-            "problems": [*problems, *self._settings(state), *shielded],
+            "problems": [*problems, *self._settings(state), *unshielded],
             "dead": dead,
             "ca": self._ca(current, ca_seconds) if current and not problems else "",
             "built": self._engine.built(current.image) if current else "",

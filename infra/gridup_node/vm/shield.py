@@ -9,6 +9,8 @@ Docker is not the node's.
 
 On a machine of somebody else's it also says who reaches the node's ports, where that was asked for: what
 Docker publishes goes past the machine's own firewall.
+
+And it counts the connections of one address to the node's ports, which its reverse proxy can't.
 """
 
 from __future__ import annotations
@@ -44,24 +46,37 @@ JUMPS = (
 these send to a port that Docker publishes is not known here as the container's yet, and goes on."""
 
 DOORS = "GRIDUP-DOORS"
+COUNTS = "GRIDUP-COUNTS"
 DOCKER_USER = "DOCKER-USER"
 """Docker's chain for rules of others, which it makes at its start where there is none, and leaves alone."""
 
-DOORWAYS = (
-    f"{DOCKER_USER} --out-interface {BRIDGE}+ --jump {DOORS}",
-    f"INPUT --jump {DOORS}",
-)
-"""The rules that lead there: for what Docker passes on to the node's containers, and for what a program of
-Docker's takes for them, as it does where a network has no IPv6. They open nothing, whatever else is there."""
+
+def _ways(chain: str) -> tuple[str, str]:
+    """The rules that lead there: for what Docker passes on to the node's containers, and for what a program of
+    Docker's takes for them, as it does where a network has no IPv6. They open nothing, whatever else is there.
+    """
+    return (f"{DOCKER_USER} --out-interface {BRIDGE}+ --jump {chain}", f"INPUT --jump {chain}")
+
 
 Doors = Mapping[str, Sequence[str]]
 """Ports of the machine, each with the networks (CIDR) that reach it. Others are open to everybody."""
+
+Counted = Mapping[str, Sequence[str]]
+"""Ports of the machine whose connections are counted by address, each with the networks (CIDR) whose are not: a
+site's own reverse proxy has those of all its people."""
+
+MOST_CONNECTIONS = 500
+"""At once, of one address, or of the first 64 bits of an IPv6 one, which are a site's.
+
+A whole institution may be behind one address, and an older browser has six. In the reverse proxy each costs a
+file, of which it may have many times as many, and some 50 kB.
+"""
 
 NAMES = 53
 """What a machine's name server may be asked at: on Azure, and on Amazon by choice, that is one of these."""
 
 
-def unit(doors: Doors | None = None) -> str:
+def unit(doors: Doors | None = None, counted: Counted | None = None) -> str:
     """The unit's file."""
     lines = [
         "[Unit]",
@@ -74,9 +89,13 @@ def unit(doors: Doors | None = None) -> str:
         "Type=oneshot",
         "RemainAfterExit=yes",
         *_rules("/usr/sbin/iptables", CLOSED),
-        *_where_there_is_ipv6(_rules("/usr/sbin/ip6tables", CLOSED_V6)),
+        # A kernel without IPv6 has nothing to close.
+        *_where_it_can(_rules("/usr/sbin/ip6tables", CLOSED_V6)),
         *_doors("/usr/sbin/iptables", 4, doors or {}),
-        *_where_there_is_ipv6(_doors("/usr/sbin/ip6tables", 6, doors or {})),
+        *_where_it_can(_doors("/usr/sbin/ip6tables", 6, doors or {})),
+        # Not every kernel can count.
+        *_where_it_can(_counts("/usr/sbin/iptables", 4, counted or {})),
+        *_where_it_can(_counts("/usr/sbin/ip6tables", 6, counted or {})),
         "",
         "[Install]",
         "WantedBy=multi-user.target",
@@ -105,8 +124,8 @@ def _chain(table: str, chain: str, rules: Sequence[str], ways: Sequence[str]) ->
     ]
 
 
-def _where_there_is_ipv6(lines: Sequence[str]) -> list[str]:
-    """A kernel without it has nothing to close."""
+def _where_it_can(lines: Sequence[str]) -> list[str]:
+    """What fails there is left out, and the unit is at work all the same."""
     return [line.replace("ExecStart=/", "ExecStart=-/") for line in lines]
 
 
@@ -114,22 +133,41 @@ def _doors(program: str, version: int, doors: Doors) -> list[str]:
     """As Docker documents it: by the port that was asked for, before it became the container's."""
     if not doors:
         return []
+    return _at_the_ports(program, DOORS, version, doors, "", "--jump DROP")
+
+
+def _counts(program: str, version: int, counted: Counted) -> list[str]:
+    """A new connection beyond `MOST_CONNECTIONS` is told so at once, and no other is looked at."""
+    if not counted:
+        return []
+    sites = 32 if version == 4 else 64
+    above = f"--match connlimit --connlimit-above {MOST_CONNECTIONS} --connlimit-mask {sites}"
+    refused = f"{above} --jump REJECT --reject-with tcp-reset"
+    return _at_the_ports(program, COUNTS, version, counted, "--syn ", refused)
+
+
+def _at_the_ports(
+    program: str, chain: str, version: int, ports: Mapping[str, Sequence[str]], which: str, then: str
+) -> list[str]:
+    """Lines that lay `chain`: of packets `which` to the ports, those of each one's networks go on, and for others
+    there is what comes `then`.
+    """
     table = f"{program} --wait"
     # The machine itself and the node's own containers are not kept out.
     rules = [f"--in-interface {name} --jump RETURN" for name in ("lo", f"{BRIDGE}+")]
-    for port, networks in sorted(doors.items()):
-        asked = f"--protocol tcp --match conntrack --ctdir ORIGINAL --ctorigdstport {port}"
+    for port, networks in sorted(ports.items()):
+        asked = f"--protocol tcp {which}--match conntrack --ctdir ORIGINAL --ctorigdstport {port}"
         own = [one for one in networks if ipaddress.ip_network(one).version == version]
-        rules += [*(f"{asked} --source {network} --jump RETURN" for network in own), f"{asked} --jump DROP"]
+        rules += [*(f"{asked} --source {network} --jump RETURN" for network in own), f"{asked} {then}"]
     return [
         f"ExecStart=-{table} --new-chain {DOCKER_USER}",
-        *_chain(table, DOORS, rules, DOORWAYS),
+        *_chain(table, chain, rules, _ways(chain)),
     ]
 
 
-def opening() -> list[list[str]]:
+def opening(chain: str) -> list[list[str]]:
     """What takes the rules about the node's ports away again, for root; any of it may be gone."""
-    return _without(DOORS, DOORWAYS)
+    return _without(chain, _ways(chain))
 
 
 def _without(chain: str, ways: Sequence[str], *table: str) -> list[list[str]]:
@@ -147,7 +185,7 @@ def _without(chain: str, ways: Sequence[str], *table: str) -> list[list[str]]:
 def removal() -> list[list[str]]:
     """What takes it away again, for root; any of it may be gone."""
     off = ["systemctl", "disable", "--now", UNIT]
-    return [off, *_without(CHAIN, JUMPS, "--table", "raw"), *opening()]
+    return [off, *_without(CHAIN, JUMPS, "--table", "raw"), *opening(DOORS), *opening(COUNTS)]
 
 
 class Shield:
@@ -161,29 +199,31 @@ class Shield:
     def __init__(self, file: Path = Path(PATH), run: Callable[..., Done] = run) -> None:
         self._file, self._run = file, run
 
-    def problems(self, doors: Doors | None = None) -> list[str]:
+    def problems(self, doors: Doors | None = None, counted: Counted | None = None) -> list[str]:
         """What is not as it was laid, a line each."""
-        if self._laid() != unit(doors):
+        if self._laid() != unit(doors, counted):
             return ["the rules that close the cloud's metadata service to the containers are not laid"]
         if self._run(["systemctl", "is-active", "--quiet", UNIT]).code != 0:
             return [f"the rules that close the cloud's metadata service are off: {UNIT} is not active"]
         return []
 
-    def lay(self, doors: Doors | None = None) -> None:
+    def lay(self, doors: Doors | None = None, counted: Counted | None = None) -> None:
         """Have it at work now and after every boot; nothing is done where it is.
 
         Raises:
             Failed: it can't be.
         """
-        if not self.problems(doors):
+        if not self.problems(doors, counted):
             return
         had = self._laid()
-        self._must(["install", "--mode=0644", "/dev/stdin", str(self._file)], input=unit(doors).encode())
+        self._must(
+            ["install", "--mode=0644", "/dev/stdin", str(self._file)], input=unit(doors, counted).encode()
+        )
         self._must(["systemctl", "daemon-reload"])
         self._must(["systemctl", "enable", "--quiet", UNIT])
         self._must(["systemctl", "restart", UNIT])
-        if DOORS in had and not doors:
-            for argv in opening():
+        for chain, ports in ((DOORS, doors), (COUNTS, counted)):
+            for argv in opening(chain) if chain in had and not ports else ():
                 self._run(["sudo", "--non-interactive", *argv])
 
     def _laid(self) -> str:
