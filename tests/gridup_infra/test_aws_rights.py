@@ -47,7 +47,6 @@ class Iam:
         self.allow(ACTIONS)
         # moto knows a policy's actions, the judge the rest of it.
         self.judge = Judge(POLICY, Things(self.client("admin", moto.direct)))
-        moto.proxy.judge = self.judge
 
     def client(self, name: str, url: str) -> Any:
         """EC2 as a user of that name sees it."""
@@ -75,12 +74,12 @@ class Iam:
 @pytest.fixture
 def iam(aws: Moto, monkeypatch: pytest.MonkeyPatch) -> Iterator[Iam]:
     made = Iam(aws)
+    monkeypatch.setattr(aws.proxy, "judge", made.judge)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", made.keys[USER]["AccessKeyId"])
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", made.keys[USER]["SecretAccessKey"])
     monkeypatch.setattr(client, "pause", lambda _attempt: None)
     client.forget()
     yield made
-    del aws.proxy.judge
     aws.post("/moto-api/reset-auth", "inf")
 
 
