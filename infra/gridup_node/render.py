@@ -181,9 +181,10 @@ def caddyfile(context: Context, table: Sequence[Service]) -> str:
 HEADER_SECONDS, IDLE_SECONDS = 10, 75
 """For a request's headers, from the first moment of a connection, and between two requests.
 
-A connection costs a file and some 10 to 50 kB, and Caddy by itself can't count those of one address (a machine's
-firewall does, see `vm.shield`): so idle ones end soon. Not as soon as in 60 s, though: what may stand in front (nginx, a cloud's load balancer) keeps
-its own for that long, and would lose a request that it sends as we hang up.
+A connection costs a file and some 10 to 50 kB, and Caddy by itself can't count those of one address (the
+firewall of a machine does, see `vm.shield`): so idle ones end soon. Not as soon as in 60 s, though: what may
+stand in front (nginx, a cloud's load balancer) keeps its own for that long, and would lose a request that it
+sends as we hang up.
 """
 LARGEST_HEADERS_KB = 16
 LOOPBACKS = ("127.0.0.0/8", "::1/128")

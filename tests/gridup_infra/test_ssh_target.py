@@ -378,13 +378,12 @@ class TestFirewall:
 
     def test_the_machine_is_told_where_to_count_connections_and_whose_not(self) -> None:
         def counted(**more: Any) -> Any:
-            return plan(replace(SPEC, **more), "192.0.2.7", "ssh-ed25519 A", Acme(), shared=True).get(
-                "counted"
-            )
+            told = plan(replace(SPEC, **more), "192.0.2.7", "ssh-ed25519 A", Acme(), shared=True)
+            return told.get("counted")
 
-        assert counted() == dict.fromkeys(("443", "80", "8888"), [])
-        proxies = ("10.0.0.7/32",)
-        assert counted(trusted_proxies=proxies) == dict.fromkeys(("443", "80", "8888"), [*proxies])
+        ports, proxy = ("443", "80", "8888"), "10.0.0.7/32"
+        assert counted() == {port: [] for port in ports}
+        assert counted(trusted_proxies=(proxy,)) == {port: [proxy] for port in ports}
         # There all have the address of the site's own proxy.
         assert counted(port=9443, host_names=("lab.inst.example",)) is None
 

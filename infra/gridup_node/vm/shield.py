@@ -52,8 +52,10 @@ DOCKER_USER = "DOCKER-USER"
 
 
 def _ways(chain: str) -> tuple[str, str]:
-    """The rules that lead there: for what Docker passes on to the node's containers, and for what a program of
-    Docker's takes for them, as it does where a network has no IPv6. They open nothing, whatever else is there.
+    """The rules that lead there.
+
+    For what Docker passes on to the node's containers, and for what a program of Docker's takes for them, as
+    it does where a network has no IPv6. They open nothing, whatever else is there.
     """
     return (f"{DOCKER_USER} --out-interface {BRIDGE}+ --jump {chain}", f"INPUT --jump {chain}")
 
@@ -62,8 +64,8 @@ Doors = Mapping[str, Sequence[str]]
 """Ports of the machine, each with the networks (CIDR) that reach it. Others are open to everybody."""
 
 Counted = Mapping[str, Sequence[str]]
-"""Ports of the machine whose connections are counted by address, each with the networks (CIDR) whose are not: a
-site's own reverse proxy has those of all its people."""
+"""Ports of the machine whose connections are counted by address, each with the networks (CIDR) whose are not.
+A site's own reverse proxy has those of all its people."""
 
 MOST_CONNECTIONS = 500
 """At once, of one address, or of the first 64 bits of an IPv6 one, which are a site's.
@@ -149,9 +151,7 @@ def _counts(program: str, version: int, counted: Counted) -> list[str]:
 def _at_the_ports(
     program: str, chain: str, version: int, ports: Mapping[str, Sequence[str]], which: str, then: str
 ) -> list[str]:
-    """Lines that lay `chain`: of packets `which` to the ports, those of each one's networks go on, and for others
-    there is what comes `then`.
-    """
+    """Lines that lay `chain` for packets `which` to the ports; those of a port's networks go on."""
     table = f"{program} --wait"
     # The machine itself and the node's own containers are not kept out.
     rules = [f"--in-interface {name} --jump RETURN" for name in ("lo", f"{BRIDGE}+")]
