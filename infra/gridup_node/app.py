@@ -37,6 +37,7 @@ def create(folder: facts.Folder, node: facts.Facts, proxies: Sequence[str]) -> A
     from gridup_node.guard.asgi import Guard, Limits
     from gridup_node.guard.known import Known
     from gridup_node.guard.origins import Origins
+    from gridup_node.guard.remembered import Remembered
     from gridup_node.guard.syft import SyftServer
     from gridup_node.guard.throttle import Throttle
     from gridup_node.portal.web import portal
@@ -52,7 +53,7 @@ def create(folder: facts.Folder, node: facts.Facts, proxies: Sequence[str]) -> A
     server = start_server(folder, node)
     background.start(server)
     session_key = secrets.read(folder.secrets, secrets.SESSION_KEY).encode()
-    throttle = Throttle()
+    throttle = Throttle(remembered=Remembered(folder.signed_in, session_key))
     guard = Guard(
         api=syft_app(server, node),
         rest=portal(server, folder, session_key, throttle),

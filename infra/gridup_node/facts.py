@@ -60,6 +60,11 @@ class Folder:
         return self.data / "node.db"
 
     @property
+    def signed_in(self) -> Path:
+        """Who has signed in before, see `guard.remembered`."""
+        return self.data / "signed_in.json"
+
+    @property
     def objects(self) -> Path:
         """What syft keeps outside its database: every object of more than a megabyte."""
         return self.data / "objects"

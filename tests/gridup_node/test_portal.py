@@ -13,6 +13,7 @@ import pytest
 import requests
 
 from gridup_infra import processes
+from gridup_node.guard.remembered import Remembered
 from gridup_node.guard.throttle import FREE_TRIES
 from gridup_node.services import PORTAL_MARK
 
@@ -225,6 +226,10 @@ def test_a_device_that_has_signed_in_before_is_not_kept_out_by_others_at_its_add
     password = node.secret("admin_password")
     with requests.Session() as admins:
         assert sign_in(admins, node.url, EMAIL, password, caller(7)).status_code == 303
+        # What outlives a restart.
+        assert Remembered(node.home / "data/signed_in.json", node.secret("session_key").encode()).has(
+            "192.0.2.7", EMAIL
+        )
         admins.post(f"{node.url}/logout", data={"token": token_of(admins.get(f"{node.url}/"))}, timeout=20)
         # The waits double: however slow this machine is, one try falls into one of them.
         for number in range(FREE_TRIES + 20):

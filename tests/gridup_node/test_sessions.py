@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import pytest
+
+from gridup_node import durable
 from gridup_node.account import Account
+from gridup_node.guard.remembered import MOST_OF_ACCOUNT, REMEMBERED_SECONDS, WRITTEN_SECONDS, Remembered
 from gridup_node.guard.throttle import (
     FREE_TRIES,
     FREE_TRIES_OF_CALLER,
@@ -164,3 +169,65 @@ def test_after_an_attack_the_account_is_as_before() -> None:
     assert throttle.wait("10.0.200.200", "ada@b.c") > 0
     clock.now += 60
     assert throttle.wait("10.0.200.200", "ada@b.c") == 0
+
+
+class TestRemembered:
+    def test_who_has_signed_in_is_no_stranger_after_a_restart(self, tmp_path: Path) -> None:
+        clock, file = Clock(), tmp_path / "signed_in.json"
+        throttle = Throttle(clock, Remembered(file, b"key", clock))
+        throttle.failed("192.0.2.1", "Ada@b.c")
+        throttle.succeeded("192.0.2.1", "Ada@b.c")
+        again = Throttle(clock, Remembered(file, b"key", clock))
+        _attacked(again, clock, 60, networks=20)
+        assert again.wait("10.0.200.200", "ada@b.c") > 0
+        assert again.remembers("192.0.2.1", "ada@b.c") and again.wait("192.0.2.1", "ada@b.c") == 0
+        assert not again.remembers("192.0.2.1", "bob@b.c") and not again.remembers("192.0.2.2", "ada@b.c")
+        # It is for nobody else to read, and tells nobody who it was.
+        assert file.stat().st_mode & 0o777 == 0o600
+        assert set(file.read_text()) <= set('{}": ,0123456789abcdef')
+        assert not Remembered(file, b"another key", clock).has("192.0.2.1", "ada@b.c")
+        clock.now += REMEMBERED_SECONDS
+        assert not Remembered(file, b"key", clock).has("192.0.2.1", "ada@b.c")
+
+    def test_who_signs_in_from_everywhere_has_nobody_else_forgotten(self, tmp_path: Path) -> None:
+        clock, file = Clock(), tmp_path / "signed_in.json"
+        remembered = Remembered(file, b"key", clock)
+        remembered.add("192.0.2.1", "ada@b.c")
+        for number in range(MOST_OF_ACCOUNT * 2):
+            clock.now += 1
+            remembered.add(f"10.0.0.{number}", "eve@b.c")
+        for found in (remembered, Remembered(file, b"key", clock)):
+            assert found.has("192.0.2.1", "ada@b.c")
+            kept = [
+                number for number in range(MOST_OF_ACCOUNT * 2) if found.has(f"10.0.0.{number}", "eve@b.c")
+            ]
+            assert kept == list(range(MOST_OF_ACCOUNT, MOST_OF_ACCOUNT * 2))
+
+    def test_it_is_written_once_a_day_for_each_and_an_error_loses_nothing_yet(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        clock, written = Clock(), 0
+
+        def write(*_: Any) -> None:
+            nonlocal written
+            written += 1
+            raise OSError("No space left on device")
+
+        monkeypatch.setattr(durable, "write", write)
+        remembered = Remembered(tmp_path / "signed_in.json", b"key", clock)
+        for _ in range(3):
+            remembered.add("192.0.2.1", "ada@b.c")
+        assert written == 1 and remembered.has("192.0.2.1", "ada@b.c")
+        assert "No space left on device" in caplog.text
+        clock.now += WRITTEN_SECONDS
+        remembered.add("192.0.2.1", "ada@b.c")
+        assert written == 2
+
+    @pytest.mark.parametrize("text", ["", "[]", "{", '{"a": "b"}', '{"a": 1}', '{"a": null}', "\xff"])
+    def test_a_file_that_is_not_ours_counts_as_empty(self, tmp_path: Path, text: str) -> None:
+        file = tmp_path / "signed_in.json"
+        file.write_bytes(text.encode("latin-1"))
+        remembered = Remembered(file, b"key", Clock())
+        assert not remembered.has("192.0.2.1", "ada@b.c")
+        remembered.add("192.0.2.1", "ada@b.c")
+        assert Remembered(file, b"key", Clock()).has("192.0.2.1", "ada@b.c")

@@ -13,7 +13,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from gridup_node.guard.slots import Busy, Rate, Seen
+from gridup_node.guard.remembered import Remembered
+from gridup_node.guard.slots import Busy, Rate
 
 FREE_TRIES = 5
 """Failures without a wait, for one caller and one account."""
@@ -29,7 +30,6 @@ NEWCOMERS_A_SECOND = 12 / 60
 """Beside those, for strangers of networks that hardly anybody has tried this account from."""
 TRIES_OF_NETWORK, NETWORKS_A_SECOND = 3, 3 / (24 * 60 * 60)
 """How many tries of one account a network has among the newcomers'."""
-REMEMBERED_SECONDS = 180 * 24 * 60 * 60.0
 FORGET_SECONDS = 15 * 60
 MOST_ENTRIES = 2_000
 
@@ -51,13 +51,18 @@ class Throttle:
     attack would find those tries used up. For them there are 12 more a minute, of which each network (/16 of
     IPv4, /32 of IPv6) has 3 a day: guessers have used up theirs soon, unless they sit in thousands of
     networks; then a newcomer needs luck or patience. The account's guessers have 18 tries a minute at most.
+
+    Args:
+        remembered: who has signed in before; None for nobody.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, clock: Callable[[], float] = time.monotonic, remembered: Remembered | None = None
+    ) -> None:
         self._clock = clock
         self._lock = threading.Lock()
         self._tries: dict[tuple[str, str], _Tries] = {}
-        self._remembered = Seen(REMEMBERED_SECONDS, clock)
+        self._remembered = remembered or Remembered(clock=clock)
         self._of_account = Rate(TRIES_A_SECOND, TRIES_OF_ACCOUNT, clock)
         self._of_newcomers = Rate(NEWCOMERS_A_SECOND, TRIES_OF_ACCOUNT, clock)
         self._of_network = Rate(NETWORKS_A_SECOND, TRIES_OF_NETWORK, clock)
@@ -65,7 +70,7 @@ class Throttle:
     def remembers(self, caller: str, account: str) -> bool:
         """Whether this caller has signed in to this account before."""
         with self._lock:
-            return (caller, account.casefold()) in self._remembered
+            return self._remembered.has(caller, account.casefold())
 
     def wait(self, caller: str, account: str, known: bool = False) -> int:
         """Whole seconds until this caller may try this account again; 0 when at once.
@@ -75,7 +80,7 @@ class Throttle:
         """
         with self._lock:
             own, of_caller = _keys(caller, account)
-            if known or own[0] in self._remembered:
+            if known or self._remembered.has(*own[0]):
                 return math.ceil(self._left(*own, LONGEST_WAIT_OF_REMEMBERED))
             waits = [self._left(*key, LONGEST_WAIT) for key in (own, of_caller)]
             waits.append(self._wait_of_strangers(*own[0]))
@@ -87,7 +92,7 @@ class Throttle:
         with self._lock:
             for key in [key for key, row in self._tries.items() if now - row.last > FORGET_SECONDS]:
                 del self._tries[key]
-            if not known and (caller, account.casefold()) not in self._remembered:
+            if not known and not self._remembered.has(caller, account.casefold()):
                 self._count_stranger(caller, account.casefold())
             for key, _ in _keys(caller, account):
                 row = self._tries.pop(key, None)
@@ -102,7 +107,7 @@ class Throttle:
         The caller's failures with other accounts still count.
         """
         with self._lock:
-            self._remembered.add((caller, account.casefold()))
+            self._remembered.add(caller, account.casefold())
             self._tries.pop((caller, account.casefold()), None)
             row = self._tries.get((caller, ""))
             if row is not None:

@@ -1,0 +1,93 @@
+"""Which callers have signed in to which account before, also before the node was restarted."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from gridup_node import durable
+from gridup_node.guard.slots import MOST_KEYS
+
+REMEMBERED_SECONDS = 180 * 24 * 60 * 60.0
+WRITTEN_SECONDS = 24 * 60 * 60.0
+"""A caller who is known already is written down anew after that time."""
+MOST_OF_ACCOUNT = 100
+"""Callers of one account: who signs in from everywhere makes the node forget nobody else's."""
+PART = 32
+"""Hexadecimal digits that stand for an account, and as many for a caller with it."""
+
+log = logging.getLogger(__name__)
+
+
+class Remembered:
+    """Callers that are no strangers to an account.
+
+    The file holds neither addresses nor accounts: what stands for them is made with a key of the node's, and
+    means nothing once that was replaced.
+
+    Args:
+        file: where it is kept; None to forget all at the end. One that can't be read counts as empty.
+        clock: seconds since 1970: what is kept outlives a restart.
+    """
+
+    def __init__(
+        self, file: Path | None = None, key: bytes = b"", clock: Callable[[], float] = time.time
+    ) -> None:
+        self._file, self._key, self._clock = file, key, clock
+        self._rows = self._read()
+
+    def add(self, caller: str, account: str) -> None:
+        """Remember it from now on."""
+        of_account, mark = self._marks(caller, account)
+        now, told = self._clock(), self._rows.pop(mark, None)
+        own = [row for row in self._rows if row.startswith(of_account)]
+        # They stand in the order of their last sign-in.
+        for row in own[: max(0, len(own) + 1 - MOST_OF_ACCOUNT)]:
+            del self._rows[row]
+        while len(self._rows) >= MOST_KEYS:
+            del self._rows[next(iter(self._rows))]
+        self._rows[mark] = now
+        if told is None or not 0 <= now - told < WRITTEN_SECONDS:
+            self._write()
+
+    def has(self, caller: str, account: str) -> bool:
+        told = self._rows.get(self._marks(caller, account)[1])
+        return told is not None and self._clock() - told < REMEMBERED_SECONDS
+
+    def _marks(self, caller: str, account: str) -> tuple[str, str]:
+        """What stands for the account, and what for the caller with it, which begins with the former."""
+
+        def mark(*said: str) -> str:
+            whole = json.dumps(["signed in", *said]).encode()
+            return hmac.new(self._key, whole, hashlib.sha256).hexdigest()[:PART]
+
+        of_account = mark(account)
+        return of_account, of_account + mark(account, caller)
+
+    def _read(self) -> dict[str, float]:
+        try:
+            told = json.loads(self._file.read_bytes()) if self._file else {}
+            rows = [(str(mark), float(seen)) for mark, seen in told.items()]
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError, TypeError, AttributeError) as error:
+            log.warning("Who has signed in before is not known: %s: %s", self._file, error)
+            return {}
+        now = self._clock()
+        rows = [row for row in rows if len(row[0]) == 2 * PART and 0 <= now - row[1] < REMEMBERED_SECONDS]
+        return dict(sorted(rows, key=lambda row: row[1])[-MOST_KEYS:])
+
+    def _write(self) -> None:
+        if self._file is None:
+            return
+        told = {mark: int(seen) for mark, seen in self._rows.items()}
+        try:
+            durable.write(self._file, json.dumps(told).encode())
+        except OSError as error:
+            # Of a disk that is full, say. Until the next restart nothing is lost.
+            log.warning("Who has signed in is not written down: %s", error)
