@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import shutil
 import threading
+from collections import OrderedDict
 from typing import Any
 
 from gridup_node.guard.before import before
 
 MOST_BLOBS, MOST_BYTES = 1_000, 2 * 1024**3
 """Of one data scientist, together, as they said when they announced them."""
+MOST_ROWS = 50_000
+"""Things of one kind (requests, code, results, messages…) of one data scientist."""
+MOST_COUNTED = 10_000
+"""Kinds of an account whose things are counted; beyond, the one longest unused is counted anew."""
 SPARED_BYTES, SPARED_SHARE = 5 * 1024**3, 10
 """The last of the disk, or one part in so many of it where that is less, is for staff and the node itself."""
 MOST_ASSOCIATIONS = 50
@@ -21,11 +26,64 @@ _one_at_a_time = threading.Lock()
 
 
 def close() -> None:
-    """Bound what is announced; `written` and `trim` are for what else is put before syft's methods.
+    """Bound what is announced and kept; `written` and `trim` are for what else is put before syft's methods.
 
     Raises:
         AttributeError, LookupError: this syft has something elsewhere.
     """
+    _close_blobs()
+    _close_rows()
+
+
+def _close_rows() -> None:
+    """Each of syft's tables is written by one method."""
+    from syft.store.db.stash import ObjectStash
+    from syft.types.errors import SyftException
+
+    # At most so many, since those that were deleted meanwhile are still among them.
+    counted: OrderedDict[tuple[str, str], int] = OrderedDict()
+
+    def keep(inner: Any, arguments: dict[str, Any]) -> Any:
+        stash, key = arguments["self"], _author(arguments)
+        what = (stash.table.name, key.verify)
+        count = counted.get(what, MOST_ROWS)
+        if count >= MOST_ROWS:
+            count = _rows(stash, key)
+            if count >= MOST_ROWS and not _is_staff(stash.get_role(key)):
+                raise SyftException(
+                    public_message=f"An account may have {MOST_ROWS} things of one kind on this node: "
+                    "ask a data owner to delete some."
+                )
+        made = inner(**arguments)
+        counted[what] = count + 1
+        counted.move_to_end(what)
+        while len(counted) > MOST_COUNTED:
+            counted.popitem(last=False)
+        return made
+
+    before(ObjectStash, "set", keep)
+
+
+def _author(arguments: dict[str, Any]) -> Any:
+    """Whose a new row is. Results that nobody may read yet are the root's; who asked may write them."""
+    from syft.service.action.action_permissions import ActionPermission
+
+    more = arguments["add_permissions"] or ()
+    asked = [one.credentials for one in more if one.permission == ActionPermission.WRITE and one.credentials]
+    return asked[0] if asked else arguments["credentials"]
+
+
+def _rows(stash: Any, key: Any) -> int:
+    """How many of a table's rows are this account's: who owns one may write it, too."""
+    from sqlalchemy import func, select
+
+    wanted = select(func.count()).select_from(stash.table)
+    with stash.sessionmaker() as session:
+        own = stash.table.c.permissions.contains(f"{key.verify}_WRITE")
+        return int(session.execute(wanted.where(own)).scalar_one())
+
+
+def _close_blobs() -> None:
     from syft.service.blob_storage.service import BlobStorageService
     from syft.types.errors import SyftException
 
@@ -75,10 +133,13 @@ def written(context: Any, entry: Any, size: int) -> None:
 
 def is_bounded(context: Any) -> bool:
     """Whether who calls is less than a data owner."""
+    return not _is_staff(context.server.get_role_for_credentials(context.credentials))
+
+
+def _is_staff(role: Any) -> bool:
     from syft.service.user.user_roles import ServiceRole
 
-    role = context.server.get_role_for_credentials(context.credentials)
-    return bool(role.value < ServiceRole.DATA_OWNER.value)
+    return bool(role.value >= ServiceRole.DATA_OWNER.value)
 
 
 def has_room(server: Any, size: int = 0) -> bool:

@@ -290,6 +290,26 @@ def too_many_blobs() -> bool:
         quotas.MOST_BLOBS = before
 
 
+def too_many_rows() -> bool:
+    """Of any kind; blobs are made quickly."""
+    quotas.MOST_ROWS, before = blobs_of(eve) + 2, quotas.MOST_ROWS
+    try:
+        first = announced(eve, 1)
+        announced(eve, 1)
+        # Those of others do not count, and staff's are not counted.
+        announced(ada, 1), announced(root, 1), announced(root, 1), announced(root, 1)
+        if sys.argv[1] == "closed":
+            with contextlib.suppress(Refused):
+                announced(eve, 1)
+                return True
+        # One that was deleted makes room.
+        server.services.blob_storage.stash.delete_by_uid(key_of(root), first, has_permission=True).unwrap()
+        assert announced(eve, 1)
+        return announced(eve, 1) is not None
+    finally:
+        quotas.MOST_ROWS = before
+
+
 def too_large_blobs() -> bool:
     announced(root, 2 * quotas.MOST_BYTES)
     announced(ada, quotas.MOST_BYTES - 1000)
@@ -387,8 +407,8 @@ def role_looked_up_twice() -> bool:
 ATTACKS: tuple[Callable[[], bool], ...] = (
     mutation, kept_mutation, anothers_status, more_than_reading, anothers_project, word_in_anothers_project,
     anothers_blob, bytes_in_disguise, secret_as_mock, named_key, outputs_of_another, endless_code,
-    endpoints_for_strangers, too_many_blobs, too_large_blobs, blob_of_less_than_nothing, more_than_announced,
-    the_last_of_the_disk, endless_associations, route_to_the_nodes_own_machine,
+    endpoints_for_strangers, too_many_blobs, too_many_rows, too_large_blobs, blob_of_less_than_nothing,
+    more_than_announced, the_last_of_the_disk, endless_associations, route_to_the_nodes_own_machine,
     role_looked_up_twice,
 )  # fmt: skip
 seen = {}
