@@ -50,6 +50,7 @@ GROUPS = dict.fromkeys(
         "test_target",
         # Nodes among this machine's own ports, which take a network.
         "test_first_use",
+        "test_new_debian",
         "test_wheel_deploy",
     ),
     "machine",
