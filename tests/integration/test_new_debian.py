@@ -1,4 +1,4 @@
-"""The README's first command, of an ordinary user on a Debian that was just installed: no Go, no engine to fetch.
+"""The first command of an ordinary user on a Debian that was just installed: no Go, no engine to fetch.
 
 The system is real, made by debootstrap, and entered by systemd-nspawn with this machine's network. It has
 what the README asks for, and nothing else.
