@@ -5,10 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from botocore import credentials, tokens
 
 from gridup_infra.errors import CredentialsError
-from gridup_infra.targets.aws import client, signing_in
-from support.moto_rig import Moto
+from gridup_infra.targets.aws import client, kinds, signing_in
+from support import aws_sso
+from support.aws_node import DEPLOY
+from support.cli import Cli
+from support.moto_rig import REGION, Moto
 
 DEVICE = "arn:aws:iam::123456789012:mfa/ada"
 ROLE = "arn:aws:iam::123456789012:role/deployer"
@@ -17,6 +21,10 @@ ROLE = "arn:aws:iam::123456789012:role/deployer"
 @pytest.fixture
 def files(tmp_path: Path) -> dict[str, str]:
     """The variables of a machine that is set up with such a profile."""
+    return role_files(tmp_path)
+
+
+def role_files(tmp_path: Path) -> dict[str, str]:
     config, secrets = tmp_path / "config", tmp_path / "credentials"
     config.write_text(
         f"[profile lab]\nrole_arn = {ROLE}\nsource_profile = base\nmfa_serial = {DEVICE}\n"
@@ -78,3 +86,62 @@ class TestRole:
         assert f"aws sts get-session-token --serial-number {DEVICE}" in caught.value.suggestion
         assert "AWS_SESSION_TOKEN" in caught.value.suggestion
         assert aws.things().marked() == []
+
+
+@pytest.mark.tier("gate")
+class TestSso:
+    """A profile of IAM Identity Center, after `aws sso login`."""
+
+    @pytest.fixture(autouse=True)
+    def _set_up(self, aws: Moto, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            monkeypatch.delenv(name)
+        for name, value in aws_sso.profile(tmp_path, REGION).items():
+            monkeypatch.setenv(name, value)
+        # botocore has looked for the home when it was imported.
+        cache = str(tmp_path / ".aws/sso/cache")
+        for provider in (credentials.SSOProvider, tokens.SSOTokenProvider):
+            monkeypatch.setattr(provider, "_SSO_TOKEN_CACHE_DIR", cache)
+        client.forget()
+
+    def test_its_keys_are_had_from_the_portal_and_anew_before_they_end(self, aws: Moto) -> None:
+        aws.proxy.portal.seconds = 3600
+        assert client.identity(REGION)[0] == aws_sso.ACCOUNT
+        with client.connected(REGION) as cloud:
+            cloud.ec2.describe_vpcs()
+        assert aws.proxy.portal.asked == [(aws_sso.ACCOUNT, aws_sso.ROLE)]
+        # As in a run that takes longer than they hold.
+        client.forget()
+        aws.proxy.portal.seconds = 30
+        with client.connected(REGION) as cloud:
+            cloud.ec2.describe_vpcs()
+            aws.proxy.portal.seconds = 3600
+            cloud.ec2.describe_vpcs()
+            cloud.ec2.describe_vpcs()
+        assert len(aws.proxy.portal.asked) == 3
+
+    def test_a_login_that_has_ended_is_told_as_that(self, aws: Moto) -> None:
+        aws.proxy.portal.token = "another"
+        with pytest.raises(CredentialsError, match="The AWS credentials can't be had") as caught:
+            client.identity(REGION)
+        assert caught.value.exit_code == 3
+        assert caught.value.suggestion == "Log in again: `aws sso login --profile lab`."
+
+
+@pytest.mark.tier("gate")
+@pytest.mark.engine
+@pytest.mark.parametrize("kind", ["sso", pytest.param("role", marks=pytest.mark.tier("deep"))])
+def test_the_engines_providers_work_with_a_profile_too(
+    kind: str, aws_cli: Cli, moto: Moto, tmp_path: Path
+) -> None:
+    keys = dict.fromkeys(("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"), "")
+    if kind == "sso":
+        more = aws_sso.profile(tmp_path, REGION)
+    else:
+        more = {**role_files(tmp_path), "AWS_PROFILE": "plain"}
+    aws_cli.environment.update(keys | more)
+    aws_cli(*DEPLOY).ok()
+    assert len(moto.things().all(kinds.INSTANCE)) == 1
+    assert moto.proxy.portal.asked if kind == "sso" else moto.proxy.actions()["AssumeRole"]
+    aws_cli("destroy", "Inst", "--yes").ok()
+    assert moto.things().marked() == []

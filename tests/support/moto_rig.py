@@ -35,6 +35,7 @@ from botocore.config import Config
 from gridup_infra.processes import wait_until
 from gridup_infra.targets.aws import kinds, tags
 from gridup_infra.targets.aws.choosing import DEBIAN_OWNER
+from support import aws_sso
 from support.holding import Held
 from support.workers import free_port
 
@@ -157,6 +158,8 @@ class Proxy:
     """What machines that boot have printed, by their id: moto has one text for all."""
     credits: dict[str, str] = field(default_factory=dict)
     """Machines' modes of CPU credits, by their id: moto knows none."""
+    portal: aws_sso.Portal = field(default_factory=aws_sso.Portal)
+    """Where profiles of SSO have their keys from: moto has none."""
     lock: threading.Lock = field(default_factory=threading.Lock)
     after: Callable[[str], None] = lambda _action: None
     """Called once moto has done an action, before anybody is told."""
@@ -171,6 +174,7 @@ class Proxy:
         self.holds.clear()
         self.consoles.clear()
         self.credits.clear()
+        self.portal = aws_sso.Portal()
         self.delay = 0.0
 
     def fail(self, action: str, code: str, **how: Any) -> Fault:
@@ -229,6 +233,8 @@ class _Handler(BaseHTTPRequestHandler):
         fault = proxy.fault_for(action, params) or proxy.judge(action, params)
         if fault:
             status, headers, answer = fault.status, [("Content-Type", "text/xml")], _error(fault, service)
+        elif self.path.startswith(aws_sso.PATH):
+            status, headers, answer = proxy.portal.answer(self.path, self.headers)
         else:
             status, headers, answer = self._upstream(body)
             console = proxy.consoles.get(params.get("InstanceId", ""))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import os
 import random
+import shlex
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -400,7 +401,9 @@ def _trouble(error: BotoCoreError, region: str) -> GridupError:
             known.CredentialRetrievalError,
         ),
     ):
-        return CredentialsError(f"The AWS credentials can't be had: {text}", "Log in again: `aws sso login`.")
+        named = os.environ.get("AWS_PROFILE") or os.environ.get("AWS_DEFAULT_PROFILE")
+        login = shlex.join(["aws", "sso", "login", *(("--profile", named) if named else ())])
+        return CredentialsError(f"The AWS credentials can't be had: {text}", f"Log in again: `{login}`.")
     if isinstance(error, (known.InvalidRegionError, known.NoRegionError)):
         return PreflightError(f"{region!r} is not a region of AWS.", "For example --region eu-west-1.")
     return ResourceError(
