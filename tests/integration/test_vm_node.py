@@ -28,7 +28,7 @@ from gridup_node.services import folders
 from gridup_node.services import service as table_row
 from gridup_node.vm import first_boot
 from gridup_node.vm.docker import NODE
-from gridup_node.vm.shield import MOST_CONNECTIONS
+from gridup_node.vm.shield import COUNTS, MOST_CONNECTIONS
 from gridup_node.vm.user_data import Host, user_data
 from support import attacks, audits
 from support.booted import ADDRESS_VARIABLE, ID_VARIABLE, PUBLIC_KEY, BootedCli
@@ -511,6 +511,9 @@ def test_after_a_reboot_all_is_back_and_the_data_is_there(inst: Inst, runtime: P
     inst.machine.reboot()
     inst.cli("check", "Inst", "--wait", "--timeout", "120").ok()
     assert metadata(inst) == CLOSED
+    # Docker makes its own rules around those that were laid before it started.
+    laid = inst.machine.run("iptables", "--list-rules")
+    assert f"-A DOCKER-USER -o gridup-+ -j {COUNTS}" in laid and "-A FORWARD -j DOCKER-USER" in laid
     assert inst.machine.read(f"{NODE}/proxy/caddy/pki/authorities/local/root.crt") == ca
     assert "Nothing changed" in inst.cli("deploy", "--name", "Inst").ok().err
     assert data(inst, runtime) == DATA
