@@ -21,12 +21,12 @@ from pulumi import automation as auto
 from pulumi.automation._stack import StackInitMode
 from semver import VersionInfo
 
-from gridup import engine_locks, pending
+from gridup import attributes, engine_locks, pending
 from gridup.engine_api import Report
 from gridup.engine_events import Watch, watching
 from gridup.foreign import foreign
 from gridup.reporter import Reporter
-from gridup.settings import Settings
+from gridup.settings import BACKEND, Settings
 from gridup.setup.engine import Engine as Binary
 from gridup.state import DAMAGE, State, wrong_passphrase
 from gridup_infra.errors import (
@@ -116,6 +116,7 @@ class PulumiEngine:
 
         folder = self._home.stack(stack)
         workspace = self._workspace(folder)
+        attributes.mend(self._settings.file_backend, stack)
         with _errors():
             # The Automation API has no word for the backups, which hold the whole state.
             words = ["stack", "rm", stack, "--yes", "--remove-backups"]
@@ -190,6 +191,7 @@ class PulumiEngine:
         """
         folder = work or self._home.stack(stack)
         workspace = self._workspace(folder, backend)
+        attributes.mend(self._settings.file_backend, stack)
         with _errors():
             opened = _Stack(stack, workspace)
             try:
@@ -230,7 +232,8 @@ class PulumiEngine:
         environment = self._settings.pulumi_environment()
         if backend:
             ensure_private(backend)
-            environment |= {"PULUMI_BACKEND_URL": f"file://{backend}", "PULUMI_CONFIG_PASSPHRASE": "preview"}
+            environment |= {BACKEND: f"file://{backend}", "PULUMI_CONFIG_PASSPHRASE": "preview"}
+        environment[BACKEND] = attributes.without(environment[BACKEND])
         return auto.LocalWorkspace(
             work_dir=str(folder),
             pulumi_command=self._command,
