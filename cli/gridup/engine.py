@@ -192,6 +192,7 @@ class PulumiEngine:
         folder = work or self._home.stack(stack)
         workspace = self._workspace(folder, backend)
         attributes.mend(self._settings.file_backend, stack)
+        workspace.mend(stack)
         with _errors():
             opened = _Stack(stack, workspace)
             try:
@@ -209,8 +210,7 @@ class PulumiEngine:
                 from gridup_infra.program import main
 
                 workspace.program = main
-                known = workspace.stack_settings(stack) if self._has_settings(folder, stack) else None
-                fresh = known or auto.StackSettings()
+                fresh = workspace.stack_settings(stack)
                 fresh.config = {f"{PROJECT}:{key}": value for key, value in spec.to_config().items()}
                 workspace.save_stack_settings(stack, fresh)
         return opened
@@ -227,19 +227,52 @@ class PulumiEngine:
     def _has_settings(folder: Path, stack: str) -> bool:
         return (folder / f"Pulumi.{stack}.yaml").exists()
 
-    def _workspace(self, folder: Path, backend: Path | None = None) -> auto.LocalWorkspace:
+    def _workspace(self, folder: Path, backend: Path | None = None) -> _Workspace:
         ensure_private(folder)
         environment = self._settings.pulumi_environment()
         if backend:
             ensure_private(backend)
             environment |= {BACKEND: f"file://{backend}", "PULUMI_CONFIG_PASSPHRASE": "preview"}
         environment[BACKEND] = attributes.without(environment[BACKEND])
-        return auto.LocalWorkspace(
+        return _Workspace(
             work_dir=str(folder),
             pulumi_command=self._command,
             env_vars=environment,
             project_settings=auto.ProjectSettings(name=PROJECT, runtime="python"),
         )
+
+
+class _Workspace(auto.LocalWorkspace):
+    """Whose settings of a stack are written whole or not at all, and put up with where they are damaged."""
+
+    def stack_settings(self, stack_name: str) -> auto.StackSettings:
+        told = self._settings_of(stack_name)
+        return auto.StackSettings._deserialize(told) if told else auto.StackSettings()
+
+    def save_stack_settings(self, stack_name: str, settings: auto.StackSettings) -> None:
+        import yaml
+
+        told = settings._serialize()  # type: ignore[no-untyped-call]
+        write_private(self._file(stack_name), yaml.safe_dump(told).encode())
+
+    def mend(self, stack_name: str) -> None:
+        """Remove what the engine could not read: it is told by us, and has its salt in the state."""
+        path = self._file(stack_name)
+        if path.exists() and self._settings_of(stack_name) is None:
+            path.unlink()
+
+    def _file(self, stack_name: str) -> Path:
+        return Path(self.work_dir) / f"Pulumi.{stack_name}.yaml"
+
+    def _settings_of(self, stack_name: str) -> dict[str, Any] | None:
+        """None where the file is not there, or cut off."""
+        import yaml
+
+        try:
+            found = yaml.safe_load(self._file(stack_name).read_text(encoding="utf-8"))
+        except (FileNotFoundError, UnicodeDecodeError, yaml.YAMLError):
+            return None
+        return found if isinstance(found, dict) else None
 
 
 class _Stack(auto.Stack):

@@ -108,7 +108,10 @@ class Settings:
             found = (yaml.safe_load(path.read_text(encoding="utf-8")) or {}).get("config") or {}
             return {str(key): str(value) for key, value in found.items()}
         except (OSError, yaml.YAMLError, AttributeError) as error:
-            raise StateError(f"{path} can't be read: {str(error).splitlines()[0]}.") from error
+            raise StateError(
+                f"{path} can't be read: {str(error).splitlines()[0]}.",
+                "Put it back from a copy, or remove it: of a node that was deployed the state knows the rest.",
+            ) from error
 
     def stack_file(self, stack: str) -> Path:
         """Pulumi's configuration file of a stack."""

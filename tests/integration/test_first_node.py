@@ -36,6 +36,7 @@ def test_a_node_is_deployed_entered_checked_and_destroyed(cli: Cli, runtime: Pat
     assert list(cli.home.rglob("*.attrs")) == []
     for name in ("meta.yaml", "stacks/gridup/inst.json", "stacks/gridup/inst.json.bak"):
         (cli.home / f"state/.pulumi/{name}.attrs").touch()
+    (cli.home / "stacks/inst/Pulumi.inst.yaml").write_text("config: {")
     cli("destroy", "Inst", "--yes").ok()
     assert not [port for port in ports.values() if listening(port)]
     assert not cli.node().exists()
