@@ -110,7 +110,7 @@ class Settings:
         except (OSError, yaml.YAMLError, AttributeError) as error:
             raise StateError(
                 f"{path} can't be read: {str(error).splitlines()[0]}.",
-                "Put it back from a copy, or remove it: of a node that was deployed the state knows the rest.",
+                "Put it back from a copy, or remove it: the state knows the rest of what was deployed.",
             ) from error
 
     def stack_file(self, stack: str) -> Path:
