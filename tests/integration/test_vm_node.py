@@ -124,6 +124,12 @@ def inst(cli: BootedCli, vm_rig: Rig, tmp_path_factory: pytest.TempPathFactory) 
     yield Inst(cli, machine, ca)
 
 
+@pytest.fixture(scope="module")
+def work(inst: Inst, runtime: Path) -> Any:
+    """What the real client has done on it, and seen: for whatever looks later whether that is still there."""
+    return client(inst.cli, runtime, "set_up.py", trusted=inst.ca, her=HER, hers=HERS)
+
+
 def test_all_is_https_and_its_own_ca_vouches_for_it(inst: Inst) -> None:
     found = inst.cli("outputs", "Inst", "--json").ok().json
     address = inst.machine.address
@@ -138,9 +144,10 @@ def test_all_is_https_and_its_own_ca_vouches_for_it(inst: Inst) -> None:
     assert inst.cli("check", "Inst", "--wait").ok()
 
 
-def test_the_real_client_logs_in_and_works_where_it_trusts_the_ca(inst: Inst, runtime: Path) -> None:
-    seen = client(inst.cli, runtime, "set_up.py", trusted=inst.ca, her=HER, hers=HERS)
-    assert (seen["mock"], seen["data"]) == (300_000.0, "refused")
+def test_the_real_client_logs_in_and_works_where_it_trusts_the_ca(
+    inst: Inst, runtime: Path, work: Any
+) -> None:
+    assert (work["mock"], work["data"]) == (300_000.0, "refused")
     # Beside a job of hers that goes on.
     assert data(inst, runtime) == DATA
 
@@ -311,6 +318,7 @@ def test_a_notebook_reaches_the_front_door_and_nobody_else(inst: Inst) -> None:
 
 
 @pytest.mark.tier("deep")
+@pytest.mark.usefixtures("work")
 def test_a_node_whose_programs_had_the_users_own_id_comes_up_with_its_data(inst: Inst, runtime: Path) -> None:
     ca = inst.ca.read_text()
     # As an earlier version laid it: one folder for all containers, of the user who may use sudo.
@@ -461,6 +469,7 @@ def test_its_updates_restart_it_at_the_hour_that_was_set_and_never_without(inst:
     assert inst.containers() == before
 
 
+@pytest.mark.usefixtures("work")
 def test_a_new_version_is_brought_up_in_place_and_keeps_the_data(
     inst: Inst, runtime: Path, tmp_path: Path
 ) -> None:
@@ -504,6 +513,7 @@ def test_a_deploy_that_is_killed_is_finished_by_the_next(inst: Inst, tmp_path: P
     inst.cli("deploy", "--name", "Inst").ok()
 
 
+@pytest.mark.usefixtures("work")
 def test_after_a_reboot_all_is_back_and_the_data_is_there(inst: Inst, runtime: Path) -> None:
     # Another test may have left it on another version.
     inst.cli("deploy", "--name", "Inst").ok()
