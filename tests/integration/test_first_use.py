@@ -8,6 +8,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import psutil
 import pytest
 
 from support import language_host
@@ -54,7 +55,11 @@ def installing(run: subprocess.Popen[str], runtimes: Path) -> None:
     """Wait until uv fills the new environment."""
 
     def filling() -> bool:
-        uv_runs = any(process.name() == "uv" and "pip" in process.cmdline() for process in below(run.pid))
+        try:
+            uv_runs = any(one.name() == "uv" and "pip" in one.cmdline() for one in below(run.pid))
+        except psutil.NoSuchProcess:
+            # It ended while it was looked at.
+            return False
         return uv_runs and any(runtimes.glob("*/bin/python"))
 
     eventually(lambda: run.poll() is not None or filling(), 60)
