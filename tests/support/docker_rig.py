@@ -23,10 +23,8 @@ import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Mapping
 from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import Any
 
 import docker
 import psutil
@@ -84,13 +82,9 @@ class Daemon:
         log: what the present run's daemons wrote.
         data_root: images, containers and volumes. May be removed whenever no daemon runs.
         host: its address, as DOCKER_HOST takes it; the same after a restart.
-
-    Args:
-        settings: what its daemon.json has beside the rig's own.
     """
 
-    def __init__(self, folder: Path, settings: Mapping[str, Any] | None = None) -> None:
-        self._settings = dict(settings or {})
+    def __init__(self, folder: Path) -> None:
         self.folder = ensure_private(folder.resolve())
         self.log = self.folder / "dockerd.log"
         self.data_root = self.folder / "data"
@@ -222,7 +216,7 @@ class Daemon:
         which is another dockerd's. With live-restore it does not, but would then leave its containers
         running when it stops: so that is on while it starts, and off from then.
         """
-        (self._run / "daemon.json").write_text(json.dumps({**self._settings, "live-restore": live_restore}))
+        (self._run / "daemon.json").write_text(json.dumps({"live-restore": live_restore}))
 
     def _restores_live(self) -> bool:
         with closing(self.client()) as client:
