@@ -585,7 +585,7 @@ class Guard:
             self._refusals.note(address, "a sign-in failed")
             await request.reply(200, await self._check(self._syft.refusal, problem))
             return
-        self._throttle.succeeded(address, email)
+        await self._check(self._throttle.succeeded, address, email)
         key, answer = signed_in
         self._proved.add((address, key))
         await request.reply(200, answer, more=[(b"set-cookie", self._known.cookie(request.scope, key))])

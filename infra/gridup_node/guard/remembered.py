@@ -6,6 +6,7 @@ import hashlib
 import hmac
 import json
 import logging
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -25,7 +26,7 @@ log = logging.getLogger(__name__)
 
 
 class Remembered:
-    """Callers that are no strangers to an account.
+    """Callers that are no strangers to an account; for several threads.
 
     The file holds neither addresses nor accounts: what stands for them is made with a key of the node's, and
     means nothing once that was replaced.
@@ -39,19 +40,21 @@ class Remembered:
         self, file: Path | None = None, key: bytes = b"", clock: Callable[[], float] = time.time
     ) -> None:
         self._file, self._key, self._clock = file, key, clock
+        self._lock, self._writing = threading.Lock(), threading.Lock()
         self._rows = self._read()
 
     def add(self, caller: str, account: str) -> None:
-        """Remember it from now on."""
+        """Remember it from now on; that may write to the disk."""
         of_account, mark = self._marks(caller, account)
-        now, told = self._clock(), self._rows.pop(mark, None)
-        own = [row for row in self._rows if row.startswith(of_account)]
-        # They stand in the order of their last sign-in.
-        for row in own[: max(0, len(own) + 1 - MOST_OF_ACCOUNT)]:
-            del self._rows[row]
-        while len(self._rows) >= MOST_KEYS:
-            del self._rows[next(iter(self._rows))]
-        self._rows[mark] = now
+        with self._lock:
+            now, told = self._clock(), self._rows.pop(mark, None)
+            own = [row for row in self._rows if row.startswith(of_account)]
+            # They stand in the order of their last sign-in.
+            for row in own[: max(0, len(own) + 1 - MOST_OF_ACCOUNT)]:
+                del self._rows[row]
+            while len(self._rows) >= MOST_KEYS:
+                del self._rows[next(iter(self._rows))]
+            self._rows[mark] = now
         if told is None or not 0 <= now - told < WRITTEN_SECONDS:
             self._write()
 
@@ -85,9 +88,12 @@ class Remembered:
     def _write(self) -> None:
         if self._file is None:
             return
-        told = {mark: int(seen) for mark, seen in self._rows.items()}
-        try:
-            durable.write(self._file, json.dumps(told).encode())
-        except OSError as error:
-            # Of a disk that is full, say. Until the next restart nothing is lost.
-            log.warning("Who has signed in is not written down: %s", error)
+        # Nobody waits for the disk who only asks; of two that write, the later one has all of the earlier's.
+        with self._writing:
+            with self._lock:
+                told = {mark: int(seen) for mark, seen in self._rows.items()}
+            try:
+                durable.write(self._file, json.dumps(told).encode())
+            except OSError as error:
+                # Of a disk that is full, say. Until the next restart nothing is lost.
+                log.warning("Who has signed in is not written down: %s", error)

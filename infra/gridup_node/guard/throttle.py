@@ -69,8 +69,7 @@ class Throttle:
 
     def remembers(self, caller: str, account: str) -> bool:
         """Whether this caller has signed in to this account before."""
-        with self._lock:
-            return self._remembered.has(caller, account.casefold())
+        return self._remembered.has(caller, account.casefold())
 
     def wait(self, caller: str, account: str, known: bool = False) -> int:
         """Whole seconds until this caller may try this account again; 0 when at once.
@@ -104,10 +103,10 @@ class Throttle:
     def succeeded(self, caller: str, account: str) -> None:
         """This try was counted as failed and was not: take it back, and all of this caller with this account.
 
-        The caller's failures with other accounts still count.
+        The caller's failures with other accounts still count. It may wait for the disk, see `Remembered.add`.
         """
+        self._remembered.add(caller, account.casefold())
         with self._lock:
-            self._remembered.add(caller, account.casefold())
             self._tries.pop((caller, account.casefold()), None)
             row = self._tries.get((caller, ""))
             if row is not None:

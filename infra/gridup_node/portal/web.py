@@ -175,7 +175,7 @@ class _Portal:
         except Refused as error:
             log.info("a sign-in from %s was refused", address)
             return self._login_form(request, 401, str(error), email)
-        self._throttle.succeeded(caller, email)
+        await run_in_threadpool(self._throttle.succeeded, caller, email)
         self._sessions.end(self._cookie(request, "session"))
         mark = await run_in_threadpool(password_mark, self._server, account.key)
         response = RedirectResponse("/", status_code=303)
