@@ -11,7 +11,7 @@ import contextlib
 import json
 from pathlib import Path
 
-from gridup.settings import ORGANIZATION
+from gridup import engine_locks
 from gridup_infra.spec import PROJECT
 
 SUFFIX = ".attrs"
@@ -36,7 +36,7 @@ def mend(root: Path | None, stack: str) -> None:
         return
     pulumi = root / ".pulumi"
     found = [pulumi / f"meta.yaml{SUFFIX}", *(pulumi / "stacks" / PROJECT).glob(f"{stack}.json*{SUFFIX}")]
-    found += (pulumi / "locks" / ORGANIZATION / PROJECT / stack).glob(f"*{SUFFIX}")
+    found += engine_locks.folder_of(root, stack).glob(f"*{SUFFIX}")
     for path in found:
         with contextlib.suppress(OSError):
             if not _is_whole(path):

@@ -26,7 +26,7 @@ from gridup.engine_api import Report
 from gridup.engine_events import Watch, watching
 from gridup.foreign import foreign
 from gridup.reporter import Reporter
-from gridup.settings import BACKEND, Settings
+from gridup.settings import BACKEND, Settings, stack_file
 from gridup.setup.engine import Engine as Binary
 from gridup.state import DAMAGE, State, wrong_passphrase
 from gridup_infra.errors import (
@@ -218,14 +218,11 @@ class PulumiEngine:
     def _copy_settings(self, stack: str, work: Path) -> None:
         """Put a stack's settings into another folder, and its engines' notes within reach of it."""
         folder = self._home.stack(stack)
-        if self._has_settings(folder, stack):
-            write_private(work / f"Pulumi.{stack}.yaml", (folder / f"Pulumi.{stack}.yaml").read_bytes())
+        settings = stack_file(folder, stack)
+        if settings.exists():
+            write_private(stack_file(work, stack), settings.read_bytes())
         # A preview that is killed leaves its lock, which is broken by what the stack's own folder notes.
         (work / engine_locks.FOLDER).symlink_to(ensure_private(folder / engine_locks.FOLDER))
-
-    @staticmethod
-    def _has_settings(folder: Path, stack: str) -> bool:
-        return (folder / f"Pulumi.{stack}.yaml").exists()
 
     def _workspace(self, folder: Path, backend: Path | None = None) -> _Workspace:
         ensure_private(folder)
@@ -262,7 +259,7 @@ class _Workspace(auto.LocalWorkspace):
             path.unlink()
 
     def _file(self, stack_name: str) -> Path:
-        return Path(self.work_dir) / f"Pulumi.{stack_name}.yaml"
+        return stack_file(Path(self.work_dir), stack_name)
 
     def _settings_of(self, stack_name: str) -> dict[str, Any] | None:
         """None where the file is not there, or cut off."""

@@ -40,6 +40,11 @@ class Lock:
     since: float = 0.0
 
 
+def folder_of(root: Path, stack: str) -> Path:
+    """Where the file backend below `root` has the locks of a stack."""
+    return root / ".pulumi" / "locks" / ORGANIZATION / PROJECT / stack
+
+
 def held(root: Path | None, stack: str) -> Iterator[Lock]:
     """The locks of a stack; none where the backend is no folder.
 
@@ -48,7 +53,7 @@ def held(root: Path | None, stack: str) -> Iterator[Lock]:
     """
     if root is None:
         return
-    for path in (root / ".pulumi" / "locks" / ORGANIZATION / PROJECT / stack).glob("*.json"):
+    for path in folder_of(root, stack).glob("*.json"):
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             content = json.loads(path.read_text(encoding="utf-8"))
             yield Lock(path, int(content["pid"]), content["hostname"], path.stat().st_mtime)

@@ -34,6 +34,11 @@ ORGANIZATION = "organization"
 """The one organization of Pulumi's self-managed backends."""
 
 
+def stack_file(folder: Path, stack: str) -> Path:
+    """Pulumi's configuration file of a stack, in the folder that an engine works in."""
+    return folder / f"Pulumi.{stack}.yaml"
+
+
 @dataclass(frozen=True)
 class Settings:
     """The surroundings of one run.
@@ -115,7 +120,7 @@ class Settings:
 
     def stack_file(self, stack: str) -> Path:
         """Pulumi's configuration file of a stack."""
-        return self.home.stack(stack) / f"Pulumi.{stack}.yaml"
+        return stack_file(self.home.stack(stack), stack)
 
     def ensure_state(self, stacks: Callable[[], Sequence[str]] = lambda: ()) -> None:
         """Make what a first use needs: the folder of the state and a passphrase of its own.
