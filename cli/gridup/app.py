@@ -141,12 +141,17 @@ SEVERAL = {
 """What other tools have a word for, and we have several."""
 
 
-def _near(word: str) -> str:
+def _nearest(word: str, known: Iterable[str]) -> str:
+    """The one of `known` that is most like the word; empty where none is."""
     import difflib
 
+    return next(iter(difflib.get_close_matches(word, list(known), n=1)), "")
+
+
+def _near(word: str) -> str:
     if word in SEVERAL:
         return f"{SEVERAL[word]} "
-    near = OTHERS.get(word) or next(iter(difflib.get_close_matches(word, COMMANDS, n=1)), "")
+    near = OTHERS.get(word) or _nearest(word, COMMANDS)
     return f"Did you mean `gridup {near}`? " if near else ""
 
 
@@ -237,10 +242,8 @@ LIKE = {"preview": ("deploy",)}
 
 
 def _did_you_mean(word: str, known: Iterable[str]) -> str:
-    import difflib
-
-    near = difflib.get_close_matches(word, list(known), n=1)
-    return f"Did you mean {near[0]}?" if near else "`gridup COMMAND --help` lists the options."
+    near = _nearest(word, known)
+    return f"Did you mean {near}?" if near else "`gridup COMMAND --help` lists the options."
 
 
 def _interruptible(command: Callable[..., Any]) -> Callable[..., Any]:

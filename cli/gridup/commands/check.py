@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -170,16 +171,21 @@ def _looked_at(session: Session, checked: list[Checked], deadline: float) -> lis
 def _with_inside(checked: list[Checked], results: list[probes.ProbeResult]) -> list[probes.ProbeResult]:
     """The results, with what only a command on each deployed node can prove; `endpoints` then has it too."""
     every: list[probes.ProbeResult] = []
-    at = 0
-    for item in checked:
-        seen = results[at : at + len(item.endpoints)]
-        at += len(item.endpoints)
+    for item, seen in _by_item(checked, results):
         if item.target and item.outputs:
             more = health.inside(item.target, item.outputs, seen)
             item.endpoints = [*item.endpoints, *(one.endpoint for one in more)]
             seen = [*seen, *more]
         every += seen
     return every
+
+
+def _by_item(
+    checked: list[Checked], results: list[probes.ProbeResult]
+) -> list[tuple[Checked, list[probes.ProbeResult]]]:
+    """Each with the results of its own endpoints."""
+    rest = iter(results)
+    return [(item, list(itertools.islice(rest, len(item.endpoints)))) for item in checked]
 
 
 def _undone(checked: list[Checked], end: float) -> dict[str, GridupError]:
@@ -200,11 +206,7 @@ def report(
     Args:
         undone, broken: by title.
     """
-    parts: list[tuple[Checked, list[probes.ProbeResult]]] = []
-    at = 0
-    for item in checked:
-        parts.append((item, results[at : at + len(item.endpoints)]))
-        at += len(item.endpoints)
+    parts = _by_item(checked, results)
     data: list[dict[str, Any]] = [
         {
             "name": item.title,
