@@ -128,17 +128,9 @@ class Site:
             clock=clock,
         )
 
-    def ask(
-        self,
-        method: str,
-        path: str,
-        body: bytes = b"",
-        headers: Sequence[tuple[str, str]] = (),
-        client: str = "192.0.2.1",
-        chunks: Sequence[bytes] | None = None,
-        query: str = "",
-    ) -> Answer:
-        return asyncio.run(self.send(method, path, body, headers, client, chunks, query))
+    def ask(self, *request: Any, **more: Any) -> Answer:
+        """As `send`, from outside an event loop."""
+        return asyncio.run(self.send(*request, **more))
 
     async def send(
         self,
