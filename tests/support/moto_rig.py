@@ -22,7 +22,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
@@ -37,6 +37,7 @@ from gridup_infra.targets.aws import kinds, tags
 from gridup_infra.targets.aws.choosing import DEBIAN_OWNER
 from support import aws_sso
 from support.holding import Held
+from support.listening import Listening
 from support.workers import free_port
 
 START_SECONDS = 60.0
@@ -302,11 +303,6 @@ def _error(fault: Fault, service: str) -> bytes:
     return f"<ErrorResponse>{told}<RequestId>0-0</RequestId></ErrorResponse>".encode()
 
 
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    request_queue_size = 256
-
-
 class Moto:
     """moto's server and the proxy before it.
 
@@ -342,15 +338,13 @@ class Moto:
             pytest.fail(f"moto's server did not start: {(self._folder / 'moto.log').read_text()[-2000:]}")
         self.proxy = Proxy(port)
         handler = type("Handler", (_Handler,), {"proxy": self.proxy})
-        self._server = _Server(("127.0.0.1", 0), handler)
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
+        self._listening = Listening(handler)
+        self.url = self._listening.url
         return self
 
     def __exit__(self, *_: object) -> None:
         self.proxy.clear()
-        self._server.shutdown()
-        self._server.server_close()
+        self._listening.close()
         self._process.terminate()
         self._process.wait(timeout=10)
         self._log.close()

@@ -6,12 +6,13 @@ What it asks was read off the engine itself; what is answered has the form of `s
 from __future__ import annotations
 
 import json
-import threading
 import time
 from collections.abc import Mapping
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
+
+from support.listening import Listening
 
 ACCOUNT = "ada"
 
@@ -29,15 +30,12 @@ class PulumiCloud:
 
     def __enter__(self) -> PulumiCloud:
         handler = type("Handler", (_Handler,), {"cloud": self})
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        self._server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
+        self._listening = Listening(handler)
+        self.url = self._listening.url
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+        self._listening.close()
 
     def answer(self, path: str, project: str) -> dict[str, Any] | None:
         """What is at a path; None where nothing is."""

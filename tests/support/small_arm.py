@@ -8,9 +8,11 @@ from __future__ import annotations
 import json
 import threading
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
+
+from support.listening import Listening
 
 SUBSCRIPTION = "11111111-2222-3333-4444-555555555555"
 TENANT = "99999999-8888-7777-6666-555555555555"
@@ -46,16 +48,13 @@ class SmallArm:
     def __enter__(self) -> SmallArm:
         handler = type("Handler", (_Handler,), {"arm": self})
         self.held.set()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        self._server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
+        self._listening = Listening(handler)
+        self.url = self._listening.url
         return self
 
     def __exit__(self, *_: object) -> None:
         self.held.set()
-        self._server.shutdown()
-        self._server.server_close()
+        self._listening.close()
 
     @property
     def environment(self) -> dict[str, str]:
