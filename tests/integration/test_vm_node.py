@@ -173,17 +173,20 @@ def test_attacks_at_its_front_door_fail(inst: Inst) -> None:
 
 
 def test_one_address_has_so_many_connections_and_no_more(inst: Inst) -> None:
-    there, refused = (inst.machine.address, 443), 0
+    there, opened, refused = (inst.machine.address, 443), 0, 0
     with attacks.many_files(), contextlib.ExitStack() as made:
-        for _ in range(MOST_CONNECTIONS + 50):
+        # Such as ask nothing are ended after a while, and others come in in their places.
+        while refused < 50 and opened < 2 * MOST_CONNECTIONS:
             try:
                 made.enter_context(socket.create_connection(there, 5))
+                opened += 1
             except ConnectionRefusedError:
                 refused += 1
         # Others are answered meanwhile.
         port = "import socket; socket.create_connection(('127.0.0.1', 443), 5)"
         assert inst.machine.try_run("python3", "-c", port).ok
-    assert 50 <= refused < MOST_CONNECTIONS
+    assert refused == 50
+    assert opened >= MOST_CONNECTIONS
     assert inst.cli("check", "Inst", "--wait").ok()
 
 
