@@ -26,7 +26,7 @@ COMMANDS: dict[str, str] = {
     "stop": "Stop a node; its data stays.",
     "rotate": "Replace every secret of a node: passwords, tokens, keys and certificates.",
     "refresh": "Look at what is really there and take it into the state.",
-    "destroy": "Take a node away.",
+    "destroy": "Destroy a node.",
     "doctor": "Check what this machine has for running Gridup.",
     "prune": "Remove node environments and images that no node uses.",
     "env": "Print what plain `pulumi` needs to work on a node.",

@@ -94,7 +94,7 @@ class How:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a node should be, where, what the state has of it, and what going there takes away.
+    """What a node should be, where, what the state has of it, and what going there destroys.
 
     Attributes:
         retained: the data of an earlier node of this name, where this one is new: it may take them over.
@@ -404,7 +404,7 @@ def agree(ui: Ui, plan: Plan, *, yes: bool) -> None:
     """
     name, title = plan.spec.name, plan.target.title
     if plan.losses:
-        about = [f'This changes "{name}", and takes away:', *(f"  - {line}" for line in plan.losses)]
+        about = [f'This changes "{name}", and destroys:', *(f"  - {line}" for line in plan.losses)]
         ui.confirm(f'Change "{name}"?', yes=yes, about=about)
     elif plan.record is None and Capability.REGION in plan.target.capabilities and (yes or ui.interactive):
         about = [f'This makes "{name}" on {title}:']

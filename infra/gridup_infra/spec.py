@@ -56,7 +56,7 @@ class DeploySpec:
         target: the registry's name of where it runs.
         stack_id: the random mark that every resource of this stack bears.
         node_type: `domain` or `network`.
-        port: of the front door; 0 = the default or the next free one.
+        port: of the reverse proxy; 0 = the default or the next free one.
         bind: the address that services listen on where the target has a choice.
         scheme: `https` by the node's own CA or plain `http`, where the target has a choice.
         admin_email: the syft root account.

@@ -48,10 +48,10 @@ NO_NETWORK = "none"
 """Docker's name for a container's network that is its own loopback and nothing else."""
 
 CA_FILE = f"{VOLUME_PATH}/proxy/caddy/pki/authorities/local/root.crt"
-"""Where Caddy, as the front door, keeps the certificate of the node's own CA."""
+"""Where Caddy, as the reverse proxy, keeps the certificate of the node's own CA."""
 
 OUT = "out"
-"""The network of what people connect to without the front door, and of what is let out without need."""
+"""The network of what people connect to without the reverse proxy, and of what is let out without need."""
 
 HIDDEN = "ro,size=4k,mode=000"
 """Of the empty file system that covers a folder which a container must not see."""
@@ -119,7 +119,7 @@ class Container:
 def networks(table: Sequence[Service] = SERVICES) -> dict[str, bool]:
     """The networks of a node, each with whether it has no way out.
 
-    Each program behind the front door has one with the front door alone: it is reached by no other way, and
+    Each program behind the reverse proxy has one with the reverse proxy alone: it is reached by no other way, and
     reaches nobody else.
     """
     return {row.name: not row.outward for row in (*backends(table), *fronted(table))} | {OUT: False}
@@ -159,7 +159,7 @@ def containers(
             networks=where[row.name],
             closed=all(networks(table)[name] for name in where[row.name]),
             # A new version that fails must fail before anything else of the node is touched. And before the
-            # front door has a port of theirs, those must be gone that had it themselves.
+            # reverse proxy has a port of theirs, those must be gone that had it themselves.
             after=() if row.name in behind else (*behind, *(passed_on if row.name == FRONT else ())),
             stop_seconds=row.stop_seconds,
             folders=row.folders,
@@ -179,7 +179,7 @@ def machine_containers(
     port: int = 0,
     fronted: bool = False,
 ) -> tuple[Container, ...]:
-    """Those of a node on a machine of its own: the front door is the only one that people connect to.
+    """Those of a node on a machine of its own: the reverse proxy is the only one that people connect to.
 
     What the machine itself serves has none.
 

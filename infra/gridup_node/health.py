@@ -98,7 +98,7 @@ def _means() -> list[str]:
 
 PROOFS: Mapping[Proof | None, Callable[[str, int, Service], str]] = {
     None: _listens,
-    # The front door answers for itself even while what is behind it starts.
+    # The reverse proxy answers for itself even while what is behind it starts.
     Proof.ANY: _listens,
     Proof.SYFT_METADATA: _json_with("server_type"),
     Proof.LOGIN_PAGE: _login_page,

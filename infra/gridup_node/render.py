@@ -42,7 +42,7 @@ ACME_ROOT = "acme-root.pem"
 
 @dataclass(frozen=True)
 class Tls:
-    """How the front door of a machine proves who it is.
+    """How the reverse proxy of a machine proves who it is.
 
     Attributes:
         name: the domain name or the IP address that people connect to.
@@ -61,7 +61,7 @@ class Tls:
     more: tuple[str, ...] = ()
 
     def told(self) -> dict[str, Any]:
-        """As the front door's container is told it."""
+        """As the reverse proxy's container is told it."""
         return {key: value for key, value in asdict(self).items() if value}
 
 
@@ -79,7 +79,7 @@ class Context:
         facts: what the node may tell about itself; goes to node.json. Never a secret.
         apart: whether each program has a host of its own, a container, called like its service.
         tls: plain http without it.
-        fronted: with `tls`, the ports at which the front door speaks https, by service; `ports` then has what
+        fronted: with `tls`, the ports at which the reverse proxy speaks https, by service; `ports` then has what
             the programs of these listen on. Empty for those of a machine.
     """
 
@@ -107,7 +107,7 @@ class Context:
         return LOOPBACK if behind and not self.apart else self.bind
 
     def upstream(self, row: Service) -> str:
-        """Where the front door finds a program, as Caddy names it."""
+        """Where the reverse proxy finds a program, as Caddy names it."""
         if self.apart:
             return f"{row.name}:{self.ports[row.name]}"
         # It runs in the node's folder.
@@ -149,7 +149,7 @@ def fingerprints(context: Context, table: Sequence[Service] = SERVICES) -> dict[
 
 
 def caddyfile(context: Context, table: Sequence[Service]) -> str:
-    """The front door, passing each path on to the program that serves it.
+    """The reverse proxy, passing each path on to the program that serves it.
 
     Plain http on one port, or https; on a machine of its own http only redirects there.
     """
@@ -343,7 +343,7 @@ def sshd_config(context: Context, _table: Sequence[Service]) -> str:
 def jupyter_config(context: Context, table: Sequence[Service]) -> str:
     """JupyterLab: the token comes from the secret's file, so it is in no argv and no environment."""
     row = next(row for row in table if row.name == "jupyter")
-    # Behind the front door's https it is on the loopback; by which hosts it may be asked, that one knows.
+    # Behind the reverse proxy's https it is on the loopback; by which hosts it may be asked, that one knows.
     remote = "c.ServerApp.allow_remote_access = True\n" if row.name in context.fronted else ""
     headers = {"Content-Security-Policy": "; ".join(JUPYTER_POLICY), **JUPYTER_HEADERS}
     web = {"headers": headers, "xsrf_cookie_kwargs": {"samesite": "Lax"}}

@@ -173,7 +173,7 @@ def _in_job(own: int | str) -> None:
 def _let_go(own: int | str) -> None:
     """Let go of the server's sockets, those of its port or path, which a fork has copied.
 
-    A connection ends when its last copy does. The front door would take one that the server has closed as
+    A connection ends when its last copy does. The reverse proxy would take one that the server has closed as
     idle for open as long as the job runs, send a request down it, and wait for ever.
     """
     nothing = os.open(os.devnull, os.O_RDWR)

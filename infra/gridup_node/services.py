@@ -62,7 +62,7 @@ class Service:
         command: the program's argv, with the placeholders of `Context`; empty when another
             service's program serves this one (`served_by`).
         served_by: the service whose program answers for this one.
-        front_path: its path behind the front door; empty when it has a port of its own that
+        front_path: its path behind the reverse proxy; empty when it has a port of its own that
             people connect to, or none.
         body: the largest request body behind the reverse proxy, in bytes; 0 for what `--max-upload` says.
         proof, proof_path: how it is probed, and at which path.
@@ -270,7 +270,7 @@ def inside_only(table: Sequence[Service] = SERVICES) -> tuple[Service, ...]:
 
 
 def backends(table: Sequence[Service] = SERVICES) -> tuple[Service, ...]:
-    """The programs that the front door passes on to."""
+    """The programs that the reverse proxy passes on to."""
     behind = {row.served_by or row.name for row in table if row.front_path}
     return tuple(row for row in programs(table) if row.name in behind)
 
@@ -296,7 +296,7 @@ def folders(table: Sequence[Service] = SERVICES) -> tuple[str, ...]:
 
 
 REDIRECT_PORT = 80
-"""On a machine of its own the front door also listens here: it redirects to https, and ACME asks here."""
+"""On a machine of its own the reverse proxy also listens here: it redirects to https, and ACME asks here."""
 
 
 def machine_ports(table: Sequence[Service] = SERVICES) -> dict[str, int]:
@@ -313,7 +313,7 @@ def openings(table: Sequence[Service] = SERVICES) -> tuple[tuple[int, Audience],
 def machine_doors(
     port: int = 0, *, fronted: bool = False, table: Sequence[Service] = SERVICES
 ) -> dict[int, int]:
-    """The ports of a machine at which its node's front door is found, each with the one in its container.
+    """The ports of a machine at which its node's reverse proxy is found, each with the one in its container.
 
     Args:
         port: at which it is found in the place of the table's; 0 for that.
@@ -333,16 +333,16 @@ def inside(port: int) -> int:
 
 
 def fronted(table: Sequence[Service] = SERVICES) -> tuple[Service, ...]:
-    """The programs with a port of their own that the front door has where each is in a container."""
+    """The programs with a port of their own that the reverse proxy has where each is in a container."""
     return tuple(row for row in programs(table) if row.speaks_http and not row.inner and row.name != FRONT)
 
 
 def https_ports(table: Sequence[Service] = SERVICES) -> dict[str, int]:
-    """What the front door listens on in its container where it speaks https, by service."""
+    """What the reverse proxy listens on in its container where it speaks https, by service."""
     rows = (service(FRONT, table), *machine_fronted(table))
     return {row.name: inside(row.machine_port) for row in rows}
 
 
 def machine_fronted(table: Sequence[Service] = SERVICES) -> tuple[Service, ...]:
-    """Those of them that have a port on a machine, where the front door serves it with its TLS."""
+    """Those of them that have a port on a machine, where the reverse proxy serves it with its TLS."""
     return tuple(row for row in fronted(table) if row.machine_port and not row.machine_serves)

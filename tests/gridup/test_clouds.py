@@ -194,7 +194,7 @@ class TestOwnAddress:
 
 
 class TestLosses:
-    """What a change takes away is said first."""
+    """What a change destroys is said first."""
 
     @pytest.fixture(autouse=True)
     def _deployed(self, inside: Inside, deploy: Deploy, moon: type[MoonTarget]) -> None:
@@ -238,7 +238,7 @@ class TestLosses:
 
     def test_a_preview_shows_it_and_asks_nobody(self, inside: Inside) -> None:
         ended = inside("preview", "Inst", "--new-machine").ok()
-        assert "It takes away the VM i-1" in ended.out
+        assert "It destroys the VM i-1" in ended.out
         assert inside("preview", "Inst", "--json").ok().json["losses"] == [
             "the VM i-1, and what is on its root disk"
         ]

@@ -72,7 +72,7 @@ def test_what_needs_a_node_says_what_is_missing(inside: Inside, half: type[MoonT
 
 def test_refresh_never_says_that_all_is_well(inside: Inside, half: type[MoonTarget]) -> None:
     ended = inside("refresh", "Lab One").ok()
-    assert "as it was laid down" not in ended.out
+    assert "as defined" not in ended.out
     assert NOT_COMPLETED in ended.out
     assert inside("refresh", "Lab One", "--json").json["problems"] == [NOT_COMPLETED]
 

@@ -1,4 +1,4 @@
-"""What the Docker target makes and takes away, piece by piece, on a real daemon."""
+"""What the Docker target creates and deletes, piece by piece, on a real daemon."""
 
 from __future__ import annotations
 
@@ -504,7 +504,7 @@ class TestConverge:
         first = node.converge()
         with pytest.raises(ResourceError) as caught:
             node.converge(command=["boom", "3"])
-        assert caught.value.message == "api: ended with exit code 3 and was given up."
+        assert caught.value.message == "api: crashed (exit 3), not restarting."
         assert caught.value.suggestion == "The former one runs again."
         assert "boom" in caught.value.details
         assert node.alone() and node.drift == []
@@ -570,7 +570,7 @@ class TestConverge:
             return bool(told[-1])
 
         assert wait_until(given_up, timeout=60)
-        assert told[-1] == "ended with exit code 3 and was given up"
+        assert told[-1] == "crashed (exit 3), not restarting"
         assert "boom" in running.log_tail(node.place.client, node.name)
 
     def test_a_removal_takes_the_former_one_along(self, node: Node) -> None:

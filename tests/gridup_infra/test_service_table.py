@@ -172,7 +172,7 @@ def test_with_https_what_has_a_port_of_its_own_is_behind_the_front_door() -> Non
     told = files["jupyter_server_config.py"]
     assert "c.ServerApp.ip = '127.0.0.1'\n" in told
     assert "c.ServerApp.port = 18888\n" in told
-    # The front door serves the hosts above alone; Jupyter itself would refuse all but the loopback.
+    # The reverse proxy serves the hosts above alone; Jupyter itself would refuse all but the loopback.
     assert "allow_remote_access = True" in told
     assert "allow_remote_access" not in render(context())["jupyter_server_config.py"]
     assert "ListenAddress 0.0.0.0" in files["sshd_config"]
@@ -407,7 +407,7 @@ class TestContainers:
         after = {part.service: part.after for part in containers(KNOWN, TABLE)}
         behind = tuple(row.name for row in backends(TABLE))
         assert behind == ("api", "catalog")
-        # The front door has the ports of the last two, which may have had them themselves before.
+        # The reverse proxy has the ports of the last two, which may have had them themselves before.
         assert after.pop("proxy") == (*behind, "jupyter", "metrics")
         assert after == {name: () if name in behind else behind for name in after}
 

@@ -679,10 +679,10 @@ class TestWaiting:
     ) -> None:
         machine.states = [state("done")]
         machine.answers["sh -c"] = Result((), 0, "boom\n", "")
-        self.dead(monkeypatch, "api ended with exit code 3 and was given up")
+        self.dead(monkeypatch, "api crashed (exit 3), not restarting")
         why = self.target().given_up(self.outputs())
         assert why is not None
-        assert why.message == "api ended with exit code 3 and was given up"
+        assert why.message == "api crashed (exit 3), not restarting"
         assert (why.details, why.suggestion) == (("boom",), "The whole log: gridup logs 'My Lab_2'")
         assert self.target().given_up(self.outputs(no_node=True)) is None
         self.dead(monkeypatch)

@@ -359,7 +359,7 @@ class TestApply:
         with pytest.raises(Failed) as caught:
             place.fresh().apply(plan("gridup-node:2"))
         error = caught.value
-        why = "become healthy within 30 s: it only dawdles" if how == "sick" else "ended with exit code 3"
+        why = "become healthy within 30 s: it only dawdles" if how == "sick" else "crashed (exit 3)"
         assert error.message.startswith(f"{service}: ")
         assert why in error.message
         assert error.suggestion == "The former release runs again."
@@ -776,7 +776,7 @@ class TestLook:
         [
             ({"Running": False, "ExitCode": 0}, "api: the container does not run (exit code 0)"),
             ({"Paused": True}, "api: the container is paused"),
-            ({"Running": False, "ExitCode": 3}, "api ended with exit code 3 and was given up"),
+            ({"Running": False, "ExitCode": 3}, "api crashed (exit 3), not restarting"),
         ],
     )
     def test_a_container_that_does_not_run_is_seen_and_put_right(
@@ -786,7 +786,7 @@ class TestLook:
         self.change(place, **what)
         report = place.fresh().look()
         assert report["problems"] == [problem]
-        assert report["dead"] == [problem] * ("given up" in problem)
+        assert report["dead"] == [problem] * ("crashed" in problem)
         assert place.fresh().apply(plan())["problems"] == []
 
     def test_one_that_is_gone_or_made_otherwise_is_seen_and_put_right(self, place: Place) -> None:
@@ -795,7 +795,7 @@ class TestLook:
         place.docker.containers["gridup-api"]["Config"]["Labels"] = {MADE: "other"}
         assert place.fresh().look()["problems"] == [
             "proxy: the container gridup-proxy is gone",
-            "api: the container was made otherwise",
+            "api: the container differs from its definition",
         ]
         assert place.fresh().apply(plan())["problems"] == []
 

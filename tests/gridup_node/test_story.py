@@ -35,7 +35,7 @@ def test_data_outlives_a_kill_and_a_wiped_temporary_folder(make_node: Callable[.
 
     # The process alone, not its jobs: as when the system is short of memory.
     (job,) = psutil.Process(node.process.pid).children()
-    # A copy in the job would keep open what the server has closed, and the front door would wait for it.
+    # A copy in the job would keep open what the server has closed, and the reverse proxy would wait for it.
     assert [one for one in job.net_connections() if one.laddr.port == node.port] == []
     os.kill(node.process.pid, signal.SIGKILL)
     node.process.wait()

@@ -150,7 +150,7 @@ def test_all_that_was_made_bears_the_stack_and_its_resource(inst: Cli, things: T
 def test_only_what_people_connect_to_is_published_and_on_the_loopback_alone(
     inst: Cli, things: Things
 ) -> None:
-    # Jupyter's port is the front door's, which passes on to it.
+    # Jupyter's port is the reverse proxy's, which passes on to it.
     doors = {"proxy": 2, "ssh": 1, "api": 0, "jobs": 0, "jupyter": 0}
     for service, one in things.containers(stack_id(inst)).items():
         bindings = [row for rows in (one["HostConfig"]["PortBindings"] or {}).values() for row in rows]

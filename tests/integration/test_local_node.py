@@ -169,7 +169,7 @@ def test_data_outlives_stop_start_and_a_change_of_port(inst: Cli, runtime: Path)
     after = pids(inst)
     assert facts(inst)["ports"]["proxy"] == port
     assert before.pop("proxy") != after.pop("proxy")
-    assert before == after  # only the front door was touched
+    assert before == after  # only the reverse proxy was touched
 
     kept = client(inst, runtime, "look_again.py", her=HER, hers=HERS, slow=seen["slow"])
     assert (kept["datasets"], kept["data"], kept["mock"]) == (["Census"], 600_000.0, 300_000.0)
@@ -350,7 +350,7 @@ def test_a_service_that_cannot_start_ends_the_wait_early(inst: Cli) -> None:
     try:
         failed = inst("start", "Inst", "--timeout", "120", timeout=110)
         assert failed.code == 4
-        assert "api ended with exit code" in failed.err
+        assert "api crashed (exit" in failed.err
         assert "unable to open database file" in failed.err
         assert inst("check", "Inst", "--wait", "--timeout", "60").code == 10
     finally:

@@ -364,7 +364,7 @@ def test_a_machine_that_is_gone_holds_nothing_up_and_is_told_of(lab: Lab) -> Non
     lab.machine.poweroff()
     ended = lab.cli("destroy", "Inst", "--yes", timeout=150)
     assert ended.code == 4, ended.err
-    assert f"What the node has on {lab.host} could not be taken away" in ended.err
+    assert f"What the node has on {lab.host} could not be deleted" in ended.err
     assert "/var/lib/gridup" in ended.err
     assert f"{FORGET}=1 gridup destroy Inst" in ended.err
     lab.cli("destroy", "Inst", "--yes", env={FORGET: "1"}).ok()

@@ -1,4 +1,4 @@
-"""What is tried on a node from outside, by raw requests at its front door: the same on every target.
+"""What is tried on a node from outside, by raw requests at its reverse proxy: the same on every target.
 
 Each attack asserts that it failed. What must be true after each of them is in `withstood`.
 """
@@ -67,7 +67,7 @@ class Target:
     """Where a node is.
 
     Attributes:
-        port, host, ca: of its front door, as `Attacker` takes them.
+        port, host, ca: of its reverse proxy, as `Attacker` takes them.
         email, password: its administrator's.
         processes: the ids of what answers there, by service.
         shell: runs a line where these are, as who may look into them.

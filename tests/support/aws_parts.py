@@ -117,7 +117,7 @@ class Parts:
         return self
 
     def refresh(self) -> dict[str, list[str]]:
-        """What is not as it was laid down, by resource; what is gone is forgotten."""
+        """What is not as defined, by resource; what is gone is forgotten."""
         found: dict[str, list[str]] = {}
         for _, name, provider in ORDER:
             seen = provider.read(self.ids[name], self.outs[name])

@@ -63,7 +63,7 @@ class Parts(pulumi.runtime.Mocks):
         return made
 
     def refresh(self) -> dict[str, list[str]]:
-        """What of Azure's own is not as it was laid down, by name."""
+        """What of Azure's own is not as defined, by name."""
         changed = {}
         for name, (type_, id_, inputs, state) in self.made.items():
             if type_.startswith("azure-native:"):

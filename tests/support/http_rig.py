@@ -130,7 +130,7 @@ def always(answer: bytes) -> Handler:
 
 
 def node(metadata: Mapping[str, object] = METADATA) -> Handler:
-    """A front door with a portal and syft's metadata behind it."""
+    """A reverse proxy with a portal and syft's metadata behind it."""
     pages = {"/login": reply(body=LOGIN), "/api/v2/metadata": json_reply(metadata)}
     return lambda sock, path: sock.sendall(pages.get(path, reply(404)))
 

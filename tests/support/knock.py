@@ -1,4 +1,4 @@
-"""`python -m support.knock`: which of a node's secrets open it, by raw requests at its front door.
+"""`python -m support.knock`: which of a node's secrets open it, by raw requests at its reverse proxy.
 
 Stdin holds JSON, see `main`; a process of its own, for a node may be reached from some networks alone.
 """

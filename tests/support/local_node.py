@@ -115,7 +115,7 @@ def settled(cli: Cli, name: str = "Inst") -> dict[str, Any]:
 def client(
     cli: Cli, runtime: Path, script: str, name: str = "Inst", trusted: Path | None = None, **told: Any
 ) -> Any:
-    """Run a script with the real syft client against the deployed node's front door.
+    """Run a script with the real syft client against the deployed node's reverse proxy.
 
     Args:
         trusted: the only CA that the client is told to trust, as the node's instructions say.

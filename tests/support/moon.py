@@ -30,7 +30,7 @@ class MoonTarget(Target):
     Attributes:
         calls: what was asked of it, in order.
         refuses: what its preflight, and each look at what is there, ends with.
-        lost: what a change of a deployed node takes away.
+        lost: what a change of a deployed node destroys.
         gives_up: why waiting is no use.
         left: what an earlier node of whatever name has left there.
         readiness: its answers to `ready`, the last one for ever; an error is raised.

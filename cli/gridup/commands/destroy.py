@@ -33,7 +33,7 @@ def main(
     wait_lock: WaitLock = 0,
     json: Json = False,
 ) -> None:
-    """Take a node away."""
+    """Destroy a node."""
     session = Session.of(context, json=json)
     given = meant(argument, name, stack)
     if given == Which():

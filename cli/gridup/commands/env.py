@@ -37,7 +37,7 @@ def main(
     with session.ui.progress() as reporter:
         engine = session.engine(reporter)
         if engine.unlock(record.stack):
-            reporter.note(f"The lock of a killed run on {record.name} was taken away.")
+            reporter.note(f"The lock of a killed run on {record.name} was removed.")
         binary = session.binary(reporter)
     settings = session.settings
     made = settings.pulumi_environment()

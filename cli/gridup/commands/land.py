@@ -31,7 +31,7 @@ def main(
     force: Annotated[bool, typer.Option("--force", help="As --yes.")] = False,
     json: Json = False,
 ) -> None:
-    """Take a node away, in the word of HAGrid."""
+    """Destroy a node (HAGrid's command)."""
     session = Session.of(context, json=json)
     name = " ".join(words)
     if name != ALL or any(record.name == ALL for record in session.state.records()):

@@ -154,7 +154,7 @@ def main(
         if retained:
             session.ui.line(outlook(spec, retained))
         for line in losses:
-            session.ui.line(f"It takes away {line}")
+            session.ui.line(f"It destroys {line}")
 
     session.ui.result(data, human)
 

@@ -58,7 +58,7 @@ def main(
         if problems:
             session.ui.line(f"{record.name}: {remedy or record.way_on}")
         elif report.unchanged:
-            session.ui.line(f"{record.name}: all is as it was laid down.")
+            session.ui.line(f"{record.name}: no drift.")
         else:
             session.ui.line(f"{record.name}: the state was brought up to date.")
 

@@ -129,7 +129,7 @@ def endpoints_for_host(text: str, table: Sequence[Service] = SERVICES) -> list[E
         port = front if row.name == FRONT or row.front_path else row.port
         if row.proof is Proof.SSH_BANNER and not local:
             port = SSH_PORT
-        # Only the front door's scheme is known; jupyter's own port redirects where it speaks https.
+        # Only the reverse proxy's scheme is known; jupyter's own port redirects where it speaks https.
         row_tls = tls and bool(row.front_path)
         endpoint = _endpoint(row, address.host, port, row_tls)
         if address.port and port != front:

@@ -87,7 +87,7 @@ class Power(Enum):
     STOPPED = "stopped"
     """On purpose, by `gridup stop`."""
     BROKEN = "broken"
-    """It should run, and does not, or not as it was laid down."""
+    """It should run, and does not, or differs from its definition."""
     GONE = "gone"
     """What the state knows is not there any more."""
     UNKNOWN = "unknown"
@@ -100,9 +100,9 @@ class Inspection:
 
     Attributes:
         power: see `Power`.
-        problems: what differs from what was laid down, a line each; empty when all is right.
-        dead: services that have given up, each with how it ended.
-        notes: what is as it was laid down, and should be known, a line each.
+        problems: what differs from the definition, a line each; empty when all is right.
+        dead: services that crashed and are not restarted, each with its exit code.
+        notes: what is as defined, and should be known, a line each.
         whole: whether `problems` holds all that a refresh would find, so that none is needed.
         remedy: what there is to do where a deploy brings nothing back, for people; empty where it repairs.
     """
@@ -116,7 +116,7 @@ class Inspection:
 
     @property
     def right(self) -> bool:
-        """Whether it is certain, without a refresh, that all is as it was laid down."""
+        """Whether there certainly is no drift, without a refresh."""
         return self.whole and self.power in (Power.RUNNING, Power.STARTING) and not self.problems
 
 
@@ -442,7 +442,7 @@ class Target(ABC):
         return None
 
     def losses(self, spec: DeploySpec, current: NodeOutputs) -> tuple[str, ...]:  # noqa: ARG002
-        """What bringing a deployed node to `spec` takes away, a line each; the person is asked first."""
+        """What bringing a deployed node to `spec` destroys, a line each; the person is asked first."""
         return ()
 
     def begun(

@@ -36,7 +36,7 @@ Properties = dict[str, Any]
 Made = TypeVar("Made")
 
 DRIFT = "drift"
-"""The output in which `read` says what is not as it was laid down; `diff` makes an update of it."""
+"""The output in which `read` says what is not as defined; `diff` makes an update of it."""
 
 ENGINE_POLL = 0.2
 """Seconds between two looks at whether the engine still lives."""

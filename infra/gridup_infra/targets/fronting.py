@@ -19,7 +19,7 @@ from gridup_node.render import LOOPBACK, Tls
 from gridup_node.services import FRONT, inside, ports, service
 
 _HOST = re.compile(r"[0-9a-z]([0-9a-z.:-]*[0-9a-z])?|::1")
-"""A name or address as it may stand in the front door's configuration."""
+"""A name or address as it may stand in the reverse proxy's configuration."""
 
 BRIDGES = re.compile(r"docker0|docker_gwbridge|br-[0-9a-f]{12}|veth.*")
 """Interfaces of Docker's own, which come and go with its networks: nobody finds a node there."""
@@ -50,7 +50,7 @@ def warnings(spec: DeploySpec) -> tuple[str, ...]:
 
 
 def tls(spec: DeploySpec, address: str, names: Sequence[str]) -> Tls | None:
-    """How the front door proves who it is: by the node's own CA; None for plain http.
+    """How the reverse proxy proves who it is: by the node's own CA; None for plain http.
 
     Args:
         address: that people connect to.
@@ -103,7 +103,7 @@ def outward_address(elsewhere: str) -> str:
 
 
 def first_port(taken: Collection[int], free: Callable[[int], bool]) -> int:
-    """Where a front door with https is looked for first: syft's client knows no other port than https's own,
+    """Where a reverse proxy with https is looked for first: syft's client knows no other port than https's own,
     and that one takes the rights of root."""
     own, other = _FIRST
     return own if own not in taken and free(own) else other

@@ -52,7 +52,7 @@ def doors(spec: DeploySpec) -> dict[str, list[str]]:
     allowed = {Audience.WEB: spec.web_cidr, Audience.STAFF: spec.allow_cidr}
     whose = dict(services.openings())
     ports = services.machine_doors(spec.port, fronted=is_fronted(spec))
-    # The front door alone is found elsewhere than the table says.
+    # The reverse proxy alone is found elsewhere than the table says.
     found = {str(port): list(allowed[whose.get(port, Audience.WEB)]) for port in ports}
     return {port: networks for port, networks in found.items() if networks}
 
@@ -120,7 +120,7 @@ def named(spec: DeploySpec, dns_name: str) -> DeploySpec:
 
 
 def tls(spec: DeploySpec, address: str, acme_url: str = "", acme_ca: str = "") -> Tls:
-    """How the front door proves who it is.
+    """How the reverse proxy proves who it is.
 
     Args:
         acme_url, acme_ca: see `settings.Acme`.

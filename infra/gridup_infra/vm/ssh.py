@@ -37,7 +37,7 @@ ATTEMPT_SECONDS = 15.0
 """For one attempt to connect and log in."""
 
 ALIVE_SECONDS, ALIVE_COUNT = 15, 4
-"""A connection whose other end is silent for their product is given up."""
+"""Keepalive: drop a connection after ALIVE_SECONDS x ALIVE_COUNT = 60 s without a reply."""
 
 GRACE_SECONDS = 10.0
 """For asyncssh to give up by itself what has run out of time."""

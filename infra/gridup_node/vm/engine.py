@@ -304,7 +304,7 @@ class Engine:
         """Wait until each program does what it is there for.
 
         Raises:
-            Failed: one did not within `seconds`, or has given up; the end of its log is in the details.
+            Failed: one did not within `seconds`, or crashed; the end of its log is in the details.
         """
         deadline = self._clock() + seconds
         waiting = {name: f"{project}-{name}" for name in services}
@@ -341,7 +341,7 @@ def given_up(container: Mapping[str, Any]) -> str:
     failing = state["Restarting"] and container["RestartCount"] >= FLAPPED
     ended = not state["Running"] and not state["Restarting"] and state["ExitCode"] not in (0, 137, 143)
     if failing or ended:
-        return f"ended with exit code {state['ExitCode']} and was given up"
+        return f"crashed (exit {state['ExitCode']}), not restarting"
     return ""
 
 

@@ -33,7 +33,7 @@ STRONG_SSH = (
     "KexAlgorithms -ecdh-sha2-*,diffie-hellman-*",
     "MACs -hmac-sha1*,hmac-sha2-256,hmac-sha2-512,umac-64*,umac-128@openssh.com",
 )
-"""For every sshd of a node's: what ssh-audit leaves of OpenSSH's own choice. They say what is taken away: a
+"""For every sshd of a node's: what ssh-audit leaves of OpenSSH's own choice. They say what is removed: a
 later OpenSSH offers what is stronger too, and an earlier one finds no name that it does not know."""
 
 COMMAND_SECONDS = 120.0

@@ -55,7 +55,7 @@ LOCK_SECONDS = 2400.0
 """For another run to end: it may be building."""
 
 CA_SECONDS = 20.0
-"""Until Caddy, which is healthy, must have laid down its CA's certificate."""
+"""Until Caddy, which is healthy, must have written its CA's certificate."""
 
 CERTIFICATE_END = "-----END CERTIFICATE-----"
 
@@ -290,7 +290,7 @@ class Releases:
 
         Returns:
             `release`: its id, empty for none. `problems`: what is not as it was made, a line each. `dead`:
-            programs that have given up, each with how. `ca`: the certificate (PEM) of the node's own CA.
+            programs that crashed and are not restarted, each with its exit code. `ca`: the certificate (PEM) of the node's own CA.
             `built`: when the image was made (ISO 8601), empty where it is not there.
         """
         return self._report(State.load(self._saved))
@@ -399,7 +399,7 @@ class Releases:
         return [*found, *self._updates.problems(state.reboot_at)]
 
     def _states(self, state: State) -> tuple[list[str], list[str]]:
-        """What is not as it was made, and what has given up."""
+        """The drift, and what crashed."""
         current = state.current
         if current is None:
             return ["nothing is released on the machine"], []
@@ -416,7 +416,7 @@ class Releases:
                 continue
             told = container["State"]
             if container["Config"]["Labels"].get(MADE) != current.services[service]["labels"][MADE]:
-                problems.append(f"{service}: the container was made otherwise")
+                problems.append(f"{service}: the container differs from its definition")
             elif how := given_up(container):
                 problems.append(f"{service} {how}")
             elif told["Paused"]:
@@ -465,7 +465,7 @@ class Releases:
         """The certificate of the node's own CA.
 
         Raises:
-            Failed: there is none `seconds` after the front door was found healthy.
+            Failed: there is none `seconds` after the reverse proxy was found healthy.
         """
         waited = 0.0
         service, _, path = release.ca_file.partition(":")

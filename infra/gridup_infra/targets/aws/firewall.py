@@ -93,7 +93,7 @@ def let_through(group: Mapping[str, Any], key: str = INGRESS) -> set[Rule]:
 
 
 def drift(group: Mapping[str, Any], props: Mapping[str, Any]) -> list[str]:
-    """Which rules are not as they were laid down, a line each."""
+    """The drift of the rules, a line each."""
     wanted, has = {Rule.parse(text) for text in props["rules"]}, let_through(group)
     out = let_through(group, EGRESS)
     return [

@@ -232,7 +232,7 @@ def _set_credits(cloud: Cloud, found: Thing, props: Mapping[str, Any]) -> None:
 
 
 def drift(found: Thing, props: Mapping[str, Any], mode: str = "") -> list[str]:
-    """What of a machine is not as it was laid down, a line each.
+    """The drift of a machine, a line each.
 
     Args:
         mode: its CPU credits, see `credits_of`; empty where they are not known.

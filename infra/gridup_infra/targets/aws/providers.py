@@ -157,7 +157,7 @@ class _Simple(AwsProvider):
         raise NotImplementedError
 
     def drift(self, found: Thing, props: Properties) -> list[str]:  # noqa: ARG002
-        """What of it is not as it was laid down."""
+        """Its drift."""
         return []
 
     def remove(self, cloud: Cloud, found: Thing) -> None:

@@ -93,7 +93,7 @@ def let_in(group: Mapping[str, Any]) -> dict[tuple[str, str], set[str]]:
 
 
 def drift(group: Mapping[str, Any], wanted: Iterable[Rule]) -> list[str]:
-    """Which rules are not as they were laid down, a line each."""
+    """The drift of the rules, a line each."""
     asked: dict[tuple[str, str], set[str]] = {}
     wanted = list(wanted)
     for rule in wanted:

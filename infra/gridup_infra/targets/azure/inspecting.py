@@ -1,4 +1,4 @@
-"""A look at all of a node at once: whether its VM runs, and what is not as it was laid down."""
+"""Inspects a whole node at once: whether its VM runs, and its drift."""
 
 from __future__ import annotations
 

@@ -239,7 +239,7 @@ class DockerTarget(Target):
     def _containers(
         self, outputs: NodeOutputs
     ) -> Iterator[tuple[docker.DockerClient, list[tuple[dict[str, Any], dict[str, Any]]]]]:
-        """Each container as it was laid down and as it is, those behind the front door first.
+        """Each container as defined and as it is, those behind the reverse proxy first.
 
         Raises:
             ResourceError: one is gone, or the daemon refused what was asked of it meanwhile.

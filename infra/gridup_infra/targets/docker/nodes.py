@@ -179,7 +179,7 @@ def _laid_networks(outputs: NodeOutputs) -> dict[str, list[str]]:
 
 
 def laid(outputs: NodeOutputs) -> list[dict[str, Any]]:
-    """What identifies each container of a deployed node, as it was laid down, in the order of its start."""
+    """What identifies each container of a deployed node, as defined, in the order of its start."""
     spec, facts = outputs.spec, outputs.facts
     table = {part.service: part for part in containers({})}
     where, shares = _laid_networks(outputs), json.loads(facts.get(SHARES, "{}"))

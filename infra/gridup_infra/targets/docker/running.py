@@ -46,7 +46,7 @@ PREPARING = "-folders"
 PREPARE_SECONDS = 120
 
 CA_SECONDS = 30.0
-"""Until a proxy that runs must have laid down its CA's certificate."""
+"""Until a proxy that runs must have written its CA's certificate."""
 
 CERTIFICATE_END = "-----END CERTIFICATE-----"
 
@@ -94,7 +94,7 @@ def drift(container: Mapping[str, Any], props: Mapping[str, Any], machine: Mappi
     host = container["HostConfig"]
     problems = []
     if container["Config"]["Labels"].get(marks.CONFIG) != props["config"]:
-        problems.append(f"{service}: the container was made otherwise")
+        problems.append(f"{service}: the container differs from its definition")
     if host["RestartPolicy"]["Name"] != RESTART:
         problems.append(f"{service}: the restart policy was changed")
     if _unbound(container, props, machine):
@@ -133,7 +133,7 @@ def given_up(container: Mapping[str, Any]) -> str:
     failing = state["Restarting"] and container["RestartCount"] >= FLAPPED
     ended = not state["Running"] and not state["Restarting"] and state["ExitCode"] not in (0, 137, 143)
     if failing or ended:
-        return f"ended with exit code {state['ExitCode']} and was given up"
+        return f"crashed (exit {state['ExitCode']}), not restarting"
     return ""
 
 

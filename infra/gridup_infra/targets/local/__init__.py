@@ -168,7 +168,7 @@ class LocalTarget(Target):
         wanted = [row.name for row in _offered(outputs)]
         running = running_problems(states, wanted)
         dead = tuple(
-            f"{state.name} ended with exit code {state.exit_code} and was given up"
+            f"{state.name} crashed (exit {state.exit_code}), not restarting"
             for state in (states or {}).values()
             if state.state == "FATAL"
         )

@@ -7,7 +7,7 @@ proxy/    the node's own CA, where it speaks https
 jobs/     the sandbox's socket
 data/     the database, blobs and notebooks: kept by --keep-data, with secrets/, keys/ and proxy/
 logs/     a file a service
-app/      gridup_node as it was when the node was laid down
+app/      gridup_node as it was when the node was deployed
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ TOLD = ("name", "admin_email", "node_type")
 """What of node.json is in the note beside them too: the next node of the name goes on with it."""
 
 BEHIND, BEHIND_FROM = "-behind", 10_000
-"""What a port's key ends in, and how far from the service's own it is looked for, where the front door speaks
+"""What a port's key ends in, and how far from the service's own it is looked for, where the reverse proxy speaks
 https at that one."""
 
 CA_FILE = "proxy/caddy/pki/authorities/local/root.crt"
@@ -185,7 +185,7 @@ def make_context(plan: Plan, chosen: Mapping[str, int]) -> Context:
 
 
 def _behind(plan: Plan) -> tuple[str, ...]:
-    """The services with a port of their own that the front door speaks https for."""
+    """The services with a port of their own that the reverse proxy speaks https for."""
     return tuple(row.name for row in machine_fronted()) if plan.tls else ()
 
 
@@ -194,7 +194,7 @@ def _ports_behind(plan: Plan, table: Sequence[Service]) -> dict[str, int]:
 
 
 def ca_of(folder: Path) -> str:
-    """The certificate of the node's own CA, which its front door makes when it starts first.
+    """The certificate of the node's own CA, which its reverse proxy makes when it starts first.
 
     Raises:
         ResourceError: there is none after a while.
@@ -207,7 +207,7 @@ def ca_of(folder: Path) -> str:
         return bool(found) and found[0].endswith(CERTIFICATE_END)
 
     if not wait_until(made, timeout=CA_SECONDS):
-        raise ResourceError(f"The front door has made no certificate in {folder / CA_FILE}.")
+        raise ResourceError(f"The reverse proxy has made no certificate in {folder / CA_FILE}.")
     return found[0]
 
 
@@ -238,7 +238,7 @@ def not_offered(tools: Mapping[str, str], table: Sequence[Service] = SERVICES) -
 
 
 def drift(plan: Plan, chosen: Mapping[str, int], table: Sequence[Service] = SERVICES) -> list[str]:
-    """What is not as it was laid down, a line each. Reads files and changes nothing."""
+    """The drift, a line each. Reads files and changes nothing."""
     problems = []
     for name, text in render(make_context(plan, chosen), table).items():
         path = plan.folder / "config" / name
@@ -349,7 +349,7 @@ def _choose_ports(plan: Plan, current: Mapping[str, int], table: Sequence[Servic
     known = dict(current) or ports_of(plan.folder, plan.spec.stack_id)
     asked = {FRONT: plan.spec.port} if plan.spec.port else {}
     taken = port_choice.kept_by_others(plan.folder.parent, plan.folder)
-    # What is behind the front door's https listens beside it, on the loopback.
+    # What is behind the reverse proxy's https listens beside it, on the loopback.
     behind = _ports_behind(plan, table)
     front = {}
     if plan.tls and FRONT not in known:

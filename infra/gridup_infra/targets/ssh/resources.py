@@ -1,6 +1,6 @@
 """The ssh target's resources: ManagementKey, Owner, Machine, and the node on it.
 
-Owner pins the machine's host key and makes nothing; it is deleted last, and its delete takes away whatever
+Owner pins the machine's host key and makes nothing; it is deleted last, and its delete removes whatever
 bears the stack's mark on the machine, so that a broken-off create leaves nothing behind. Machine makes it a
 container host.
 """
@@ -192,7 +192,7 @@ def _leave(props: Properties) -> None:
             tell("owner", f"left on {props['host']}, if it still is: {left}")
             return
         raise ResourceError(
-            f"What the node has on {props['host']} could not be taken away ({left}): {error.message}",
+            f"What the node has on {props['host']} could not be deleted ({left}): {error.message}",
             "Run the same again when it answers. If it is gone for good: "
             f"{FORGET}=1 {typed('destroy', props['name'])}",
             error.details,
