@@ -126,8 +126,8 @@ def bench_deploy(bench: Bench, moto: Moto) -> dict[str, Any]:
 
 def straight(bench: Bench, moto: Moto, calls: Counter[str]) -> float:
     """Seconds that the plain script takes."""
-    from gridup_infra.targets.aws.choosing import DEBIAN_OWNER
     from gridup_infra.targets.aws.naming import DEFAULT_SIZE
+    from gridup_infra.targets.aws.placement import DEBIAN_OWNER
     from gridup_infra.targets.aws.preflight import SAMPLE_KEY
     from support.moto_rig import NEWEST
 

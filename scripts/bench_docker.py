@@ -18,7 +18,7 @@ import pytest
 
 from bench_kit import ROOT, Bench, bare_up, free_port, ratio
 from gridup_infra.spec import DeploySpec
-from gridup_infra.targets.docker import nodes
+from gridup_infra.targets.docker import naming
 from gridup_node import containers, image
 from support.docker_rig import Daemon, base_image
 
@@ -53,11 +53,11 @@ while True:
 ENSURE = """
 import json, sys
 from gridup_infra.spec import DeploySpec
-from gridup_infra.targets.docker import images, nodes
+from gridup_infra.targets.docker import images, naming
 from gridup_infra.targets.docker.client import connected
 spec = DeploySpec(**json.loads(sys.argv[1]))
 with connected(spec.host) as client:
-    wanted = {**nodes.image_of(spec), "urn": "bench"}
+    wanted = {**naming.image_of(spec), "urn": "bench"}
     images.ensure(client, wanted, lambda line: None)
 print(wanted["image"], wanted["shared"])
 """
@@ -121,9 +121,9 @@ def bench_deploy(bench: Bench, client: docker.DockerClient, host: str) -> dict[s
 
 def plain_containers(bench: Bench, client: docker.DockerClient, host: str) -> float:
     """Seconds until the API answers through the proxy, the containers made by a script that does no more."""
-    wanted = nodes.image_of(SPEC)
-    ports = {service: free_port() for service in nodes.published()}
-    known = nodes.known(SPEC, ports, wanted["version"], image.bundle_digest())
+    wanted = naming.image_of(SPEC)
+    ports = {service: free_port() for service in naming.published()}
+    known = naming.known(SPEC, ports, wanted["version"], image.bundle_digest())
     told = {
         "name": PLAIN,
         "url": f"http://127.0.0.1:{ports['proxy']}/api/v2/metadata",
@@ -173,7 +173,7 @@ def nothing_left(client: docker.DockerClient) -> Iterator[None]:
 
 def bench_image(client: docker.DockerClient) -> dict[str, Any]:
     """The image's size by what makes it up, and what is in it that a running node has no use for."""
-    shared = nodes.image_of(SPEC)["shared"]
+    shared = naming.image_of(SPEC)["shared"]
     base = client.api.inspect_image(image.BASE_IMAGE)["Size"]
     made = dict.fromkeys(("base", *reversed(LAYERS.values()), "other"), 0)
     made["base"] = base

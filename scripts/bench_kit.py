@@ -21,7 +21,7 @@ import psutil
 ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "infra"), str(ROOT / "cli")]
 
-from gridup_infra.packages import uv  # noqa: E402
+from gridup_infra.uv import uv  # noqa: E402
 from gridup_node.image import BASE_IMAGE  # noqa: E402
 from support.cache import engine_in, runtime_in, test_cache  # noqa: E402
 

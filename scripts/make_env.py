@@ -25,8 +25,8 @@ sys.path.insert(0, str(ROOT / "infra"))
 
 from gridup_infra.errors import BusyError, GridupError, SetupError  # noqa: E402
 from gridup_infra.locking import locked  # noqa: E402
-from gridup_infra.packages import UNTRUSTED_HINT, environment, untrusted  # noqa: E402
 from gridup_infra.processes import Result, run  # noqa: E402
+from gridup_infra.uv import UNTRUSTED_HINT, environment, untrusted  # noqa: E402
 
 VENVS = ROOT / ".venvs"
 

@@ -65,7 +65,7 @@ def _way(outputs: NodeOutputs) -> tuple[str, ...]:
     """What leads to the node's ssh from here, where others stand between; else nothing."""
     if BEHIND not in outputs.facts:
         return ()
-    from gridup_infra.vm.way_in import door_of
+    from gridup_infra.vm.access import door_of
 
     with contextlib.suppress(PreflightError):
         return door_of(outputs, "", "").way()

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from gridup import health
-from gridup.deploying import Plan, bring_to, outputs_of, plan
+from gridup.deploy_flow import Plan, bring_to, outputs_of, plan
 from gridup.engine_api import Engine
 from gridup.reporter import Reporter
 from gridup.session import Session, Which

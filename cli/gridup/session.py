@@ -285,9 +285,9 @@ class Session:
         """
         with self._turn:
             if not self._own:
-                from gridup import own_address
+                from gridup import public_ip
 
-                self._own.append(own_address.ask(own_address.url(self.settings.environment)))
+                self._own.append(public_ip.ask(public_ip.url(self.settings.environment)))
             return self._own[0]
 
     def binary(self, reporter: Reporter) -> Binary:

@@ -402,7 +402,7 @@ class Tethered:
         if program is None:
             raise FileNotFoundError(f"there is no program {words[0]}")
         self._litter = litter
-        script = Path(__file__).with_name("tether.py")
+        script = Path(__file__).with_name("parent_guard.py")
         self._process = subprocess.Popen(
             [sys.executable, "-I", "-S", str(script), str(litter), program, *words[1:]],
             # Spared by whoever cleans up after us: the guard does, and has the litter to remove.

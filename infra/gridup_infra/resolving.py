@@ -12,10 +12,10 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from gridup_infra.errors import GridupError, PreflightError, UsageError
-from gridup_infra.packages import UNTRUSTED_HINT, environment, untrusted, uv, without_accounts
 from gridup_infra.processes import run
 from gridup_infra.requirements import Pin, check_lock, is_of, lock_text
 from gridup_infra.spec import DeploySpec
+from gridup_infra.uv import UNTRUSTED_HINT, environment, untrusted, uv, without_accounts
 from gridup_node import catalog
 
 SECONDS = 600.0

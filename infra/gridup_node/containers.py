@@ -21,7 +21,7 @@ from gridup_node.confines import (
     SHARE,
     writable,
 )
-from gridup_node.container import TOLD, told
+from gridup_node.entrypoint import TOLD, told
 from gridup_node.facts import HOME_VARIABLE
 from gridup_node.health import SERVICE
 from gridup_node.services import (
@@ -119,8 +119,8 @@ class Container:
 def networks(table: Sequence[Service] = SERVICES) -> dict[str, bool]:
     """The networks of a node, each with whether it has no way out.
 
-    Each program behind the reverse proxy has one with the reverse proxy alone: it is reached by no other way, and
-    reaches nobody else.
+    Each program behind the reverse proxy has one with the reverse proxy alone: it is reached by no other way,
+    and reaches nobody else.
     """
     return {row.name: not row.outward for row in (*backends(table), *fronted(table))} | {OUT: False}
 

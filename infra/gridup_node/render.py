@@ -79,8 +79,8 @@ class Context:
         facts: what the node may tell about itself; goes to node.json. Never a secret.
         apart: whether each program has a host of its own, a container, called like its service.
         tls: plain http without it.
-        fronted: with `tls`, the ports at which the reverse proxy speaks https, by service; `ports` then has what
-            the programs of these listen on. Empty for those of a machine.
+        fronted: with `tls`, the ports at which the reverse proxy speaks https, by service; `ports` then has
+            what the programs of these listen on. Empty for those of a machine.
     """
 
     home: str

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from gridup.deploying import NEEDS, resolve
+from gridup.deploy_flow import NEEDS, resolve
 from gridup.ssh_keys import check_types
 from gridup_infra import targets
 from gridup_infra.errors import CredentialsError, GridupError, NameError_, UsageError
@@ -21,7 +21,7 @@ from gridup_infra.spec import DeploySpec
 from gridup_infra.targets.aws import naming
 from gridup_infra.targets.azure import naming as azure_naming
 from gridup_infra.targets.base import Capability, Identity, Power, Secret, Target
-from gridup_infra.targets.docker import nodes
+from gridup_infra.targets.docker import naming as docker_naming
 from gridup_infra.vm import keys, node
 from gridup_node.containers import containers
 from gridup_node.services import SERVICES
@@ -88,7 +88,7 @@ NOTHING = {"account": ACCOUNT, "instance": "i-0123456789abcdef0", "volume": "", 
 
 GONE: dict[str, Callable[[DeploySpec, Path], NodeOutputs]] = {
     "local": outputs_for,
-    "docker": lambda spec, _folder: nodes.outputs(
+    "docker": lambda spec, _folder: docker_naming.outputs(
         spec, PORTS, configs={part.service: "0" for part in containers({})}
     ),
     "aws": lambda spec, _folder: node.node_outputs(spec, "203.0.113.1", {}, naming.facts(spec, NOTHING)),

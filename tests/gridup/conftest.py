@@ -9,9 +9,9 @@ from contextlib import ExitStack
 
 import pytest
 
+from support.fake_target import moon
 from support.inside import inside
 from support.latin import locales
-from support.moon import moon
 from support.person import person
 
 __all__ = ["inside", "locales", "moon", "person"]

@@ -15,8 +15,8 @@ from gridup_infra.program import with_packages
 from gridup_node import catalog
 from support.checkpoints import outputs_for
 from support.cli import Ended
+from support.fake_target import MoonTarget
 from support.inside import Inside, spec_of
-from support.moon import MoonTarget
 from support.package_index import PackageIndex
 from support.package_index import package_index as package_index
 

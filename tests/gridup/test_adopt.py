@@ -9,8 +9,8 @@ import pytest
 from gridup_infra.errors import DeadlineError
 from gridup_infra.spec import NEW_DATA
 from gridup_infra.targets.base import Retained
+from support.fake_target import MoonTarget
 from support.inside import Inside, spec_of
-from support.moon import MoonTarget
 
 LEFT = Retained("crater-7", "the crater 7", "2026-11-29T10:11:12+00:00", 12_300_000_000)
 DEPLOY = ("deploy", "Inst", "--cloud", "moon", "--allow-cidr", "203.0.113.0/24")
@@ -21,8 +21,8 @@ PREVIEW = ("preview", *DEPLOY[1:])
 def left(moon: type[MoonTarget], monkeypatch: pytest.MonkeyPatch) -> type[MoonTarget]:
     monkeypatch.setattr(MoonTarget, "left", LEFT)
     # Whatever is waited for is there.
-    monkeypatch.setattr("gridup.deploying.health.wait_healthy", lambda *_words, **_named: [_Up()])
-    monkeypatch.setattr("gridup.deploying.health.show", lambda *_words: None)
+    monkeypatch.setattr("gridup.deploy_flow.health.wait_healthy", lambda *_words, **_named: [_Up()])
+    monkeypatch.setattr("gridup.deploy_flow.health.show", lambda *_words: None)
     monkeypatch.setattr("gridup.probes.to_json", lambda _results: [])
     return moon
 
@@ -72,7 +72,7 @@ def test_until_then_they_are_kept_whatever_ends_it(
         raise DeadlineError("Inst was not up.")
 
     with monkeypatch.context() as patch:
-        patch.setattr("gridup.deploying.health.wait_healthy", down)
+        patch.setattr("gridup.deploy_flow.health.wait_healthy", down)
         assert inside(*DEPLOY, "--adopt").code == 9
     assert (spec_of(inside).adopting, spec_of(inside).keeps) == (True, True)
     inside("deploy", "Inst", "--no-wait").ok()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gridup import own_address
+from gridup import public_ip
 from gridup.session import Session
 from gridup.setup import extras
 from gridup_infra.errors import CredentialsError, ResourceError, SetupError
@@ -16,8 +16,8 @@ from gridup_infra.targets.local import LocalTarget
 from support import http_rig as rig
 from support.checkpoints import write_checkpoint
 from support.cli import Ended
+from support.fake_target import MoonTarget
 from support.inside import Inside, spec_of
-from support.moon import MoonTarget
 
 OPEN = ("--allow-cidr", "203.0.113.0/24")
 
@@ -166,8 +166,8 @@ class TestOwnAddress:
         opened: str,
     ) -> None:
         asked: list[str] = []
-        monkeypatch.setattr(own_address, "ask", lambda url: asked.append(url) or told.strip())
-        monkeypatch.setenv(own_address.VARIABLE, "http://address.inst.example/")
+        monkeypatch.setattr(public_ip, "ask", lambda url: asked.append(url) or told.strip())
+        monkeypatch.setenv(public_ip.VARIABLE, "http://address.inst.example/")
         deploy().ok()
         assert (spec_of(inside).allow_cidr, asked) == ((opened,), ["http://address.inst.example/"])
         assert "Nothing changed" in deploy().err
@@ -176,7 +176,7 @@ class TestOwnAddress:
     def test_who_says_who_is_not_asked(
         self, inside: Inside, deploy: Deploy, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(own_address, "ask", lambda _url: pytest.fail("asked"))
+        monkeypatch.setattr(public_ip, "ask", lambda _url: pytest.fail("asked"))
         deploy(*OPEN).ok()
         inside("deploy", "Here", "--no-wait", "--cloud", "local").ok()
 
@@ -184,7 +184,7 @@ class TestOwnAddress:
     def test_where_nobody_tells_the_flag_is_demanded(
         self, inside: Inside, moon: type[MoonTarget], monkeypatch: pytest.MonkeyPatch, command: str
     ) -> None:
-        monkeypatch.setenv(own_address.VARIABLE, "http://127.0.0.1:9/")
+        monkeypatch.setenv(public_ip.VARIABLE, "http://127.0.0.1:9/")
         ended = inside(command, "Inst", "--cloud", "moon")
         assert (ended.code, ended.out, inside.engine.calls) == (2, "", [])
         assert "--allow-cidr 203.0.113.0/24" in ended.err
@@ -431,7 +431,7 @@ class TestAsking:
     @pytest.mark.parametrize("told", ["203.0.113.7\n", " 198.51.100.7 "])
     def test_an_address_is_taken(self, told: str) -> None:
         with rig.serve(rig.always(rig.reply(200, told.encode(), "text/plain"))) as server:
-            assert own_address.ask(url_of(server)) == told.strip()
+            assert public_ip.ask(url_of(server)) == told.strip()
 
     def test_the_address_of_a_proxy_is_not_ours(self, monkeypatch: pytest.MonkeyPatch) -> None:
         with (
@@ -441,26 +441,26 @@ class TestAsking:
             for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
                 monkeypatch.setenv(name, url_of(proxy))
             monkeypatch.setenv("NO_PROXY", "")
-            assert own_address.ask(url_of(server)) == "203.0.113.9"
+            assert public_ip.ask(url_of(server)) == "203.0.113.9"
             assert proxy.connections == 0
 
     def test_nor_is_one_of_ipv6_which_no_node_has(self) -> None:
         with rig.serve(rig.always(rig.reply(200, b"2001:db8::7", "text/plain"))) as server:
-            assert own_address.ask(url_of(server)) is None
+            assert public_ip.ask(url_of(server)) is None
 
     @pytest.mark.parametrize("told", ["", "<html>", "203.0.113.7, 10.0.0.1", "0.0.0.0", "1" * 5000, "\xff"])
     def test_anything_else_is_not(self, told: str) -> None:
         with rig.serve(rig.always(rig.reply(200, told.encode(), "text/plain"))) as server:
-            assert own_address.ask(url_of(server)) is None
+            assert public_ip.ask(url_of(server)) is None
 
     def test_nor_is_what_comes_with_an_error(self) -> None:
         with rig.serve(rig.always(rig.reply(503, b"203.0.113.7"))) as server:
-            assert own_address.ask(url_of(server)) is None
+            assert public_ip.ask(url_of(server)) is None
 
     @pytest.mark.parametrize("handler", [rig.silent, rig.trickle(b"HTTP/1.1 200 OK\r\nA: 1\r\n" * 50)])
     def test_a_server_that_dawdles_has_only_its_time(self, handler: rig.Handler) -> None:
         with rig.serve(handler) as server:
-            assert own_address.ask(url_of(server), 0.5) is None
+            assert public_ip.ask(url_of(server), 0.5) is None
 
 
 def url_of(server: rig.Server) -> str:

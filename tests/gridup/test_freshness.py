@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from gridup import advisories, freshness
-from gridup.deploying import resolve
+from gridup.deploy_flow import resolve
 from gridup.settings import Settings
 from gridup.state import State
 from gridup_infra.errors import UsageError
@@ -19,8 +19,8 @@ from gridup_infra.spec import DeploySpec
 from gridup_infra.targets.local import runtime
 from gridup_node import catalog
 from support.checkpoints import outputs_for
+from support.fake_target import MoonTarget
 from support.inside import Inside
-from support.moon import MoonTarget
 
 TODAY = datetime(2026, 11, 29, 12, tzinfo=timezone.utc)
 OLD, NEW = "2026-10-29T11:59:59.123456789Z", "2026-10-30T12:00:01+00:00"

@@ -6,8 +6,8 @@ import pytest
 
 from gridup_infra.outputs import NOT_COMPLETED, NodeOutputs
 from gridup_infra.targets.base import PUBLIC_IP, Inspection, Power
+from support.fake_target import MoonTarget
 from support.inside import Inside
-from support.moon import MoonTarget
 
 WHERE = {PUBLIC_IP: "203.0.113.9", "region": "sea", "instance": "m-1", "size": "large", "volume": "v-1"}
 

@@ -11,15 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from gridup import health, own_address
+from gridup import health, public_ip
 from gridup.reporter import Silent
 from gridup_infra.errors import DeadlineError, FirstBootError, ResourceError
 from gridup_infra.outputs import NodeOutputs
 from gridup_infra.spec import DeploySpec
 from gridup_infra.targets.base import Identity
 from support import http_rig as rig
+from support.fake_target import MoonTarget
 from support.inside import Inside
-from support.moon import MoonTarget
 
 TAIL = ("E: Unable to locate package docker.oi", "gridup-host: step packages failed")
 
@@ -256,7 +256,7 @@ class TestWhoIsLetIn:
         shown: str,
     ) -> None:
         asked: list[str] = []
-        monkeypatch.setattr(own_address, "ask", lambda url: asked.append(url) or own)
+        monkeypatch.setattr(public_ip, "ask", lambda url: asked.append(url) or own)
         with rig.serve(rig.node()) as web:
             ports = {"proxy": web.port, "jupyter": deaf_port, "ssh": deaf_port}
             inside.lay_outputs(NodeOutputs(self.SPEC, "127.0.0.1", ports))
@@ -268,7 +268,7 @@ class TestWhoIsLetIn:
     def test_a_healthy_node_asks_nobody(
         self, inside: Inside, moon: type[MoonTarget], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(own_address, "ask", lambda _url: pytest.fail("asked"))
+        monkeypatch.setattr(public_ip, "ask", lambda _url: pytest.fail("asked"))
         with (
             rig.serve(rig.node()) as web,
             rig.serve(rig.jupyter()) as jupyter,

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from gridup.deploying import moved
+from gridup.deploy_flow import moved
 from gridup_infra.spec import DeploySpec
 from gridup_infra.targets import target
 from gridup_node import services

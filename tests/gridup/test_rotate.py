@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from gridup import deploying
+from gridup import deploy_flow
 from gridup.settings import Settings
 from gridup.state import State
 from gridup_infra.processes import Result
 from gridup_infra.targets.base import Inspection, Power
+from support.fake_target import MoonTarget, _NoWay
 from support.inside import Inside, spec_of
-from support.moon import MoonTarget, _NoWay
 
 OPEN = ("--allow-cidr", "203.0.113.0/24")
 
@@ -193,14 +193,14 @@ def test_one_that_was_broken_off_before_the_state_tells_goes_on_too(inside: Insi
     }
     record = State.of(Settings.load()).read("inst")
     for asked in ({"rotate": True}, {}):
-        wanted, _ = deploying.resolve(asked, {}, "Inst", record, stored)
+        wanted, _ = deploy_flow.resolve(asked, {}, "Inst", record, stored)
         assert (wanted.rotated, wanted.rotating, wanted.generation) == (
             "2026-11-29T10:00:00.000000+00:00",
             True,
             1,
         )
     other = {**stored, "gridup:stack-id": "another node's"}
-    wanted, _ = deploying.resolve({}, {}, "Inst", record, other)
+    wanted, _ = deploy_flow.resolve({}, {}, "Inst", record, other)
     assert (wanted.rotated, wanted.generation) == ("", 0)
 
 

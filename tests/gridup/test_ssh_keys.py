@@ -10,8 +10,8 @@ from gridup.ssh_keys import read_key, rsa_bits
 from gridup_infra.errors import UsageError
 from gridup_infra.processes import run, which
 from support import ssh_keys
+from support.fake_target import MoonTarget
 from support.inside import Inside
-from support.moon import MoonTarget
 
 KEY = ssh_keys.ed25519("a b: c #1")
 

@@ -10,7 +10,7 @@ import pytest
 
 from gridup_infra.errors import PreflightError
 from gridup_infra.spec import DeploySpec
-from gridup_infra.targets.aws import choosing, client, kinds, preflight, quotas
+from gridup_infra.targets.aws import client, kinds, placement, preflight, quotas
 from gridup_infra.targets.aws.client import Cloud
 
 STANDARD = "L-1216C47A"
@@ -80,7 +80,7 @@ def look(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, dict[str, float]], l
         service = SimpleNamespace(get_service_quota=answer)
         monkeypatch.setattr(client, "client", lambda *_, **__: service)
         monkeypatch.setattr(kinds, "every", every)
-        monkeypatch.setattr(choosing, "size_of", lambda *_: {"VCpuInfo": {"DefaultVCpus": 4}})
+        monkeypatch.setattr(placement, "size_of", lambda *_: {"VCpuInfo": {"DefaultVCpus": 4}})
         spec = DeploySpec("Inst", target="aws", region="eu-west-1", size=size)
         preflight._quota(cast("Cloud", SimpleNamespace(ec2=ec2)), spec)
         return asked

@@ -12,7 +12,7 @@ import pytest
 from gridup_infra.errors import CredentialsError, GridupError, PreflightError, ResourceError
 from gridup_infra.outputs import NodeOutputs
 from gridup_infra.spec import NEW_DATA, DeploySpec
-from gridup_infra.targets.azure import AzureTarget, client, naming, preflight, sweeping
+from gridup_infra.targets.azure import AzureTarget, cleanup, client, naming, preflight
 from gridup_infra.targets.base import Identity, Power
 from gridup_infra.targets.dynamic import DRIFT
 from gridup_infra.vm import node
@@ -178,7 +178,7 @@ def test_with_the_data_kept_only_its_disk_stays_and_is_nobodys(account: Account)
     who = identity(made.spec)
     with client.connected() as arm:
         props = {**who.facts, "stack_id": who.stack_id, "project": made.project}
-        sweeping.sweep(arm, props, keep_data=True)
+        cleanup.sweep(arm, props, keep_data=True)
     assert AzureTarget().leftovers(who) == ()
     disk = account.one(f"{COMPUTE}/disks")
     assert disk["name"] == f"{made.project}-data"

@@ -8,7 +8,7 @@ import pytest
 
 from gridup_infra.errors import CredentialsError, GridupError, ResourceError
 from gridup_infra.targets.dynamic import FailedError
-from gridup_infra.vm import booting, console, keys
+from gridup_infra.vm import console, first_boot_wait, keys
 from gridup_infra.vm.console import WAIT_SECONDS, compare, printed
 from gridup_infra.vm.resources import HostProvider
 from gridup_infra.vm.ssh import HostKeyError, fingerprint
@@ -148,7 +148,7 @@ class TestHost:
     def test_it_is_compared_at_the_first_contact_alone_and_not_where_a_key_was_given(
         self, monkeypatch: pytest.MonkeyPatch, asked: list[dict[str, str]]
     ) -> None:
-        monkeypatch.setattr(booting, "wait_for_host", lambda *_: OWN)
+        monkeypatch.setattr(first_boot_wait, "wait_for_host", lambda *_: OWN)
         where = {"target": "aws", "machine": "i-1"}
         names = {"stack": "inst", "stack_id": "0" * 16, "name": "Inst"}
         props = {**names, "machine": "i-1", "address": "192.0.2.7", "private_key": "K", "console": where}

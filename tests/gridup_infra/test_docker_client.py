@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from docker.context import ContextAPI
 
-from gridup_infra.building import MIRRORS, PROXIES, build_arguments
+from gridup_infra.build_env import MIRRORS, PROXIES, build_arguments
 from gridup_infra.errors import PreflightError
 from gridup_infra.spec import DeploySpec
 from gridup_infra.targets.docker import DockerTarget, client

@@ -16,7 +16,14 @@ import pytest
 
 from gridup_infra.errors import ResourceError
 from gridup_infra.processes import wait_until
-from gridup_infra.targets.docker import choosing, images, marks, running, sweeping, volumes
+from gridup_infra.targets.docker import (
+    cleanup,
+    container_lifecycle,
+    images,
+    node_labels,
+    port_allocation,
+    volumes,
+)
 from gridup_infra.targets.docker.client import connected
 from gridup_node import image as node_image
 from gridup_node.confines import LOG_DRIVER, LOG_LIMITS, limits, writable
@@ -80,12 +87,12 @@ class Place:
         return name
 
     def runs(self, name: str) -> bool:
-        found = running.find(self.client, name)
+        found = container_lifecycle.find(self.client, name)
         return bool(found and found["State"]["Running"])
 
     def clean(self) -> None:
         api = self.client.api
-        labelled = {"label": marks.MANAGED}
+        labelled = {"label": node_labels.MANAGED}
         ours = [row["Id"] for row in api.containers(all=True, filters=labelled)]
         for one in (*self.foreign, *ours):
             with contextlib.suppress(docker.errors.NotFound):
@@ -130,7 +137,8 @@ class TestVolumes:
     @staticmethod
     def names(place: Place) -> set[str]:
         return {
-            row["Name"] for row in place.client.api.volumes(filters={"label": marks.MANAGED})["Volumes"] or ()
+            row["Name"]
+            for row in place.client.api.volumes(filters={"label": node_labels.MANAGED})["Volumes"] or ()
         }
 
     def test_twice_is_one_volume(self, place: Place) -> None:
@@ -165,12 +173,12 @@ class TestVolumes:
         volumes.keep(place.client, {**first, **told})
         ((name, note),) = volumes.kept(place.client, first["stack"], first["name"])
         assert name == made
-        assert {key: marks.label(note, label) for key, label in marks.NOTED.items()} == told
+        assert {key: node_labels.label(note, label) for key, label in node_labels.NOTED.items()} == told
 
     def test_it_can_be_kept_again_and_again(self, place: Place) -> None:
         made = volumes.ensure(place.client, place.stack())
-        (row,) = place.client.api.volumes(filters={"label": marks.MANAGED})["Volumes"]
-        volumes.keep(place.client, {**place.stack(), "stack_id": row["Labels"][marks.STACK_ID]})
+        (row,) = place.client.api.volumes(filters={"label": node_labels.MANAGED})["Volumes"]
+        volumes.keep(place.client, {**place.stack(), "stack_id": row["Labels"][node_labels.STACK_ID]})
         for _ in range(3):
             stack = {**place.stack(), "adopt": made}
             assert volumes.ensure(place.client, stack) == made
@@ -249,43 +257,49 @@ class TestPorts:
 
     def test_the_network_is_made_once_and_bears_the_ports(self, place: Place) -> None:
         other, props = self.node(place, "Other"), self.node(place)
-        choosing.ensure(place.client, other, {})
-        chosen = choosing.ensure(place.client, props, {})
+        port_allocation.ensure(place.client, other, {})
+        chosen = port_allocation.ensure(place.client, props, {})
         # The defaults are free now, and yet the ports stay.
-        sweeping.sweep(place.client, other["stack"], other["name"], other["stack_id"], keep_data=False)
+        cleanup.sweep(place.client, other["stack"], other["name"], other["stack_id"], keep_data=False)
         assert set(chosen) == {"proxy", "ssh", "jupyter"}
-        assert choosing.ensure(place.client, props, {}) == chosen, "as after a create that was broken off"
-        assert choosing.ensure(place.client, props, chosen) == chosen
-        networks = {row["Name"]: row for row in marks.networks(place.client, props["stack_id"])}
+        assert port_allocation.ensure(place.client, props, {}) == chosen, (
+            "as after a create that was broken off"
+        )
+        assert port_allocation.ensure(place.client, props, chosen) == chosen
+        networks = {row["Name"]: row for row in node_labels.networks(place.client, props["stack_id"])}
         assert {name: row["Internal"] for name, row in networks.items()} == props["networks"]
-        assert json.loads(networks[props["project"]]["Labels"][marks.PORTS]) == chosen
+        assert json.loads(networks[props["project"]]["Labels"][node_labels.PORTS]) == chosen
 
     def test_a_node_of_one_network_gets_the_others_and_keeps_its_ports(self, place: Place) -> None:
         props = self.node(place)
         earlier = {**props, "networks": {props["project"]: False}}
-        chosen = choosing.ensure(place.client, earlier, {})
+        chosen = port_allocation.ensure(place.client, earlier, {})
         other = f"{props['project']}-closed"
-        assert choosing.problems(place.client, props, chosen) == [f"the node's network {other} is gone"]
-        assert choosing.ensure(place.client, props, {}) == chosen
-        assert choosing.problems(place.client, props, chosen) == []
+        assert port_allocation.problems(place.client, props, chosen) == [
+            f"the node's network {other} is gone"
+        ]
+        assert port_allocation.ensure(place.client, props, {}) == chosen
+        assert port_allocation.problems(place.client, props, chosen) == []
 
     def test_two_nodes_share_no_port_though_neither_runs(self, place: Place) -> None:
-        first, second = (choosing.ensure(place.client, self.node(place, name), {}) for name in ("A", "B"))
+        first, second = (
+            port_allocation.ensure(place.client, self.node(place, name), {}) for name in ("A", "B")
+        )
         assert not set(first.values()) & set(second.values())
 
     def test_an_asked_port_of_a_node_that_does_not_run_is_refused_by_its_name(self, place: Place) -> None:
-        taken = choosing.ensure(place.client, self.node(place, "First"), {})["proxy"]
+        taken = port_allocation.ensure(place.client, self.node(place, "First"), {})["proxy"]
         with pytest.raises(ResourceError, match=f'Port {taken} is kept by the node "First"'):
-            choosing.ensure(place.client, self.node(place, "Second", port=taken), {})
+            port_allocation.ensure(place.client, self.node(place, "Second", port=taken), {})
 
     def test_a_container_of_somebody_else_has_its_port(self, place: Place) -> None:
         props = self.node(place)
-        wanted = choosing.ensure(place.client, props, {})["proxy"]
-        sweeping.sweep(place.client, props["stack"], props["name"], props["stack_id"], keep_data=False)
+        wanted = port_allocation.ensure(place.client, props, {})["proxy"]
+        cleanup.sweep(place.client, props["stack"], props["name"], props["stack_id"], keep_data=False)
         name = place.container(port=wanted)
-        assert choosing.ensure(place.client, self.node(place), {})["proxy"] != wanted
+        assert port_allocation.ensure(place.client, self.node(place), {})["proxy"] != wanted
         with pytest.raises(ResourceError, match=f"Port {wanted} is kept by the container {name}") as caught:
-            choosing.ensure(place.client, self.node(place, "Other", port=wanted), {})
+            port_allocation.ensure(place.client, self.node(place, "Other", port=wanted), {})
         assert "--port" in caught.value.suggestion
         assert place.runs(name)
 
@@ -293,30 +307,30 @@ class TestPorts:
         self, place: Place
     ) -> None:
         props = self.node(place)
-        chosen = choosing.ensure(place.client, props, {})
-        assert choosing.lost(place.client, props, chosen) == {}
-        assert choosing.problems(place.client, props, chosen) == []
+        chosen = port_allocation.ensure(place.client, props, {})
+        assert port_allocation.lost(place.client, props, chosen) == {}
+        assert port_allocation.problems(place.client, props, chosen) == []
         place.container(port=chosen["proxy"])
-        assert choosing.lost(place.client, props, chosen) == {"proxy": chosen["proxy"]}
+        assert port_allocation.lost(place.client, props, chosen) == {"proxy": chosen["proxy"]}
         # Where the daemon is elsewhere, only it can tell.
         elsewhere = {**props, "host": "tcp://192.0.2.7:2376"}
-        assert choosing.lost(place.client, elsewhere, chosen) == {"proxy": chosen["proxy"]}
-        assert choosing.problems(place.client, props, chosen) == [
+        assert port_allocation.lost(place.client, elsewhere, chosen) == {"proxy": chosen["proxy"]}
+        assert port_allocation.problems(place.client, props, chosen) == [
             f"port {chosen['proxy']} (proxy) is another's now"
         ]
-        anew = choosing.ensure(place.client, props, chosen)
+        anew = port_allocation.ensure(place.client, props, chosen)
         assert anew["proxy"] != chosen["proxy"]
         assert {**anew, "proxy": 0} == {**chosen, "proxy": 0}
 
     def test_a_port_that_the_node_itself_listens_on_is_not_lost(self, place: Place) -> None:
         props = self.node(place)
-        chosen = choosing.ensure(place.client, props, {})
-        place.container(port=chosen["proxy"], labels=marks.labels(props))
-        assert choosing.lost(place.client, props, chosen) == {}
-        assert choosing.ensure(place.client, props, chosen) == chosen
+        chosen = port_allocation.ensure(place.client, props, {})
+        place.container(port=chosen["proxy"], labels=node_labels.labels(props))
+        assert port_allocation.lost(place.client, props, chosen) == {}
+        assert port_allocation.ensure(place.client, props, chosen) == chosen
 
     def test_a_network_that_is_gone_is_a_problem(self, place: Place) -> None:
-        assert choosing.problems(place.client, self.node(place), {}) == ["the node's network is gone"]
+        assert port_allocation.problems(place.client, self.node(place), {}) == ["the node's network is gone"]
 
 
 @dataclass
@@ -329,36 +343,36 @@ class Node:
 
     @property
     def name(self) -> str:
-        return running.name_of(self.props)
+        return container_lifecycle.name_of(self.props)
 
     def converge(self, **changes: Any) -> dict[str, Any]:
         """Make it so. Returns the container as the daemon describes it."""
         wanted = {**self.props, **changes}
-        running.converge(self.place.client, wanted, self.said.append)
+        container_lifecycle.converge(self.place.client, wanted, self.said.append)
         self.props = wanted
         return self.found
 
     @property
     def found(self) -> dict[str, Any]:
-        found = running.find(self.place.client, self.name)
+        found = container_lifecycle.find(self.place.client, self.name)
         assert found is not None
         return found
 
     @property
     def drift(self) -> list[str]:
-        props = {**self.props, "config": running.config_hash(self.props)}
-        return running.drift(self.found, props, self.place.client.api.info())
+        props = {**self.props, "config": container_lifecycle.config_hash(self.props)}
+        return container_lifecycle.drift(self.found, props, self.place.client.api.info())
 
     def alone(self) -> bool:
         """Whether it is the stack's only container."""
-        rows = marks.containers(self.place.client, self.props["stack_id"])
+        rows = node_labels.containers(self.place.client, self.props["stack_id"])
         return [row["Names"] for row in rows] == [[f"/{self.name}"]]
 
 
 @pytest.fixture
 def node(place: Place) -> Node:
     stack = place.stack()
-    place.client.api.create_network(stack["project"], labels=marks.labels(stack))
+    place.client.api.create_network(stack["project"], labels=node_labels.labels(stack))
     rest = {
         "service": "api",
         "image": TINY,
@@ -530,7 +544,7 @@ class TestConverge:
         api.rename(node.name, f"{node.name}-former")
         if made:
             api.stop(f"{node.name}-former", timeout=3)
-            labels = {**marks.labels(node.props), marks.CONFIG: "unproven"}
+            labels = {**node_labels.labels(node.props), node_labels.CONFIG: "unproven"}
             api.start(api.create_container(TINY, ["dawdle"], name=node.name, labels=labels)["Id"])
         assert node.converge()["Id"] == first["Id"]
         assert node.alone() and node.drift == []
@@ -546,11 +560,11 @@ class TestConverge:
         other = node.place.client.containers.run(TINY, ["work"], name=node.name, detach=True).id
         with pytest.raises(ResourceError, match="is there already, and is not ours"):
             node.converge()
-        running.remove(node.place.client, node.name, node.props["stack_id"], 1)
+        container_lifecycle.remove(node.place.client, node.name, node.props["stack_id"], 1)
         assert node.found["Id"] == other and node.found["State"]["Running"]
 
     def test_a_port_that_is_taken_names_the_container_and_leaves_nothing(self, node: Node) -> None:
-        port = choosing.ensure(node.place.client, node.place.stack("P", bind="127.0.0.1", port=0), {})[
+        port = port_allocation.ensure(node.place.client, node.place.stack("P", bind="127.0.0.1", port=0), {})[
             "proxy"
         ]
         name = node.place.container(port=port)
@@ -558,7 +572,7 @@ class TestConverge:
             ResourceError, match=f"Port {port} of 127.0.0.1 is in use by the container {name}"
         ):
             node.converge(published=port)
-        assert marks.containers(node.place.client, node.props["stack_id"]) == []
+        assert node_labels.containers(node.place.client, node.props["stack_id"]) == []
 
     def test_one_that_goes_on_ending_is_told(self, node: Node) -> None:
         node.converge(command=["boom", "3"])
@@ -566,21 +580,21 @@ class TestConverge:
 
         def given_up() -> bool:
             # Docker starts it again and again: a moment later it may be up.
-            told.append(running.given_up(node.found))
+            told.append(container_lifecycle.given_up(node.found))
             return bool(told[-1])
 
         assert wait_until(given_up, timeout=60)
         assert told[-1] == "crashed (exit 3), not restarting"
-        assert "boom" in running.log_tail(node.place.client, node.name)
+        assert "boom" in container_lifecycle.log_tail(node.place.client, node.name)
 
     def test_a_removal_takes_the_former_one_along(self, node: Node) -> None:
         node.converge()
         node.place.client.api.rename(node.name, f"{node.name}-former")
         node.converge()
         node.place.client.api.rename(node.name, f"{node.name}-former")
-        running.remove(node.place.client, node.name, node.props["stack_id"], 3)
-        assert marks.containers(node.place.client, node.props["stack_id"]) == []
-        running.remove(node.place.client, node.name, node.props["stack_id"], 3)
+        container_lifecycle.remove(node.place.client, node.name, node.props["stack_id"], 3)
+        assert node_labels.containers(node.place.client, node.props["stack_id"]) == []
+        container_lifecycle.remove(node.place.client, node.name, node.props["stack_id"], 3)
 
 
 def build(place: Place, tag: str, base: str, labels: dict[str, str]) -> None:
@@ -594,18 +608,18 @@ class TestImages:
     @pytest.fixture
     def shared(self, place: Place, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         # The real stage stays: to make it anew takes two minutes.
-        monkeypatch.setattr(marks, "STAGE", "org.gridup.test-stage")
+        monkeypatch.setattr(node_labels, "STAGE", "org.gridup.test-stage")
         name = f"gridup-node:0-test{secrets.token_hex(3)}"
-        build(place, name, TINY, {marks.SHARED: name})
+        build(place, name, TINY, {node_labels.SHARED: name})
         yield name
         with contextlib.suppress(docker.errors.NotFound):
             place.client.api.remove_image(name, force=True)
 
     def test_one_that_nobody_uses_is_told_and_removed(self, place: Place, shared: str) -> None:
         assert shared in list(images.unused(place.client))
-        stage = {"label": marks.STAGE, "dangling": True}
-        build(place, "gridup-test-stage:1", TINY, {marks.STAGE: "environment"})
-        build(place, "gridup-test-stage:1", TINY, {marks.STAGE: "other"})
+        stage = {"label": node_labels.STAGE, "dangling": True}
+        build(place, "gridup-test-stage:1", TINY, {node_labels.STAGE: "environment"})
+        build(place, "gridup-test-stage:1", TINY, {node_labels.STAGE: "other"})
         assert len(place.client.api.images(filters=stage)) == 1
         images.remove_shared(place.client, shared)
         assert not images.exists(place.client, shared)
@@ -617,8 +631,8 @@ class TestImages:
     def test_a_stage_goes_whose_history_has_a_password(
         self, place: Place, shared: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        stage = {"label": marks.STAGE, "dangling": True}
-        text = f"FROM {TINY} AS made\nARG INDEX\nLABEL {marks.STAGE}=environment\nFROM {TINY}\n"
+        stage = {"label": node_labels.STAGE, "dangling": True}
+        text = f"FROM {TINY} AS made\nARG INDEX\nLABEL {node_labels.STAGE}=environment\nFROM {TINY}\n"
         monkeypatch.setattr(images, "reference", lambda *_: (f"{shared}-more", {"Dockerfile": text.encode()}))
         stack = place.stack()
         props = {"version": "0", "base_image": TINY, "image": f"{stack['project']}:0-test", **stack}
@@ -633,7 +647,7 @@ class TestImages:
     def test_one_that_a_node_uses_is_not_told_until_the_node_is_gone(self, place: Place, shared: str) -> None:
         stack = place.stack()
         own = f"{stack['project']}:0-test"
-        build(place, own, shared, marks.labels(stack))
+        build(place, own, shared, node_labels.labels(stack))
         assert shared not in list(images.unused(place.client))
         images.remove(place.client, stack["stack_id"], but=own)
         assert images.exists(place.client, own)
@@ -643,7 +657,7 @@ class TestImages:
 
     def test_one_that_came_into_use_meanwhile_is_not_removed(self, place: Place, shared: str) -> None:
         stack = place.stack()
-        build(place, f"{stack['project']}:0-test", shared, marks.labels(stack))
+        build(place, f"{stack['project']}:0-test", shared, node_labels.labels(stack))
         try:
             with pytest.raises(ResourceError, match=f'The image {shared} is used by the node "Inst"'):
                 images.remove_shared(place.client, shared)
@@ -654,11 +668,11 @@ class TestImages:
     def test_what_a_container_runs_on_stays(self, place: Place, shared: str) -> None:
         stack = place.stack()
         own = f"{stack['project']}:0-test"
-        build(place, own, shared, marks.labels(stack))
-        place.client.containers.run(own, ["work"], detach=True, init=True, labels=marks.labels(stack))
+        build(place, own, shared, node_labels.labels(stack))
+        place.client.containers.run(own, ["work"], detach=True, init=True, labels=node_labels.labels(stack))
         images.remove(place.client, stack["stack_id"])
         assert images.exists(place.client, own)
-        sweeping.sweep(place.client, stack["stack"], stack["name"], stack["stack_id"], keep_data=False)
+        cleanup.sweep(place.client, stack["stack"], stack["name"], stack["stack_id"], keep_data=False)
         assert not images.exists(place.client, own)
 
 
@@ -667,7 +681,7 @@ class TestSweep:
 
     @pytest.fixture
     def whole(self, node: Node) -> Node:
-        build(node.place, f"{node.props['project']}:0-test", TINY, marks.labels(node.props))
+        build(node.place, f"{node.props['project']}:0-test", TINY, node_labels.labels(node.props))
         node.converge()
         return node
 
@@ -675,22 +689,22 @@ class TestSweep:
     def sweep(node: Node, *, keep_data: bool = False) -> None:
         stack, name, stack_id = (node.props[key] for key in ("stack", "name", "stack_id"))
         for _ in range(2):
-            sweeping.sweep(node.place.client, stack, name, stack_id, keep_data=keep_data)
+            cleanup.sweep(node.place.client, stack, name, stack_id, keep_data=keep_data)
 
     def test_all_of_it_is_found_and_removed(self, whole: Node) -> None:
         project, stack_id = whole.props["project"], whole.props["stack_id"]
-        assert sweeping.leftovers(whole.place.client, stack_id) == [
+        assert cleanup.leftovers(whole.place.client, stack_id) == [
             f"container {project}-api",
             f"network {project}",
             f"volume {project}-data",
             f"image {project}:0-test",
         ]
         self.sweep(whole)
-        assert sweeping.leftovers(whole.place.client, stack_id) == []
+        assert cleanup.leftovers(whole.place.client, stack_id) == []
 
     def test_data_that_is_kept_is_no_leftover(self, whole: Node) -> None:
         self.sweep(whole, keep_data=True)
-        assert sweeping.leftovers(whole.place.client, whole.props["stack_id"]) == []
+        assert cleanup.leftovers(whole.place.client, whole.props["stack_id"]) == []
         assert volumes.exists(whole.place.client, whole.props["volume"])
         self.sweep(whole)
         assert volumes.exists(whole.place.client, whole.props["volume"])
@@ -699,9 +713,9 @@ class TestSweep:
         place, api = whole.place, whole.place.client.api
         # Another deployment of the same name, from another machine; and somebody's own things of such names.
         other = place.stack()
-        network = api.create_network(other["project"], labels=marks.labels(other))["Id"]
+        network = api.create_network(other["project"], labels=node_labels.labels(other))["Id"]
         volume = volumes.ensure(place.client, other)
-        container = place.container(labels=marks.labels(other))
+        container = place.container(labels=node_labels.labels(other))
         api.create_volume(f"{whole.props['project']}-mine")
         bystander = place.container()
         try:

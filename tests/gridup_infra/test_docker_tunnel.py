@@ -24,7 +24,7 @@ from gridup_infra import openssh
 from gridup_infra.processes import wait_until
 from gridup_infra.targets.docker import client, tunnel
 from gridup_infra.targets.docker.client import UnreachableError, address_of, connect, is_here
-from gridup_infra.targets.docker.place import SOCKET, Place
+from gridup_infra.targets.docker.ssh_host import SOCKET, Place
 from gridup_infra.targets.docker.tunnel import Tunnel, tunnel_to
 from support.ssh_rig import ELSEWHERE, HERE, Machine
 

@@ -17,7 +17,7 @@ from gridup_infra.outputs import NodeOutputs
 from gridup_infra.spec import DeploySpec
 from gridup_infra.targets import fronting
 from gridup_infra.targets import ports as choosing
-from gridup_infra.targets.docker import nodes
+from gridup_infra.targets.docker import naming
 from gridup_infra.targets.local import node
 from gridup_infra.targets.local.resources import NodeProvider, _plan
 from gridup_node.render import render
@@ -126,7 +126,7 @@ def test_the_address_that_is_shown_is_one_that_colleagues_can_use(
 ) -> None:
     monkeypatch.setattr(fronting, "outward_address", lambda elsewhere: has.get(elsewhere, ""))
     spec = replace(SPEC, bind=bind, scheme=scheme, host="unix:///x")
-    docker = nodes.outputs(replace(spec, target="docker"), ports())
+    docker = naming.outputs(replace(spec, target="docker"), ports())
     asked = {
         "folder": str(tmp_path),
         "spec": spec.to_config(),

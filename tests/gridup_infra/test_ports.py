@@ -22,7 +22,7 @@ from gridup_infra.outputs import NodeOutputs
 from gridup_infra.processes import Result, run
 from gridup_infra.spec import DeploySpec
 from gridup_infra.targets import ports
-from gridup_infra.targets.local import LocalTarget, marks, runtime
+from gridup_infra.targets.local import LocalTarget, process_env, runtime
 from gridup_infra.targets.ports import choose, free, hold, kept_by_others
 from support.cli import Cli
 
@@ -203,7 +203,7 @@ class TestPreflight:
         )
         argv = [sys.executable, "-c", f"{program}; input()"]
         for stack_id, refused in ((had.stack_id, False), ("another", True)):
-            environment = {**os.environ, marks.STACK_ID: stack_id}
+            environment = {**os.environ, process_env.STACK_ID: stack_id}
             with subprocess.Popen(
                 argv, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
             ) as server:

@@ -12,12 +12,12 @@ import pytest
 from gridup_infra import requirements, resolving
 from gridup_infra.errors import PreflightError, ResourceError, UsageError
 from gridup_infra.outputs import PACKAGES, NodeOutputs
-from gridup_infra.packages import environment, uv
 from gridup_infra.processes import run
 from gridup_infra.program import check_locked, with_packages
 from gridup_infra.resolving import is_locked, lock
 from gridup_infra.spec import DeploySpec
 from gridup_infra.targets.local import runtime
+from gridup_infra.uv import environment, uv
 from gridup_node import catalog, image
 from support.package_index import PackageIndex
 from support.package_index import package_index as package_index

@@ -21,7 +21,7 @@ from gridup.probes import endpoints_for_node
 from gridup_infra.outputs import NodeOutputs
 from gridup_infra.processes import which
 from gridup_infra.spec import DeploySpec
-from gridup_infra.targets.docker import nodes, resources
+from gridup_infra.targets.docker import naming, resources
 from gridup_node import containers as containers_module
 from gridup_node import launch
 from gridup_node import services as services_module
@@ -584,7 +584,7 @@ class Declared(pulumi.runtime.Mocks):
 
     def new_resource(self, args: pulumi.runtime.MockResourceArgs) -> tuple[str, dict[str, Any]]:
         self.inputs[args.name] = dict(args.inputs)
-        chosen = {"ports": {name: port + 1 for name, port in nodes.published().items()}}
+        chosen = {"ports": {name: port + 1 for name, port in naming.published().items()}}
         outputs = {"network": chosen, "volume": {"volume": "the-data"}, "owner": {"daemon": "D"}}
         return args.name, {**args.inputs, **outputs.get(args.name, {"config": "c"})}
 

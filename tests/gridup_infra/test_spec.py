@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from gridup_infra.errors import UsageError
+from gridup_infra.node_facts import told_of
 from gridup_infra.outputs import NodeOutputs
 from gridup_infra.requirements import Pin, lock_text
 from gridup_infra.spec import PROJECT, DeploySpec
-from gridup_infra.telling import told_of
 from gridup_node import facts, services
 
 LOCK = lock_text(("humanize",), b"", [Pin("humanize", "4.9.0", "sys_platform == 'linux'", ("a" * 64,))])

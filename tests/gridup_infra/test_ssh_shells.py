@@ -14,9 +14,9 @@ import pytest
 
 from gridup_infra.errors import CredentialsError, GridupError, PreflightError
 from gridup_infra.spec import DeploySpec
-from gridup_infra.targets.ssh import guests
-from gridup_infra.targets.ssh.guests import SAID_LINES, answer
-from gridup_infra.targets.ssh.person import AS_ROOT, FIRST_LINE, NO_SUDO, NO_TERMINAL
+from gridup_infra.targets.ssh import machine_agent
+from gridup_infra.targets.ssh.machine_agent import SAID_LINES, answer
+from gridup_infra.targets.ssh.user_ssh import AS_ROOT, FIRST_LINE, NO_SUDO, NO_TERMINAL
 from support.ssh_rig import Machine
 
 TOLD = {"done": {"there": True, "text": '{"a": "b"}'}}
@@ -115,7 +115,7 @@ def enter(machine: Machine, tmp_path: Path) -> Enter:
         accounts.write_text(f"{Path('/etc/passwd').read_text()}ada:x:0:0::{home}:{shell}\n")
         machine.start(files={"/etc/passwd": accounts})
         try:
-            guests.look(
+            machine_agent.look(
                 DeploySpec(name="Inst", target="ssh", host="ada@machine"), pinned="", must_be_ours=True
             )
         except GridupError as error:

@@ -28,12 +28,12 @@ from gridup_infra.processes import Result, run
 from gridup_infra.spec import NEW_DATA, DeploySpec
 from gridup_infra.targets.base import Retained
 from gridup_infra.targets.dynamic import FailedError
-from gridup_infra.targets.ssh import guests
-from gridup_infra.targets.ssh.person import meet
+from gridup_infra.targets.ssh import machine_agent
 from gridup_infra.targets.ssh.resources import FORGET, OwnerProvider
+from gridup_infra.targets.ssh.user_ssh import meet
 from gridup_infra.vm import keys, node
+from gridup_infra.vm.acme import Acme
 from gridup_infra.vm.plan import plan
-from gridup_infra.vm.settings import Acme
 from gridup_infra.vm.ssh import HostKeyError
 from support.ssh_keys import ecdsa, ed25519
 from support.ssh_rig import HERE, Machine
@@ -175,7 +175,7 @@ class TestMeeting:
         _, other = keys.new_key()
         pinned = " ".join(other.split()[:2])
         with pytest.raises(PreflightError, match=r"given, or pinned at first contact: it shows SHA256:"):
-            guests.look(SPEC, pinned=pinned, must_be_ours=False)
+            machine_agent.look(SPEC, pinned=pinned, must_be_ours=False)
 
     def test_who_is_not_there_is_told_apart(self, person: Machine) -> None:
         with pytest.raises(PreflightError, match="Could not resolve hostname"):
@@ -186,7 +186,7 @@ class TestMeeting:
 
     def test_a_key_that_opens_nothing_is_a_matter_of_credentials(self, person: Machine) -> None:
         with pytest.raises(CredentialsError, match="Permission denied") as caught:
-            guests.look(replace(SPEC, host="nobody-there@machine"), pinned="", must_be_ours=False)
+            machine_agent.look(replace(SPEC, host="nobody-there@machine"), pinned="", must_be_ours=False)
         assert "ssh-copy-id" in caught.value.suggestion
 
 
@@ -275,12 +275,12 @@ class Told:
 class TestAnswers:
     """What comes of the machine's program, as a person is told of it."""
 
-    ASKED = guests.told(SPEC)
+    ASKED = machine_agent.told(SPEC)
 
     def test_what_it_does_is_heard_and_what_came_of_it_returned(self) -> None:
         heard: list[str] = []
         way = Told({"say": "step user"}, "a banner", {"say": "done"}, {"done": {"machine": "1"}})
-        assert guests.make(way, self.ASKED, heard.append) == {"machine": "1"}
+        assert machine_agent.make(way, self.ASKED, heard.append) == {"machine": "1"}
         assert heard == ["step user", "done"]
 
     def test_a_step_that_failed_is_one_of_the_first_boots_with_the_end_of_its_log(self) -> None:
@@ -288,7 +288,7 @@ class TestAnswers:
             {"failed": {"message": "step packages: apt-get install: no network", "tail": ["one", "", "two"]}}
         )
         with pytest.raises(FirstBootError, match="made a container host: step packages: apt-get") as caught:
-            guests.make(way, self.ASKED, lambda _text: None)
+            machine_agent.make(way, self.ASKED, lambda _text: None)
         assert caught.value.details == ("one", "two")
         assert caught.value.exit_code == 4
 
@@ -298,17 +298,17 @@ class TestAnswers:
             {"message": "b", "suggestion": ""},
         ]
         with pytest.raises(PreflightError, match=r"ada@lab can't take the node: port 80 is taken") as caught:
-            guests.make(Told({"problems": found}), self.ASKED, lambda _text: None)
+            machine_agent.make(Told({"problems": found}), self.ASKED, lambda _text: None)
         assert caught.value.suggestion == "Stop it."
         assert caught.value.details == ("also: b",)
 
     def test_who_is_not_let_in_or_hears_nothing_says_so(self) -> None:
         with pytest.raises(CredentialsError, match="no sudo"):
-            guests.make(Told({"refused": "no sudo"}), self.ASKED, lambda _text: None)
+            machine_agent.make(Told({"refused": "no sudo"}), self.ASKED, lambda _text: None)
         with pytest.raises(CredentialsError, match="no answer: kex_exchange"):
-            guests.make(Told("kex_exchange"), self.ASKED, lambda _text: None)
+            machine_agent.make(Told("kex_exchange"), self.ASKED, lambda _text: None)
         with pytest.raises(ResourceError, match="did not finish in time"):
-            guests.make(Told(TimeoutError("ssh")), self.ASKED, lambda _text: None)
+            machine_agent.make(Told(TimeoutError("ssh")), self.ASKED, lambda _text: None)
 
 
 class TestKept:
@@ -318,7 +318,7 @@ class TestKept:
 
     def told(self, monkeypatch: pytest.MonkeyPatch, note: dict[str, Any] | None) -> Retained | None:
         answer = {"done": {"problems": [{"message": "a", "suggestion": ""}], "kept": note}}
-        monkeypatch.setattr(guests, "meet", lambda *_words: Told(answer))
+        monkeypatch.setattr(machine_agent, "meet", lambda *_words: Told(answer))
         return targets.target("ssh").retained(SPEC)
 
     def test_they_are_told_of_with_who_logged_in_there(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -336,7 +336,7 @@ class TestKept:
             ({"adopted": "2026-11-29"}, ("2026-11-29", False, False)),
             ({"adopted": NEW_DATA}, ("", False, True)),
         ):
-            told = guests.told(replace(SPEC, **more))
+            told = machine_agent.told(replace(SPEC, **more))
             assert (told.adopted, told.adopting, told.new_data) == chosen
 
 
@@ -344,7 +344,7 @@ class TestFirewall:
     """Docker's published ports go past the machine's own."""
 
     def warned(self, monkeypatch: pytest.MonkeyPatch, spec: DeploySpec, firewall: str = "ufw") -> str:
-        monkeypatch.setattr(guests, "meet", lambda *_words: Told({"done": {"firewall": firewall}}))
+        monkeypatch.setattr(machine_agent, "meet", lambda *_words: Told({"done": {"firewall": firewall}}))
         return " ".join(targets.target("ssh").warnings(spec, None))
 
     def test_that_is_said_of_the_ports_that_are_open_to_everybody(
@@ -396,7 +396,7 @@ def test_the_stacks_own_keys_let_in_from_where_that_is_said_and_peoples_from_eve
     begin = 'from="203.0.113.0/24,2001:db8::/32"'
     assert people == [f"{begin} {own}", f"{begin} ssh-ed25519 B", carol]
     assert plan(SPEC, "192.0.2.7", own, Acme())["people"] == [own]
-    assert guests.told(spec).key_from == spec.key_from
+    assert machine_agent.told(spec).key_from == spec.key_from
     with pytest.raises(UsageError, match=r"--key-from '203\.0\.113\.7/24' is not a network"):
         replace(SPEC, key_from=("203.0.113.7/24",))
 
@@ -467,7 +467,7 @@ class TestBehindAProxy:
         made = json.loads(plan(spec, "192.0.2.7", "ssh-ed25519 A", Acme(), shared=True)["compose"])
         ports = {name: row["ports"] for name, row in made["services"].items() if "ports" in row}
         assert ports == {"proxy": published}
-        assert guests.told(spec).ports == listening
+        assert machine_agent.told(spec).ports == listening
         summary = " ".join(targets.target("ssh").summary(spec))
         assert f"at the ports {', '.join(map(str, listening))}" in summary
 

@@ -12,23 +12,23 @@ from typing import Any, ClassVar
 import pulumi
 import pytest
 
-from gridup_infra.building import arguments_elsewhere
+from gridup_infra.build_env import arguments_elsewhere
 from gridup_infra.errors import DeadlineError, FirstBootError, ResourceError, UsageError
 from gridup_infra.outputs import NodeOutputs
 from gridup_infra.processes import Result
 from gridup_infra.requirements import Pin, lock_text
 from gridup_infra.spec import DeploySpec
 from gridup_infra.targets.dynamic import DRIFT, FailedError
-from gridup_infra.vm import booting, bundle, resources, way_in
+from gridup_infra.vm import access, first_boot_wait, release_client, resources
 from gridup_infra.vm import node as vm_node
-from gridup_infra.vm.booting import Limits, wait_for_host
-from gridup_infra.vm.bundle import Releases
+from gridup_infra.vm.access import VmWayIn
+from gridup_infra.vm.acme import ACME_CA, ACME_URL, Acme
+from gridup_infra.vm.first_boot_wait import Limits, wait_for_host
 from gridup_infra.vm.plan import plan
+from gridup_infra.vm.release_client import Releases
 from gridup_infra.vm.resources import HostProvider, ManagementKeyProvider, NodeProvider
-from gridup_infra.vm.settings import ACME_CA, ACME_URL, Acme
 from gridup_infra.vm.ssh import ClosedError, DeniedError, Door, HostKeyError
 from gridup_infra.vm.target import MachineTarget
-from gridup_infra.vm.way_in import VmWayIn
 from gridup_node import image, services
 from gridup_node.vm import first_boot
 from gridup_node.vm.release import Plan, Release
@@ -160,7 +160,7 @@ class TestPlan:
     def test_packages_of_a_data_owners_make_an_image_of_their_own(self) -> None:
         made = self.planned(packages=("humanize",), packages_lock=LOCK)
         assert made["image"] != self.planned()["image"]
-        assert made["image"].endswith(image.digest(bundle.context("latest", LOCK)))
+        assert made["image"].endswith(image.digest(release_client.context("latest", LOCK)))
         assert self.told("api", packages=("humanize",), packages_lock=LOCK)["packages"] == ["humanize"]
 
     def test_the_data_lies_on_the_data_disk(self) -> None:
@@ -328,9 +328,9 @@ def state(name: str, **more: str) -> str:
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
     made = Machine()
-    for module in (booting, bundle, way_in):
+    for module in (first_boot_wait, release_client, access):
         monkeypatch.setattr(module, "entered", made.entered)
-    monkeypatch.setattr("gridup_infra.vm.booting.time.sleep", lambda _seconds: None)
+    monkeypatch.setattr("gridup_infra.vm.first_boot_wait.time.sleep", lambda _seconds: None)
     return made
 
 
@@ -477,7 +477,7 @@ class TestProviders:
             return door.host_key
 
         monkeypatch.setattr(resources, "entered", entered)
-        monkeypatch.setattr(booting, "wait_for_host", wait_for_host)
+        monkeypatch.setattr(first_boot_wait, "wait_for_host", wait_for_host)
         olds = {**self.PROPS, "private_key": "OLD", "host_key": "ssh-ed25519 HOST"}
         news = {**self.PROPS, "private_key": "NEW", "host_key": None}
         made = HostProvider().update("i-1", olds, news).outs or {}
@@ -624,19 +624,19 @@ class TestWayIn:
         assert machine.calls[1].endswith("--unit=ssh.service --no-pager --output=short-iso --lines=3")
 
     def test_openssh_finds_the_key_and_the_pinned_host_key(self, way: VmWayIn, machine: Machine) -> None:
-        access = self.made(host_key=machine.host_key).ssh()
-        assert (access.user, access.host, access.port) == ("gridup", IP, 22)
-        assert access.key.read_text() == "my-lab-2/management-key"
-        assert access.key.stat().st_mode & 0o777 == 0o600
-        assert access.known_hosts.read_text().splitlines()[-1] == f"* {machine.host_key}"
+        endpoint = self.made(host_key=machine.host_key).ssh()
+        assert (endpoint.user, endpoint.host, endpoint.port) == ("gridup", IP, 22)
+        assert endpoint.key.read_text() == "my-lab-2/management-key"
+        assert endpoint.key.stat().st_mode & 0o777 == 0o600
+        assert endpoint.known_hosts.read_text().splitlines()[-1] == f"* {machine.host_key}"
 
     def test_a_host_key_that_no_stack_holds_is_pinned_here_for_that_machine(
         self, way: VmWayIn, machine: Machine
     ) -> None:
         machine.states = [state("done")]
         assert self.made(no_node=True).boot_state().done
-        access = self.made(no_node=True).ssh()
-        assert access.known_hosts.read_text().splitlines()[-1] == f"* {machine.host_key}"
+        endpoint = self.made(no_node=True).ssh()
+        assert endpoint.known_hosts.read_text().splitlines()[-1] == f"* {machine.host_key}"
         machine.host_key = "ssh-ed25519 OTHER"
         with pytest.raises(HostKeyError):
             self.made(no_node=True).boot_state()

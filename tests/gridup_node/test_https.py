@@ -18,8 +18,8 @@ from typing import Any
 import pytest
 
 from gridup_infra.processes import wait_until
-from gridup_node.container import lay, told
 from gridup_node.containers import compose, machine_containers
+from gridup_node.entrypoint import lay, told
 from gridup_node.render import Context, Tls, render
 from gridup_node.services import SERVICES, inside, machine_fronted, machine_ports, ports, service
 from support import http_rig as rig

@@ -15,18 +15,18 @@ from unittest.mock import Mock
 import docker
 import pytest
 
-from gridup_infra.building import MIRRORS, NAMES
+from gridup_infra.build_env import MIRRORS, NAMES
 from gridup_infra.spec import DeploySpec
-from gridup_infra.targets.docker import images, marks, nodes
+from gridup_infra.targets.docker import images, naming, node_labels
 from gridup_infra.targets.docker.client import connected
-from gridup_infra.vm import bundle
+from gridup_infra.vm import release_client
+from gridup_infra.vm.acme import Acme
 from gridup_infra.vm.plan import plan
-from gridup_infra.vm.settings import Acme
 from gridup_node import catalog, image
 from gridup_node.confines import IMAGE_UID, MACHINE_UID, writable
 from gridup_node.containers import VOLUME_PATH
 from gridup_node.services import programs
-from gridup_node.vm import engine
+from gridup_node.vm import docker_cli
 
 pytestmark = pytest.mark.tier("gate")
 
@@ -97,14 +97,14 @@ class TestDigest:
     def test_another_base_is_another_image(self) -> None:
         assert image.digest({}) == image.digest({}, image.PINNED_BASE)
         assert image.digest({}) != image.digest({}, "python:3.12-slim")
-        first, second = (nodes.image_of(replace(SPEC, base_image=base)) for base in ("", "python:3.12-slim"))
+        first, second = (naming.image_of(replace(SPEC, base_image=base)) for base in ("", "python:3.12-slim"))
         assert plan(MACHINES, "192.0.2.7", "ssh-ed25519 A", Acme())["base_image"] == image.PINNED_BASE
         assert first["shared"] != second["shared"] and first["image"] != second["image"]
-        assert nodes.image_of(replace(SPEC, base_image=image.PINNED_BASE))["shared"] == first["shared"]
+        assert naming.image_of(replace(SPEC, base_image=image.PINNED_BASE))["shared"] == first["shared"]
 
     def test_one_that_is_to_be_made_anew_is_another_image_by_another_build(self) -> None:
         first, second, third = (replace(SPEC, rebuilt=when) for when in ("", "2026-11-29", "2026-11-30"))
-        made = [nodes.image_of(spec) for spec in (first, second, third)]
+        made = [naming.image_of(spec) for spec in (first, second, third)]
         assert len({one["shared"] for one in made}) == len({one["image"] for one in made}) == 3
         specs = (replace(MACHINES, rebuilt=when) for when in ("", "2026-11-29"))
         machine = {plan(spec, "192.0.2.7", "ssh-ed25519 A", Acme())["image"] for spec in specs}
@@ -115,7 +115,7 @@ class TestDigest:
         assert all(stage.index(f"ARG {image.REBUILT}\n") < stage.index("\nRUN ") for stage in stages)
 
     def test_on_a_machine_what_a_build_is_handed_is_an_argument_of_no_step(self) -> None:
-        files = bundle.context(catalog.resolve("latest"))
+        files = release_client.context(catalog.resolve("latest"))
         text = files["Dockerfile"].decode()
         named = {line.split()[1].partition("=")[0] for line in text.splitlines() if line.startswith("ARG ")}
         assert named == {"BASE_IMAGE", image.REBUILT}
@@ -142,7 +142,7 @@ class TestDigest:
         files = image.with_secrets({"Dockerfile": b"RUN python3 -m venv /tmp/uv"}, NAMES)
         # BuildKit shows a step of several lines as one.
         shown = files["Dockerfile"].decode().replace("\\\n", "").strip()
-        told = engine.told(f"#9 [environment 3/3] {shown}", {})
+        told = docker_cli.told(f"#9 [environment 3/3] {shown}", {})
         assert told == "[environment 3/3] RUN python3 -m venv /tmp/uv"
 
     def test_the_digest_of_a_package_sees_names_and_bytes(self, tmp_path: Path) -> None:
@@ -208,7 +208,7 @@ class Built:
 def built(docker_host: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Built]:
     """The image as a deploy makes it."""
     spec = replace(SPEC, host=docker_host, base_image=image.BASE_IMAGE)
-    props = {**nodes.image_of(spec), "urn": "urn:pulumi:image"}
+    props = {**naming.image_of(spec), "urn": "urn:pulumi:image"}
     said: list[str] = []
     with pytest.MonkeyPatch.context() as patch, connected(docker_host) as client:
         patch.setenv("GRIDUP_HOME", str(tmp_path_factory.mktemp("home")))
@@ -227,7 +227,7 @@ class TestImage:
         assert built.run("test -x /var/lib/gridup && ! test -w /var/lib/gridup && echo so", user=own) == [
             "so"
         ]
-        assert built.description["Config"]["User"] == nodes.USER
+        assert built.description["Config"]["User"] == naming.USER
 
     def test_the_user_can_write_its_folders_and_nothing_of_ours(self, built: Built) -> None:
         writable = (
@@ -275,9 +275,9 @@ class TestImage:
 
     def test_it_bears_the_stacks_marks_and_the_shared_one_below_it_does_not(self, built: Built) -> None:
         own = built.description["Config"]["Labels"]
-        assert own[marks.STACK_ID] == SPEC.stack_id and own[marks.SHARED] == built.props["shared"]
+        assert own[node_labels.STACK_ID] == SPEC.stack_id and own[node_labels.SHARED] == built.props["shared"]
         shared = built.client.api.inspect_image(built.props["shared"])["Config"]["Labels"]
-        assert marks.STACK_ID not in shared and marks.URN not in shared
+        assert node_labels.STACK_ID not in shared and node_labels.URN not in shared
 
     def test_a_second_time_nothing_is_built(self, built: Built) -> None:
         said: list[str] = []
@@ -289,13 +289,13 @@ class TestImage:
         name = """Other "q" $HOME ${x} \\ it's #1 `id` 🧬"""
         told = {"host": built.props["host"], "base_image": image.BASE_IMAGE}
         spec = replace(SPEC, name=name, stack_id="0the400000000000", **told)
-        props, said = {**nodes.image_of(spec), "urn": "u"}, []  # type: ignore[var-annotated]
+        props, said = {**naming.image_of(spec), "urn": "u"}, []  # type: ignore[var-annotated]
         try:
             other = images.ensure(built.client, props, said.append)
             assert said == []
             assert other != built.identity
             labels = built.client.api.inspect_image(other)["Config"]["Labels"]
-            assert (labels[marks.NAME], labels[marks.STACK]) == (name, spec.stack)
+            assert (labels[node_labels.NAME], labels[node_labels.STACK]) == (name, spec.stack)
             parents = [
                 built.client.api.inspect_image(one)["RootFS"]["Layers"] for one in (other, built.identity)
             ]

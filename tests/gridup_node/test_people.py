@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from gridup_node.vm import people
-from gridup_node.vm.engine import Done, Failed
+from gridup_node.vm.docker_cli import Done, Failed
 from gridup_node.vm.people import ALLOWED, SSHD, SSHD_OURS, UID, USER, People, in_the_way
 
 ADA, BOB = "ssh-ed25519 AAAA ada", "ssh-ed25519 BBBB bob"

@@ -20,8 +20,8 @@ from typing import Any, ClassVar
 import pytest
 
 from gridup_node.containers import compose, machine_containers
-from gridup_node.vm import engine, logins, release
-from gridup_node.vm.engine import MADE, Done, Engine, Failed, told
+from gridup_node.vm import docker_cli, logins, release
+from gridup_node.vm.docker_cli import MADE, Done, Engine, Failed, told
 from gridup_node.vm.people import People
 from gridup_node.vm.release import Plan, Release, Releases, State
 from gridup_node.vm.shield import COUNTS, DOORS, MOST_CONNECTIONS, PATH, UNIT, Shield, opening, removal, unit
@@ -906,21 +906,21 @@ class TestRun:
 
     def test_output_comes_line_by_line_and_whole(self) -> None:
         seen: list[str] = []
-        done = engine.run(["sh", "-c", "cat; echo two >&2; exit 3"], input=b"one\n", on_line=seen.append)
+        done = docker_cli.run(["sh", "-c", "cat; echo two >&2; exit 3"], input=b"one\n", on_line=seen.append)
         assert (done.code, done.text, seen) == (3, "one\ntwo", ["one", "two"])
 
     def test_one_that_takes_too_long_is_killed(self) -> None:
-        done = engine.run(["sleep", "600"], timeout=0.3)
+        done = docker_cli.run(["sleep", "600"], timeout=0.3)
         assert (done.code, done.line) == (124, "sleep did not end within 0.3 s")
 
     def test_one_that_is_not_there_is_said(self) -> None:
-        assert engine.run(["no-such-program"]) == Done(127, "no-such-program is not installed")
+        assert docker_cli.run(["no-such-program"]) == Done(127, "no-such-program is not installed")
 
     def test_one_that_does_not_read_its_input_ends(self) -> None:
-        assert engine.run(["true"], input=b"x" * 1_000_000).code == 0
+        assert docker_cli.run(["true"], input=b"x" * 1_000_000).code == 0
 
     def test_what_it_is_told_by_the_environment_it_has(self) -> None:
-        assert engine.run(["sh", "-c", "echo $A"], environment={"A": "b"}).text == "b"
+        assert docker_cli.run(["sh", "-c", "echo $A"], environment={"A": "b"}).text == "b"
 
 
 class TestProgram:

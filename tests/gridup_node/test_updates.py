@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from gridup_node.vm.engine import Done, Failed
+from gridup_node.vm.docker_cli import Done, Failed
 from gridup_node.vm.updates import DUE, PACKAGES, REQUIRED, Updates, parse, settings
 
 

@@ -10,10 +10,10 @@ import pytest
 
 from support import language_host
 from support.aws_node import DEPLOY, Account, deploy
-from support.breaking import interrupt, killed, locks
 from support.cli import Cli
 from support.containers import stack_id
 from support.deep import deep
+from support.interrupts import interrupt, killed, locks
 from support.moto_rig import ONE_OF_EACH, Moto
 from support.plain_pulumi import Plain
 

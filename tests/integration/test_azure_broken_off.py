@@ -10,9 +10,9 @@ import pytest
 from support import language_host
 from support.arm import Arm
 from support.azure_node import COMPUTE, DEPLOY, NETWORK, Account
-from support.breaking import interrupt, killed, locks
 from support.cli import Cli
 from support.deep import deep
+from support.interrupts import interrupt, killed, locks
 from support.plain_pulumi import Plain
 
 pytestmark = [pytest.mark.tier("gate"), pytest.mark.engine]

@@ -13,7 +13,9 @@ import pytest
 
 from gridup_infra.processes import wait_until
 from support import language_host
-from support.breaking import (
+from support.cli import Cli
+from support.deep import all_but, deep
+from support.interrupts import (
     Held,
     all_end,
     below,
@@ -25,8 +27,6 @@ from support.breaking import (
     providers_of,
     services_of,
 )
-from support.cli import Cli
-from support.deep import all_but, deep
 from support.local_node import eventually, facts, pids
 from support.plain_pulumi import Plain
 

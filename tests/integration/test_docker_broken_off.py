@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from support import language_host
-from support.breaking import Held, all_end, below, interrupt, kill_run, locks
 from support.cli import Cli
 from support.containers import Foreign, Things, ids, stack_id, volume_of
 from support.deep import all_but
 from support.docker_node import ONE_OF_EACH, Made
+from support.interrupts import Held, all_end, below, interrupt, kill_run, locks
 from support.plain_pulumi import Plain
 
 pytestmark = [pytest.mark.tier("gate"), pytest.mark.engine, pytest.mark.node]

@@ -18,10 +18,10 @@ from gridup_infra.errors import ResourceError
 from gridup_infra.targets.docker.client import connected
 from gridup_infra.targets.docker.tunnel import tunnel_to
 from gridup_node.image import BASE_IMAGE
-from support.breaking import Held, all_end, kill_run
 from support.cli import Cli
 from support.containers import Things, stack_id
 from support.deep import deep
+from support.interrupts import Held, all_end, kill_run
 from support.local_node import eventually, problems, settled
 from support.ssh_rig import ELSEWHERE, Machine
 

@@ -23,7 +23,7 @@ import pytest
 
 from gridup_infra.targets import docker as own_docker
 from gridup_infra.targets.docker import nowhere
-from gridup_infra.targets.docker.nodes import networks as networks_of
+from gridup_infra.targets.docker.naming import networks as networks_of
 from gridup_node.confines import LOG_LIMITS, limits
 from gridup_node.containers import VOLUME_PATH
 from gridup_node.image import BASE_IMAGE

@@ -12,8 +12,8 @@ import psutil
 import pytest
 
 from support import language_host
-from support.breaking import all_end, below, kill_run, locks, nothing_left
 from support.cli import Cli
+from support.interrupts import all_end, below, kill_run, locks, nothing_left
 from support.local_node import HER, HERS, client, eventually, facts, mode, problems
 from support.package_index import serving
 from support.plain_pulumi import Plain

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from support import language_host
-from support.breaking import listeners, locks, nothing_left, services_of
 from support.cli import Cli
 from support.deep import deep
+from support.interrupts import listeners, locks, nothing_left, services_of
 from support.local_node import facts, listening, marked, pids
 from support.plain_pulumi import Plain
 

@@ -9,8 +9,8 @@ import psutil
 import pytest
 
 from gridup_infra.processes import wait_until
-from support.breaking import below
 from support.cli import Cli
+from support.interrupts import below
 from support.rotated import Opened, all_open, check_replaced, opened
 
 pytestmark = [

@@ -19,11 +19,11 @@ from gridup_infra.errors import PreflightError
 from gridup_infra.outputs import BEHIND
 from gridup_infra.processes import run, wait_until
 from gridup_infra.spec import DeploySpec
-from gridup_infra.targets.ssh import guests
-from gridup_infra.targets.ssh.person import meet
+from gridup_infra.targets.ssh import machine_agent
+from gridup_infra.targets.ssh.user_ssh import meet
 from gridup_infra.vm import node
+from gridup_infra.vm.access import VmWayIn
 from gridup_infra.vm.ssh import ClosedError, Door, HostKeyError, entered
-from gridup_infra.vm.way_in import VmWayIn
 from support.ssh_rig import HERE, Machine
 
 pytestmark = [
@@ -94,7 +94,7 @@ def test_the_first_contact_is_made_and_the_machine_looked_at(person: Machine) ->
     met = meet("lab")
     assert (met.host_key, met.fresh, met.configured.address) == (own(person), False, NAME)
     with pytest.raises(PreflightError, match=r"lab can't take the node"):
-        guests.look(SPEC, pinned="", must_be_ours=True)
+        machine_agent.look(SPEC, pinned="", must_be_ours=True)
 
 
 def test_one_that_known_hosts_do_not_know_shows_its_key(person: Machine) -> None:

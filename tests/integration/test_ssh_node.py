@@ -14,9 +14,9 @@ from gridup_infra.processes import Result, run, wait_until
 from gridup_infra.targets.ssh.resources import FORGET
 from gridup_node.image import BASE_IMAGE
 from support import language_host
-from support.breaking import Held, interrupt, kill_run, locks
 from support.cache import shared_home
 from support.cli import Cli, Ended
+from support.interrupts import Held, interrupt, kill_run, locks
 from support.plain_pulumi import Plain
 from support.ssh_person import Person, machine_for
 from support.vm_rig import Machine, Rig

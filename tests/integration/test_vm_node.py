@@ -32,9 +32,9 @@ from gridup_node.vm.shield import COUNTS, MOST_CONNECTIONS
 from gridup_node.vm.user_data import Host, user_data
 from support import attacks, audits
 from support.booted import ADDRESS_VARIABLE, ID_VARIABLE, PUBLIC_KEY, BootedCli
-from support.breaking import all_end, engine_of, kill_run
 from support.cache import shared_home
 from support.containers import another_version
+from support.interrupts import all_end, engine_of, kill_run
 from support.local_node import HER, HERS, client
 from support.pebble_rig import pebble
 from support.registry import publish

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from gridup_infra.targets.docker.nodes import networks
-from support import breaking
+from gridup_infra.targets.docker.naming import networks
+from support import interrupts
 from support.cli import Cli
 from support.containers import SERVICES, STACK_ID, Things, ids, stack_id
 
@@ -40,4 +40,4 @@ class Made:
     def nothing_left(self, cli: Cli, stack: str = "inst") -> None:
         """Nothing on the daemon, no process, no lock, and no word of it in `status`."""
         assert self.all() == []
-        breaking.nothing_left(cli, stack=stack)
+        interrupts.nothing_left(cli, stack=stack)

@@ -35,7 +35,7 @@ from gridup_infra.errors import BusyError
 from gridup_infra.locking import locked
 from gridup_infra.paths import ensure_private
 from gridup_infra.processes import run, wait_until, which
-from gridup_infra.targets.docker.marks import STACK_ID
+from gridup_infra.targets.docker.node_labels import STACK_ID
 from gridup_node.image import BASE_IMAGE
 from support import node_layers
 from support.debian import apt_settings, apt_sources

@@ -13,12 +13,12 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gridup_infra.building import arguments_elsewhere
+from gridup_infra.build_env import arguments_elsewhere
 from gridup_infra.locking import locked
-from gridup_infra.vm import bundle
+from gridup_infra.vm import release_client
 from gridup_node import catalog
 from gridup_node.image import BASE_IMAGE
-from gridup_node.vm import engine
+from gridup_node.vm import docker_cli
 from gridup_node.vm.packages import PACKAGES
 from support import node_layers
 from support.docker_rig import BOOTSTRAP_SECONDS, base_archive, unmount_below
@@ -46,7 +46,7 @@ FORGOTTEN = (
 def golden_system(rig: Rig, cache: Path) -> Path:
     """The root disk as a file; made where it is not there, which takes some two minutes."""
     base, changes = base_archive(cache)
-    context = node_layers.context(bundle.context(catalog.resolve("latest")))
+    context = node_layers.context(release_client.context(catalog.resolve("latest")))
     arguments = arguments_elsewhere()
     made_of = ("2", rig.image.name, base.name, changes, PACKAGES, sorted(arguments.items()))
     digest = hashlib.sha256(repr(made_of).encode() + context).hexdigest()[:12]
@@ -102,7 +102,12 @@ def _install(machine: Machine) -> None:
 
 def _build(machine: Machine, arguments: dict[str, str]) -> None:
     """As the product does: the builder's cache is for the very same words."""
-    words = [*engine.BUILD, "--tag=golden", *engine.handed({engine.BASE: BASE_IMAGE}, arguments), "-"]
+    words = [
+        *docker_cli.BUILD,
+        "--tag=golden",
+        *docker_cli.handed({docker_cli.BASE: BASE_IMAGE}, arguments),
+        "-",
+    ]
     told = [f"{name}={value}" for name, value in arguments.items()]
     machine.run("env", *told, "sh", "-c", f"cd / && {shlex.join(words)} </context.tar", timeout=BUILD_SECONDS)
     machine.run("docker", "image", "rm", "golden")

@@ -34,9 +34,9 @@ from botocore.config import Config
 
 from gridup_infra.processes import wait_until
 from gridup_infra.targets.aws import kinds, tags
-from gridup_infra.targets.aws.choosing import DEBIAN_OWNER
+from gridup_infra.targets.aws.placement import DEBIAN_OWNER
 from support import aws_sso
-from support.holding import Held
+from support.delayed_response import Held
 from support.listening import Listening
 from support.workers import free_port
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 import docker
 
-from gridup_infra.building import build_arguments
+from gridup_infra.build_env import build_arguments
 from gridup_node import image
 from gridup_node.image import BASE_IMAGE
 

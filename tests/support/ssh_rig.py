@@ -131,7 +131,7 @@ class Machine:
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error):
                 line = " ".join(process.cmdline())
-                if "tether.py" in line and f"{self.bin}/" in line:
+                if "parent_guard.py" in line and f"{self.bin}/" in line:
                     found.append(process)
         return found
 

@@ -54,7 +54,7 @@ from gridup.commands.options import (
     asked,
     one_name,
 )
-from gridup.deploying import How, deploy
+from gridup.deploy_flow import How, deploy
 from gridup.session import Session
 from gridup_infra.errors import UsageError
 

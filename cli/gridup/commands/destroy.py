@@ -8,7 +8,7 @@ from typing import Any
 import typer
 
 from gridup.commands.options import Json, NameArgument, NameOption, StackOption, WaitLock, Yes, meant
-from gridup.deploying import explaining
+from gridup.deploy_flow import explaining
 from gridup.engine_api import Engine
 from gridup.reporter import Keeping, Reporter
 from gridup.session import Session, Which

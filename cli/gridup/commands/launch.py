@@ -23,7 +23,7 @@ from gridup.commands.options import (
     Yes,
     asked,
 )
-from gridup.deploying import How, deploy
+from gridup.deploy_flow import How, deploy
 from gridup.session import Session, Which
 from gridup_infra import targets
 from gridup_infra.errors import UsageError

@@ -86,7 +86,9 @@ NodeType = Annotated[
 ]
 Port = Annotated[
     int | None,
-    typer.Option("--port", help=f"Port of the UI and API.  [default: {service(FRONT).port} or the next free one]"),
+    typer.Option(
+        "--port", help=f"Port of the UI and API.  [default: {service(FRONT).port} or the next free one]"
+    ),
 ]
 Bind = Annotated[
     str | None,

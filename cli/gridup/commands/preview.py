@@ -52,7 +52,7 @@ from gridup.commands.options import (
     asked,
     one_name,
 )
-from gridup.deploying import outlook, plan
+from gridup.deploy_flow import outlook, plan
 from gridup.engine_api import Change
 from gridup.reporter import Foreseeing
 from gridup.session import Session

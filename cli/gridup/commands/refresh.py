@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from gridup.commands.options import Json, NameArgument, NameOption, StackOption, WaitLock, meant
-from gridup.deploying import explaining
+from gridup.deploy_flow import explaining
 from gridup.session import Session
 from gridup_infra.outputs import NOT_COMPLETED
 

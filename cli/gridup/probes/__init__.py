@@ -24,7 +24,7 @@ from gridup.probes.model import (
     summary,
     to_json,
 )
-from gridup.probes.ranges import settled
+from gridup.probes.restrictions import settled
 from gridup.probes.run import probe_all
 from gridup.probes.wait import wait_for
 

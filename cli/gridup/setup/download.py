@@ -22,7 +22,7 @@ from requests.adapters import HTTPAdapter
 from urllib3.exceptions import HTTPError as Urllib3Error
 
 from gridup.setup.binary import ENGINE_VERSION, Engine, SourceError, check_room, publish, staging
-from gridup_infra import packages
+from gridup_infra import uv
 from gridup_infra.errors import SetupError
 from gridup_infra.loopback import is_loopback
 
@@ -142,7 +142,7 @@ def _session() -> requests.Session:
     session = requests.Session()
     session.mount("http://", _NearOnly())
     # requests knows REQUESTS_CA_BUNDLE (which wins) but not the name that everything else uses.
-    session.verify = os.environ.get("SSL_CERT_FILE") or packages.store() or True
+    session.verify = os.environ.get("SSL_CERT_FILE") or uv.store() or True
     return session
 
 

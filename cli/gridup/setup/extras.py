@@ -190,18 +190,18 @@ def _turn(path: Path, extra: str, say: Callable[[str], None]) -> Iterator[None]:
 
 
 def _install(lock: Path, extra: str, pins: list[Pin], say: Callable[[str], None], *, again: bool) -> None:
-    from gridup_infra import packages
+    from gridup_infra import uv
     from gridup_infra.processes import run
 
     names = ", ".join(pin.name for pin in pins)
     say(f"Installing the packages of {extra}, once: {names}")
-    argv = [packages.uv(), "pip", "install", "--quiet", "--require-hashes", "--compile-bytecode"]
+    argv = [uv.uv(), "pip", "install", "--quiet", "--require-hashes", "--compile-bytecode"]
     # What they need is in the lock too; nothing else may change under the program that is running.
     argv += ["--no-deps", "--python", sys.executable, "--requirements", str(lock)]
     if again:
         argv += [word for pin in pins for word in ("--reinstall-package", pin.name)]
     try:
-        result = run(argv, timeout=INSTALL_SECONDS, env=packages.environment())
+        result = run(argv, timeout=INSTALL_SECONDS, env=uv.environment())
     except TimeoutError as error:
         raise SetupError(f"The packages of {extra} were not there in time: {error}.") from None
     if not result.ok:
@@ -209,7 +209,7 @@ def _install(lock: Path, extra: str, pins: list[Pin], say: Callable[[str], None]
 
 
 def _error(extra: str, text: str, lock: Path) -> SetupError:
-    from gridup_infra import packages
+    from gridup_infra import uv
 
     lines = [line.strip(" │╰─▶├×") for line in text.splitlines() if line.strip(" │╰─▶├×")]
 
@@ -218,7 +218,7 @@ def _error(extra: str, text: str, lock: Path) -> SetupError:
 
     def tidy(found: str) -> str:
         line = re.sub(r"^((error|warning|cause|caused by):\s*)+", "", found, flags=re.IGNORECASE)
-        return packages.without_accounts(line)[:200]
+        return uv.without_accounts(line)[:200]
 
     if cause := first(r"no space left|os error 28|disk quota exceeded"):
         return SetupError(f"There is no room for the packages of {extra}: {cause}.", "Free some space.")
@@ -229,9 +229,9 @@ def _error(extra: str, text: str, lock: Path) -> SetupError:
             f"The package index gave something else for {extra} than the lock names: {cause}",
             "Nothing of it was installed. Is a mirror in between (PIP_INDEX_URL, UV_DEFAULT_INDEX)?",
         )
-    if cause := tidy(packages.untrusted(lines)):
+    if cause := tidy(uv.untrusted(lines)):
         return SetupError(
-            f"The certificate of the package index is not trusted here: {cause}", packages.UNTRUSTED_HINT
+            f"The certificate of the package index is not trusted here: {cause}", uv.UNTRUSTED_HINT
         )
     if cause := first(NO_NETWORK.pattern):
         return SetupError(

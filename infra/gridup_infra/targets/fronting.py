@@ -103,8 +103,8 @@ def outward_address(elsewhere: str) -> str:
 
 
 def first_port(taken: Collection[int], free: Callable[[int], bool]) -> int:
-    """Where a reverse proxy with https is looked for first: syft's client knows no other port than https's own,
-    and that one takes the rights of root."""
+    """Where a reverse proxy with https is looked for first: syft's client knows no other port than https's
+    own, and that one takes the rights of root."""
     own, other = _FIRST
     return own if own not in taken and free(own) else other
 

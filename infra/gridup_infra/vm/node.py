@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from gridup_infra.node_facts import told_of
 from gridup_infra.outputs import BUILT, DNS_NAME, PEOPLE, NodeOutputs
 from gridup_infra.spec import DEFAULT_ADMIN_EMAIL, DeploySpec
-from gridup_infra.telling import told_of
 from gridup_node import services
 from gridup_node.render import Tls
 from gridup_node.services import FRONT, Audience
@@ -123,7 +123,7 @@ def tls(spec: DeploySpec, address: str, acme_url: str = "", acme_ca: str = "") -
     """How the reverse proxy proves who it is.
 
     Args:
-        acme_url, acme_ca: see `settings.Acme`.
+        acme_url, acme_ca: see `acme.Acme`.
     """
     if not spec.domain_name:
         return Tls(name=_name(spec) or address, more=spec.host_names)

@@ -6,9 +6,9 @@ from typing import Any
 
 from gridup_infra.spec import DeploySpec
 from gridup_infra.vm import node
-from gridup_infra.vm.bundle import context
+from gridup_infra.vm.acme import Acme
 from gridup_infra.vm.keys import let_in_from
-from gridup_infra.vm.settings import Acme
+from gridup_infra.vm.release_client import context
 from gridup_node import catalog, image
 from gridup_node.confines import MACHINE_UID
 from gridup_node.containers import CA_FILE, compose, machine_containers

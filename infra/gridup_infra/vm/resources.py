@@ -28,12 +28,12 @@ from gridup_infra.targets.dynamic import (
     plain,
     shape,
 )
-from gridup_infra.vm import booting, console, keys
+from gridup_infra.vm import console, first_boot_wait, keys
 from gridup_infra.vm import node as machine_node
-from gridup_infra.vm.bundle import releasing
+from gridup_infra.vm.acme import Acme
 from gridup_infra.vm.node import HOST_RESOURCE, MODULE
 from gridup_infra.vm.plan import plan, version_of
-from gridup_infra.vm.settings import Acme
+from gridup_infra.vm.release_client import releasing
 from gridup_infra.vm.ssh import ClosedError, DeniedError, Door, HostKeyError, entered
 
 ENTER_SECONDS = 120.0
@@ -110,7 +110,7 @@ def _meet(props: Properties, pinned: str) -> str:
     """Wait for a machine that shows the key that was asked for, else the pinned one; the key it shows."""
     asked = str(props.get("asked_key") or "")
     try:
-        return booting.wait_for_host(_door(props, asked or pinned), lambda text: tell("host", text))
+        return first_boot_wait.wait_for_host(_door(props, asked or pinned), lambda text: tell("host", text))
     except HostKeyError:
         if not asked:
             raise

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, ClassVar
 
-from gridup_infra.building import BASE_IMAGE_VARIABLE
+from gridup_infra.build_env import BASE_IMAGE_VARIABLE
 from gridup_infra.errors import ResourceError, UsageError
 from gridup_infra.naming import typed
 from gridup_infra.outputs import BEHIND, NOT_COMPLETED, PEOPLE, NodeOutputs
@@ -107,7 +107,7 @@ class MachineTarget(Target):
             return False
 
     def restart_due(self, outputs: NodeOutputs) -> tuple[str, ...] | None:
-        from gridup_infra.vm.way_in import VmWayIn
+        from gridup_infra.vm.access import VmWayIn
         from gridup_node.vm import updates
 
         if Capability.REBOOT not in self.capabilities:
@@ -123,7 +123,7 @@ class MachineTarget(Target):
         return ("the disk with the node's data, secrets and keys (--keep-data)",) if spec.keeps else ()
 
     def way_in(self, outputs: NodeOutputs) -> WayIn:
-        from gridup_infra.vm.way_in import VmWayIn
+        from gridup_infra.vm.access import VmWayIn
 
         return VmWayIn(outputs, self.secret)
 
@@ -140,17 +140,17 @@ class MachineTarget(Target):
         return {key: text for key, text in found.items() if text}
 
     def given_up(self, outputs: NodeOutputs) -> ResourceError | None:
-        from gridup_infra.vm import booting
-        from gridup_infra.vm.bundle import Releases
+        from gridup_infra.vm import first_boot_wait
+        from gridup_infra.vm.access import VmWayIn
+        from gridup_infra.vm.release_client import Releases
         from gridup_infra.vm.ssh import HostKeyError
-        from gridup_infra.vm.way_in import VmWayIn
 
         way_in = VmWayIn(outputs, self.secret, GLANCE_SECONDS)
         try:
             with way_in.session() as session:
-                state = booting.read_state(session)
+                state = first_boot_wait.read_state(session)
                 if state.failed:
-                    return booting.failure(state, booting.read_tail(session))
+                    return first_boot_wait.failure(state, first_boot_wait.read_tail(session))
                 if not state.done or outputs.spec.no_node:
                     return None
                 dead = Releases(session).look()["dead"]
@@ -165,7 +165,7 @@ class MachineTarget(Target):
         return ResourceError(dead[0], hint, tuple(line for _, line in lines))
 
     def ready(self, outputs: NodeOutputs) -> bool:
-        from gridup_infra.vm.way_in import VmWayIn
+        from gridup_infra.vm.access import VmWayIn
 
         if not outputs.spec.no_node:
             return True  # The engine waited for the first boot, and for the node.

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from gridup_node.vm.engine import Done, Failed, run
+from gridup_node.vm.docker_cli import Done, Failed, run
 
 USER = "gridup-user"
 UID = 10003
@@ -47,7 +47,7 @@ class People:
 
     Args:
         folder: sshd's own; tests have a place of their own.
-        run: see `engine.run`.
+        run: see `docker_cli.run`.
     """
 
     def __init__(self, folder: Path = Path(SSHD_FOLDER), run: Callable[..., Done] = run) -> None:

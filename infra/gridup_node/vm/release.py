@@ -28,8 +28,8 @@ from typing import Any
 
 from gridup_node.confines import IMAGE_UID, SHARE, altered, limits
 from gridup_node.image import REBUILT, archive
-from gridup_node.vm.calling import alone, emit
-from gridup_node.vm.engine import BASE, MADE, Engine, Failed, Say, given_up
+from gridup_node.vm.docker_cli import BASE, MADE, Engine, Failed, Say, given_up
+from gridup_node.vm.ipc import alone, emit
 from gridup_node.vm.logins import end_others
 from gridup_node.vm.people import People
 from gridup_node.vm.shield import Shield
@@ -290,8 +290,8 @@ class Releases:
 
         Returns:
             `release`: its id, empty for none. `problems`: what is not as it was made, a line each. `dead`:
-            programs that crashed and are not restarted, each with its exit code. `ca`: the certificate (PEM) of the node's own CA.
-            `built`: when the image was made (ISO 8601), empty where it is not there.
+            programs that crashed and are not restarted, each with its exit code. `ca`: the certificate (PEM)
+            of the node's own CA. `built`: when the image was made (ISO 8601), empty where it is not there.
         """
         return self._report(State.load(self._saved))
 

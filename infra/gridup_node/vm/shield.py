@@ -22,7 +22,7 @@ from typing import Any
 
 from gridup_node.confines import BRIDGE
 from gridup_node.vm import people
-from gridup_node.vm.engine import Done, Failed, run
+from gridup_node.vm.docker_cli import Done, Failed, run
 
 UNIT = "gridup-shield.service"
 PATH = f"/etc/systemd/system/{UNIT}"
@@ -193,7 +193,7 @@ class Shield:
 
     Args:
         file: where it lies; tests have a place of their own.
-        run: see `engine.run`.
+        run: see `docker_cli.run`.
     """
 
     def __init__(self, file: Path = Path(PATH), run: Callable[..., Done] = run) -> None:

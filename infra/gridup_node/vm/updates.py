@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from gridup_node.vm.engine import Done, Failed, run
+from gridup_node.vm.docker_cli import Done, Failed, run
 
 FILE = "/etc/apt/apt.conf.d/90gridup-reboot"
 """Of apt's files the last one counts, by its name; the distribution's own begins with 50."""
@@ -47,7 +47,7 @@ class Updates:
 
     Args:
         file: where it lies; tests have a place of their own.
-        run: see `engine.run`.
+        run: see `docker_cli.run`.
     """
 
     def __init__(self, file: Path = Path(FILE), run: Callable[..., Done] = run) -> None:

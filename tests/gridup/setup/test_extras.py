@@ -18,8 +18,8 @@ import pytest
 from gridup.setup import extras
 from gridup.setup.extras import Pin
 from gridup_infra.errors import SetupError
-from gridup_infra.packages import uv
 from gridup_infra.processes import run
+from gridup_infra.uv import uv
 from support.cli import REPOSITORY
 
 ASK = """

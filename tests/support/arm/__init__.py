@@ -21,6 +21,6 @@ A customer who sends raw requests is in customer.py, bodies that Azure takes are
 from support.arm.calls import Call, Fault
 from support.arm.errors import ArmError
 from support.arm.server import PRINCIPAL, SUBSCRIPTION, Arm
-from support.holding import Held
+from support.delayed_response import Held
 
 __all__ = ["PRINCIPAL", "SUBSCRIPTION", "Arm", "ArmError", "Call", "Fault", "Held"]

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from support.arm.errors import ArmError, Refusal
-from support.holding import Held
+from support.delayed_response import Held
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from support.arm.requests import Answer, Request
 from support.arm.things import Things
 from support.arm.tokens import Principal, Tokens
 from support.arm.world import Subscription, World
-from support.holding import Held
+from support.delayed_response import Held
 
 SUBSCRIPTION = "5ab5c71b-0000-4000-8000-00000000a2e0"
 PRINCIPAL = Principal(

@@ -125,20 +125,20 @@ class AwsTarget(MachineTarget):
         )
 
     def inspect(self, outputs: NodeOutputs) -> Inspection:
-        from gridup_infra.targets.aws import inspecting
+        from gridup_infra.targets.aws import inspect
 
         with self._connected(outputs) as cloud:
-            return inspecting.inspect(cloud, outputs)
+            return inspect.inspect(cloud, outputs)
 
     def leftovers(self, identity: Identity) -> tuple[str, ...]:
-        from gridup_infra.targets.aws import sweeping
+        from gridup_infra.targets.aws import cleanup
         from gridup_infra.targets.aws.client import connected
 
         with connected(_region_of(identity)) as cloud:
-            return tuple(sweeping.leftovers(cloud, identity.stack_id))
+            return tuple(cleanup.leftovers(cloud, identity.stack_id))
 
     def sweep(self, identity: Identity) -> None:
-        from gridup_infra.targets.aws import naming, sweeping
+        from gridup_infra.targets.aws import cleanup, naming
         from gridup_infra.targets.aws.client import connected
 
         props = {
@@ -148,7 +148,7 @@ class AwsTarget(MachineTarget):
             "volume_urn": naming.volume_urn(identity.stack),
         }
         with connected(_region_of(identity)) as cloud:
-            sweeping.sweep(cloud, props, keep_data=False)
+            cleanup.sweep(cloud, props, keep_data=False)
 
     def losses(self, spec: DeploySpec, current: NodeOutputs) -> tuple[str, ...]:
         before = current.spec
@@ -252,12 +252,12 @@ class AwsTarget(MachineTarget):
             return "it moves to another network"
         if spec.size == before.size:
             return ""
-        from gridup_infra.targets.aws import choosing
+        from gridup_infra.targets.aws import placement
         from gridup_infra.targets.aws.client import connected
 
         with connected(spec.region) as cloud:
             kinds = [
-                choosing.architecture_of(size, choosing.size_of(cloud, size))
+                placement.architecture_of(size, placement.size_of(cloud, size))
                 for size in (before.size, spec.size)
             ]
         return f"{spec.size} is of another architecture than {before.size}" if kinds[0] != kinds[1] else ""

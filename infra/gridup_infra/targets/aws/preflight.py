@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from gridup_infra.errors import CredentialsError, PreflightError, ResourceError
 from gridup_infra.outputs import NodeOutputs
 from gridup_infra.spec import DeploySpec
-from gridup_infra.targets.aws import choosing, client, kinds, naming, quotas
+from gridup_infra.targets.aws import client, kinds, naming, placement, quotas
 from gridup_infra.targets.aws.client import Cloud, connected
 from gridup_infra.vm import node as machine_node
 from gridup_node.vm.user_data import user_data
@@ -116,18 +116,18 @@ def _place(cloud: Cloud, spec: DeploySpec) -> None:
         "volume_urn": naming.volume_urn(spec.stack),
     }
     try:
-        choosing.choose(cloud, props)
-    except choosing.UnknownSizeError:
+        placement.choose(cloud, props)
+    except placement.UnknownSizeError:
         raise unknown_size(cloud, spec.size) from None
 
 
 def _size(cloud: Cloud, spec: DeploySpec, zone: str) -> None:
     """The new size of a machine, which stays in its zone."""
-    told = choosing.size_of(cloud, spec.size)
+    told = placement.size_of(cloud, spec.size)
     if told is None:
         raise unknown_size(cloud, spec.size)
-    choosing.architecture_of(spec.size, told)
-    offering = choosing.zones_with(cloud, spec.size)
+    placement.architecture_of(spec.size, told)
+    offering = placement.zones_with(cloud, spec.size)
     if zone and zone not in offering:
         elsewhere = f"; {', '.join(offering)} do" if offering else ""
         raise PreflightError(
@@ -138,7 +138,7 @@ def _size(cloud: Cloud, spec: DeploySpec, zone: str) -> None:
 
 def unknown_size(cloud: Cloud, size: str) -> PreflightError:
     """The refusal of a size that the region does not have, with those that are like it."""
-    near = choosing.near(cloud, size)
+    near = placement.near(cloud, size)
     hint = f"Near it: {', '.join(near)}." if near else f"For example --size {naming.DEFAULT_SIZE}."
     return PreflightError(f"{cloud.region} has no size {size!r}.", hint)
 
@@ -147,7 +147,7 @@ def _quota(cloud: Cloud, spec: DeploySpec) -> None:
     """What the account may still have, as far as AWS tells."""
     quota = quotas.quota_of(spec.size)
     with ThreadPoolExecutor(max_workers=5) as pool:
-        wanted = pool.submit(choosing.size_of, cloud, spec.size)
+        wanted = pool.submit(placement.size_of, cloud, spec.size)
         limit = pool.submit(_told, lambda: quotas.limit(spec.region, quota) if quota else None)
         used = pool.submit(_told, lambda: quotas.in_use(cloud, quota) if quota else None)
         most = pool.submit(_told, lambda: _address_limit(cloud))

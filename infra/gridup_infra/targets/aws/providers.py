@@ -17,7 +17,7 @@ from pulumi.dynamic import CreateResult, DiffResult, ReadResult, UpdateResult
 from gridup_infra.progress import tell
 from gridup_infra.targets.aws import (
     addresses,
-    choosing,
+    cleanup,
     client,
     firewall,
     instances,
@@ -25,7 +25,7 @@ from gridup_infra.targets.aws import (
     kinds,
     naming,
     networks,
-    sweeping,
+    placement,
     tags,
     volumes,
 )
@@ -104,7 +104,7 @@ class OwnerProvider(AwsProvider):
     def delete(self, _id: str, props: Properties) -> None:
         def delete() -> None:
             with _cloud(props) as cloud:
-                sweeping.sweep(cloud, props, keep_data=bool(props["keep_data"]))
+                cleanup.sweep(cloud, props, keep_data=bool(props["keep_data"]))
 
         guarded(delete)
 
@@ -117,7 +117,7 @@ class PlaceProvider(AwsProvider):
     def create(self, props: Properties) -> CreateResult:
         def create() -> CreateResult:
             with _cloud(props) as cloud:
-                return CreateResult(props["project"], {**plain(props), **choosing.choose(cloud, props)})
+                return CreateResult(props["project"], {**plain(props), **placement.choose(cloud, props)})
 
         return guarded(create)
 
@@ -132,12 +132,12 @@ class PlaceProvider(AwsProvider):
     def _chosen(self, cloud: Cloud, olds: Properties, news: Properties) -> Properties:
         """As before, unless there will be another machine."""
         if {"subnet_id", "generation"} & set(self.changed(olds, news)):
-            return choosing.choose(cloud, news)
+            return placement.choose(cloud, news)
         if olds["size"] == news["size"]:
             return self.kept(olds)
-        told = choosing.size_of(cloud, news["size"])
-        if choosing.architecture_of(news["size"], told) != olds["architecture"]:
-            return choosing.choose(cloud, news)
+        told = placement.size_of(cloud, news["size"])
+        if placement.architecture_of(news["size"], told) != olds["architecture"]:
+            return placement.choose(cloud, news)
         return self.kept(olds)
 
 
@@ -219,7 +219,7 @@ class VpcProvider(_Simple):
         def delete() -> None:
             with _cloud(props) as cloud:
                 # What is in it and no state knows of goes with Owner's delete, and then it goes too.
-                if not sweeping.within(cloud, props["stack_id"], id_):
+                if not cleanup.within(cloud, props["stack_id"], id_):
                     networks.remove(cloud, kinds.VPC, {"VpcId": id_})
 
         guarded(delete)

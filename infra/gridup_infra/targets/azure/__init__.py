@@ -112,44 +112,44 @@ class AzureTarget(MachineTarget):
         return data_disk(spec.disk_size or naming.DEFAULT_DISK)
 
     def retained(self, spec: DeploySpec) -> Retained | None:
-        from gridup_infra.targets.azure import client, keeping
+        from gridup_infra.targets.azure import client, retained_disk
 
         wanted = {"stack": spec.stack, "name": spec.name, "region": spec.region}
         with client.connected(client.configured_subscription(os.environ)) as arm:
-            found = keeping.kept(arm, wanted)
+            found = retained_disk.kept(arm, wanted)
         if not found:
             return None
-        disk, size = found[0], keeping.size_of(found[0]) * 1024**3
+        disk, size = found[0], retained_disk.size_of(found[0]) * 1024**3
         group = str(disk["id"]).split("/")[4]
         what = f"the disk {disk['name']} in the resource group {group}"
-        return Retained(str(disk["id"]), what, keeping.since(disk), size, **keeping.noted(disk))
+        return Retained(str(disk["id"]), what, retained_disk.since(disk), size, **retained_disk.noted(disk))
 
     def inspect(self, outputs: NodeOutputs) -> Inspection:
-        from gridup_infra.targets.azure import inspecting
+        from gridup_infra.targets.azure import inspect
 
         with self._connected(outputs) as arm:
-            return inspecting.inspect(arm, outputs)
+            return inspect.inspect(arm, outputs)
 
     def leftovers(self, identity: Identity) -> tuple[str, ...]:
-        from gridup_infra.targets.azure import sweeping
+        from gridup_infra.targets.azure import cleanup
         from gridup_infra.targets.azure.client import connected
 
         with connected(_subscription(identity)) as arm:
-            return tuple(sweeping.leftovers(arm, _props(identity)))
+            return tuple(cleanup.leftovers(arm, _props(identity)))
 
     def sweep(self, identity: Identity) -> None:
-        from gridup_infra.targets.azure import sweeping
+        from gridup_infra.targets.azure import cleanup
         from gridup_infra.targets.azure.client import connected
 
         with connected(_subscription(identity)) as arm:
-            sweeping.sweep(arm, _props(identity), keep_data=False)
+            cleanup.sweep(arm, _props(identity), keep_data=False)
 
     def settle(self, identity: Identity, known: Mapping[str, str]) -> dict[str, str]:
-        from gridup_infra.targets.azure import sweeping
+        from gridup_infra.targets.azure import cleanup
         from gridup_infra.targets.azure.client import connected
 
         with connected(_subscription(identity)) as arm:
-            return sweeping.settle(arm, _props(identity), known)
+            return cleanup.settle(arm, _props(identity), known)
 
     def explained(self, error: ResourceError, spec: DeploySpec) -> GridupError:
         from gridup_infra.targets.azure import client

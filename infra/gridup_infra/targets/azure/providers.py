@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 from pulumi.dynamic import CreateResult, ReadResult, UpdateResult
 
 from gridup_infra.errors import CredentialsError, ResourceError
-from gridup_infra.targets.azure import client, firewall, keeping, kinds, machines, naming, sweeping
+from gridup_infra.targets.azure import cleanup, client, firewall, kinds, machines, naming, retained_disk
 from gridup_infra.targets.base import Power
 from gridup_infra.targets.dynamic import DRIFT, Properties, Provider, guarded, plain
 from gridup_node.vm.user_data import Host, user_data
@@ -51,7 +51,7 @@ class OwnerProvider(Provider):
     def delete(self, _id: str, props: Properties) -> None:
         def delete() -> None:
             with client.connected(props["subscription"]) as arm:
-                sweeping.sweep(arm, props, keep_data=bool(props["keep_data"]))
+                cleanup.sweep(arm, props, keep_data=bool(props["keep_data"]))
 
         guarded(delete)
 
@@ -118,7 +118,7 @@ class KeptProvider(Provider):
     def create(self, props: Properties) -> CreateResult:
         def create() -> CreateResult:
             with client.connected(props["subscription"]) as arm:
-                found = keeping.find(arm, props)
+                found = retained_disk.find(arm, props)
             return CreateResult(props["project"], {**plain(props), **found})
 
         return guarded(create)
@@ -184,7 +184,7 @@ class GrownProvider(_Ensured):
             key: wanted for key, wanted in naming.DISK_ACCESS.items() if had.get(key) != wanted
         }
         size = int(props["size"])
-        return {**found, "diskSizeGB": size} if keeping.size_of(disk) < size else found
+        return {**found, "diskSizeGB": size} if retained_disk.size_of(disk) < size else found
 
 
 class TakenProvider(_Ensured):
@@ -193,7 +193,7 @@ class TakenProvider(_Ensured):
     def _ensure(self, props: Properties) -> Properties:
         if props["source"]:
             with client.connected(props["subscription"]) as arm:
-                keeping.remove(arm, props["source"])
+                retained_disk.remove(arm, props["source"])
         return plain(props)  # type: ignore[no-any-return]
 
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from gridup_infra.building import BASE_IMAGE_VARIABLE
+from gridup_infra.build_env import BASE_IMAGE_VARIABLE
 from gridup_infra.errors import GridupError, PreflightError, ResourceError
 from gridup_infra.naming import typed
 from gridup_infra.outputs import NodeOutputs
@@ -78,11 +78,11 @@ class DockerTarget(Target):
         return fronting.usual_ports(spec)
 
     def preflight(self, spec: DeploySpec, current: NodeOutputs | None) -> None:
-        from gridup_infra.targets.docker import choosing, images, nodes
+        from gridup_infra.targets.docker import images, naming, port_allocation
         from gridup_infra.targets.docker.client import check_host, connected, is_here, same_daemon
 
         check_host(spec.host)
-        if not is_here(spec.host) and nodes.address(spec) in ("127.0.0.1", "::1"):
+        if not is_here(spec.host) and naming.address(spec) in ("127.0.0.1", "::1"):
             raise PreflightError(
                 f"The daemon at {spec.host} is elsewhere: its {spec.bind} can't be reached from here.",
                 "Give --bind an address of that machine, or 0.0.0.0.",
@@ -94,7 +94,7 @@ class DockerTarget(Target):
                     same_daemon(told, current.facts.get("daemon", ""), spec.host)
                 images.check(told)
                 self._check_room(client, str(told.get("DockerRootDir", "")), spec)
-                choosing.check(client, spec, current)
+                port_allocation.check(client, spec, current)
         except ResourceError as error:
             raise PreflightError(error.message, error.suggestion) from None
 
@@ -104,7 +104,7 @@ class DockerTarget(Target):
         return resources.build(spec)
 
     def summary(self, spec: DeploySpec) -> tuple[str, ...]:
-        from gridup_infra.targets.docker.nodes import project_of
+        from gridup_infra.targets.docker.naming import project_of
 
         project = project_of(spec)
         names = ", ".join(part.service for part in containers.containers({}))
@@ -117,7 +117,7 @@ class DockerTarget(Target):
         return ports.announced(spec)
 
     def data(self, spec: DeploySpec) -> str:
-        from gridup_infra.targets.docker.nodes import project_of
+        from gridup_infra.targets.docker.naming import project_of
 
         return f"the volume {project_of(spec)}-data: data, secrets, keys"
 
@@ -128,28 +128,40 @@ class DockerTarget(Target):
         return (image,)
 
     def retained(self, spec: DeploySpec) -> Retained | None:
-        from gridup_infra.targets.docker import marks, volumes
+        from gridup_infra.targets.docker import node_labels, volumes
         from gridup_infra.targets.docker.client import connected
 
         with connected(spec.host) as client:
             for name, note in volumes.kept(client, spec.stack, spec.name):
                 if volumes.exists(client, name):
-                    noted = {key: marks.label(note, label) for key, label in marks.NOTED.items()}
+                    noted = {key: node_labels.label(note, label) for key, label in node_labels.NOTED.items()}
                     since = str(note.get("CreatedAt") or "")
                     return Retained(name, f"the volume {name}", since, size=0, **noted)
         return None
 
     def inspect(self, outputs: NodeOutputs) -> Inspection:
-        from gridup_infra.targets.docker import choosing, images, nodes, nowhere, running, volumes
+        from gridup_infra.targets.docker import (
+            container_lifecycle,
+            images,
+            naming,
+            nowhere,
+            port_allocation,
+            volumes,
+        )
         from gridup_infra.targets.docker.client import connected, same_daemon
 
         facts, spec = outputs.facts, outputs.spec
         with connected(facts["host"]) as client:
             machine = client.info()
             same_daemon(machine, facts.get("daemon", ""), facts["host"])
-            wanted = nodes.laid(outputs)
+            wanted = naming.laid(outputs)
             with ThreadPoolExecutor(max_workers=len(wanted)) as pool:
-                found = list(pool.map(lambda props: running.find(client, running.name_of(props)), wanted))
+                found = list(
+                    pool.map(
+                        lambda props: container_lifecycle.find(client, container_lifecycle.name_of(props)),
+                        wanted,
+                    )
+                )
             data = volumes.find(client, spec.stack_id)
             if not any(found) and data is None:
                 gone = "the node's containers and its volume are gone"
@@ -157,8 +169,8 @@ class DockerTarget(Target):
             problems = [] if data else ["the node's volume is gone"]
             marked = {"stack_id": spec.stack_id, "host": facts["host"], "bind": spec.bind}
             problems += images.drift(client, {**marked, **{key: facts[key] for key in ("image", "shared")}})
-            networks = {"networks": nodes.laid_networks(outputs)}
-            problems += choosing.problems(client, {**marked, **networks}, outputs.ports)
+            networks = {"networks": naming.laid_networks(outputs)}
+            problems += port_allocation.problems(client, {**marked, **networks}, outputs.ports)
         notes = [
             line
             for props, container in zip(wanted, found, strict=True)
@@ -169,38 +181,38 @@ class DockerTarget(Target):
         return replace(_inspection(wanted, found, problems, machine), notes=tuple(notes), remedy=remedy)
 
     def leftovers(self, identity: Identity) -> tuple[str, ...]:
-        from gridup_infra.targets.docker import sweeping
+        from gridup_infra.targets.docker import cleanup
         from gridup_infra.targets.docker.client import connected
 
         with connected(_host_of(identity)) as client:
-            return tuple(sweeping.leftovers(client, identity.stack_id))
+            return tuple(cleanup.leftovers(client, identity.stack_id))
 
     def sweep(self, identity: Identity) -> None:
-        from gridup_infra.targets.docker import sweeping
+        from gridup_infra.targets.docker import cleanup
         from gridup_infra.targets.docker.client import connected
 
         with connected(_host_of(identity)) as client:
-            sweeping.sweep(client, identity.stack, identity.name, identity.stack_id, keep_data=False)
+            cleanup.sweep(client, identity.stack, identity.name, identity.stack_id, keep_data=False)
 
     def way_in(self, outputs: NodeOutputs) -> WayIn:
-        from gridup_infra.targets.docker.way_in import DockerWayIn
+        from gridup_infra.targets.docker.access import DockerWayIn
 
         return DockerWayIn(outputs)
 
     def start(self, outputs: NodeOutputs) -> None:
-        from gridup_infra.targets.docker import running
+        from gridup_infra.targets.docker import container_lifecycle
 
         with self._containers(outputs) as (client, each):
             for props, found in each:
                 if not found["State"]["Running"]:
-                    running.start(client, found["Id"], props)
+                    container_lifecycle.start(client, found["Id"], props)
 
     def stop(self, outputs: NodeOutputs) -> None:
-        from gridup_infra.targets.docker import running
+        from gridup_infra.targets.docker import container_lifecycle
 
         with self._containers(outputs) as (client, each), ThreadPoolExecutor(max_workers=len(each)) as pool:
             work = [
-                pool.submit(running.stop, client, found["Id"], int(props["stop_seconds"]))
+                pool.submit(container_lifecycle.stop, client, found["Id"], int(props["stop_seconds"]))
                 for props, found in each
             ]
             for one in work:
@@ -244,17 +256,17 @@ class DockerTarget(Target):
         Raises:
             ResourceError: one is gone, or the daemon refused what was asked of it meanwhile.
         """
-        from gridup_infra.targets.docker import nodes, running
+        from gridup_infra.targets.docker import container_lifecycle, naming
         from gridup_infra.targets.docker.client import connected, same_daemon
 
         with connected(outputs.facts["host"]) as client:
             same_daemon(client.info(), outputs.facts.get("daemon", ""), outputs.facts["host"])
             each = []
-            for props in nodes.laid(outputs):
-                found = running.find(client, running.name_of(props))
+            for props in naming.laid(outputs):
+                found = container_lifecycle.find(client, container_lifecycle.name_of(props))
                 if found is None:
                     raise ResourceError(
-                        f"The container {running.name_of(props)} is gone.",
+                        f"The container {container_lifecycle.name_of(props)} is gone.",
                         f"`{typed('deploy', outputs.spec.name)}` makes it anew.",
                     )
                 each.append((props, found))
@@ -264,12 +276,12 @@ class DockerTarget(Target):
     def _check_room(client: docker.DockerClient, root: str, spec: DeploySpec) -> None:
         import shutil
 
-        from gridup_infra.targets.docker import images, nodes
+        from gridup_infra.targets.docker import images, naming
         from gridup_infra.targets.docker.client import is_here
 
         if not is_here(spec.host) or not root or not Path(root).is_dir():
             return  # Only the daemon's own machine could tell.
-        needed = NODE_BYTES if images.exists(client, nodes.image_of(spec)["shared"]) else IMAGE_BYTES
+        needed = NODE_BYTES if images.exists(client, naming.image_of(spec)["shared"]) else IMAGE_BYTES
         free = shutil.disk_usage(root).free
         if free < needed:
             raise PreflightError(
@@ -281,20 +293,22 @@ class DockerTarget(Target):
 def _inspection(
     wanted: list[dict[str, Any]], found: list[Any], problems: list[str], machine: dict[str, Any]
 ) -> Inspection:
-    from gridup_infra.targets.docker import running
+    from gridup_infra.targets.docker import container_lifecycle
 
     stopped = all(
-        container is not None and not container["State"]["Running"] and not running.given_up(container)
+        container is not None
+        and not container["State"]["Running"]
+        and not container_lifecycle.given_up(container)
         for container in found
     )
     dead: list[str] = []
     own: list[str] = []
     for props, container in zip(wanted, found, strict=True):
         if container is None:
-            own.append(f"{props['service']}: the container {running.name_of(props)} is gone")
+            own.append(f"{props['service']}: the container {container_lifecycle.name_of(props)} is gone")
             continue
-        own += running.drift(container, props, machine)
-        if how := running.given_up(container):
+        own += container_lifecycle.drift(container, props, machine)
+        if how := container_lifecycle.given_up(container):
             dead.append(f"{props['service']} {how}")
     if stopped:
         return Inspection(Power.STOPPED, tuple(problems), whole=False)

@@ -83,7 +83,7 @@ def check_host(host: str) -> None:
     except ValueError:
         scheme = ""
     if scheme == SSH:
-        from gridup_infra.targets.docker.place import Place
+        from gridup_infra.targets.docker.ssh_host import Place
 
         Place.parse(host)
     elif scheme not in (*LOCAL, "tcp", "http", "https"):

@@ -20,14 +20,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from gridup_infra.building import build_arguments
+from gridup_infra.build_env import build_arguments
 from gridup_infra.errors import BusyError, ResourceError
 from gridup_infra.locking import locked
 from gridup_infra.paths import Home
-from gridup_infra.targets.docker import marks
+from gridup_infra.targets.docker import node_labels
 from gridup_infra.targets.docker.client import BUILD_SECONDS, CALL_SECONDS, reason
 from gridup_node import image as node_image
-from gridup_node.vm.guest import MACHINES
+from gridup_node.vm.existing_host import MACHINES
 
 if TYPE_CHECKING:
     import docker
@@ -85,7 +85,7 @@ def ensure(client: docker.DockerClient, props: Mapping[str, Any], say: Say) -> s
             try:
                 # A mirror or proxy that the daemon's machine reaches is reached by the build as well.
                 network = None if _remaps_users(client) else "host"
-                labels = {marks.SHARED: shared}
+                labels = {node_labels.SHARED: shared}
                 _build(client, node_image.archive(files), shared, say, arguments, labels, network)
             finally:
                 if holds_password(arguments.values()):
@@ -93,7 +93,7 @@ def ensure(client: docker.DockerClient, props: Mapping[str, Any], say: Say) -> s
                     forget_stages(client)
         # The marks are a layer of no bytes on top of the shared image: all in one step, where the builder's
         # own labels are a step each.
-        pairs = " ".join(f"{key}={_quoted(value)}" for key, value in marks.labels(props).items())
+        pairs = " ".join(f"{key}={_quoted(value)}" for key, value in node_labels.labels(props).items())
         mark = {"Dockerfile": f"FROM {shared}\nLABEL {pairs}\n".encode()}
         _build(client, node_image.archive(mark), own, lambda _line: None)
     made = _find(client, own)
@@ -128,7 +128,8 @@ def _is_of(image: Mapping[str, Any], props: Mapping[str, Any]) -> bool:
     """Whether it bears the stack's marks and stands on the shared image of this code."""
     labels = image["Config"].get("Labels") or {}
     return bool(
-        labels.get(marks.STACK_ID) == props["stack_id"] and labels.get(marks.SHARED) == props["shared"]
+        labels.get(node_labels.STACK_ID) == props["stack_id"]
+        and labels.get(node_labels.SHARED) == props["shared"]
     )
 
 
@@ -143,9 +144,9 @@ def remove(client: docker.DockerClient, stack_id: str, *, but: str = "") -> None
     """
     import docker
 
-    for image in marks.images(client, stack_id):
+    for image in node_labels.images(client, stack_id):
         references = [tag for tag in image.get("RepoTags") or () if tag != "<none>:<none>"]
-        used = {container["ImageID"] for container in marks.containers(client, stack_id)}
+        used = {container["ImageID"] for container in node_labels.containers(client, stack_id)}
         if but in references or image["Id"] in used:
             continue
         try:
@@ -160,8 +161,8 @@ def remove(client: docker.DockerClient, stack_id: str, *, but: str = "") -> None
 def unused(client: docker.DockerClient) -> Iterator[str]:
     """The shared images that no stack's image stands on."""
     users = _users(client)
-    for image in client.api.images(filters={"label": marks.SHARED}):
-        if not marks.label(image, marks.STACK_ID):
+    for image in client.api.images(filters={"label": node_labels.SHARED}):
+        if not node_labels.label(image, node_labels.STACK_ID):
             tags = (tag for tag in image.get("RepoTags") or () if tag.startswith(f"{REPOSITORY}:"))
             yield from (tag for tag in tags if tag not in users)
 
@@ -170,9 +171,9 @@ def _users(client: docker.DockerClient) -> dict[str, str]:
     """The shared images that stacks' images stand on, each with a node that does."""
     # A stack's image has its labels and those of what it stands on.
     return {
-        marks.label(image, marks.SHARED): marks.label(image, marks.NAME)
-        for image in client.api.images(filters={"label": marks.SHARED})
-        if marks.label(image, marks.STACK_ID)
+        node_labels.label(image, node_labels.SHARED): node_labels.label(image, node_labels.NAME)
+        for image in client.api.images(filters={"label": node_labels.SHARED})
+        if node_labels.label(image, node_labels.STACK_ID)
     }
 
 
@@ -212,7 +213,7 @@ def _remove_shared(client: docker.DockerClient, name: str) -> None:
 
 def forget_stages(client: docker.DockerClient) -> None:
     """Remove the stages that environments were made in."""
-    for image in client.api.images(filters={"label": marks.STAGE, "dangling": True}):
+    for image in client.api.images(filters={"label": node_labels.STAGE, "dangling": True}):
         client.api.remove_image(image["Id"])
 
 

@@ -20,7 +20,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from gridup_infra.targets.docker import marks
+from gridup_infra.targets.docker import node_labels
 from gridup_infra.targets.docker.client import reason
 from gridup_node.containers import ADDRESSLESS
 
@@ -87,13 +87,15 @@ def label(client: docker.DockerClient, props: Mapping[str, Any]) -> dict[str, st
     """The label of a container that says what is not hidden from it, and why."""
     if props["closed"]:
         return {}
-    return {marks.OPEN: json.dumps({name: why for name, why in _why_open(client, props).items() if why})}
+    return {
+        node_labels.OPEN: json.dumps({name: why for name, why in _why_open(client, props).items() if why})
+    }
 
 
 def missing(container: Mapping[str, Any]) -> list[str]:
     """The networks that a container was put into and is not in any more; of one that an earlier version has
     made, or that has no way out, none."""
-    text = (container["Config"]["Labels"] or {}).get(marks.OPEN)
+    text = (container["Config"]["Labels"] or {}).get(node_labels.OPEN)
     if text is None:
         return []
     there = container["NetworkSettings"]["Networks"]
@@ -102,7 +104,7 @@ def missing(container: Mapping[str, Any]) -> list[str]:
 
 def notes(service: str, container: Mapping[str, Any]) -> list[str]:
     """What of it a container reaches all the same, a line each."""
-    text = (container["Config"]["Labels"] or {}).get(marks.OPEN) or "{}"
+    text = (container["Config"]["Labels"] or {}).get(node_labels.OPEN) or "{}"
     return [f"{service} reaches {HIDDEN[name]}: {why}" for name, why in json.loads(text).items()]
 
 
@@ -111,7 +113,7 @@ def forget(client: docker.DockerClient) -> None:
     import docker
 
     for name in HIDDEN:
-        for row in client.api.networks(names=[name], filters={"label": marks.NOWHERE}):
+        for row in client.api.networks(names=[name], filters={"label": node_labels.NOWHERE}):
             if not client.api.containers(all=True, filters={"network": row["Id"]}):
                 try:
                     client.api.remove_network(row["Id"])
@@ -139,7 +141,7 @@ def _why_open(client: docker.DockerClient, props: Mapping[str, Any]) -> dict[str
 
 
 def _is_there(client: docker.DockerClient, name: str) -> bool:
-    return bool(client.api.networks(names=[name], filters={"label": marks.NOWHERE}))
+    return bool(client.api.networks(names=[name], filters={"label": node_labels.NOWHERE}))
 
 
 def _addresses(network: str) -> docker.types.IPAMConfig:
@@ -158,7 +160,7 @@ def _ensure(client: docker.DockerClient, name: str, addresses: str) -> str:
         client.api.create_network(
             name,
             driver="bridge",
-            labels={marks.NOWHERE: "true"},
+            labels={node_labels.NOWHERE: "true"},
             check_duplicate=True,
             internal=True,
             options=OPTIONS,
@@ -187,7 +189,7 @@ def _keeps_apart(client: docker.DockerClient, props: Mapping[str, Any]) -> bool:
         made = client.api.create_network(
             network,
             driver="bridge",
-            labels=marks.labels(props),
+            labels=node_labels.labels(props),
             internal=True,
             options=OPTIONS,
             ipam=_addresses(addresses),
@@ -227,7 +229,7 @@ def _helper(
             props["image"],
             entrypoint=argv,
             name=f"{props['project']}{ending}",
-            labels=marks.labels(props),
+            labels=node_labels.labels(props),
             host_config=api.create_host_config(
                 network_mode=network,
                 cap_drop=["ALL"],

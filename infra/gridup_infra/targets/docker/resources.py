@@ -15,7 +15,15 @@ from pulumi.dynamic import CreateResult, ReadResult, UpdateResult
 
 from gridup_infra.progress import tell
 from gridup_infra.spec import HTTPS, DeploySpec
-from gridup_infra.targets.docker import choosing, images, marks, nodes, running, sweeping, volumes
+from gridup_infra.targets.docker import (
+    cleanup,
+    container_lifecycle,
+    images,
+    naming,
+    node_labels,
+    port_allocation,
+    volumes,
+)
 from gridup_infra.targets.docker.client import connected, daemon_id, same_daemon
 from gridup_infra.targets.dynamic import DRIFT, SHAPE, Marked, Properties, Provider, guarded, plain, shape
 from gridup_node import catalog
@@ -63,7 +71,7 @@ class OwnerProvider(Provider):
         def delete() -> None:
             with connected(props["host"]) as client:
                 same_daemon(client.info(), props.get("daemon", ""), props["host"])
-                sweeping.sweep(
+                cleanup.sweep(
                     client,
                     props["stack"],
                     props["name"],
@@ -122,9 +130,9 @@ class NetworkProvider(Provider):
     def read(self, id_: str, props: Properties) -> ReadResult:
         def read() -> ReadResult:
             with connected(props["host"]) as client:
-                if not marks.networks(client, props["stack_id"]):
+                if not node_labels.networks(client, props["stack_id"]):
                     return ReadResult("", {})
-                problems = choosing.problems(client, props, plain(props["ports"]))
+                problems = port_allocation.problems(client, props, plain(props["ports"]))
                 return ReadResult(id_, {**props, DRIFT: problems})
 
         return guarded(read)
@@ -134,14 +142,14 @@ class NetworkProvider(Provider):
             with connected(props["host"]) as client:
                 if _left_to_owner(client, props):
                     return
-                for network in marks.networks(client, props["stack_id"]):
+                for network in node_labels.networks(client, props["stack_id"]):
                     client.api.remove_network(network["Id"])
 
         guarded(delete)
 
     def _ensure(self, props: Properties, current: Mapping[str, int]) -> Properties:
         with connected(props["host"]) as client:
-            chosen = choosing.ensure(client, props, current)
+            chosen = port_allocation.ensure(client, props, current)
         return {**plain(props), "ports": chosen, DRIFT: []}
 
 
@@ -186,7 +194,7 @@ class ContainerProvider(Provider):
     shaped = frozenset({"environment", "published", "fronts"})
 
     def create(self, props: Properties) -> CreateResult:
-        return guarded(lambda: CreateResult(running.name_of(props), self._converge(props)))
+        return guarded(lambda: CreateResult(container_lifecycle.name_of(props), self._converge(props)))
 
     def update(self, _id: str, _olds: Properties, news: Properties) -> UpdateResult:
         return guarded(lambda: UpdateResult(self._converge(news)))
@@ -194,25 +202,25 @@ class ContainerProvider(Provider):
     def read(self, id_: str, props: Properties) -> ReadResult:
         def read() -> ReadResult:
             with connected(props["host"]) as client:
-                found, machine = running.find(client, id_), client.api.info()
+                found, machine = container_lifecycle.find(client, id_), client.api.info()
             if found is None:
                 return ReadResult("", {})
-            return ReadResult(id_, {**props, DRIFT: running.drift(found, props, machine)})
+            return ReadResult(id_, {**props, DRIFT: container_lifecycle.drift(found, props, machine)})
 
         return guarded(read)
 
     def delete(self, id_: str, props: Properties) -> None:
         def delete() -> None:
             with connected(props["host"]) as client:
-                running.remove(client, id_, props["stack_id"], int(props["stop_seconds"]))
+                container_lifecycle.remove(client, id_, props["stack_id"], int(props["stop_seconds"]))
 
         guarded(delete)
 
     def _converge(self, props: Properties) -> Properties:
         with connected(props["host"]) as client:
-            running.converge(client, props, lambda text: tell(props["service"], text))
-            ca = running.ca_of(client, props)
-        return {**plain(props), "config": running.config_hash(props), "ca": ca, DRIFT: []}
+            container_lifecycle.converge(client, props, lambda text: tell(props["service"], text))
+            ca = container_lifecycle.ca_of(client, props)
+        return {**plain(props), "config": container_lifecycle.config_hash(props), "ca": ca, DRIFT: []}
 
 
 def _left_to_owner(client: docker.DockerClient, props: Properties) -> bool:
@@ -221,7 +229,7 @@ def _left_to_owner(client: docker.DockerClient, props: Properties) -> bool:
     The engine knows of no such container: its create was broken off. (Or the person replaces the network or
     volume by hand, and it does: then what the running containers use must stay all the more.)
     """
-    return bool(marks.containers(client, props["stack_id"]))
+    return bool(node_labels.containers(client, props["stack_id"]))
 
 
 class Owner(Marked, module=MODULE, name="Owner"):
@@ -268,24 +276,24 @@ class Container(Marked, module=MODULE, name="Container"):
 def build(spec: DeploySpec) -> pulumi.Output[Any]:
     """Declare a node's resources on a daemon; the result is its `NodeOutputs`."""
     version = catalog.resolve(spec.tag)
-    common = nodes.common(spec)
+    common = naming.common(spec)
     owner = Owner("owner", {**common, "target": spec.target, "keep_data": spec.keeps})
     after = pulumi.ResourceOptions(depends_on=[owner])
-    wanted = nodes.image_of(spec)
+    wanted = naming.image_of(spec)
     image = Image("image", wanted, after)
-    nets = nodes.networks(common["project"])
+    nets = naming.networks(common["project"])
     # Only where there is one: those that are deployed have no such input.
     https = {"https": True} if spec.scheme == HTTPS else {}
     ports = {"bind": spec.bind, "port": spec.port, "networks": nets, **https}
     network = Network("network", {**common, **ports}, after)
     volume = Volume("volume", {**common, "keep_data": spec.keeps, **spec.leaves, **spec.adopts}, after)
-    names = nodes.names_of(spec)
+    names = naming.names_of(spec)
     facts = network.ports.apply(
-        lambda ports: nodes.known(spec, plain(ports), version, bundle_digest(), names)
+        lambda ports: naming.known(spec, plain(ports), version, bundle_digest(), names)
     )
     # In a preview of another port that one is known; the others stay as they are.
-    asked = {**dict.fromkeys(nodes.published(), 0), FRONT: spec.port}
-    foreseen = nodes.known(spec, asked, version, bundle_digest(), names)
+    asked = {**dict.fromkeys(naming.published(), 0), FRONT: spec.port}
+    foreseen = naming.known(spec, asked, version, bundle_digest(), names)
     made: dict[str, Container] = {}
     for part in sorted(containers({}, egress=spec.allow_egress), key=lambda part: len(part.after)):
         made[part.service] = Container(
@@ -294,8 +302,8 @@ def build(spec: DeploySpec) -> pulumi.Output[Any]:
                 **common,
                 "service": part.service,
                 "image": wanted["image"],
-                "network": next(iter(nodes.joined(part, common["project"])), NO_NETWORK),
-                "networks": nodes.joined(part, common["project"]),
+                "network": next(iter(naming.joined(part, common["project"])), NO_NETWORK),
+                "networks": naming.joined(part, common["project"]),
                 "closed": part.closed,
                 "volume": volume.volume,
                 "tmpfs": part.tmpfs(covered=True),
@@ -303,8 +311,8 @@ def build(spec: DeploySpec) -> pulumi.Output[Any]:
                 "yielding": part.yielding,
                 "command": list(part.command),
                 "environment": facts.apply(partial(_environment, part.service)),
-                "port": nodes.inner_port(part, spec),
-                **nodes.ca_file(part, spec),
+                "port": naming.inner_port(part, spec),
+                **naming.ca_file(part, spec),
                 "published": network.ports.apply(partial(_published, part)),
                 "fronts": network.ports.apply(partial(_fronts, part)),
                 SHAPE: shape([_environment(part.service, foreseen), _published(part, asked)]),
@@ -322,7 +330,7 @@ def build(spec: DeploySpec) -> pulumi.Output[Any]:
         built=image.built,
         ca=made[FRONT].ca,
         configs={name: container.config for name, container in made.items()},
-    ).apply(lambda values: nodes.outputs(spec, **{**values, "ports": plain(values["ports"])}))
+    ).apply(lambda values: naming.outputs(spec, **{**values, "ports": plain(values["ports"])}))
 
 
 def _environment(service: str, known: Mapping[str, Any]) -> dict[str, str]:

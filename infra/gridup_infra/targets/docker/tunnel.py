@@ -18,7 +18,7 @@ from gridup_infra import openssh
 from gridup_infra.errors import PreflightError
 from gridup_infra.processes import Result, Tethered, run, wait_until
 from gridup_infra.targets.docker.client import UnreachableError
-from gridup_infra.targets.docker.place import Place
+from gridup_infra.targets.docker.ssh_host import Place
 
 DIG_SECONDS = 13.0
 """Until the tunnel must be there, logging in included."""

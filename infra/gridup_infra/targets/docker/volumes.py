@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from gridup_infra.errors import ResourceError
-from gridup_infra.targets.docker import marks
+from gridup_infra.targets.docker import node_labels
 from gridup_infra.targets.docker.client import reason
 
 if TYPE_CHECKING:
@@ -39,17 +39,19 @@ def find(client: docker.DockerClient, stack_id: str) -> str | None:
     One that it made and another stack took over is that one's.
     """
     claimed = made = None
-    for volume in marks.volumes(client, stack_id):
-        if claim := marks.label(volume, marks.CLAIM):
+    for volume in node_labels.volumes(client, stack_id):
+        if claim := node_labels.label(volume, node_labels.CLAIM):
             claimed = claim if exists(client, claim) else claimed
-        elif not marks.label(volume, marks.KEPT):
+        elif not node_labels.label(volume, node_labels.KEPT):
             made = str(volume["Name"])
     return claimed or (made if made not in _claimed(client) else None)
 
 
 def _claimed(client: docker.DockerClient) -> set[str]:
     """The volumes that some stack took over from another."""
-    return {marks.label(note, marks.CLAIM) for note in marks.notes(client, marks.CLAIM)}
+    return {
+        node_labels.label(note, node_labels.CLAIM) for note in node_labels.notes(client, node_labels.CLAIM)
+    }
 
 
 def exists(client: docker.DockerClient, name: str) -> bool:
@@ -68,11 +70,11 @@ def keep(client: docker.DockerClient, props: Mapping[str, Any]) -> None:
     if own is None:
         return
     if not _kept_notes(client, own):
-        labels = {**marks.labels({**props, "urn": props.get("urn", "")}), marks.KEPT: own}
-        labels |= {label: str(props[key]) for key, label in marks.NOTED.items() if props.get(key)}
+        labels = {**node_labels.labels({**props, "urn": props.get("urn", "")}), node_labels.KEPT: own}
+        labels |= {label: str(props[key]) for key, label in node_labels.NOTED.items() if props.get(key)}
         client.api.create_volume(f"{own}{KEPT_SUFFIX}", labels=labels)
-    for volume in marks.volumes(client, props["stack_id"]):
-        if marks.label(volume, marks.CLAIM):
+    for volume in node_labels.volumes(client, props["stack_id"]):
+        if node_labels.label(volume, node_labels.CLAIM):
             _remove(client, volume["Name"])
 
 
@@ -85,8 +87,8 @@ def remove(client: docker.DockerClient, stack_id: str) -> None:
     own = find(client, stack_id)
     if own and not _kept_notes(client, own):
         _remove(client, own)
-    for volume in marks.volumes(client, stack_id):
-        if marks.label(volume, marks.CLAIM):
+    for volume in node_labels.volumes(client, stack_id):
+        if node_labels.label(volume, node_labels.CLAIM):
             _remove(client, volume["Name"])
 
 
@@ -99,10 +101,13 @@ def left(client: docker.DockerClient, stack_id: str) -> list[str]:
 def kept(client: docker.DockerClient, stack: str, name: str) -> list[tuple[str, dict[str, Any]]]:
     """The volumes that earlier nodes of this very name have left, each with its note; the last one first."""
     found = []
-    for note in marks.notes(client, marks.KEPT):
-        volume = marks.label(note, marks.KEPT)
+    for note in node_labels.notes(client, node_labels.KEPT):
+        volume = node_labels.label(note, node_labels.KEPT)
         # The stack's name alone could be another person's node, whose name only looks alike.
-        if (marks.label(note, marks.STACK), marks.label(note, marks.NAME)) == (stack, name):
+        if (node_labels.label(note, node_labels.STACK), node_labels.label(note, node_labels.NAME)) == (
+            stack,
+            name,
+        ):
             found.append((volume, note))
     return sorted(found, key=lambda row: str(row[1].get("CreatedAt") or ""), reverse=True)
 
@@ -114,7 +119,7 @@ def _take_over(client: docker.DockerClient, props: Mapping[str, Any]) -> str | N
             continue
         if name != props.get("adopt"):
             continue
-        labels = {**marks.labels(props), marks.CLAIM: name}
+        labels = {**node_labels.labels(props), node_labels.CLAIM: name}
         client.api.create_volume(f"{props['project']}{CLAIM_SUFFIX}", labels=labels)
         _remove(client, note["Name"])
         return name
@@ -128,7 +133,7 @@ def _make(client: docker.DockerClient, props: Mapping[str, Any]) -> str:
         raise ResourceError(
             f"The volume {name} was taken over by another node.", "Give this one another name."
         )
-    client.api.create_volume(name, labels=marks.labels(props))
+    client.api.create_volume(name, labels=node_labels.labels(props))
     return name
 
 
@@ -139,7 +144,11 @@ def _forget(client: docker.DockerClient, name: str) -> None:
 
 
 def _kept_notes(client: docker.DockerClient, name: str) -> list[dict[str, Any]]:
-    return [note for note in marks.notes(client, marks.KEPT) if marks.label(note, marks.KEPT) == name]
+    return [
+        note
+        for note in node_labels.notes(client, node_labels.KEPT)
+        if node_labels.label(note, node_labels.KEPT) == name
+    ]
 
 
 def _remove(client: docker.DockerClient, name: str) -> None:

@@ -105,12 +105,12 @@ class LocalTarget(Target):
 
     def _look(self, spec: DeploySpec) -> ports.Obstacle:
         """Whether a port is in use, but by the node itself: that gives it up when it moves."""
-        from gridup_infra.targets.local import marks
+        from gridup_infra.targets.local import process_env
 
         def look(address: str, port: int) -> int | None:
             met = ports.obstacle(address, port)
             if met == errno.EADDRINUSE and (there := ports.listeners(port)):
-                own = {process.pid for process in marks.find(spec.stack_id, self.folder(spec.stack))}
+                own = {process.pid for process in process_env.find(spec.stack_id, self.folder(spec.stack))}
                 return None if there <= own else met
             return met
 
@@ -182,14 +182,14 @@ class LocalTarget(Target):
         return Inspection(power, tuple(problems), dead, whole=True, remedy=remedy)
 
     def leftovers(self, identity: Identity) -> tuple[str, ...]:
-        from gridup_infra.targets.local import sweeping
+        from gridup_infra.targets.local import cleanup
 
-        return tuple(sweeping.leftovers(identity.stack_id, self._folder_of(identity)))
+        return tuple(cleanup.leftovers(identity.stack_id, self._folder_of(identity)))
 
     def sweep(self, identity: Identity) -> None:
-        from gridup_infra.targets.local import sweeping
+        from gridup_infra.targets.local import cleanup
 
-        sweeping.sweep(identity.stack_id, self._folder_of(identity), keep_data=False)
+        cleanup.sweep(identity.stack_id, self._folder_of(identity), keep_data=False)
 
     def way_in(self, outputs: NodeOutputs) -> WayIn:
         return LocalWayIn(outputs, self._supervisor(outputs))

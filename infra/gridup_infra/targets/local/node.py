@@ -25,6 +25,7 @@ from gridup_infra import __version__
 from gridup_infra.errors import ResourceError
 from gridup_infra.locking import locked
 from gridup_infra.naming import typed
+from gridup_infra.node_facts import asked_facts
 from gridup_infra.outputs import NodeOutputs
 from gridup_infra.paths import ensure_private, write_private
 from gridup_infra.processes import run, wait_until
@@ -32,7 +33,6 @@ from gridup_infra.spec import NEW_DATA, DeploySpec
 from gridup_infra.targets import fronting
 from gridup_infra.targets import ports as port_choice
 from gridup_infra.targets.base import Retained
-from gridup_infra.telling import asked_facts
 from gridup_node import kept, keys
 from gridup_node import secrets as node_secrets
 from gridup_node.image import PACKAGE, bundle_digest, bundle_files
@@ -54,8 +54,8 @@ TOLD = ("name", "admin_email", "node_type")
 """What of node.json is in the note beside them too: the next node of the name goes on with it."""
 
 BEHIND, BEHIND_FROM = "-behind", 10_000
-"""What a port's key ends in, and how far from the service's own it is looked for, where the reverse proxy speaks
-https at that one."""
+"""What a port's key ends in, and how far from the service's own it is looked for, where the reverse proxy
+speaks https at that one."""
 
 CA_FILE = "proxy/caddy/pki/authorities/local/root.crt"
 CERTIFICATE_END = "-----END CERTIFICATE-----\n"

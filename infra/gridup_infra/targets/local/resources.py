@@ -21,7 +21,7 @@ from gridup_infra.progress import tell
 from gridup_infra.spec import HTTPS, DeploySpec
 from gridup_infra.targets import fronting
 from gridup_infra.targets.dynamic import DRIFT, Properties, Provider, guarded, plain, unknown
-from gridup_infra.targets.local import node, runtime, sweeping
+from gridup_infra.targets.local import cleanup, node, runtime
 from gridup_infra.targets.local.supervisor import Supervisor, running_problems
 from gridup_node import catalog
 from gridup_node.image import bundle_digest
@@ -39,7 +39,7 @@ class OwnerProvider(Provider):
 
     def delete(self, _id: str, props: Properties) -> None:
         guarded(
-            lambda: sweeping.sweep(
+            lambda: cleanup.sweep(
                 props["stack_id"], Path(props["folder"]), keep_data=bool(props["keep_data"])
             )
         )

@@ -21,9 +21,9 @@ from pathlib import Path
 from gridup_infra import room
 from gridup_infra.errors import ResourceError
 from gridup_infra.locking import locked
-from gridup_infra.packages import UNTRUSTED_HINT, environment, untrusted, uv, without_accounts
 from gridup_infra.paths import ensure_private
 from gridup_infra.processes import run, stream
+from gridup_infra.uv import UNTRUSTED_HINT, environment, untrusted, uv, without_accounts
 from gridup_node import catalog
 
 BUILD_SECONDS = 1800

@@ -22,7 +22,7 @@ from gridup_infra.errors import ResourceError
 from gridup_infra.naming import typed
 from gridup_infra.paths import write_private
 from gridup_infra.processes import boot, start_detached, wait_until
-from gridup_infra.targets.local import marks
+from gridup_infra.targets.local import process_env
 
 START_SECONDS = 20
 """Until Supervisor itself answers; it needs 0.3 s on an idle machine."""
@@ -185,7 +185,7 @@ class Supervisor:
             "PYTHONDONTWRITEBYTECODE": "1",
             "GRIDUP_NODE_HOME": str(self.folder),
             "GRIDUP_SOCKET": str(self.socket),
-            marks.STACK_ID: self.stack_id,
+            process_env.STACK_ID: self.stack_id,
         }
 
     def apply(self, changed: Collection[str], removed: Collection[str]) -> None:
@@ -223,9 +223,9 @@ class Supervisor:
             raise ResourceError("The node's supervisor does not run.", f"`{again}` starts it.")
         own = [state for name, state in states.items() if name in names]
         # A login of ssh has a session of its own, and would outlive the program.
-        started = [child for state in own for child in marks.started(state.pid)]
-        alive = marks.end(marks.of(state.pid for state in own), grace=RESTART_SECONDS)
-        alive += marks.end(started, grace=0)
+        started = [child for state in own for child in process_env.started(state.pid)]
+        alive = process_env.end(process_env.of(state.pid for state in own), grace=RESTART_SECONDS)
+        alive += process_env.end(started, grace=0)
         if alive:
             raise ResourceError(f"Processes would not end: {', '.join(str(one.pid) for one in alive)}.")
         try:
@@ -262,7 +262,7 @@ class Supervisor:
         Raises:
             ResourceError: something would not end.
         """
-        alive = marks.end(marks.find(self.stack_id, self.folder), grace=10)
+        alive = process_env.end(process_env.find(self.stack_id, self.folder), grace=10)
         if alive:
             which = ", ".join(str(process.pid) for process in alive)
             raise ResourceError(f"Processes of this node would not end: {which}.")

@@ -75,23 +75,23 @@ class SshTarget(MachineTarget):
         return spec
 
     def warnings(self, spec: DeploySpec, current: NodeOutputs | None) -> tuple[str, ...]:
-        from gridup_infra.targets.ssh import guests
+        from gridup_infra.targets.ssh import machine_agent
 
         lines = super().warnings(spec, current)
         if current is None:
             # One that can't be looked at is told of by what comes next.
             with contextlib.suppress(GridupError):
-                lines += tuple(filter(None, [guests.bypassed(spec)]))
+                lines += tuple(filter(None, [machine_agent.bypassed(spec)]))
         return lines
 
     def preflight(self, spec: DeploySpec, current: NodeOutputs | None) -> None:
-        from gridup_infra.targets.ssh import guests
+        from gridup_infra.targets.ssh import machine_agent
 
         before = current.spec if current else None
         if before and (before.host, before.host_key) == (spec.host, spec.host_key):
             return  # Whatever a change meets, the machine's own program looks before it.
         moved = before is not None and before.host != spec.host
-        guests.look(spec, pinned=spec.host_key, must_be_ours=moved)
+        machine_agent.look(spec, pinned=spec.host_key, must_be_ours=moved)
 
     def build(self, spec: DeploySpec) -> pulumi.Output[NodeOutputs]:
         from gridup_infra.targets.ssh import resources
@@ -99,7 +99,7 @@ class SshTarget(MachineTarget):
         return resources.build(spec)
 
     def summary(self, spec: DeploySpec) -> tuple[str, ...]:
-        from gridup_infra.targets.ssh.guests import ports
+        from gridup_infra.targets.ssh.machine_agent import ports
         from gridup_infra.vm.node import doors
         from gridup_node.vm.machine import USER
 
@@ -127,37 +127,37 @@ class SshTarget(MachineTarget):
         return (data, machine) if spec.keeps else (machine,)
 
     def retained(self, spec: DeploySpec) -> Retained | None:
-        from gridup_infra.targets.ssh import guests
+        from gridup_infra.targets.ssh import machine_agent
 
-        return guests.retained(spec)
+        return machine_agent.retained(spec)
 
     def inspect(self, outputs: NodeOutputs) -> Inspection:
-        from gridup_infra.targets.ssh import inspecting
+        from gridup_infra.targets.ssh import inspect
 
-        return inspecting.inspect(outputs, self.secret)
+        return inspect.inspect(outputs, self.secret)
 
     def place(self, outputs: NodeOutputs) -> dict[str, str]:  # noqa: ARG002
         # What the internet reaches it at, the machine's owner knows.
         return {}
 
     def way_in(self, outputs: NodeOutputs) -> WayIn:
-        from gridup_infra.vm.way_in import VmWayIn
+        from gridup_infra.vm.access import VmWayIn
 
         return VmWayIn(outputs, self.secret, until_let_in=False)
 
     def leftovers(self, identity: Identity) -> tuple[str, ...]:
-        from gridup_infra.targets.ssh import guests
+        from gridup_infra.targets.ssh import machine_agent
 
         # The node's own key is gone by then. A person who has no way in of their own was told by the destroy.
         with contextlib.suppress(GridupError):
-            if guests.holds(identity):
+            if machine_agent.holds(identity):
                 return (f"what the node has on {identity.facts['host']}",)
         return ()
 
     def sweep(self, identity: Identity) -> None:
-        from gridup_infra.targets.ssh import guests
+        from gridup_infra.targets.ssh import machine_agent
 
-        guests.leave(guests.person_of(identity), guests.told_of(identity))
+        machine_agent.leave(machine_agent.person_of(identity), machine_agent.told_of(identity))
 
     def doctor(self) -> Iterator[Finding]:
         if program := which("ssh"):

@@ -21,13 +21,13 @@ from gridup_infra.outputs import BEHIND, NodeOutputs
 from gridup_infra.progress import tell
 from gridup_infra.spec import DeploySpec
 from gridup_infra.targets.dynamic import DRIFT, Marked, Properties, Provider, guarded, plain
-from gridup_infra.targets.ssh import guests
-from gridup_infra.targets.ssh.person import meet
+from gridup_infra.targets.ssh import machine_agent
+from gridup_infra.targets.ssh.user_ssh import meet
 from gridup_infra.vm import node as machine_node
 from gridup_infra.vm.keys import let_in_from
 from gridup_infra.vm.resources import ManagementKey, declare_node, exported, turned
 from gridup_infra.vm.ssh import ClosedError, DeniedError, Door, fingerprint
-from gridup_node.vm import guest
+from gridup_node.vm import existing_host
 from gridup_node.vm.machine import MOUNT, USER
 
 MODULE = "gridup-ssh"
@@ -69,8 +69,9 @@ class OwnerProvider(Provider):
     def _meet(self, props: Properties, pinned: str = "") -> Properties:
         person = meet(props["host"], props["asked_key"] or pinned)
         if person.theirs:
-            guests.seen(
-                person, guest.Told(props["stack"], props["stack_id"], props["name"], machine_node.PROJECT)
+            machine_agent.seen(
+                person,
+                existing_host.Told(props["stack"], props["stack_id"], props["name"], machine_node.PROJECT),
             )
         if person.fresh:
             tell("owner", f"pinned at first contact: {fingerprint(person.host_key)}")
@@ -116,8 +117,8 @@ class MachineProvider(Provider):
     def read(self, id_: str, props: Properties) -> ReadResult:
         def read() -> ReadResult:
             try:
-                with guests.managed(_door(props), props["host"], LOOK_SECONDS) as way:
-                    found = guests.seen(way, _told(props))
+                with machine_agent.managed(_door(props), props["host"], LOOK_SECONDS) as way:
+                    found = machine_agent.seen(way, _told(props))
             except ClosedError as error:
                 return ReadResult(id_, {**props, DRIFT: [error.message]})
             mark, state = found["mark"] or {}, found["state"] or {}
@@ -135,18 +136,18 @@ class MachineProvider(Provider):
     def _if_let_in(self, props: Properties) -> Properties | None:
         """The same by the node's own key; None where the machine does not take it."""
         try:
-            with guests.managed(_door(props), props["host"], ENTER_SECONDS) as way:
+            with machine_agent.managed(_door(props), props["host"], ENTER_SECONDS) as way:
                 return self._make(props, way)
         except DeniedError:
             return None
 
-    def _make(self, props: Properties, way: guests.Way) -> Properties:
-        found = guests.make(way, _told(props), lambda text: tell("machine", text))
+    def _make(self, props: Properties, way: machine_agent.Way) -> Properties:
+        found = machine_agent.make(way, _told(props), lambda text: tell("machine", text))
         return {**plain(props), "machine": found["machine"], DRIFT: []}
 
 
-def _told(props: Properties) -> guest.Told:
-    return guest.Told(
+def _told(props: Properties) -> existing_host.Told:
+    return existing_host.Told(
         stack=props["stack"],
         stack_id=props["stack_id"],
         name=props["name"],
@@ -155,7 +156,7 @@ def _told(props: Properties) -> guest.Told:
         public_key=props["public_key"],
         build=bool(props["build"]),
         key_from=tuple(props.get("key_from") or ()),
-        **guests.choice(props.get("adopt", ""), adopting=bool(props.get("adopting"))),
+        **machine_agent.choice(props.get("adopt", ""), adopting=bool(props.get("adopting"))),
     )
 
 
@@ -166,8 +167,8 @@ def _leave(props: Properties) -> None:
         ResourceError: it could not be; says what is left, and how it goes.
     """
 
-    def leave(way: guests.Way) -> None:
-        asked = guest.Told(
+    def leave(way: machine_agent.Way) -> None:
+        asked = existing_host.Told(
             stack=props["stack"],
             stack_id=props["stack_id"],
             name=props["name"],
@@ -176,18 +177,18 @@ def _leave(props: Properties) -> None:
             admin_email=props.get("admin_email", ""),
             node_type=props.get("node_type", ""),
         )
-        guests.leave(way, asked, lambda text: tell("owner", text))
+        machine_agent.leave(way, asked, lambda text: tell("owner", text))
 
     try:
         try:
-            with guests.managed(_door(props), props["host"], LEAVE_SECONDS) as way:
+            with machine_agent.managed(_door(props), props["host"], LEAVE_SECONDS) as way:
                 leave(way)
         except DeniedError:
             # Broken off before its user was there, or that was removed by hand: the person may get in.
             leave(meet(props["host"], props["host_key"]))
     except GridupError as error:
         containers = f"the containers {machine_node.PROJECT}-*"
-        left = f"the user {USER}, {containers}, {MOUNT}, {guest.PLACE}, {guest.SUDOERS}"
+        left = f"the user {USER}, {containers}, {MOUNT}, {existing_host.PLACE}, {existing_host.SUDOERS}"
         if os.environ.get(FORGET):
             tell("owner", f"left on {props['host']}, if it still is: {left}")
             return
@@ -242,7 +243,7 @@ def build(spec: DeploySpec) -> pulumi.Output[NodeOutputs]:
         pulumi.ResourceOptions(depends_on=[key]),
     )
     reached = {"address": owner.address, "port": owner.port, "private_key": private}
-    asked = guests.told(spec)
+    asked = machine_agent.told(spec)
     machine = Machine(
         "machine",
         {

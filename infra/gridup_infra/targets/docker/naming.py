@@ -6,13 +6,13 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from gridup_infra.node_facts import asked_facts, told_of
 from gridup_infra.outputs import BUILT, NodeOutputs
 from gridup_infra.spec import HTTPS, DeploySpec
 from gridup_infra.targets import fronting
 from gridup_infra.targets import ports as port_choice
 from gridup_infra.targets.docker import images
 from gridup_infra.targets.docker.client import address_of, is_here
-from gridup_infra.telling import asked_facts, told_of
 from gridup_node import catalog, services
 from gridup_node.containers import CA_FILE, Container, containers
 from gridup_node.containers import networks as table_networks

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from gridup_infra.building import NAMES, arguments_elsewhere
+from gridup_infra.build_env import NAMES, arguments_elsewhere
 from gridup_infra.errors import ResourceError
 from gridup_infra.vm.ssh import Door, Session, entered
 from gridup_node import image

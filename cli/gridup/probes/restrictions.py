@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from gridup.own_address import among
 from gridup.probes.model import ProbeResult, ProbeState
 from gridup.probes.run import host_result
+from gridup.public_ip import among
 from gridup_node.services import Proof
 
 

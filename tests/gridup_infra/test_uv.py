@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from gridup_infra import packages
+from gridup_infra import uv
 from gridup_infra.errors import SetupError
-from gridup_infra.packages import PLACES, environment
+from gridup_infra.uv import PLACES, environment
 
 
 @pytest.mark.parametrize("name", sorted(PLACES))
@@ -47,7 +47,7 @@ def test_a_mirror_that_is_set_for_one_is_meant_for_both() -> None:
 def test_the_systems_own_cas_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = tmp_path / "ca.crt"
     store.write_text("-----BEGIN CERTIFICATE-----\n")
-    monkeypatch.setattr(packages, "STORES", ("/nowhere", str(store)))
+    monkeypatch.setattr(uv, "STORES", ("/nowhere", str(store)))
     made = environment({"HOME": "/x"})
     assert (made["SSL_CERT_FILE"], made["PIP_CERT"]) == (str(store), str(store))
     own = tmp_path / "own.crt"
@@ -56,7 +56,7 @@ def test_the_systems_own_cas_count(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_what_would_lead_them_elsewhere_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(packages, "STORES", ())
+    monkeypatch.setattr(uv, "STORES", ())
     assert environment({"PYTHONPATH": "/x", "UV_PYTHON": "3.9", "HTTPS_PROXY": "http://p"}).keys() == {
         "HTTPS_PROXY",
         "UV_NO_PROGRESS",

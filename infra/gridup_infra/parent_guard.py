@@ -1,6 +1,6 @@
 """Becomes the program that it is given, beside a guard that ends it once its starter is no more.
 
-    python tether.py LITTER PROGRAM WORD...
+    python parent_guard.py TEMP_DIR PROGRAM WORD...
 
 Run by `processes.Tethered`, in a session of its own, as a script: standard library only. Standard input
 is a pipe whose other end the starter alone holds. However the starter ends, by `kill -9` too, the kernel

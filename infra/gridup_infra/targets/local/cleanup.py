@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gridup_infra.targets.local import marks, node
+from gridup_infra.targets.local import node, process_env
 from gridup_infra.targets.local.supervisor import Supervisor
 from gridup_node import kept
 
 
 def leftovers(stack_id: str, folder: Path) -> list[str]:
     """What is there of the stack, a line each: processes, and its folder when it is this stack's."""
-    found = [f"process {process.pid} ({process.name()})" for process in marks.find(stack_id, folder)]
+    found = [f"process {process.pid} ({process.name()})" for process in process_env.find(stack_id, folder)]
     if is_ours(stack_id, folder):
         found.append(f"folder {folder}")
     return found

@@ -1,4 +1,4 @@
-"""`python -m gridup_node.container SERVICE`: lay out this container's part of the node, become its program.
+"""`python -m gridup_node.entrypoint SERVICE`: lay out this container's part of the node, become its program.
 
 A container is told what it needs by one variable and has no file of the deployer's: its
 configuration is rendered here, from the image's own service table. What must outlive it lies at
@@ -87,7 +87,7 @@ def main(name: str) -> None:
     try:
         lay(folder.root, Path(os.environ[DATA]), row, json.loads(os.environ.get(TOLD, "{}")), SERVICES)
     except OSError as error:
-        sys.exit(f"gridup_node.container: {error}")
+        sys.exit(f"gridup_node.entrypoint: {error}")
     os.environ["GRIDUP_LISTEN"] = EVERYWHERE
     os.environ["GRIDUP_PROXY"] = FRONT
     os.environ[SHELL] = CONTAINER

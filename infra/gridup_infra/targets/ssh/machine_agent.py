@@ -1,4 +1,4 @@
-"""The machine's program (`gridup_node.vm.guest`) as it is called from here, by either way in."""
+"""The machine's program (`gridup_node.vm.existing_host`) as it is called from here, by either way in."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from gridup_infra.errors import FirstBootError, GridupError, PreflightError, Res
 from gridup_infra.processes import Result
 from gridup_infra.spec import NEW_DATA, DeploySpec
 from gridup_infra.targets.base import Identity, Retained
-from gridup_infra.targets.ssh.person import Person, meet, unheard
+from gridup_infra.targets.ssh.user_ssh import Person, meet, unheard
 from gridup_infra.vm.node import PROJECT, doors, is_fronted
 from gridup_infra.vm.ssh import Door, HostKeyError, Session, entered
 from gridup_node.services import machine_doors
-from gridup_node.vm import guest, user_data
+from gridup_node.vm import existing_host, user_data
 from gridup_node.vm.machine import MOUNT
 
 Say = Callable[[str], None]
@@ -116,15 +116,15 @@ def bypassed(spec: DeploySpec) -> str:
     )
 
 
-def _looked(spec: DeploySpec, pinned: str, asked: guest.Told) -> dict[str, Any]:
+def _looked(spec: DeploySpec, pinned: str, asked: existing_host.Told) -> dict[str, Any]:
     try:
         return seen(meet(spec.host, pinned), asked)
     except HostKeyError as error:
         raise PreflightError(error.message, error.suggestion) from None
 
 
-def seen(way: Way, asked: guest.Told) -> dict[str, Any]:
-    """What `guest.look` reports.
+def seen(way: Way, asked: existing_host.Told) -> dict[str, Any]:
+    """What `existing_host.look` reports.
 
     Raises:
         HostKeyError: nobody vouches for the key that is to be pinned.
@@ -143,9 +143,9 @@ def ports(spec: DeploySpec) -> tuple[int, ...]:
     return tuple(sorted(machine_doors(spec.port, fronted=is_fronted(spec))))
 
 
-def told(spec: DeploySpec, *, public_key: str = "", must_be_ours: bool = False) -> guest.Told:
+def told(spec: DeploySpec, *, public_key: str = "", must_be_ours: bool = False) -> existing_host.Told:
     """What the machine's program is told of a node."""
-    return guest.Told(
+    return existing_host.Told(
         stack=spec.stack,
         stack_id=spec.stack_id,
         name=spec.name,
@@ -160,18 +160,18 @@ def told(spec: DeploySpec, *, public_key: str = "", must_be_ours: bool = False) 
 
 
 def choice(adopted: str, *, adopting: bool) -> dict[str, Any]:
-    """What `guest.Told` has of a spec's fields of these names."""
+    """What `existing_host.Told` has of a spec's fields of these names."""
     new = adopted == NEW_DATA
     return {"adopted": "" if new else adopted, "adopting": adopting, "new_data": new}
 
 
-def make(way: Way, asked: guest.Told, say: Say) -> dict[str, Any]:
-    """See `guest.make`."""
+def make(way: Way, asked: existing_host.Told, say: Say) -> dict[str, Any]:
+    """See `existing_host.make`."""
     return call(way, "make", asked, say, MAKE_SECONDS)
 
 
-def leave(way: Way, asked: guest.Told, say: Say = lambda _text: None) -> bool:
-    """See `guest.leave`. Returns whether there was anything."""
+def leave(way: Way, asked: existing_host.Told, say: Say = lambda _text: None) -> bool:
+    """See `existing_host.leave`. Returns whether there was anything."""
     return bool(call(way, "leave", asked, say, LEAVE_SECONDS)["there"])
 
 
@@ -187,9 +187,9 @@ def person_of(identity: Identity) -> Person:
     return meet(host, identity.facts.get("host_key", ""))
 
 
-def told_of(identity: Identity) -> guest.Told:
+def told_of(identity: Identity) -> existing_host.Told:
     """What the machine's program is told of a stack that not much is known of."""
-    return guest.Told(identity.stack, identity.stack_id, identity.name, PROJECT)
+    return existing_host.Told(identity.stack, identity.stack_id, identity.name, PROJECT)
 
 
 def holds(identity: Identity) -> bool:
@@ -198,7 +198,7 @@ def holds(identity: Identity) -> bool:
     return bool(mark.get("stack_id") == identity.stack_id)
 
 
-def call(way: Way, command: str, asked: guest.Told, say: Say, timeout: float) -> dict[str, Any]:
+def call(way: Way, command: str, asked: existing_host.Told, say: Say, timeout: float) -> dict[str, Any]:
     """Run the machine's program, whose output is lines of JSON: what it does, and at last what came of it.
 
     Raises:
@@ -206,8 +206,8 @@ def call(way: Way, command: str, asked: guest.Told, say: Say, timeout: float) ->
         FirstBootError: a step failed; the end of its log is in the details.
         GridupError: the machine can't be entered.
     """
-    program = user_data.packed("gridup_node.vm.guest", guest.MODULES)
-    argv = ["python3", "-I", "-B", "-c", guest.LOADER, str(len(program)), command]
+    program = user_data.packed("gridup_node.vm.existing_host", existing_host.MODULES)
+    argv = ["python3", "-I", "-B", "-c", existing_host.LOADER, str(len(program)), command]
     ended: dict[str, Any] = {}
     said: list[str] = []
 

@@ -6,7 +6,7 @@ import contextlib
 from typing import TYPE_CHECKING
 
 from gridup_infra.errors import ResourceError
-from gridup_infra.targets.docker import images, marks, nowhere, volumes
+from gridup_infra.targets.docker import images, node_labels, nowhere, volumes
 from gridup_infra.targets.docker.client import reason
 
 if TYPE_CHECKING:
@@ -17,10 +17,12 @@ STOP_SECONDS = 20
 
 def leftovers(client: docker.DockerClient, stack_id: str) -> list[str]:
     """What is there of the stack, a line each; data that was kept on purpose apart."""
-    found = [f"container {row['Names'][0].lstrip('/')}" for row in marks.containers(client, stack_id)]
-    found += [f"network {row['Name']}" for row in marks.networks(client, stack_id)]
+    found = [f"container {row['Names'][0].lstrip('/')}" for row in node_labels.containers(client, stack_id)]
+    found += [f"network {row['Name']}" for row in node_labels.networks(client, stack_id)]
     found += [f"volume {name}" for name in volumes.left(client, stack_id)]
-    found += [f"image {(row.get('RepoTags') or [row['Id']])[0]}" for row in marks.images(client, stack_id)]
+    found += [
+        f"image {(row.get('RepoTags') or [row['Id']])[0]}" for row in node_labels.images(client, stack_id)
+    ]
     return found
 
 
@@ -32,12 +34,12 @@ def sweep(client: docker.DockerClient, stack: str, name: str, stack_id: str, *, 
     """
     import docker
 
-    for container in marks.containers(client, stack_id):
+    for container in node_labels.containers(client, stack_id):
         with contextlib.suppress(docker.errors.NotFound):
             if container["State"] == "running":
                 client.api.stop(container["Id"], timeout=STOP_SECONDS)
             client.api.remove_container(container["Id"], force=True)
-    for network in marks.networks(client, stack_id):
+    for network in node_labels.networks(client, stack_id):
         with contextlib.suppress(docker.errors.NotFound):
             _remove_network(client, network)
     nowhere.forget(client)

@@ -8,12 +8,12 @@ from gridup_infra.outputs import NodeOutputs
 from gridup_infra.spec import DeploySpec
 from gridup_infra.targets.aws import (
     addresses,
+    cleanup,
     firewall,
     instances,
     kinds,
     naming,
     networks,
-    sweeping,
     volumes,
 )
 from gridup_infra.targets.aws.client import Cloud
@@ -32,8 +32,8 @@ POWER = {
 def inspect(cloud: Cloud, outputs: NodeOutputs) -> Inspection:
     """See `Target.inspect`: ten describing calls, all at once, and one for CPU credits."""
     facts, spec = outputs.facts, outputs.spec
-    there: dict[Kind, dict[str, Thing]] = {kind: {} for kind in sweeping.ORDER}
-    for kind, thing in sweeping.found(cloud, spec.stack_id):
+    there: dict[Kind, dict[str, Thing]] = {kind: {} for kind in cleanup.ORDER}
+    for kind, thing in cleanup.found(cloud, spec.stack_id):
         there[kind][thing[kind.id]] = thing
     machine = there[kinds.INSTANCE].get(facts[MACHINE])
     problems = _network_problems(there, spec, facts["group"])

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 from gridup_infra.locking import locked
 from gridup_infra.paths import Home
 from gridup_infra.targets import fronting, ports
-from gridup_infra.targets.docker import marks
+from gridup_infra.targets.docker import node_labels
 from gridup_infra.targets.docker.client import is_here
-from gridup_infra.targets.docker.nodes import published
+from gridup_infra.targets.docker.naming import published
 from gridup_node.containers import network_options
 from gridup_node.services import FRONT
 
@@ -45,9 +45,9 @@ def ensure(
         wait=WAIT,
         busy="The ports are being chosen",
     ):
-        networks = marks.networks(client, props["stack_id"])
+        networks = node_labels.networks(client, props["stack_id"])
         # A create that was broken off has chosen already: what the network bears is this node's.
-        borne = (_ports(marks.label(row, marks.PORTS)) for row in networks)
+        borne = (_ports(node_labels.label(row, node_labels.PORTS)) for row in networks)
         known = dict(current) or next((ports for ports in borne if ports), {})
         gone = lost(client, props, known)
         others, look = taken(client, props["stack_id"], here=is_here(props["host"])), _look(client, props)
@@ -68,9 +68,9 @@ def ensure(
             look=look,
         )
         for name in _missing(networks, props):
-            labels = marks.labels(props)
+            labels = node_labels.labels(props)
             if name == props["project"]:
-                labels[marks.PORTS] = json.dumps(chosen)
+                labels[node_labels.PORTS] = json.dumps(chosen)
             closed = bool(props["networks"][name])
             client.api.create_network(
                 name,
@@ -103,10 +103,12 @@ def lost(client: docker.DockerClient, props: Mapping[str, Any], current: Mapping
 def taken(client: docker.DockerClient, stack_id: str, *, here: bool) -> dict[int, str]:
     """Ports not to be given away, with who keeps them: containers, and nodes that may not run just now."""
     found: dict[int, str] = dict(_listening(client, stack_id))
-    for thing in (*_managed(client), *client.api.networks(filters={"label": marks.MANAGED})):
-        if marks.label(thing, marks.STACK_ID) != stack_id:
-            kept = _ports(marks.label(thing, marks.PORTS))
-            found.update(dict.fromkeys(kept.values(), f'the node "{marks.label(thing, marks.NAME)}"'))
+    for thing in (*_managed(client), *client.api.networks(filters={"label": node_labels.MANAGED})):
+        if node_labels.label(thing, node_labels.STACK_ID) != stack_id:
+            kept = _ports(node_labels.label(thing, node_labels.PORTS))
+            found.update(
+                dict.fromkeys(kept.values(), f'the node "{node_labels.label(thing, node_labels.NAME)}"')
+            )
     if here:
         found.update(ports.kept_by_others(Home.default().nodes))
     return found
@@ -126,13 +128,13 @@ def _look(client: docker.DockerClient, props: Mapping[str, Any]) -> ports.Obstac
 
 
 def _managed(client: docker.DockerClient) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = client.api.containers(all=True, filters={"label": marks.MANAGED})
+    found: list[dict[str, Any]] = client.api.containers(all=True, filters={"label": node_labels.MANAGED})
     return found
 
 
 def _own(client: docker.DockerClient, stack_id: str) -> set[int]:
     """The ports that this node's running containers listen on."""
-    rows = client.api.containers(filters=marks.filters(stack_id))
+    rows = client.api.containers(filters=node_labels.filters(stack_id))
     return {port["PublicPort"] for row in rows for port in row.get("Ports") or () if "PublicPort" in port}
 
 
@@ -141,7 +143,7 @@ def _listening(client: docker.DockerClient, stack_id: str) -> dict[int, str]:
     return {
         port["PublicPort"]: f"the container {row['Names'][0].lstrip('/')}"
         for row in client.api.containers()
-        if marks.label(row, marks.STACK_ID) != stack_id
+        if node_labels.label(row, node_labels.STACK_ID) != stack_id
         for port in row.get("Ports") or ()
         if "PublicPort" in port
     }
@@ -157,7 +159,7 @@ def problems(client: docker.DockerClient, props: Mapping[str, Any], current: Map
     """What is not right with a node's network and ports, a line each."""
     # What an earlier version has laid knows of one.
     wanted = {**props, "networks": props.get("networks") or {}}
-    networks = marks.networks(client, props["stack_id"])
+    networks = node_labels.networks(client, props["stack_id"])
     if not networks:
         return ["the node's network is gone"]
     if missing := _missing(networks, wanted):

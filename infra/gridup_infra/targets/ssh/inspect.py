@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from gridup_infra.outputs import MANAGEMENT_KEY, NodeOutputs
 from gridup_infra.targets.base import Inspection, Power, Secret
-from gridup_infra.vm import booting
-from gridup_infra.vm.bundle import Releases
+from gridup_infra.vm import first_boot_wait
+from gridup_infra.vm.access import door_of
 from gridup_infra.vm.node import HOST_KEY
+from gridup_infra.vm.release_client import Releases
 from gridup_infra.vm.ssh import DeniedError, entered
 from gridup_infra.vm.target import GLANCE_SECONDS
-from gridup_infra.vm.way_in import door_of
 
 HOST_IS_GONE = "what Gridup made of the machine is gone"
 
@@ -24,7 +24,7 @@ def inspect(outputs: NodeOutputs, secret: Secret) -> Inspection:
     door = door_of(outputs, key, outputs.facts.get(HOST_KEY, ""))
     try:
         with entered(door, timeout=GLANCE_SECONDS, until_let_in=False) as session:
-            state = booting.read_state(session)
+            state = first_boot_wait.read_state(session)
             if not state.done:
                 return Inspection(Power.BROKEN, (HOST_IS_GONE if not state.failed else str(state),))
             if outputs.spec.no_node:

@@ -164,7 +164,7 @@ class _NoWay(WayIn):
 @pytest.fixture
 def moon(monkeypatch: pytest.MonkeyPatch) -> type[MoonTarget]:
     """The target, registered for one test beside the real ones, with nothing told to it yet."""
-    registry = {**targets._REGISTRY, "moon": "support.moon:MoonTarget"}
+    registry = {**targets._REGISTRY, "moon": "support.fake_target:MoonTarget"}
     monkeypatch.setattr("gridup_infra.targets._REGISTRY", registry)
     told = {"calls": [], "refuses": None, "lost": (), "gives_up": None, "left": None, "restart": None}
     told |= {"machine": None, "where": {}, "power": Power.RUNNING, "silent": False, "explains": None}

@@ -18,7 +18,7 @@ from gridup_infra.outputs import NodeOutputs
 from gridup_infra.paths import Home, ensure_private, write_private
 from gridup_infra.processes import Result, wait_until
 from gridup_infra.targets.base import SshAccess, WayIn
-from gridup_infra.targets.docker import running
+from gridup_infra.targets.docker import container_lifecycle
 from gridup_infra.targets.docker.client import connect, connected, reason
 from gridup_node import keys
 from gridup_node import services as table
@@ -69,7 +69,7 @@ class DockerWayIn(WayIn):
             for name in services:
                 container = f"{self._project}-{name}"
                 if not wait_until(partial(_ends_well, client, container, LAID), timeout=LAID_SECONDS):
-                    tail = running.log_tail(client, container)
+                    tail = container_lifecycle.log_tail(client, container)
                     raise ResourceError(f"{name} did not start anew within {LAID_SECONDS:g} s.", "", tail)
 
     def logs(self, services: Sequence[str], *, lines: int, follow: bool) -> Iterator[tuple[str, str]]:
@@ -79,8 +79,8 @@ class DockerWayIn(WayIn):
             return
         with connected(self._host) as client:
             for service, name in names.items():
-                if (found := running.find(client, name)) is not None:
-                    for line in running.log_tail(client, found["Id"], lines):
+                if (found := container_lifecycle.find(client, name)) is not None:
+                    for line in container_lifecycle.log_tail(client, found["Id"], lines):
                         yield service, line
 
     def ssh(self) -> SshAccess:
@@ -108,7 +108,7 @@ class DockerWayIn(WayIn):
         """
         name = f"{self._project}-{service}"
         with connected(self._host) as client:
-            found = running.find(client, name)
+            found = container_lifecycle.find(client, name)
             if found is None:
                 again = typed("deploy", self._outputs.spec.name)
                 raise ResourceError(f"The container {name} is gone.", f"`{again}` makes it anew.")
@@ -120,7 +120,7 @@ class DockerWayIn(WayIn):
 
 
 def _ends_well(client: docker.DockerClient, container: str, argv: Sequence[str]) -> bool:
-    code, _ = running.asked(client, container, argv)
+    code, _ = container_lifecycle.asked(client, container, argv)
     return code == 0
 
 
@@ -130,7 +130,7 @@ def _read(client: docker.DockerClient, container: str, path: str) -> bytes:
     Raises:
         ResourceError: it is not there.
     """
-    if data := running.read(client, container, path):
+    if data := container_lifecycle.read(client, container, path):
         return data
     raise ResourceError("The node has not made its ssh keys yet.", "Is it running?")
 

@@ -10,7 +10,7 @@ from datetime import datetime
 from functools import partial
 from typing import Any
 
-from gridup import freshness, health, own_address
+from gridup import freshness, health, public_ip
 from gridup.engine_api import Engine, Report
 from gridup.reporter import Reporter
 from gridup.session import Session, needs, require
@@ -445,14 +445,14 @@ def opened(session: Session, spec: DeploySpec, target: Target) -> DeploySpec:
         return spec
     address = session.own_address()
     if address is None:
-        proxy = own_address.proxy(session.settings.environment)
+        proxy = public_ip.proxy(session.settings.environment)
         why = f": ssh does not go by the proxy that {proxy} names, whose address is another" if proxy else ""
         raise UsageError(
             "ssh and jupyter are opened to your own public address alone, and that can't be told from here"
             f"{why}.",
             "Say who may reach them, such as --allow-cidr 203.0.113.0/24.",
         )
-    return replace(spec, allow_cidr=(own_address.network(address),))
+    return replace(spec, allow_cidr=(public_ip.network(address),))
 
 
 def resolve(

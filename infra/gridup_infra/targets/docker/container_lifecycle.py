@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from gridup_infra.errors import ResourceError
 from gridup_infra.processes import wait_until
 from gridup_infra.targets import ports
-from gridup_infra.targets.docker import images, marks, nowhere
+from gridup_infra.targets.docker import images, node_labels, nowhere
 from gridup_infra.targets.docker.client import reason
 from gridup_infra.targets.dynamic import moment, plain
 from gridup_node.confines import LOG_DRIVER, LOG_LIMITS, NOWHERE, altered, limits
@@ -93,7 +93,7 @@ def drift(container: Mapping[str, Any], props: Mapping[str, Any], machine: Mappi
         return [f"{service}: the container {name_of(props)} is not this node's"]
     host = container["HostConfig"]
     problems = []
-    if container["Config"]["Labels"].get(marks.CONFIG) != props["config"]:
+    if container["Config"]["Labels"].get(node_labels.CONFIG) != props["config"]:
         problems.append(f"{service}: the container differs from its definition")
     if host["RestartPolicy"]["Name"] != RESTART:
         problems.append(f"{service}: the restart policy was changed")
@@ -124,7 +124,7 @@ def _missing(container: Mapping[str, Any], props: Mapping[str, Any]) -> list[str
 
 
 def is_ours(container: Mapping[str, Any], stack_id: str) -> bool:
-    return bool((container["Config"]["Labels"] or {}).get(marks.STACK_ID) == stack_id)
+    return bool((container["Config"]["Labels"] or {}).get(node_labels.STACK_ID) == stack_id)
 
 
 def given_up(container: Mapping[str, Any]) -> str:
@@ -171,7 +171,7 @@ def _bring(
     """
     if current is None:
         _make(client, props, say)
-    elif config_hash(props) == current["Config"]["Labels"].get(marks.CONFIG) and not _unbound(
+    elif config_hash(props) == current["Config"]["Labels"].get(node_labels.CONFIG) and not _unbound(
         current, props, client.api.info()
     ):
         _put_right(client, current, props, say)
@@ -370,7 +370,7 @@ def _prepare(client: docker.DockerClient, props: Mapping[str, Any]) -> None:
         props["image"],
         entrypoint=["python3", "-m", "gridup_node.folders"],
         name=name,
-        labels=marks.labels(props),
+        labels=node_labels.labels(props),
         host_config=api.create_host_config(
             binds={props["volume"]: {"bind": VOLUME_PATH, "mode": "rw"}},
             network_mode="none",
@@ -416,10 +416,14 @@ def _create(client: docker.DockerClient, props: Mapping[str, Any]) -> str:
         log_config={"Type": LOG_DRIVER, "Config": dict(LOG_LIMITS)},
         **_limits(props["share"], api.info()),
     )
-    labels = {**marks.labels(props), marks.SERVICE: props["service"], marks.CONFIG: config_hash(props)}
+    labels = {
+        **node_labels.labels(props),
+        node_labels.SERVICE: props["service"],
+        node_labels.CONFIG: config_hash(props),
+    }
     labels |= nowhere.label(client, props)
     if doors:
-        labels[marks.PORTS] = json.dumps(doors)
+        labels[node_labels.PORTS] = json.dumps(doors)
     made = api.create_container(
         props["image"],
         command=list(props["command"]),

@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 
 from gridup_node import kept
-from gridup_node.vm import guest, user_data
-from gridup_node.vm.engine import Done
-from gridup_node.vm.guest import Here, Told
+from gridup_node.vm import existing_host, user_data
+from gridup_node.vm.docker_cli import Done
+from gridup_node.vm.existing_host import Here, Told
 from gridup_node.vm.machine import LOG, Config, Machine
 
 TOLD = Told("inst", "0123456789abcdef", "Inst", "gridup", ports=(1,))
@@ -50,17 +50,19 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
             (tmp_path / name).mkdir(parents=True, exist_ok=True)
         if systemd:
             (tmp_path / "run/systemd/system").mkdir(parents=True)
-        monkeypatch.setattr(guest.platform, "machine", lambda: kind)
-        monkeypatch.setattr(guest, "BUILD_BYTES", 1)
+        monkeypatch.setattr(existing_host.platform, "machine", lambda: kind)
+        monkeypatch.setattr(existing_host, "BUILD_BYTES", 1)
         told = {"sshd": SSHD, **(programs or {})}
-        monkeypatch.setattr(guest.shutil, "which", lambda name: f"/usr/bin/{name}" if name in told else None)
+        monkeypatch.setattr(
+            existing_host.shutil, "which", lambda name: f"/usr/bin/{name}" if name in told else None
+        )
 
         def run(argv: Any, **_: object) -> Done:
             words = " ".join([Path(argv[0]).name, *argv[1:]])
             found = [text for begin, text in told.items() if words.startswith(begin)]
             return Done(0, found[-1]) if found and found[-1] != FAILS else Done(1, "it does not answer")
 
-        monkeypatch.setattr(guest, "run", run)
+        monkeypatch.setattr(existing_host, "run", run)
         return Here(tmp_path, run)
 
     return make
@@ -71,11 +73,11 @@ DOCKER = {"docker": "", "docker version": "28.1.1", "docker compose": "v2", "doc
 
 
 def problems(here: Here, told: Told = TOLD) -> list[str]:
-    return [one["message"] for one in guest.look(here, told)["problems"]]
+    return [one["message"] for one in existing_host.look(here, told)["problems"]]
 
 
 def test_nothing_speaks_against_a_plain_debian(here: Make) -> None:
-    found = guest.look(here(), TOLD)
+    found = existing_host.look(here(), TOLD)
     assert found["problems"] == []
     assert found["mark"] is None
 
@@ -122,8 +124,8 @@ def test_nothing_speaks_against_a_plain_debian(here: Make) -> None:
 def test_each_thing_in_the_way_is_told(
     here: Make, monkeypatch: pytest.MonkeyPatch, told: dict[str, Any], why: str
 ) -> None:
-    monkeypatch.setattr(guest, "_is_name", lambda _find, name="": name == "docker")
-    (one,) = guest.look(here(**told), TOLD)["problems"]
+    monkeypatch.setattr(existing_host, "_is_name", lambda _find, name="": name == "docker")
+    (one,) = existing_host.look(here(**told), TOLD)["problems"]
     assert why in one["message"]
     assert one["suggestion"]
 
@@ -134,24 +136,24 @@ def test_ubuntu_is_known(here: Make, version: str) -> None:
 
 
 def test_other_settings_of_its_docker_are_its_own(here: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(guest, "_is_name", lambda _find, name="": name == "docker")
+    monkeypatch.setattr(existing_host, "_is_name", lambda _find, name="": name == "docker")
     assert problems(here(programs={**DOCKER, "docker info": '["name=apparmor","name=cgroupns"]'})) == []
 
 
 def test_a_docker_of_its_own_is_enough_on_debian_12(here: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(guest, "_is_name", lambda _find, name="": name == "docker")
+    monkeypatch.setattr(existing_host, "_is_name", lambda _find, name="": name == "docker")
     assert problems(here(system='ID=debian\nVERSION_ID="12"\n', programs=DOCKER)) == []
 
 
 def test_another_stacks_machine_is_refused_by_its_name_and_ones_own_is_not(here: Make) -> None:
     machine = here()
-    mark = machine.path(guest.MARK)
+    mark = machine.path(existing_host.MARK)
     mark.parent.mkdir(parents=True)
     mark.write_text(json.dumps({"stack_id": "other", "stack": "lab", "name": "Lab"}))
     (why,) = problems(machine)
     assert '"Lab" (stack lab)' in why
     mark.write_text(json.dumps({"stack_id": TOLD.stack_id, "stack": "inst", "name": "Inst"}))
-    (machine.path(guest.MOUNT) / "node").mkdir(parents=True)
+    (machine.path(existing_host.MOUNT) / "node").mkdir(parents=True)
     assert problems(machine) == []
 
 
@@ -166,10 +168,10 @@ LEFT = {"stack": "inst", "name": "Inst", "since": SINCE, "size": 5, "admin_email
 
 
 def lay_kept(machine: Here | Machine, note: dict[str, Any] | None = None) -> None:
-    (machine.path(guest.MOUNT) / "node").mkdir(parents=True)
-    (machine.path(guest.MOUNT) / "node" / "db").write_text("12345")
+    (machine.path(existing_host.MOUNT) / "node").mkdir(parents=True)
+    (machine.path(existing_host.MOUNT) / "node" / "db").write_text("12345")
     if note:
-        machine.path(f"{guest.MOUNT}/{kept.NOTE}").write_text(json.dumps(note))
+        machine.path(f"{existing_host.MOUNT}/{kept.NOTE}").write_text(json.dumps(note))
 
 
 @pytest.mark.parametrize(
@@ -199,13 +201,15 @@ def test_data_that_are_there_are_taken_over_by_their_own_name_alone_and_where_th
 
 def test_a_look_tells_what_an_earlier_node_of_the_very_name_has_left(here: Make) -> None:
     machine = here()
-    assert guest.look(machine, TOLD)["kept"] is None
+    assert existing_host.look(machine, TOLD)["kept"] is None
     lay_kept(machine, LEFT)
-    assert guest.look(machine, TOLD)["kept"] == LEFT
-    assert guest.look(machine, replace(TOLD, name="inst"))["kept"] is None
+    assert existing_host.look(machine, TOLD)["kept"] == LEFT
+    assert existing_host.look(machine, replace(TOLD, name="inst"))["kept"] is None
     # As versions wrote it that took them over without a word.
-    machine.path(f"{guest.MOUNT}/{kept.NOTE}").write_text(json.dumps({"stack": "inst", "name": "Inst"}))
-    assert guest.look(machine, TOLD)["kept"]["since"].startswith("20")
+    machine.path(f"{existing_host.MOUNT}/{kept.NOTE}").write_text(
+        json.dumps({"stack": "inst", "name": "Inst"})
+    )
+    assert existing_host.look(machine, TOLD)["kept"]["since"].startswith("20")
 
 
 class TestKept:
@@ -218,38 +222,38 @@ class TestKept:
     def test_the_note_tells_what_the_next_node_goes_on_with(self, machine: Machine) -> None:
         lay_kept(machine)
         told = replace(TOLD, keep_data=True, admin_email="ada@inst.example", node_type="network")
-        guest._leave_data(machine, told)
-        note = kept.read(machine.path(guest.MOUNT))
+        existing_host._leave_data(machine, told)
+        note = kept.read(machine.path(existing_host.MOUNT))
         assert note is not None
         assert {**note, "since": ""} == {**LEFT, "node_type": "network", "since": ""}
-        assert machine.path(f"{guest.MOUNT}/{kept.NOTE}").stat().st_mode & 0o077 == 0
-        guest._leave_data(machine, told)
-        assert kept.read(machine.path(guest.MOUNT)) == note, "they are the same data"
+        assert machine.path(f"{existing_host.MOUNT}/{kept.NOTE}").stat().st_mode & 0o077 == 0
+        existing_host._leave_data(machine, told)
+        assert kept.read(machine.path(existing_host.MOUNT)) == note, "they are the same data"
 
     def test_without_it_nothing_is_left(self, machine: Machine) -> None:
         lay_kept(machine)
-        guest._leave_data(machine, TOLD)
-        assert not machine.path(guest.MOUNT).exists()
+        existing_host._leave_data(machine, TOLD)
+        assert not machine.path(existing_host.MOUNT).exists()
 
     def test_until_the_node_was_healthy_with_them_whatever_ends_it_keeps_them(self, machine: Machine) -> None:
         lay_kept(machine, LEFT)
-        guest.ensure_folder(machine, aside=False, adopting=True)
-        guest._leave_data(machine, TOLD)
-        assert kept.read(machine.path(guest.MOUNT)) == LEFT
-        assert (machine.path(guest.MOUNT) / "node" / "db").exists()
-        guest.ensure_folder(machine, aside=False, adopting=False)
-        guest._leave_data(machine, TOLD)
-        assert not machine.path(guest.MOUNT).exists()
+        existing_host.ensure_folder(machine, aside=False, adopting=True)
+        existing_host._leave_data(machine, TOLD)
+        assert kept.read(machine.path(existing_host.MOUNT)) == LEFT
+        assert (machine.path(existing_host.MOUNT) / "node" / "db").exists()
+        existing_host.ensure_folder(machine, aside=False, adopting=False)
+        existing_host._leave_data(machine, TOLD)
+        assert not machine.path(existing_host.MOUNT).exists()
 
     def test_who_wants_none_of_them_leaves_them_beside_the_nodes_own(self, machine: Machine) -> None:
         lay_kept(machine, LEFT)
-        guest.ensure_folder(machine, aside=True, adopting=False)
-        folder = machine.path(guest.MOUNT)
+        existing_host.ensure_folder(machine, aside=True, adopting=False)
+        folder = machine.path(existing_host.MOUNT)
         assert list(folder.iterdir()) == []
         aside = folder.with_name("gridup.kept-20261129101112")
         assert kept.read(aside) == LEFT
         assert (aside / "node" / "db").exists()
-        guest._leave_data(machine, TOLD)
+        existing_host._leave_data(machine, TOLD)
         assert aside.exists()
 
 
@@ -283,7 +287,7 @@ NFT = "table inet f {{\n\tchain in {{\n\t\ttype filter hook input priority filte
 def test_a_firewall_that_denies_by_default_is_told_of(
     here: Make, programs: dict[str, str], called: str
 ) -> None:
-    assert guest.look(here(programs=programs), TOLD)["firewall"] == called
+    assert existing_host.look(here(programs=programs), TOLD)["firewall"] == called
 
 
 class TestKeyFrom:
@@ -320,23 +324,23 @@ class TestKeyFrom:
     def test_the_same_key_is_let_in_by_one_line(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(guest, "_is_name", lambda _find, name="": True)
-        monkeypatch.setattr(guest.os, "chown", lambda *_words: None)
+        monkeypatch.setattr(existing_host, "_is_name", lambda _find, name="": True)
+        monkeypatch.setattr(existing_host.os, "chown", lambda *_words: None)
         machine = Machine(Config(disk=()), tmp_path)
-        file = machine.path(f"{guest.HOME}/.ssh/authorized_keys")
+        file = machine.path(f"{existing_host.HOME}/.ssh/authorized_keys")
         file.parent.mkdir(parents=True)
         machine.path(LOG).parent.mkdir(parents=True)
         machine.path(LOG).touch()
         line = 'from="203.0.113.0/24" ssh-ed25519 A gridup'
         for wanted in ("ssh-ed25519 A gridup", line, line, "ssh-ed25519 A gridup"):
             file.write_text((file.read_text() if file.exists() else "") or "ssh-ed25519 B carol\n")
-            guest.ensure_user(machine, wanted)
+            existing_host.ensure_user(machine, wanted)
             assert file.read_text() == f"ssh-ed25519 B carol\n{wanted}\n"
 
 
 def test_a_full_disk_is_told(here: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     machine = here()
-    monkeypatch.setattr(guest, "BUILD_BYTES", 1 << 60)
+    monkeypatch.setattr(existing_host, "BUILD_BYTES", 1 << 60)
     (why,) = problems(machine)
     assert "GB free" in why
 
@@ -344,15 +348,15 @@ def test_a_full_disk_is_told(here: Make, monkeypatch: pytest.MonkeyPatch) -> Non
 def test_who_listens_is_named() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-        found = guest.listeners(Path("/proc"))
-        assert guest.program_of(Path("/proc"), found[port]).endswith(f"(process {os.getpid()})")
-    assert port not in guest.listeners(Path("/proc"))
+        found = existing_host.listeners(Path("/proc"))
+        assert existing_host.program_of(Path("/proc"), found[port]).endswith(f"(process {os.getpid()})")
+    assert port not in existing_host.listeners(Path("/proc"))
 
 
 @pytest.mark.tier("gate")  # of a machine that has an sshd
 def test_it_runs_from_its_input_alone_and_writes_no_file(tmp_path: Path) -> None:
-    program = user_data.packed("gridup_node.vm.guest", guest.MODULES)
-    argv = [sys.executable, "-I", "-B", "-c", guest.LOADER, str(len(program)), "look"]
+    program = user_data.packed("gridup_node.vm.existing_host", existing_host.MODULES)
+    argv = [sys.executable, "-I", "-B", "-c", existing_host.LOADER, str(len(program)), "look"]
     told = json.dumps({"stack": "inst", "stack_id": "0", "name": "Zoë's 😀", "project": "gridup"}).encode()
     ended = subprocess.run(argv, input=program + told, capture_output=True, cwd=tmp_path, timeout=60)
     assert ended.stderr == b""
@@ -362,4 +366,4 @@ def test_it_runs_from_its_input_alone_and_writes_no_file(tmp_path: Path) -> None
 
 def test_root_s_lock_is_where_nobody_else_may_lay_a_link() -> None:
     """In /run/lock and /tmp, which are everybody's, a link of that name would lead root elsewhere."""
-    assert Path(guest.LOCK).parent == Path("/run")
+    assert Path(existing_host.LOCK).parent == Path("/run")

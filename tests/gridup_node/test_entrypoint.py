@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from gridup_node import container, folders, health, keys, secrets
-from gridup_node.container import lay, told
+from gridup_node import entrypoint, folders, health, keys, secrets
+from gridup_node.entrypoint import lay, told
 from gridup_node.services import PORTAL_MARK, SERVICES, Proof, Service, programs, served, service
 from support.http_rig import (
     LOGIN,
@@ -218,10 +218,10 @@ class TestLay:
         (tmp_path / "home").mkdir()
         (tmp_path / "data").write_text("not a folder")
         ended = subprocess.run(
-            [sys.executable, "-m", "gridup_node.container", "api"],
+            [sys.executable, "-m", "gridup_node.entrypoint", "api"],
             env={
                 **os.environ,
-                "PYTHONPATH": str(Path(container.__file__).parents[1]),
+                "PYTHONPATH": str(Path(entrypoint.__file__).parents[1]),
                 "GRIDUP_NODE_HOME": str(tmp_path / "home"),
                 "GRIDUP_NODE_DATA": str(tmp_path / "data"),
             },
@@ -230,7 +230,7 @@ class TestLay:
             timeout=30,
         )
         assert ended.returncode == 1
-        assert ended.stderr.startswith("gridup_node.container: ")
+        assert ended.stderr.startswith("gridup_node.entrypoint: ")
         assert ended.stderr.count("\n") == 1
 
     def test_it_becomes_its_program(self, tmp_path: Path) -> None:
@@ -242,10 +242,10 @@ class TestLay:
         (bin_ / "caddy").write_text('#!/bin/sh\necho "$PPID $GRIDUP_LISTEN $XDG_DATA_HOME $*"; umask\n')
         (bin_ / "caddy").chmod(0o755)
         started = subprocess.Popen(
-            [bin_ / "python", "-m", "gridup_node.container", "proxy"],
+            [bin_ / "python", "-m", "gridup_node.entrypoint", "proxy"],
             env={
                 **os.environ,
-                "PYTHONPATH": str(Path(container.__file__).parents[1]),
+                "PYTHONPATH": str(Path(entrypoint.__file__).parents[1]),
                 "GRIDUP_NODE_HOME": str(home),
                 "GRIDUP_NODE_DATA": str(data),
                 "GRIDUP_NODE": "{}",

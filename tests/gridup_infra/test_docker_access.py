@@ -14,7 +14,7 @@ from threading import Event, Thread
 import pytest
 
 from gridup_infra.spec import DeploySpec
-from gridup_infra.targets.docker.way_in import STDERR, STDOUT, DockerWayIn
+from gridup_infra.targets.docker.access import STDERR, STDOUT, DockerWayIn
 from support.checkpoints import outputs_for
 
 pytestmark = pytest.mark.timeout(60, func_only=True)

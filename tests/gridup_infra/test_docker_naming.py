@@ -11,7 +11,7 @@ import pytest
 from gridup_infra.outputs import NodeOutputs
 from gridup_infra.requirements import Pin, lock_text
 from gridup_infra.spec import DeploySpec
-from gridup_infra.targets.docker import images, nodes, running
+from gridup_infra.targets.docker import container_lifecycle, images, naming
 from gridup_node.containers import containers
 
 SPEC = DeploySpec(
@@ -26,12 +26,12 @@ CONFIGS = {part.service: "c" for part in containers({})}
 
 
 def deployed(*, egress: bool = False, earlier: bool = False) -> NodeOutputs:
-    made = nodes.outputs(replace(SPEC, allow_egress=egress), PORTS, configs=CONFIGS)
+    made = naming.outputs(replace(SPEC, allow_egress=egress), PORTS, configs=CONFIGS)
     if earlier:
         made = replace(
             made,
             facts={
-                key: text for key, text in made.facts.items() if key not in (nodes.NETWORKS, nodes.SHARES)
+                key: text for key, text in made.facts.items() if key not in (naming.NETWORKS, naming.SHARES)
             },
         )
     return made
@@ -48,74 +48,77 @@ def container(*networks: str) -> dict[str, Any]:
 
 
 def test_people_connect_to_these_ports_and_the_front_door_has_jupyters() -> None:
-    assert set(nodes.published()) == {"proxy", "jupyter", "ssh"}
-    laid = {props["service"]: props for props in nodes.laid(deployed())}
+    assert set(naming.published()) == {"proxy", "jupyter", "ssh"}
+    laid = {props["service"]: props for props in naming.laid(deployed())}
     assert (laid["proxy"]["published"], laid["proxy"]["fronts"]) == (8080, {"jupyter": 8888})
     assert (laid["jupyter"]["published"], laid["jupyter"]["fronts"]) == (0, {})
     assert laid["ssh"]["published"] == 2222
 
 
 def test_a_node_is_looked_at_as_it_was_laid() -> None:
-    laid = {props["service"]: props for props in nodes.laid(deployed(egress=True))}
+    laid = {props["service"]: props for props in naming.laid(deployed(egress=True))}
     assert laid["jupyter"]["networks"] == [f"{PROJECT}-out", f"{PROJECT}-jupyter"]
-    assert running.drift(container(f"{PROJECT}-out", f"{PROJECT}-jupyter"), laid["jupyter"], MACHINE) == []
-    assert running.drift(container(f"{PROJECT}-out"), laid["jupyter"], MACHINE) == [
+    assert (
+        container_lifecycle.drift(container(f"{PROJECT}-out", f"{PROJECT}-jupyter"), laid["jupyter"], MACHINE)
+        == []
+    )
+    assert container_lifecycle.drift(container(f"{PROJECT}-out"), laid["jupyter"], MACHINE) == [
         "jupyter: the container was taken off the node's network"
     ]
-    assert nodes.laid_networks(deployed()) == sorted(nodes.networks(PROJECT))
+    assert naming.laid_networks(deployed()) == sorted(naming.networks(PROJECT))
 
 
 @pytest.mark.parametrize("service", sorted(CONFIGS))
 def test_one_that_an_earlier_version_has_laid_is_right_with_its_one_network(service: str) -> None:
     outputs = deployed(earlier=True)
-    assert nodes.laid_networks(outputs) == [PROJECT]
-    (props,) = (row for row in nodes.laid(outputs) if row["service"] == service)
-    assert running.drift(container(PROJECT), props, MACHINE) == []
+    assert naming.laid_networks(outputs) == [PROJECT]
+    (props,) = (row for row in naming.laid(outputs) if row["service"] == service)
+    assert container_lifecycle.drift(container(PROJECT), props, MACHINE) == []
     # And as its state has it.
-    told = {**nodes.common(SPEC), "service": service, "network": PROJECT, "config": "c"}
-    assert running.drift(container(PROJECT), told, MACHINE) == []
+    told = {**naming.common(SPEC), "service": service, "network": PROJECT, "config": "c"}
+    assert container_lifecycle.drift(container(PROJECT), told, MACHINE) == []
 
 
 def test_its_networks_are_known_from_any_machine() -> None:
     facts = NodeOutputs.from_exports(deployed().exports())
-    assert facts and json.loads(facts.facts[nodes.NETWORKS])["api"] == [PROJECT]
+    assert facts and json.loads(facts.facts[naming.NETWORKS])["api"] == [PROJECT]
 
 
 def test_with_https_the_front_door_is_published_at_its_port_of_https_and_told_of_its_names() -> None:
     spec = replace(SPEC, bind="192.0.2.7", scheme="https")
     parts = {part.service: part for part in containers({})}
-    inner = {name: nodes.inner_port(part, spec) for name, part in parts.items()}
+    inner = {name: naming.inner_port(part, spec) for name, part in parts.items()}
     assert inner == {name: part.port for name, part in parts.items()} | {"proxy": 8443}
-    assert {name for name, part in parts.items() if nodes.ca_file(part, spec)} == {"proxy"}
-    assert nodes.inner_port(parts["proxy"], SPEC) == 8080 and nodes.ca_file(parts["proxy"], SPEC) == {}
-    known = nodes.known(spec, PORTS, "0.9.5", "b", ["host-1"])
+    assert {name for name, part in parts.items() if naming.ca_file(part, spec)} == {"proxy"}
+    assert naming.inner_port(parts["proxy"], SPEC) == 8080 and naming.ca_file(parts["proxy"], SPEC) == {}
+    known = naming.known(spec, PORTS, "0.9.5", "b", ["host-1"])
     assert known["tls"] == {"name": "192.0.2.7", "more": ("host-1",)}
     assert known["endpoints"]["ui"] == "https://192.0.2.7:8080/login"
     assert known["host_names"] == ["host-1"]
-    assert "tls" not in nodes.known(SPEC, PORTS, "0.9.5", "b")
-    made = nodes.outputs(spec, PORTS, ca="PEM")
+    assert "tls" not in naming.known(SPEC, PORTS, "0.9.5", "b")
+    made = naming.outputs(spec, PORTS, ca="PEM")
     assert (made.tls, made.ca) == (True, "PEM")
 
 
 def test_packages_of_a_data_owners_make_an_image_of_their_own() -> None:
     added = replace(SPEC, packages=("humanize",), packages_lock=LOCK)
-    bare, other = nodes.image_of(SPEC), nodes.image_of(added)
+    bare, other = naming.image_of(SPEC), naming.image_of(added)
     assert (bare.get("packages"), other["packages"]) == (None, LOCK)
     assert bare["shared"] != other["shared"] and bare["image"] != other["image"]
     # What is built is what it is called by.
     shared, files = images.reference(other["version"], other["base_image"], "", other["packages"])
     assert (shared, files["packages.txt"]) == (other["shared"], LOCK.encode())
-    told = nodes.known(added, PORTS, other["version"], "b")
+    told = naming.known(added, PORTS, other["version"], "b")
     assert told["packages"] == ["humanize"]
-    assert "packages" not in nodes.known(SPEC, PORTS, other["version"], "b")
+    assert "packages" not in naming.known(SPEC, PORTS, other["version"], "b")
 
 
 def test_limits_that_are_not_the_share_of_the_machine_any_more_are_seen() -> None:
-    (props,) = (row for row in nodes.laid(deployed()) if row["service"] == "jupyter")
+    (props,) = (row for row in naming.laid(deployed()) if row["service"] == "jupyter")
     made = container(f"{PROJECT}-jupyter")
-    assert running.drift(made, props, MACHINE) == []
+    assert container_lifecycle.drift(made, props, MACHINE) == []
     seen = ["jupyter: the container's limits were changed"]
-    assert running.drift(made, props, {**MACHINE, "MemTotal": 16 << 30}) == seen
-    assert running.drift(made, props, {**MACHINE, "MemTotal": (8 << 30) - (1 << 20)}) == []
+    assert container_lifecycle.drift(made, props, {**MACHINE, "MemTotal": 16 << 30}) == seen
+    assert container_lifecycle.drift(made, props, {**MACHINE, "MemTotal": (8 << 30) - (1 << 20)}) == []
     made["HostConfig"]["Memory"] = 0
-    assert running.drift(made, props, MACHINE) == seen
+    assert container_lifecycle.drift(made, props, MACHINE) == seen

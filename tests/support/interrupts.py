@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 
-from support import holding
+from support import delayed_response
 from support.cli import Cli
 from support.local_node import eventually
 
@@ -82,7 +82,7 @@ def kill_run(run: subprocess.Popen[str], *, providers: bool) -> list[psutil.Proc
     return [process for process in children if process != engine]
 
 
-def killed(run: subprocess.Popen[str], held: Sequence[holding.Held], how: str) -> None:
+def killed(run: subprocess.Popen[str], held: Sequence[delayed_response.Held], how: str) -> None:
     """Kill a run once a cloud has accepted all that is held, before the answers arrive.
 
     Args:

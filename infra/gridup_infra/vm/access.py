@@ -14,7 +14,7 @@ from gridup_infra.outputs import MANAGEMENT_KEY, NodeOutputs
 from gridup_infra.paths import Home, ensure_private, write_private
 from gridup_infra.processes import Result, wait_until
 from gridup_infra.targets.base import Secret, SshAccess, WayIn
-from gridup_infra.vm import booting
+from gridup_infra.vm import first_boot_wait
 from gridup_infra.vm.node import HOST, HOST_KEY, IP, MACHINE, PROJECT
 from gridup_infra.vm.ssh import WATCHED, Door, Session, entered
 from gridup_node import keys
@@ -127,7 +127,7 @@ class VmWayIn(WayIn):
             ClosedError: the machine can't be entered (yet).
         """
         with self.session() as session:
-            return booting.read_state(session)
+            return first_boot_wait.read_state(session)
 
     def boot_tail(self) -> tuple[str, ...]:
         """The end of the first boot's log.
@@ -136,7 +136,7 @@ class VmWayIn(WayIn):
             ClosedError: the machine can't be entered (yet).
         """
         with self.session() as session:
-            return booting.read_tail(session)
+            return first_boot_wait.read_tail(session)
 
     @contextmanager
     def session(self) -> Iterator[Session]:

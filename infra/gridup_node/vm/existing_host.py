@@ -34,9 +34,9 @@ from typing import Any
 from gridup_node import kept
 from gridup_node.confines import MACHINE_UID
 from gridup_node.vm import firewall, host, packages, people, shield
-from gridup_node.vm.calling import alone, emit
 from gridup_node.vm.docker import NODE, ensure_docker, ensure_node_folder
-from gridup_node.vm.engine import run
+from gridup_node.vm.docker_cli import run
+from gridup_node.vm.ipc import alone, emit
 from gridup_node.vm.machine import LOG, MOUNT, STATE, UID, USER, Config, Failed, Machine, end, keys
 
 _OWN = (
@@ -67,7 +67,7 @@ MARK = f"{PLACE}/owner.json"
 SUDOERS = f"/etc/sudoers.d/{USER}"
 SUDO = f"# A node made by Gridup is run by this user.\n{USER} ALL=(ALL) NOPASSWD:ALL\n"
 HOME = f"/home/{USER}"
-LOCK = "/run/gridup-guest.lock"
+LOCK = "/run/gridup-existing-host.lock"
 """Where root alone may write: in a folder of everybody's another user could have laid a link of that name."""
 LOCK_SECONDS = 1500.0
 
@@ -160,7 +160,7 @@ class Here:
 
     Args:
         root: `/`, or what a test has in its place.
-        run: see `engine.run`; tests have one of their own.
+        run: see `docker_cli.run`; tests have one of their own.
     """
 
     def __init__(self, root: Path = Path("/"), run: Callable[..., Any] = run) -> None:
