@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from gridup_infra.outputs import NodeOutputs
 from gridup_infra.spec import DeploySpec
-from gridup_infra.targets.base import Capability, Identity, Inspection, Target, WayIn
+from gridup_infra.targets.base import Capability, StackRef, Inspection, Target, NodeAccess
 
 if TYPE_CHECKING:
     import pulumi
@@ -47,13 +47,13 @@ class {title}Target(Target):
     def inspect(self, outputs: NodeOutputs) -> Inspection:
         raise NotImplementedError
 
-    def leftovers(self, identity: Identity) -> tuple[str, ...]:
+    def leftovers(self, identity: StackRef) -> tuple[str, ...]:
         raise NotImplementedError
 
-    def sweep(self, identity: Identity) -> None:
+    def sweep(self, identity: StackRef) -> None:
         raise NotImplementedError
 
-    def way_in(self, outputs: NodeOutputs) -> WayIn:
+    def access(self, outputs: NodeOutputs) -> NodeAccess:
         raise NotImplementedError
 '''
 

@@ -10,7 +10,7 @@ import sys
 from types import FrameType
 
 from gridup import streams
-from gridup_infra.errors import GridupError, InterruptedError_
+from gridup_infra.errors import GridupError, StoppedError
 
 GLOBAL_FLAGS = ("-v", "--verbose", "-q", "--quiet", "--debug")
 
@@ -26,7 +26,7 @@ def main() -> None:
 
 def run(argv: list[str]) -> int:
     """Run one command. Returns its exit code."""
-    words = hoist(argv)
+    words = globals_first(argv)
     debug = "--debug" in words[: _own(words)]
     signal.signal(signal.SIGTERM, _interrupt)
     streams.guard()
@@ -36,7 +36,7 @@ def run(argv: list[str]) -> int:
         return code
     except KeyboardInterrupt:
         sys.stderr.write("Error: Stopped.\n")
-        return InterruptedError_.exit_code
+        return StoppedError.exit_code
     except GridupError as error:
         if debug:
             raise
@@ -109,7 +109,7 @@ def _own(argv: list[str]) -> int:
     return min(at if named else at + 1, end)
 
 
-def hoist(argv: list[str]) -> list[str]:
+def globals_first(argv: list[str]) -> list[str]:
     """The global flags first, so that they may stand anywhere before a `--`."""
     end = _own(argv)
     head, tail = argv[:end], argv[end:]

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from gridup_infra import __version__
-from gridup_infra.errors import InterruptedError_, UsageError
+from gridup_infra.errors import StoppedError, UsageError
 
 COMMANDS: dict[str, str] = {
     "deploy": "Make a node, or bring one to what is asked; safe to repeat.",
@@ -254,6 +254,6 @@ def _interruptible(command: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return command(*args, **kwargs)
         except KeyboardInterrupt:
-            raise InterruptedError_("Stopped.") from None
+            raise StoppedError("Stopped.") from None
 
     return run

@@ -21,7 +21,7 @@ from gridup_infra import resolving, room, targets
 from gridup_infra.errors import (
     BusyError,
     GridupError,
-    NameError_,
+    InvalidNameError,
     PreflightError,
     ResourceError,
     UsageError,
@@ -32,7 +32,7 @@ from gridup_infra.spec import NEW_DATA, PROJECT, DeploySpec
 from gridup_infra.targets.base import Capability, Retained, Secret, Target
 from gridup_node import services
 
-NEEDS: dict[str, Capability] = {
+REQUIRED_CAPABILITY: dict[str, Capability] = {
     "port": Capability.PORT,
     "bind": Capability.BIND,
     "scheme": Capability.SCHEME,
@@ -72,7 +72,7 @@ FLAGS = {
 
 
 @dataclass(frozen=True)
-class How:
+class DeployOptions:
     """How a deploy is done, as against what is deployed.
 
     Attributes:
@@ -212,7 +212,7 @@ def chosen(
 
 
 def deploy(
-    session: Session, name: str, asked: Mapping[str, Any], defaults: Mapping[str, Any], how: How
+    session: Session, name: str, asked: Mapping[str, Any], defaults: Mapping[str, Any], how: DeployOptions
 ) -> None:
     """Deploy one node and show it.
 
@@ -225,7 +225,7 @@ def deploy(
 
 
 def _deploy(
-    session: Session, name: str, asked: Mapping[str, Any], defaults: Mapping[str, Any], how: How
+    session: Session, name: str, asked: Mapping[str, Any], defaults: Mapping[str, Any], how: DeployOptions
 ) -> None:
     # Before anything is fetched or made.
     look = partial(glance, session) if how.preflight else lambda *_: None
@@ -246,7 +246,7 @@ def _deploy(
             f'The secrets of "{name}" were not all replaced yet: `{typed("rotate", name)}` goes on with it.'
         )
     asked = {**asked, "adopt": adoption(session.ui, foreseen, _adopt(asked, defaults), yes=how.yes)}
-    agree(session.ui, foreseen, yes=how.yes)
+    confirm(session.ui, foreseen, yes=how.yes)
     with (
         _machine_told(session, foreseen.spec.stack),
         session.ui.progress() as reporter,
@@ -326,7 +326,7 @@ def bring_to(plan: Plan, engine: Engine, reporter: Reporter) -> Report:
     Raises:
         GridupError: it could not; what exists is in the state, and the same again goes on.
     """
-    look = must_look(plan.record, plan.target)
+    look = needs_refresh(plan.record, plan.target)
     if look and plan.record:
         settle(plan.record, plan.target, engine, reporter)
     with explaining(plan.target, plan.spec):
@@ -393,7 +393,7 @@ def amount(size: int) -> str:
     return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
 
 
-def agree(ui: Ui, plan: Plan, *, yes: bool) -> None:
+def confirm(ui: Ui, plan: Plan, *, yes: bool) -> None:
     """Have the person agree to what is lost, and to what is made where it costs money.
 
     Something new is made without a word where there is nobody to ask: the command itself asked for it.
@@ -477,12 +477,12 @@ def resolve(
         new_id: the stack id of a new node; empty to make one.
 
     Raises:
-        NameError_: the stack belongs to a node of another name.
+        InvalidNameError: the stack belongs to a node of another name.
         UsageError: the target does not have what is asked, or can't be changed.
     """
-    previous = with_begun_rotation(record.known_spec(stored) if record else None, stored)
+    previous = with_begun_rotation(record.previous_spec(stored) if record else None, stored)
     if previous and previous.name != name:
-        raise NameError_(
+        raise InvalidNameError(
             f'"{name}" and the deployed "{previous.name}" would share the stack {previous.stack}.',
             "Choose a name that differs in its letters and digits.",
         )
@@ -523,9 +523,9 @@ def resolve(
         if Capability.NEW_MACHINE in target.capabilities:
             # What is its own, such as its host key, a machine makes at its first boot.
             given["generation"] = base.generation + 1
-    for key in given.keys() & NEEDS.keys():
+    for key in given.keys() & REQUIRED_CAPABILITY.keys():
         if given[key]:
-            require(target, NEEDS[key], FLAGS.get(key, f"--{key.replace('_', '-')}"))
+            require(target, REQUIRED_CAPABILITY[key], FLAGS.get(key, f"--{key.replace('_', '-')}"))
     for part in ("ssh_keys", "admin_ssh_keys"):
         check_types(target, given.get(part, ()), FLAGS[part])
     # The one option that is not kept: the next deploy without it brings the node up.
@@ -546,12 +546,12 @@ def settle(record: Record, target: Target, engine: Engine, reporter: Reporter) -
         engine.adopt(record.stack, made, reporter)
 
 
-def must_look(record: Record | None, target: Target) -> bool:
+def needs_refresh(record: Record | None, target: Target) -> bool:
     """Whether the engine must first look at what is really there: a new stack has nothing, and a target
     may be able to tell by itself, in milliseconds, that all is right."""
     if record is None:
         return False
-    return record.half_made or record.outputs is None or not target.inspect(record.outputs).right
+    return record.incomplete or record.outputs is None or not target.inspect(record.outputs).right
 
 
 def with_begun_rotation(previous: DeploySpec | None, stored: Mapping[str, str]) -> DeploySpec | None:
@@ -582,7 +582,7 @@ def set_password(target: Target, outputs: NodeOutputs, reporter: Reporter, passw
     from gridup.secrets import change_password
 
     reporter.step("Setting the admin's password")
-    change_password(target.way_in(outputs), password)
+    change_password(target.access(outputs), password)
 
 
 def moved(outputs: NodeOutputs, target: Target, before: NodeOutputs | None = None) -> list[str]:

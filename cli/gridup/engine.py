@@ -23,19 +23,19 @@ from semver import VersionInfo
 
 from gridup import attributes, engine_locks, pending
 from gridup.engine_api import Report
-from gridup.engine_events import Watch, watching
+from gridup.engine_events import EventTranslator, watching
 from gridup.foreign import foreign
 from gridup.reporter import Reporter
 from gridup.settings import BACKEND, Settings, stack_file
 from gridup.setup.engine import Engine as Binary
-from gridup.state import DAMAGE, State, wrong_passphrase
+from gridup.state import PARSE_ERRORS, State, wrong_passphrase
 from gridup_infra.errors import (
     BusyError,
     CredentialsError,
     GridupError,
-    InterruptedError_,
     ResourceError,
     StateError,
+    StoppedError,
 )
 from gridup_infra.naming import typed
 from gridup_infra.paths import Home, ensure_private, write_private
@@ -132,7 +132,7 @@ class PulumiEngine:
             engine_locks.forget(lock, folder)
         return bool(found)
 
-    def _do(self, stack: str, watch: Watch, work: Callable[[], object]) -> Report:
+    def _do(self, stack: str, watch: EventTranslator, work: Callable[[], object]) -> Report:
         try:
             with _errors(watch.report, stack):
                 self._once_free(stack, work)
@@ -154,12 +154,12 @@ class PulumiEngine:
                         raise
                     time.sleep(BUSY_SECONDS)
 
-    def _interrupted(self, stack: str) -> InterruptedError_:
+    def _interrupted(self, stack: str) -> StoppedError:
         record = State.of(self._settings).read(stack)
         name = record.name if record else stack
         exists = ", ".join(record.resources) if record and record.resources else "nothing"
         half = f"; broken off: {', '.join(record.pending)}" if record and record.pending else ""
-        return InterruptedError_(
+        return StoppedError(
             f'Stopped. What exists of "{name}": {exists}{half}.',
             f"Run the same command again to go on, or `{typed('destroy', name)}` to take it away.",
         )
@@ -330,7 +330,7 @@ class _Command(auto.PulumiCommand):
 def _refuse_foreign(stack: str, held: Mapping[str, Any]) -> None:
     try:
         found = foreign(held)
-    except DAMAGE as error:
+    except PARSE_ERRORS as error:
         raise StateError(f"The state of {stack} is damaged: {error!r}.") from error
     if found:
         some = ", ".join(found[:3]) + (", …" if found[3:] else "")

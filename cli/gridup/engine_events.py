@@ -19,7 +19,7 @@ from gridup.state import resource_name
 from gridup_infra import progress
 
 
-class Watch:
+class EventTranslator:
     """Turns the engine's events (`pulumi.automation.EngineEvent`) into ours."""
 
     def __init__(self, reporter: Reporter) -> None:
@@ -74,7 +74,7 @@ def _changed(metadata: Any) -> tuple[str, ...]:
 
 
 @contextlib.contextmanager
-def watching(reporter: Reporter) -> Iterator[Watch]:
+def watching(reporter: Reporter) -> Iterator[EventTranslator]:
     """A watch on the engine's events, and on what the providers tell meanwhile."""
     with tempfile.NamedTemporaryFile(prefix="gridup-progress-") as file:
         os.environ[progress.VARIABLE] = file.name
@@ -82,7 +82,7 @@ def watching(reporter: Reporter) -> Iterator[Watch]:
         thread = threading.Thread(target=_follow, args=(Path(file.name), reporter, done), daemon=True)
         thread.start()
         try:
-            yield Watch(reporter)
+            yield EventTranslator(reporter)
         finally:
             done.set()
             thread.join(timeout=2)
@@ -98,8 +98,8 @@ def _follow(path: Path, reporter: Reporter, done: threading.Event) -> None:
                     reporter.detail(told["resource"], told["text"])
 
 
-_FAILED = re.compile(r"FailedError: (.*)", re.DOTALL)
-_CREDENTIALS = re.compile(r"\b(CredentialsFailedError|gridup_infra\.errors\.CredentialsError): ")
+_FAILED = re.compile(r"ProviderError: (.*)", re.DOTALL)
+_CREDENTIALS = re.compile(r"\b(CredentialsProviderError|gridup_infra\.errors\.CredentialsError): ")
 _OURS = re.compile(r"gridup_infra\.errors\.(\w+): (.*)", re.DOTALL)
 _NOISE = re.compile(r"^(update|preview|refresh|destroy|deletion) failed$|^resource .* has a problem")
 

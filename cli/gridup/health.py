@@ -15,9 +15,9 @@ from gridup_infra.errors import (
     DeadlineError,
     FirstBootError,
     GridupError,
-    InterruptedError_,
     PreflightError,
     ResourceError,
+    StoppedError,
 )
 from gridup_infra.naming import typed
 from gridup_infra.outputs import BEHIND, NodeOutputs
@@ -26,7 +26,7 @@ from gridup_infra.targets.base import Target
 from gridup_node.services import (
     FRONT,
     Audience,
-    Proof,
+    ProbeKind,
     Service,
     backends,
     inside_only,
@@ -108,7 +108,7 @@ def _asked(
         service=row.name,
         title=row.title,
         url="within the node",
-        proof=row.proof or Proof.ANY,
+        proof=row.proof or ProbeKind.ANY,
         host="",
         port=0,
         offered=not reason,
@@ -127,7 +127,7 @@ def _asked(
     began = time.monotonic()
     try:
         argv = ["python", "-m", "gridup_node.health", row.name]
-        done = target.way_in(outputs).run(argv, timeout=INSIDE_SECONDS)
+        done = target.access(outputs).run(argv, timeout=INSIDE_SECONDS)
     except (GridupError, TimeoutError) as error:
         # That there is no way in from here says nothing of it.
         why = error.message if isinstance(error, GridupError) else "no answer in time"
@@ -155,7 +155,7 @@ def show(
         mark = MARKS.get(result.state, BAD)
         remark = result.note if result.up else result.detail
         info = result.endpoint.url
-        if outputs and result.endpoint.proof is Proof.SSH_BANNER:
+        if outputs and result.endpoint.proof is ProbeKind.SSH_BANNER:
             info = typed("ssh", outputs.spec.name) if result.endpoint.offered else ""
         rows.append([result.endpoint.title, info, f"{mark} {remark}".rstrip()])
     ui.table([title, "Info", ""], rows)
@@ -196,7 +196,7 @@ def wait_healthy(
     """
     wanted = endpoints(outputs)
     waiting: set[str] = set()
-    hope = Hope(lambda: target.given_up(outputs))
+    hope = FailureLatch(lambda: target.given_up(outputs))
     end = time.monotonic() + timeout
 
     def on_round(results: Sequence[probes.ProbeResult]) -> None:
@@ -250,12 +250,12 @@ def interrupted(message: str, suggestion: str) -> Iterator[None]:
     """Ctrl-C meanwhile says what was stopped, and what goes on with it.
 
     Raises:
-        InterruptedError_: there was one.
+        StoppedError: there was one.
     """
     try:
         yield
     except KeyboardInterrupt:
-        raise InterruptedError_(message, suggestion) from None
+        raise StoppedError(message, suggestion) from None
 
 
 def unready(
@@ -299,7 +299,7 @@ def unready(
         sleep(min(READY_PAUSE, left))
 
 
-class Hope:
+class FailureLatch:
     """Whether waiting is of use. Once it is not, that stays so: a program that is started again and again
     looks as if it ran for a moment each time.
 

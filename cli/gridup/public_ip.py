@@ -65,7 +65,7 @@ def network(address: str) -> str:
     return str(ipaddress.ip_network(address))
 
 
-def among(address: str, networks: tuple[str, ...]) -> bool:
+def in_any(address: str, networks: tuple[str, ...]) -> bool:
     """Whether the address is in one of the networks."""
     own = ipaddress.ip_address(address)
     return any(own in ipaddress.ip_network(each) for each in networks)

@@ -17,7 +17,7 @@ from gridup.session import Session, Which
 from gridup_infra.errors import ResourceError
 from gridup_infra.naming import typed
 from gridup_infra.outputs import NodeOutputs
-from gridup_infra.targets.base import Capability, Power, Target, WayIn
+from gridup_infra.targets.base import Capability, NodeAccess, Power, Target
 from gridup_node.rotation import concerns
 
 RENEW_SECONDS = 120
@@ -26,7 +26,7 @@ SETTLE_SECONDS = 600
 
 
 @dataclass(frozen=True)
-class How:
+class DeployOptions:
     """How it is done.
 
     Attributes:
@@ -42,7 +42,7 @@ class How:
     yes: bool = False
 
 
-def rotate(session: Session, which: Which, how: How) -> None:
+def rotate(session: Session, which: Which, how: DeployOptions) -> None:
     """Replace every secret of one node, and show what came of it.
 
     Raises:
@@ -74,7 +74,7 @@ def rotate(session: Session, which: Which, how: How) -> None:
             f'Stopped. The secrets of "{name}" are not all replaced; those that are not still hold.',
             f"`{typed('rotate', name)}` goes on with it.",
         ):
-            came = _rotate_node(target.way_in(outputs), now.spec.rotated, how, reporter)
+            came = _rotate_node(target.access(outputs), now.spec.rotated, how, reporter)
             outputs = _conclude(session, outputs, engine, reporter)
         results = health.wait_healthy(target, outputs, reporter, how.timeout, own=session.own_address)
     _show(session, outputs, how, came, results)
@@ -92,7 +92,7 @@ def _check_runs(name: str, outputs: NodeOutputs, target: Target) -> None:
         )
 
 
-def _about(foreseen: Plan, how: How) -> list[str]:
+def _about(foreseen: Plan, how: DeployOptions) -> list[str]:
     spec = foreseen.spec
     lines = [
         f'This replaces every secret of "{spec.name}":',
@@ -115,14 +115,14 @@ def _about(foreseen: Plan, how: How) -> list[str]:
     return lines
 
 
-def _rotate_node(way_in: WayIn, id_: str, how: How, reporter: Reporter) -> dict[str, Any]:
+def _rotate_node(access: NodeAccess, id_: str, how: DeployOptions, reporter: Reporter) -> dict[str, Any]:
     """Have the node replace its own. The api's first: Jupyter's token is among them."""
     told = json.dumps({"id": id_, "lock": how.lock}).encode()
     came: dict[str, Any] = {}
 
     def run(command: str, service: str, timeout: float) -> dict[str, Any]:
         argv = ["python", "-m", "gridup_node.rotation", command, service]
-        done = way_in.run(argv, timeout=timeout, input=told, service=service)
+        done = access.run(argv, timeout=timeout, input=told, service=service)
         if not done.ok:
             raise ResourceError(
                 f"The secrets of {service} could not be replaced: {' '.join(done.tail(1))}",
@@ -131,7 +131,7 @@ def _rotate_node(way_in: WayIn, id_: str, how: How, reporter: Reporter) -> dict[
         found: dict[str, Any] = json.loads(done.stdout)
         return found
 
-    first, *others = way_in.programs() or ("",)
+    first, *others = access.programs() or ("",)
     for services in filter(None, ([first] * bool(first), others)):
         # What has none is not asked either: a job could answer in its place.
         own = [service for service in services if concerns(service)]
@@ -139,13 +139,13 @@ def _rotate_node(way_in: WayIn, id_: str, how: How, reporter: Reporter) -> dict[
             reporter.step(f"Replacing the secrets of {service}")
             run("renew", service, RENEW_SECONDS)
         reporter.step(f"Starting {', '.join(services)} anew")
-        way_in.restart(services)
+        access.restart(services)
         for service in own:
             try:
                 came |= run("settle", service, SETTLE_SECONDS)
             except ResourceError:
                 # What has given way to the former ones must take them up again.
-                way_in.restart([service])
+                access.restart([service])
                 raise
     return came
 
@@ -158,7 +158,9 @@ def _conclude(session: Session, outputs: NodeOutputs, engine: Engine, reporter: 
     return outputs_of(session, now.spec.stack)
 
 
-def _show(session: Session, outputs: NodeOutputs, how: How, came: dict[str, Any], results: Any) -> None:
+def _show(
+    session: Session, outputs: NodeOutputs, how: DeployOptions, came: dict[str, Any], results: Any
+) -> None:
     from gridup import probes
 
     name = outputs.spec.name

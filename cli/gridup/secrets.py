@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 
 from gridup_infra.errors import ResourceError
-from gridup_infra.targets.base import WayIn
+from gridup_infra.targets.base import NodeAccess
 
 READ_SECONDS = 30
 CHANGE_SECONDS = 120
@@ -25,13 +25,13 @@ class Secrets:
         return f"Secrets(admin_email={self.admin_email!r}, …)"
 
 
-def read_secrets(way_in: WayIn) -> Secrets:
+def read_secrets(access: NodeAccess) -> Secrets:
     """The node's secrets.
 
     Raises:
         ResourceError: the node can't be entered, or has none yet.
     """
-    result = way_in.run(["python", "-m", "gridup_node.admin", "secrets"], timeout=READ_SECONDS)
+    result = access.run(["python", "-m", "gridup_node.admin", "secrets"], timeout=READ_SECONDS)
     if not result.ok:
         raise ResourceError(f"The node's secrets can't be read: {' '.join(result.tail(1))}")
     try:
@@ -42,13 +42,13 @@ def read_secrets(way_in: WayIn) -> Secrets:
         ) from None
 
 
-def change_password(way_in: WayIn, password: str) -> None:
+def change_password(access: NodeAccess, password: str) -> None:
     """Set the root account's password; the same one again changes nothing.
 
     Raises:
         ResourceError: the node would not.
     """
-    result = way_in.run(
+    result = access.run(
         ["python", "-m", "gridup_node.admin", "set-password"],
         timeout=CHANGE_SECONDS,
         input=json.dumps({"password": password}).encode(),

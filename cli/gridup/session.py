@@ -20,7 +20,7 @@ from gridup_infra import targets
 from gridup_infra.errors import (
     BusyError,
     GridupError,
-    NameError_,
+    InvalidNameError,
     NotFoundError,
     ResourceError,
     StateError,
@@ -148,7 +148,7 @@ class Session:
         except NotFoundError:
             name = which.name or which.stack or ""
             stack = which.stack
-            with contextlib.suppress(NameError_):
+            with contextlib.suppress(InvalidNameError):
                 stack = stack or stack_name(name)
             other = self.under_way().get(stack or "")
             if stack is None or other is None or other.about not in ("", which.name or other.about):
@@ -202,7 +202,7 @@ class Session:
             ResourceError: its deploy was broken off before there was a machine.
         """
         stored = {} if record.outputs else self.settings.stored_config(record.stack)
-        spec = record.known_spec(stored)
+        spec = record.previous_spec(stored)
         target = targets.target(spec.target, self.state.secret) if spec else None
         if record.identity and spec and target:
             found = target.begun(record.identity, spec, record.states)

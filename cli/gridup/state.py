@@ -20,11 +20,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from gridup.settings import Settings
-from gridup_infra.errors import NameError_, NotFoundError, PassphraseError, StateError, UsageError
+from gridup_infra.errors import InvalidNameError, NotFoundError, PassphraseError, StateError, UsageError
 from gridup_infra.naming import stack_name, typed
 from gridup_infra.outputs import NodeOutputs
 from gridup_infra.spec import PROJECT, DeploySpec
-from gridup_infra.targets.base import Identity, Secret, no_secret
+from gridup_infra.targets.base import Secret, StackRef, no_secret
 
 if TYPE_CHECKING:
     from gridup_infra.processes import Result
@@ -58,7 +58,7 @@ class Record:
 
     stack: str
     outputs: NodeOutputs | None
-    identity: Identity | None
+    identity: StackRef | None
     resources: tuple[str, ...]
     pending: tuple[str, ...]
     problem: str = ""
@@ -79,7 +79,7 @@ class Record:
         return self.identity.target if self.identity else ""
 
     @property
-    def half_made(self) -> bool:
+    def incomplete(self) -> bool:
         """Whether a create was broken off."""
         return self.outputs is None or bool(self.pending)
 
@@ -90,7 +90,7 @@ class Record:
             return self.remedy
         return f"`{typed('deploy', self.name)}` {'repairs' if self.outputs else 'completes'} it."
 
-    def known_spec(self, stored: Mapping[str, str]) -> DeploySpec | None:
+    def previous_spec(self, stored: Mapping[str, str]) -> DeploySpec | None:
         """What is known of the spec: as last deployed; of a broken-off first deploy as it was asked for.
 
         Args:
@@ -110,7 +110,7 @@ class Record:
         return DeploySpec(name=found.name, target=found.target, stack_id=found.stack_id, **where)
 
 
-DAMAGE = (ValueError, KeyError, TypeError, AttributeError)
+PARSE_ERRORS = (ValueError, KeyError, TypeError, AttributeError)
 """What reading a thing meets that is not of the form it should have."""
 
 
@@ -154,7 +154,7 @@ class FileBackend:
                 raise StateError(f"The state {path} can't be read: {error.strerror}.") from error
             try:
                 return _latest(raw, zipped=path.suffix == ".gz")
-            except (*DAMAGE, OSError, EOFError, zlib.error) as error:
+            except (*PARSE_ERRORS, OSError, EOFError, zlib.error) as error:
                 raise StateError(f"The state {path} is damaged: {error}.", self.remedy(stack)) from error
         return None
 
@@ -165,7 +165,7 @@ class FileBackend:
         """See `Backend.remedy`: the engine keeps the checkpoint before the last one beside it."""
         for path in self._paths(stack):
             backup = path.with_name(f"{path.name}.bak")
-            with contextlib.suppress(*DAMAGE, OSError, EOFError, zlib.error):
+            with contextlib.suppress(*PARSE_ERRORS, OSError, EOFError, zlib.error):
                 # One that holds no node would lose what the damaged one knew.
                 whole = _record(stack, _latest(backup.read_bytes(), zipped=path.suffix == ".gz"))
                 if path.exists() and (whole.resources or whole.pending):
@@ -237,7 +237,7 @@ class EngineBackend:
         whole = json.loads(self._pulumi("export", "--show-secrets", *stack_words))
         try:
             made = _private_key(whole["deployment"].get("resources") or [], export)
-        except DAMAGE as error:
+        except PARSE_ERRORS as error:
             raise StateError(f"The state of {stack} is damaged: {error!r}.") from error
         if not made:
             raise StateError(f"The stack {stack} has no output {export}.")
@@ -336,7 +336,7 @@ class State:
         deployment = self._backend.deployment(stack)
         try:
             record = _record(stack, deployment) if deployment else None
-        except DAMAGE as error:
+        except PARSE_ERRORS as error:
             remedy = self._backend.remedy(stack)
             raise StateError(f"The state of {stack} is damaged: {error!r}.", remedy) from error
         return record if record and (record.resources or record.pending) else None
@@ -357,7 +357,7 @@ class State:
         """
         record = None
         # A name without a slug belongs to no stack; a damaged stack is not known by a name.
-        with contextlib.suppress(NameError_):
+        with contextlib.suppress(InvalidNameError):
             record = self.read(stack_name(name))
         if record and record.name == name:
             return record
@@ -443,16 +443,16 @@ def _record(stack: str, deployment: Mapping[str, Any]) -> Record:
 
 def _identity(
     stack: str, resources: Iterable[Mapping[str, Any]], outputs: NodeOutputs | None
-) -> Identity | None:
+) -> StackRef | None:
     """Who the stack is: from its owner, the first resource, else from what it exports."""
     for resource in resources:
         inputs = resource.get("inputs") or {}
         if {"stack_id", "name", "target"} <= inputs.keys():
             facts = {k: v for k, v in inputs.items() if isinstance(v, str) and not k.startswith("__")}
-            return Identity(stack, inputs["stack_id"], inputs["name"], inputs["target"], facts)
+            return StackRef(stack, inputs["stack_id"], inputs["name"], inputs["target"], facts)
     if outputs:
         spec: DeploySpec = outputs.spec
-        return Identity(stack, spec.stack_id, spec.name, spec.target, dict(outputs.facts))
+        return StackRef(stack, spec.stack_id, spec.name, spec.target, dict(outputs.facts))
     return None
 
 

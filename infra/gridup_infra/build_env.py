@@ -36,7 +36,7 @@ def build_arguments() -> dict[str, str]:
     return found
 
 
-def arguments_elsewhere() -> dict[str, str]:
+def portable_build_args() -> dict[str, str]:
     """Those that mean the same on another machine: what this one alone serves is left out."""
     return {name: value for name, value in build_arguments().items() if not _is_loopback(value)}
 

@@ -2,7 +2,7 @@
 
     GridupError              exit 1   anything that has no class of its own
     ├── UsageError                2   a wrong option or argument
-    │   └── NameError_            2   a name that can't become a deployment
+    │   └── InvalidNameError            2   a name that can't become a deployment
     ├── CredentialsError          3   missing, expired or refused credentials
     │   └── PassphraseError       3   the passphrase doesn't open this state
     ├── ResourceError             4   a resource could not be made, changed or deleted
@@ -12,7 +12,7 @@
     ├── DeclinedError             8   the person said no, or could not be asked
     ├── DeadlineError             9   a wait ran out
     ├── UnhealthyError           10   the node answers, but not as it should
-    ├── InterruptedError_       130   Ctrl-C
+    ├── StoppedError       130   Ctrl-C
     ├── PreflightError            1   something is in the way; nothing was created
     ├── SetupError                1   the tools could not be made ready
     ├── BusyError                 1   another update holds this deployment
@@ -54,7 +54,7 @@ class UsageError(GridupError):
     exit_code = 2
 
 
-class NameError_(UsageError):
+class InvalidNameError(UsageError):
     """A name that can't become a deployment."""
 
 
@@ -108,7 +108,7 @@ class UnhealthyError(GridupError):
     exit_code = 10
 
 
-class InterruptedError_(GridupError):
+class StoppedError(GridupError):
     """Ctrl-C."""
 
     exit_code = 130

@@ -6,7 +6,7 @@ import hashlib
 import shlex
 import unicodedata
 
-from gridup_infra.errors import NameError_
+from gridup_infra.errors import InvalidNameError
 
 NAME_MAX = 200
 """Characters of a name as typed: enough for any institution, and it still fits one line."""
@@ -29,18 +29,18 @@ def check_name(name: str) -> str:
     """The name itself, when it is one.
 
     Raises:
-        NameError_: it is empty, has no letter or digit, is too long, begins with a hyphen, or holds control
-            characters.
+        InvalidNameError: it is empty, has no letter or digit, is too long, begins with a hyphen, or holds
+            control characters.
     """
     if name.startswith("-"):
         # What follows `--name` without a value.
-        raise NameError_(f"{name!r} can't be a node's name: {RULE}.", "Is the name missing before it?")
+        raise InvalidNameError(f"{name!r} can't be a node's name: {RULE}.", "Is the name missing before it?")
     if not any(c.isalnum() for c in name):
-        raise NameError_(f"{name!r} can't be a node's name: {RULE}.", 'For example --name "Inst".')
+        raise InvalidNameError(f"{name!r} can't be a node's name: {RULE}.", 'For example --name "Inst".')
     if len(name) > NAME_MAX:
-        raise NameError_(f"A name of {len(name)} characters is too long: {RULE}.")
+        raise InvalidNameError(f"A name of {len(name)} characters is too long: {RULE}.")
     if moves_text(name):
-        raise NameError_(f"{name!r} can't be a node's name: {RULE}.")
+        raise InvalidNameError(f"{name!r} can't be a node's name: {RULE}.")
     return name
 
 
@@ -67,7 +67,7 @@ def stack_name(name: str) -> str:
     Only a name that had to be shortened gets a suffix, made from a hash of the whole name.
 
     Raises:
-        NameError_: as `check_name`.
+        InvalidNameError: as `check_name`.
     """
     from slugify import slugify
 

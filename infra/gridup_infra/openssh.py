@@ -47,11 +47,11 @@ _DESTINATION = re.compile(r"((?P<user>[^@]*)@)?(?P<host>\[[^\]]*\]|[^:\[\]]*)(:(
 CAUSES = (
     (
         ("Host key verification failed", "REMOTE HOST IDENTIFICATION HAS CHANGED"),
-        "Its key is not known here, or is another one than before: run `{by_hand}` once, and look.",
+        "Its key is not known here, or is another one than before: run `{debug_command}` once, and look.",
     ),
     (
         ("Permission denied", "Too many authentication failures"),
-        "`{by_hand}` must work without a question: put your key there (`ssh-copy-id`), "
+        "`{debug_command}` must work without a question: put your key there (`ssh-copy-id`), "
         "and into your agent (`ssh-add`).",
     ),
     (
@@ -64,7 +64,7 @@ CAUSES = (
     ),
     (
         ("timed out", "No route to host", "unreachable"),
-        "Is the machine up, and can it be reached from here? `{by_hand}` must work.",
+        "Is the machine up, and can it be reached from here? `{debug_command}` must work.",
     ),
 )
 """What ssh says -> what to do. The first that fits counts: what follows from it is said after it."""
@@ -256,21 +256,21 @@ def way(host: str, address: str, port: int, user: str) -> tuple[str, ...]:
     return Configured.told(rows).way(address, port, user)
 
 
-def cause(said: Sequence[str], by_hand: str, other_port: str) -> tuple[str, str]:
+def cause(said: Sequence[str], debug_command: str, other_port: str) -> tuple[str, str]:
     """Why ssh did not get there, by the line of its own that tells it, and what to do.
 
     Args:
-        by_hand: the command by which a person sees for themselves.
+        debug_command: the command by which a person sees for themselves.
         other_port: how another port is given.
     """
     lines = [line.strip() for line in said if line.strip()]
     for signs, suggestion in CAUSES:
         for line in reversed(lines):
             if any(sign in line for sign in signs):
-                return line.rstrip("."), suggestion.format(by_hand=by_hand, other_port=other_port)
+                return line.rstrip("."), suggestion.format(debug_command=debug_command, other_port=other_port)
     if lines:
-        return lines[-1].rstrip("."), f"`{by_hand}` tells more."
-    return "", CAUSES[-1][1].format(by_hand=by_hand)
+        return lines[-1].rstrip("."), f"`{debug_command}` tells more."
+    return "", CAUSES[-1][1].format(debug_command=debug_command)
 
 
 def _visible(text: str) -> bool:

@@ -2,7 +2,7 @@
 
     python parent_guard.py TEMP_DIR PROGRAM WORD...
 
-Run by `processes.Tethered`, in a session of its own, as a script: standard library only. Standard input
+Run by `processes.OwnedProcess`, in a session of its own, as a script: standard library only. Standard input
 is a pipe whose other end the starter alone holds. However the starter ends, by `kill -9` too, the kernel
 closes that end; then the guard removes LITTER, a folder of files, and kills the program with all it started.
 What needs no such pipe has its faults: the parent-death signal of Linux comes when a thread ends, and

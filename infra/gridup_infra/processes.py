@@ -384,7 +384,7 @@ class EngineProcess:
             self._process.kill()
 
 
-class Tethered:
+class OwnedProcess:
     """A program that serves us alone and ends when we do, however that comes: by `kill -9` too.
 
     It has no input, and its output is dropped; what it says on stderr is kept.

@@ -33,7 +33,7 @@ class AdminError(Exception):
 def main(argv: list[str], stdin: IO[str], stdout: IO[str], stderr: IO[str]) -> int:
     """Run one command. Returns the exit code."""
     try:
-        folder = facts.Folder.of_environment()
+        folder = facts.Folder.from_env()
         node = facts.load(folder.facts)
         if argv == ["secrets"]:
             stdout.write(json.dumps(show(folder, node)) + "\n")

@@ -187,7 +187,7 @@ def machine_containers(
         port, fronted: see `machine_doors`.
     """
     doors = machine_doors(port, fronted=fronted, table=table)
-    served = {row.name for row in table if row.machine_serves}
+    served = {row.name for row in table if row.provided_by_host}
     return tuple(
         replace(
             part,

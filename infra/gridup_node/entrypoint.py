@@ -82,7 +82,7 @@ def _link(path: Path, place: Path) -> None:
 def main(name: str) -> None:
     """Become the program of the service `name`."""
     os.umask(0o077)
-    folder = facts.Folder.of_environment()
+    folder = facts.Folder.from_env()
     row = service(name)
     try:
         lay(folder.root, Path(os.environ[DATA]), row, json.loads(os.environ.get(TOLD, "{}")), SERVICES)

@@ -32,7 +32,7 @@ class Folder:
     root: Path
 
     @classmethod
-    def of_environment(cls) -> Folder:
+    def from_env(cls) -> Folder:
         """The folder that `GRIDUP_NODE_HOME` names.
 
         Raises:

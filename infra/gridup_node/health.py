@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from gridup_node.facts import HOME_VARIABLE
-from gridup_node.services import PORTAL_MARK, PROBLEM, Proof, Service, served, service
+from gridup_node.services import PORTAL_MARK, PROBLEM, ProbeKind, Service, served, service
 
 SERVICE = "GRIDUP_SERVICE"
 """Names the program of this container."""
@@ -96,15 +96,15 @@ def _means() -> list[str]:
     return [str(one) for one in look(Path(FOLDER)).get("means", ())]
 
 
-PROOFS: Mapping[Proof | None, Callable[[str, int, Service], str]] = {
+PROOFS: Mapping[ProbeKind | None, Callable[[str, int, Service], str]] = {
     None: _listens,
     # The reverse proxy answers for itself even while what is behind it starts.
-    Proof.ANY: _listens,
-    Proof.SYFT_METADATA: _json_with("server_type"),
-    Proof.LOGIN_PAGE: _login_page,
-    Proof.JUPYTER_API: _json_with("version"),
-    Proof.SSH_BANNER: _ssh_banner,
-    Proof.SANDBOX: _sandbox,
+    ProbeKind.ANY: _listens,
+    ProbeKind.SYFT_METADATA: _json_with("server_type"),
+    ProbeKind.LOGIN_PAGE: _login_page,
+    ProbeKind.JUPYTER_API: _json_with("version"),
+    ProbeKind.SSH_BANNER: _ssh_banner,
+    ProbeKind.SANDBOX: _sandbox,
 }
 
 
@@ -112,7 +112,7 @@ def main(argv: list[str]) -> int:
     """Prove one program. Returns the exit code."""
     program = service(argv[0] if argv else os.environ[SERVICE])
     found = problem(program)
-    told = found or (", ".join(_means()) if program.proof is Proof.SANDBOX else "")
+    told = found or (", ".join(_means()) if program.proof is ProbeKind.SANDBOX else "")
     if told:
         sys.stdout.write(told + "\n")
     return 1 if found else 0

@@ -141,7 +141,7 @@ def fingerprints(context: Context, table: Sequence[Service] = SERVICES) -> dict[
     made = {}
     for row in offered(context, table):
         own = context.ports.get(row.name)
-        facts = {key: context.facts.get(key) for key in row.start_facts}
+        facts = {key: context.facts.get(key) for key in row.restart_on_facts}
         parts = [json.dumps([_program(context, row), own, facts], sort_keys=True)]
         parts += [files[name] for name in row.files]
         made[row.name] = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]

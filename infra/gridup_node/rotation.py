@@ -69,7 +69,7 @@ def main(argv: list[str], stdin: IO[str], stdout: IO[str], stderr: IO[str]) -> i
     """Run one command. Returns the exit code."""
     try:
         command, name = argv
-        folder, asked = facts.Folder.of_environment(), _asked(stdin)
+        folder, asked = facts.Folder.from_env(), _asked(stdin)
         work = {"renew": renew, "settle": settle}[command]
         stdout.write(json.dumps(work(folder, service(name).folders, asked)) + "\n")
     except (ValueError, KeyError):

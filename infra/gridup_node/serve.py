@@ -63,7 +63,7 @@ def main() -> int:
     log = logging.getLogger("gridup_node")
     log.setLevel(logging.INFO)
     try:
-        folder = facts.Folder.of_environment()
+        folder = facts.Folder.from_env()
         node = facts.load(folder.facts)
     except facts.FactsError as error:
         print(f"gridup_node.serve: {error}", file=sys.stderr)  # noqa: T201

@@ -22,7 +22,7 @@ class Audience(Enum):
     """The node's own processes; never leaves its loopback or private network."""
 
 
-class Proof(Enum):
+class ProbeKind(Enum):
     """What shows that the right thing answers, so that a decoy that says 200 to everything fails."""
 
     ANY = "any"
@@ -56,8 +56,8 @@ class Service:
         port: the port it listens on when none is asked for.
         socket: where it listens where all programs share a machine with others, who could reach a port: in
             the node's folder, from there, so that the path is short (107 bytes at most, unix(7)).
-        machine_port: the port that people find it at on a machine of its own, a VM; 0 for none.
-        machine_serves: whether such a machine serves it by itself, so that no program of ours does.
+        vm_port: the port that people find it at on a machine of its own, a VM; 0 for none.
+        provided_by_host: whether such a machine serves it by itself, so that no program of ours does.
         audience: who may reach that port.
         command: the program's argv, with the placeholders of `Context`; empty when another
             service's program serves this one (`served_by`).
@@ -68,7 +68,7 @@ class Service:
         proof, proof_path: how it is probed, and at which path.
         environment: variables of its program, with the same placeholders. Never a secret.
         files: names of the rendered configuration files it reads: it restarts when one changes.
-        start_facts: keys of node.json that it reads once, at its start: it restarts when one changes.
+        restart_on_facts: keys of node.json that it reads once, at its start: it restarts when one changes.
         knows: keys of node.json that it reads at all; in a container of its own it is told no others.
         folders: of the node's data (see `folders`): what its container sees, and no others.
         memory, cpus: the most that its container gets, as fractions of what the machine has. Together they
@@ -88,18 +88,18 @@ class Service:
     title: str
     port: int = 0
     socket: str = ""
-    machine_port: int = 0
-    machine_serves: bool = False
+    vm_port: int = 0
+    provided_by_host: bool = False
     audience: Audience = Audience.NODE
     command: tuple[str, ...] = ()
     served_by: str = ""
     front_path: str = ""
     body: int = 0
-    proof: Proof | None = None
+    proof: ProbeKind | None = None
     proof_path: str = ""
     environment: Mapping[str, str] = field(default_factory=dict)
     files: tuple[str, ...] = ()
-    start_facts: tuple[str, ...] = ()
+    restart_on_facts: tuple[str, ...] = ()
     knows: tuple[str, ...] = ()
     folders: tuple[str, ...] = ()
     memory: float = 0.25
@@ -125,7 +125,7 @@ class Service:
     @property
     def speaks_http(self) -> bool:
         """Whether a browser can open it."""
-        return self.proof in (Proof.LOGIN_PAGE, Proof.SYFT_METADATA, Proof.JUPYTER_API)
+        return self.proof in (ProbeKind.LOGIN_PAGE, ProbeKind.SYFT_METADATA, ProbeKind.JUPYTER_API)
 
 
 FRONT = "proxy"
@@ -136,10 +136,10 @@ SERVICES: tuple[Service, ...] = (
         name=FRONT,
         title="host",
         port=8080,
-        machine_port=443,
+        vm_port=443,
         audience=Audience.WEB,
         command=("{bin}/caddy", "run", "--config", "{config}/Caddyfile", "--adapter", "caddyfile"),
-        proof=Proof.ANY,
+        proof=ProbeKind.ANY,
         environment={"XDG_DATA_HOME": "{home}/proxy", "XDG_CONFIG_HOME": "{home}/proxy"},
         files=("Caddyfile",),
         knows=("tls", "max_upload", "trusted_proxies"),
@@ -154,7 +154,7 @@ SERVICES: tuple[Service, ...] = (
         served_by="api",
         front_path="/login",
         body=64 * 1024,
-        proof=Proof.LOGIN_PAGE,
+        proof=ProbeKind.LOGIN_PAGE,
         proof_path="/login",
     ),
     Service(
@@ -165,9 +165,9 @@ SERVICES: tuple[Service, ...] = (
         audience=Audience.NODE,
         command=("{bin}/python", "-m", "gridup_node.serve"),
         front_path="/api/v2",
-        proof=Proof.SYFT_METADATA,
+        proof=ProbeKind.SYFT_METADATA,
         proof_path="/api/v2/metadata",
-        start_facts=(
+        restart_on_facts=(
             *("name", "node_type", "admin_email", "bundle", "max_upload", "guests"),
             *("organization", "description"),
         ),
@@ -188,8 +188,8 @@ SERVICES: tuple[Service, ...] = (
         name="jobs",
         title="jobs",
         command=("{bin}/python", "-m", "gridup_node.sandbox"),
-        proof=Proof.SANDBOX,
-        start_facts=("bundle",),
+        proof=ProbeKind.SANDBOX,
+        restart_on_facts=("bundle",),
         knows=("bundle",),
         folders=("jobs",),
         memory=0.5,
@@ -203,11 +203,11 @@ SERVICES: tuple[Service, ...] = (
         name="ssh",
         title="ssh",
         port=2222,
-        machine_port=22,
-        machine_serves=True,
+        vm_port=22,
+        provided_by_host=True,
         audience=Audience.STAFF,
         command=("{sshd}", "-D", "-e", "-f", "{config}/sshd_config"),
-        proof=Proof.SSH_BANNER,
+        proof=ProbeKind.SSH_BANNER,
         files=("sshd_config",),
         knows=("ssh_keys",),
         folders=("keys", "notebooks"),
@@ -221,10 +221,10 @@ SERVICES: tuple[Service, ...] = (
         name="jupyter",
         title="jupyter",
         port=8888,
-        machine_port=8888,
+        vm_port=8888,
         audience=Audience.STAFF,
         command=("{bin}/python", "-m", "jupyterlab", "--config={config}/jupyter_server_config.py"),
-        proof=Proof.JUPYTER_API,
+        proof=ProbeKind.JUPYTER_API,
         proof_path="/api",
         environment={
             "JUPYTER_CONFIG_DIR": "{home}/jupyter",
@@ -301,12 +301,12 @@ REDIRECT_PORT = 80
 
 def machine_ports(table: Sequence[Service] = SERVICES) -> dict[str, int]:
     """Every port that people reach a machine's node at, by its service's name."""
-    return {row.name: row.machine_port for row in table if row.machine_port}
+    return {row.name: row.vm_port for row in table if row.vm_port}
 
 
-def openings(table: Sequence[Service] = SERVICES) -> tuple[tuple[int, Audience], ...]:
+def firewall_ports(table: Sequence[Service] = SERVICES) -> tuple[tuple[int, Audience], ...]:
     """What a machine's firewall lets in (TCP), each port with who may reach it."""
-    rows = [(row.machine_port, row.audience) for row in table if row.machine_port]
+    rows = [(row.vm_port, row.audience) for row in table if row.vm_port]
     return tuple(sorted([*rows, (REDIRECT_PORT, Audience.WEB)], key=lambda row: row[0]))
 
 
@@ -340,9 +340,9 @@ def fronted(table: Sequence[Service] = SERVICES) -> tuple[Service, ...]:
 def https_ports(table: Sequence[Service] = SERVICES) -> dict[str, int]:
     """What the reverse proxy listens on in its container where it speaks https, by service."""
     rows = (service(FRONT, table), *machine_fronted(table))
-    return {row.name: inside(row.machine_port) for row in rows}
+    return {row.name: inside(row.vm_port) for row in rows}
 
 
 def machine_fronted(table: Sequence[Service] = SERVICES) -> tuple[Service, ...]:
     """Those of them that have a port on a machine, where the reverse proxy serves it with its TLS."""
-    return tuple(row for row in fronted(table) if row.machine_port and not row.machine_serves)
+    return tuple(row for row in fronted(table) if row.vm_port and not row.provided_by_host)

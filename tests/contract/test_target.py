@@ -14,13 +14,13 @@ import pytest
 from gridup.deploy_flow import NEEDS, resolve
 from gridup.ssh_keys import check_types
 from gridup_infra import targets
-from gridup_infra.errors import CredentialsError, GridupError, NameError_, UsageError
+from gridup_infra.errors import CredentialsError, GridupError, InvalidNameError, UsageError
 from gridup_infra.openssh import Configured, Destination
 from gridup_infra.outputs import NodeOutputs
 from gridup_infra.spec import DeploySpec
 from gridup_infra.targets.aws import naming
 from gridup_infra.targets.azure import naming as azure_naming
-from gridup_infra.targets.base import Capability, Identity, Power, Secret, Target
+from gridup_infra.targets.base import Capability, Power, Secret, StackRef, Target
 from gridup_infra.targets.docker import naming as docker_naming
 from gridup_infra.vm import keys, node
 from gridup_node.containers import containers
@@ -152,8 +152,8 @@ def gone(spec: DeploySpec, tmp_path: Path) -> NodeOutputs:
     return GONE[spec.target](spec, tmp_path / "a home" / "nodes" / spec.stack)
 
 
-def identity(spec: DeploySpec) -> Identity:
-    return Identity(spec.stack, spec.stack_id, spec.name, spec.target, {"host": spec.host})
+def identity(spec: DeploySpec) -> StackRef:
+    return StackRef(spec.stack, spec.stack_id, spec.name, spec.target, {"host": spec.host})
 
 
 def test_every_part_of_a_spec_that_needs_a_capability_has_a_value_to_try() -> None:
@@ -249,12 +249,12 @@ def test_a_node_of_which_nothing_is_left_is_gone(target: Target, gone: NodeOutpu
 
 
 def test_the_way_into_a_node_that_is_gone_is_an_error_that_says_so(target: Target, gone: NodeOutputs) -> None:
-    way_in = target.way_in(gone)
+    access = target.access(gone)
     with pytest.raises(GridupError):
-        way_in.run(["true"], timeout=20)
+        access.run(["true"], timeout=20)
     # Whose logs are only to be had through that way says the same of them.
     with contextlib.suppress(GridupError):
-        assert list(way_in.logs([SERVICES[0].name], lines=10, follow=False)) == []
+        assert list(access.logs([SERVICES[0].name], lines=10, follow=False)) == []
 
 
 def test_stopping_or_starting_a_node_that_is_gone_is_no_crash(target: Target, gone: NodeOutputs) -> None:
@@ -289,6 +289,6 @@ def test_a_second_name_of_the_same_stack_is_refused_naming_the_first(
 
     record = Record(spec.stack, outputs_for(spec), identity(spec), ("owner",), ())
     with pytest.raises(
-        NameError_, match='"my lab 2" and the deployed "My Lab_2" would share the stack my-lab-2'
+        InvalidNameError, match='"my lab 2" and the deployed "My Lab_2" would share the stack my-lab-2'
     ):
         resolve({}, {}, "my lab 2", record, {})

@@ -9,7 +9,7 @@ from pulumi import automation as auto
 
 from gridup import engine
 from gridup.engine import PulumiEngine
-from gridup.engine_events import Watch
+from gridup.engine_events import EventTranslator
 from gridup.reporter import Silent
 from gridup.settings import Settings
 from gridup.setup.engine import Engine as Binary
@@ -47,7 +47,7 @@ def made(tmp_path: Path, wait: float) -> PulumiEngine:
 
 def test_another_ones_update_is_waited_for_as_long_as_was_said(tmp_path: Path, waited: list[float]) -> None:
     tried, work = held(3)
-    made(tmp_path, 600)._do("inst", Watch(Silent()), work)  # type: ignore[arg-type]
+    made(tmp_path, 600)._do("inst", EventTranslator(Silent()), work)  # type: ignore[arg-type]
     assert (len(tried), len(waited)) == (4, 3)
 
 
@@ -56,7 +56,7 @@ def test_who_waits_no_longer_is_told_who_holds_it_and_what_frees_it(
 ) -> None:
     tried, work = held(3)
     with pytest.raises(BusyError) as caught:
-        made(tmp_path, 0)._do("my lab", Watch(Silent()), work)  # type: ignore[arg-type]
+        made(tmp_path, 0)._do("my lab", EventTranslator(Silent()), work)  # type: ignore[arg-type]
     assert (len(tried), waited) == (1, [])
     assert "held by ada@lab, process 77, since 2026-11-30T10:00:00Z" in caught.value.message
     assert "--wait-lock SECONDS" in caught.value.suggestion

@@ -8,20 +8,20 @@ from types import SimpleNamespace
 import pytest
 
 from gridup.engine import _translate
-from gridup.engine_events import Watch
+from gridup.engine_events import EventTranslator
 from gridup.reporter import Silent
 from gridup_infra.errors import CredentialsError, FirstBootError, ResourceError
-from gridup_infra.targets.dynamic import FailedError, guarded
+from gridup_infra.targets.dynamic import ProviderError, guarded
 
 
-def told(error: Exception) -> Watch:
+def told(error: Exception) -> EventTranslator:
     """A watch that was told of a provider's error."""
-    watch = Watch(Silent())
+    watch = EventTranslator(Silent())
     tell(watch, error, "host")
     return watch
 
 
-def tell(watch: Watch, error: BaseException, name: str) -> None:
+def tell(watch: EventTranslator, error: BaseException, name: str) -> None:
     """As the engine tells of an error with a resource: a traceback, and a blank line."""
     text = "".join(traceback.format_exception(error))
     diagnostic = SimpleNamespace(
@@ -46,7 +46,7 @@ def test_the_tail_of_a_first_boots_log_arrives_whole() -> None:
     def boot() -> None:
         raise FirstBootError("The first boot of Inst failed.", "gridup logs Inst --boot shows all.", tail)
 
-    with pytest.raises(FailedError) as caught:
+    with pytest.raises(ProviderError) as caught:
         guarded(boot)
     error = _translate("", told(caught.value).report)
     assert isinstance(error, ResourceError)
@@ -64,7 +64,7 @@ def test_one_without_a_log_is_one_line() -> None:
     def make() -> None:
         raise ResourceError("There is no room.", "Make some.")
 
-    with pytest.raises(FailedError) as caught:
+    with pytest.raises(ProviderError) as caught:
         guarded(make)
     error = _translate("", told(caught.value).report)
     assert (error.message, error.details) == ("host: There is no room. Make some.", ())
@@ -73,7 +73,7 @@ def test_one_without_a_log_is_one_line() -> None:
 def test_credentials_are_the_cause_once_whatever_else_failed_for_it() -> None:
     watch = told(ResourceError("There is no room."))
     for name in ("vpc", "volume"):
-        with pytest.raises(FailedError) as caught:
+        with pytest.raises(ProviderError) as caught:
             guarded(_refuse)
         tell(watch, caught.value, name)
     error = _translate("", watch.report)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gridup.commands import launch
-from gridup.commands.launch import Launch, parse, truth
+from gridup.commands.launch import Launch, parse, parse_bool
 from gridup.hagrid import NEEDLESS, REFUSED, RENAMED, SWITCHES, translated
 from gridup_infra import targets
 from gridup_infra.errors import UsageError
@@ -85,10 +85,10 @@ def test_an_unknown_target_is_refused(where: str) -> None:
 
 
 def test_the_truth_in_hagrids_words() -> None:
-    assert [truth("--tail", text) for text in ("true", "True", "yes", "1")] == [True] * 4
-    assert [truth("--tail", text) for text in ("false", "FALSE", "no", "0")] == [False] * 4
+    assert [parse_bool("--tail", text) for text in ("true", "True", "yes", "1")] == [True] * 4
+    assert [parse_bool("--tail", text) for text in ("false", "FALSE", "no", "0")] == [False] * 4
     with pytest.raises(UsageError, match="--tail=maybe: it is true or false"):
-        truth("--tail", "maybe")
+        parse_bool("--tail", "maybe")
 
 
 class TestHagridsFlags:

@@ -16,7 +16,7 @@ from gridup.reporter import Silent
 from gridup_infra.errors import DeadlineError, FirstBootError, ResourceError
 from gridup_infra.outputs import NodeOutputs
 from gridup_infra.spec import DeploySpec
-from gridup_infra.targets.base import Identity
+from gridup_infra.targets.base import StackRef
 from support import http_rig as rig
 from support.fake_target import MoonTarget
 from support.inside import Inside
@@ -309,7 +309,7 @@ class TestBootLog:
         assert "was not completed" in inside("logs", "Inst", "--boot").err
 
         def begun(
-            _self: MoonTarget, identity: Identity, found: DeploySpec, states: Mapping[str, object]
+            _self: MoonTarget, identity: StackRef, found: DeploySpec, states: Mapping[str, object]
         ) -> NodeOutputs:
             assert (identity.stack_id, found.name, len(states)) == (spec.stack_id, "Inst", 2)
             return NodeOutputs(spec, "", {}, facts={"machine": "m-1"})

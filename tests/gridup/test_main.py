@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from gridup import __main__ as way_in
-from gridup.__main__ import hoist
+from gridup import __main__ as entry
+from gridup.__main__ import globals_first
 from gridup.app import COMMANDS, build
 from gridup.commands.parsing import FREE_TEXT
 from gridup.session import Session
@@ -48,7 +48,7 @@ ENGINE = Session.engine
     ],
 )
 def test_the_global_flags_may_stand_anywhere_before_two_dashes(line: str, expected: str) -> None:
-    assert hoist(line.split()) == expected.split()
+    assert globals_first(line.split()) == expected.split()
 
 
 class TestExitCodes:
@@ -273,7 +273,7 @@ def test_ctrl_c_before_a_command_has_begun_exits_130(monkeypatch: pytest.MonkeyP
 def test_main_ends_the_process_with_the_code(monkeypatch: pytest.MonkeyPatch, inside: Inside) -> None:
     monkeypatch.setattr(sys, "argv", ["gridup", "outputs", "Inst"])
     with pytest.raises(SystemExit) as stop:
-        way_in.main()
+        entry.main()
     assert stop.value.code == 6
 
 
@@ -378,10 +378,10 @@ class TestSsh:
             not_offered={"ssh": "left out"},
             facts={"host": "tcp://127.0.0.1:1", "project": "gridup-inst"},
         )
-        way_in = target("docker").way_in(outputs)
-        assert way_in.shell() is None
+        access = target("docker").access(outputs)
+        assert access.shell() is None
         with pytest.raises(NotOfferedError, match="This node has no ssh: left out") as caught:
-            way_in.ssh()
+            access.ssh()
         assert caught.value.exit_code == 7
 
 

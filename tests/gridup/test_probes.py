@@ -32,7 +32,7 @@ from gridup.probes.web import MAX_REDIRECTS
 from gridup_infra.outputs import DNS_NAME, NodeOutputs
 from gridup_infra.processes import wait_until
 from gridup_infra.spec import DeploySpec
-from gridup_node.services import PORTAL_MARK, Proof
+from gridup_node.services import PORTAL_MARK, ProbeKind
 from support import http_rig as rig
 from support.checkpoints import outputs_for
 
@@ -42,7 +42,11 @@ pytestmark = pytest.mark.timeout(60)
 """What a test's probes would outlast is longer by far: what does not end in its time ends here."""
 
 LONG = 600.0
-PATHS = {Proof.LOGIN_PAGE: "/login", Proof.SYFT_METADATA: "/api/v2/metadata", Proof.JUPYTER_API: "/api"}
+PATHS = {
+    ProbeKind.LOGIN_PAGE: "/login",
+    ProbeKind.SYFT_METADATA: "/api/v2/metadata",
+    ProbeKind.JUPYTER_API: "/api",
+}
 
 
 @pytest.fixture(autouse=True)
@@ -53,7 +57,7 @@ def no_proxies(monkeypatch):
 
 
 def endpoint(proof, port, host="127.0.0.1", **more):
-    name = {Proof.SYFT_METADATA: "api", Proof.LOGIN_PAGE: "ui"}.get(proof, proof.value)
+    name = {ProbeKind.SYFT_METADATA: "api", ProbeKind.LOGIN_PAGE: "ui"}.get(proof, proof.value)
     return Endpoint(name, name, f"{host}:{port}", proof, host, port, path=PATHS.get(proof, "/"), **more)
 
 
@@ -110,7 +114,7 @@ def test_a_decoy_that_says_200_to_everything_is_red_on_every_row(answer):
 
 def test_the_api_must_be_the_node_that_was_asked_for():
     with rig.serve(rig.node({**rig.METADATA, "name": "Other"})) as server:
-        wanted = endpoint(Proof.SYFT_METADATA, server.port)
+        wanted = endpoint(ProbeKind.SYFT_METADATA, server.port)
         anybody, inst = probe_all([wanted, replace(wanted, expected={"name": "Inst"})], LONG)
     assert anybody.state is UP
     assert (inst.state, inst.detail) == (DOWN, "the api says it is 'Other', not 'Inst'")
@@ -132,7 +136,7 @@ def test_the_api_must_be_of_the_type_that_was_deployed(tmp_path, node_type, said
     "broken", [{"name": 7}, {"syft_version": "latest"}, {"server_type": ""}, {"name": None}]
 )
 def test_metadata_with_a_field_of_the_wrong_kind_is_not_syfts(broken):
-    result = look(Proof.SYFT_METADATA, rig.node({**rig.METADATA, **broken}))
+    result = look(ProbeKind.SYFT_METADATA, rig.node({**rig.METADATA, **broken}))
     assert (result.state, result.detail) == (DOWN, "answered, but not with syft's metadata")
 
 
@@ -141,7 +145,7 @@ def test_a_page_without_our_mark_or_of_another_kind_is_not_our_login_page():
         rig.reply(body=b"<title>Log in</title>"),
         rig.reply(body=rig.LOGIN, content_type="text/plain"),
     ):
-        result = look(Proof.LOGIN_PAGE, rig.always(answer))
+        result = look(ProbeKind.LOGIN_PAGE, rig.always(answer))
         assert (result.state, result.detail) == (DOWN, "answered, but this is not a Gridup login page")
 
 
@@ -175,20 +179,20 @@ def test_another_api_at_hagrids_address_is_none_of_it():
 
 def test_what_a_node_says_is_wrong_with_it_is_told():
     answer = rig.json_reply({"gridup_problem": "its database file was removed"}, 500)
-    for proof in (Proof.SYFT_METADATA, Proof.LOGIN_PAGE):
+    for proof in (ProbeKind.SYFT_METADATA, ProbeKind.LOGIN_PAGE):
         result = look(proof, rig.always(answer))
         assert (result.state, result.detail) == (DOWN, "its database file was removed")
 
 
 @pytest.mark.parametrize("version", ["2.17", "v2.17.0", "", 2, None, "2.17.0; rm"])
 def test_jupyters_version_is_digits_and_dots(version):
-    result = look(Proof.JUPYTER_API, rig.jupyter(version))
+    result = look(ProbeKind.JUPYTER_API, rig.jupyter(version))
     assert (result.state is UP) == (version == "2.17")
 
 
 def test_lines_may_come_before_the_ssh_banner():
     lines = ["Authorised use only", "", "SSH-2.0-OpenSSH_10.0p2 Debian-7"]
-    result = look(Proof.SSH_BANNER, rig.banner(*lines), speaks_first=True)
+    result = look(ProbeKind.SSH_BANNER, rig.banner(*lines), speaks_first=True)
     assert (result.state, result.facts["banner"]) == (UP, lines[-1])
 
 
@@ -196,12 +200,12 @@ def test_lines_may_come_before_the_ssh_banner():
     "lines", [["HTTP/1.1 400 Bad Request"], ["SSH-1.5-old"], ["x"] * 1000, ["y" * 100_000]]
 )
 def test_other_talk_is_not_ssh(lines):
-    result = look(Proof.SSH_BANNER, rig.banner(*lines), speaks_first=True)
+    result = look(ProbeKind.SSH_BANNER, rig.banner(*lines), speaks_first=True)
     assert (result.state, result.detail) == (DOWN, "answered, but not as an ssh server does")
 
 
 def test_an_sshd_that_shuts_us_out_for_a_while_is_quoted():
-    result = look(Proof.SSH_BANNER, rig.banner("Not allowed at this time"), speaks_first=True)
+    result = look(ProbeKind.SSH_BANNER, rig.banner("Not allowed at this time"), speaks_first=True)
     assert (result.state, result.detail) == (NOT_READY, "sshd says: Not allowed at this time")
 
 
@@ -224,7 +228,7 @@ def test_nothing_listening_is_refused():
 )
 def test_a_node_that_boots_is_not_ready_and_then_up(answer, detail):
     with rig.serve(rig.first(answer, then=rig.node())) as server:
-        wanted = [endpoint(Proof.SYFT_METADATA, server.port)]
+        wanted = [endpoint(ProbeKind.SYFT_METADATA, server.port)]
         before, after = probe_all(wanted, LONG)[0], probe_all(wanted, LONG)[0]
     assert (before.state, before.detail) == (NOT_READY, detail)
     assert after.state is UP
@@ -237,13 +241,15 @@ def test_errors_and_other_protocols_are_down(proof):
 
 
 def test_an_sshd_that_hangs_up_is_not_ready():
-    assert look(Proof.SSH_BANNER, rig.reset, speaks_first=True).state is NOT_READY
-    assert look(Proof.SSH_BANNER, lambda sock, path: None, speaks_first=True).state is NOT_READY
+    assert look(ProbeKind.SSH_BANNER, rig.reset, speaks_first=True).state is NOT_READY
+    assert look(ProbeKind.SSH_BANNER, lambda sock, path: None, speaks_first=True).state is NOT_READY
 
 
 def test_what_is_not_offered_is_said_and_never_probed():
     with rig.serve(rig.silent) as server:
-        absent = endpoint(Proof.SSH_BANNER, server.port, offered=False, reason="no sshd is installed here")
+        absent = endpoint(
+            ProbeKind.SSH_BANNER, server.port, offered=False, reason="no sshd is installed here"
+        )
         results = probe_all([absent], LONG)
         assert server.connections == 0
     assert (results[0].state, results[0].detail) == (NOT_OFFERED, "no sshd is installed here")
@@ -254,13 +260,13 @@ def test_what_is_not_offered_is_said_and_never_probed():
 
 
 def host(name="", at="127.0.0.1"):
-    return Endpoint("proxy", "host", at, Proof.ANY, at, 1, node=name)
+    return Endpoint("proxy", "host", at, ProbeKind.ANY, at, 1, node=name)
 
 
 def test_the_host_is_up_by_its_own_nodes_services_alone():
     with rig.serve(rig.node()) as server:
-        ours = replace(endpoint(Proof.LOGIN_PAGE, server.port), node="A")
-        theirs = replace(endpoint(Proof.LOGIN_PAGE, rig.free_port()), node="B")
+        ours = replace(endpoint(ProbeKind.LOGIN_PAGE, server.port), node="A")
+        theirs = replace(endpoint(ProbeKind.LOGIN_PAGE, rig.free_port()), node="B")
         a, b, _, _ = probe_all([host("A"), host("B"), ours, theirs], LONG)
     assert (a.state, a.detail) == (UP, "proven by its ui")
     assert (b.state, b.detail) == (DOWN, "none of its services is proven")
@@ -335,19 +341,19 @@ def test_ssh_that_goes_by_way_of_another_machine_is_proven_on_that_way(answer, e
 @pytest.mark.parametrize("only", ["127.0.0.1", "::1"])
 def test_localhost_is_up_when_either_loopback_is(only):
     with rig.serve(rig.node(), host=only) as server:
-        result = probe_all([endpoint(Proof.LOGIN_PAGE, server.port, host="localhost")], LONG)[0]
+        result = probe_all([endpoint(ProbeKind.LOGIN_PAGE, server.port, host="localhost")], LONG)[0]
     assert result.state is UP
 
 
 def test_localhost_is_up_on_one_loopback_though_the_other_keeps_silent():
     with rig.serve(rig.silent) as deaf, rig.serve(rig.node(), host="::1", port=deaf.port) as server:
-        result = probe_all([endpoint(Proof.LOGIN_PAGE, server.port, host="localhost")], LONG)[0]
+        result = probe_all([endpoint(ProbeKind.LOGIN_PAGE, server.port, host="localhost")], LONG)[0]
     assert result.state is UP
 
 
 def test_of_two_failures_the_one_that_says_most_is_told():
     with rig.serve(rig.always(rig.reply(502)), host="::1") as server:
-        result = probe_all([endpoint(Proof.SYFT_METADATA, server.port, host="localhost")], LONG)[0]
+        result = probe_all([endpoint(ProbeKind.SYFT_METADATA, server.port, host="localhost")], LONG)[0]
     assert result.detail == "502 from the proxy: the api is still starting"
 
 
@@ -356,7 +362,7 @@ def test_a_name_that_is_not_known_is_said(monkeypatch):
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
     monkeypatch.setattr(socket, "getaddrinfo", unknown)
-    result = probe_all([endpoint(Proof.LOGIN_PAGE, 80, host="nowhere.example")], LONG)[0]
+    result = probe_all([endpoint(ProbeKind.LOGIN_PAGE, 80, host="nowhere.example")], LONG)[0]
     assert (result.state, result.detail) == (DOWN, "there is no host of this name")
 
 
@@ -373,7 +379,7 @@ def test_a_redirect_to_a_self_signed_certificate_is_up_with_a_note(certificate):
         rig.serve(rig.node(), tls=certificate.context) as secure,
         rig.serve(rig.redirect(lambda path: f"https://localhost:{secure.port}{path}", 308)) as plain,
     ):
-        wanted = endpoint(Proof.SYFT_METADATA, plain.port, host="localhost", expected={"name": "Inst"})
+        wanted = endpoint(ProbeKind.SYFT_METADATA, plain.port, host="localhost", expected={"name": "Inst"})
         untrusted, pinned = probe_all(
             [wanted, replace(wanted, trust=Trust(certificate.cert.read_text()))], LONG
         )
@@ -383,7 +389,9 @@ def test_a_redirect_to_a_self_signed_certificate_is_up_with_a_note(certificate):
 
 def test_a_certificate_of_another_ca_than_the_pinned_one_is_not_this_node(certificate, tmp_path):
     other = rig.self_signed(tmp_path)
-    result = look(Proof.LOGIN_PAGE, rig.node(), tls=certificate.context, trust=Trust(other.cert.read_text()))
+    result = look(
+        ProbeKind.LOGIN_PAGE, rig.node(), tls=certificate.context, trust=Trust(other.cert.read_text())
+    )
     assert result.state is DOWN
     assert "not this node's own" in result.detail
 
@@ -392,14 +400,14 @@ def test_a_certificate_of_another_ca_than_the_pinned_one_is_not_this_node(certif
     "text", ["no certificate", "-----BEGIN CERTIFICATE-----\nAA\n-----END CERTIFICATE-----\n"]
 )
 def test_a_pinned_ca_that_is_none_is_said(certificate, text):
-    result = look(Proof.LOGIN_PAGE, rig.node(), tls=certificate.context, trust=Trust(text))
+    result = look(ProbeKind.LOGIN_PAGE, rig.node(), tls=certificate.context, trust=Trust(text))
     assert result.state is DOWN
     assert "its CA, as the stack has it, can't be read" in result.detail
 
 
 @pytest.mark.parametrize("ours", [True, False])
 def test_an_untrusted_certificate_is_remarked_upon_only_with_a_host_that_is_not_ours(certificate, ours):
-    result = look(Proof.LOGIN_PAGE, rig.node(), tls=certificate.context, trust=Trust(ours=ours))
+    result = look(ProbeKind.LOGIN_PAGE, rig.node(), tls=certificate.context, trust=Trust(ours=ours))
     if ours:
         assert result.state is DOWN
         assert result.detail == "its certificate is not this node's own: self-signed certificate"
@@ -411,9 +419,11 @@ def test_the_name_counts_where_the_ca_signs_for_others_too(tmp_path):
     """An authority of the site's own: whoever has a certificate of it could else be the node."""
     other = rig.self_signed(tmp_path, "DNS:other.example")
     pem = other.cert.read_text()
-    alone = look(Proof.LOGIN_PAGE, rig.node(), tls=other.context, trust=Trust(pem, ours=True))
+    alone = look(ProbeKind.LOGIN_PAGE, rig.node(), tls=other.context, trust=Trust(pem, ours=True))
     assert alone.state is UP
-    result = look(Proof.LOGIN_PAGE, rig.node(), tls=other.context, trust=Trust(pem, named=True, ours=True))
+    result = look(
+        ProbeKind.LOGIN_PAGE, rig.node(), tls=other.context, trust=Trust(pem, named=True, ours=True)
+    )
     assert result.state is DOWN
     assert "IP address mismatch, certificate is not valid for '127.0.0.1'" in result.detail
 
@@ -423,7 +433,7 @@ def test_an_impostor_behind_a_redirect_of_ours_is_no_node_of_ours(certificate):
         rig.serve(rig.node(), tls=certificate.context) as secure,
         rig.serve(rig.redirect(lambda path: f"https://127.0.0.1:{secure.port}{path}", 308)) as plain,
     ):
-        result = probe_all([endpoint(Proof.LOGIN_PAGE, plain.port, trust=Trust(ours=True))], LONG)[0]
+        result = probe_all([endpoint(ProbeKind.LOGIN_PAGE, plain.port, trust=Trust(ours=True))], LONG)[0]
     assert result.state is DOWN
     assert "not this node's own" in result.detail
 
@@ -448,7 +458,7 @@ def test_plain_http_where_https_was_meant_is_said():
         sock.sendall(rig.reply(400))
 
     with rig.serve(refuse, speaks_first=True) as server:
-        result = probe_all([endpoint(Proof.LOGIN_PAGE, server.port, tls=True)], LONG)[0]
+        result = probe_all([endpoint(ProbeKind.LOGIN_PAGE, server.port, tls=True)], LONG)[0]
     assert (result.state, result.detail) == (DOWN, "answered, but not in https")
 
 
@@ -463,25 +473,25 @@ def test_caddys_refusal_of_plain_http_leads_to_https_on_the_same_port(certificat
             rig._path(raw)
             raw.sendall(rig.reply(400, b"Client sent an HTTP request to an HTTPS server.\n", "text/plain"))
 
-    result = look(Proof.LOGIN_PAGE, both, speaks_first=True)
+    result = look(ProbeKind.LOGIN_PAGE, both, speaks_first=True)
     assert (result.state, result.note) == (UP, "untrusted certificate")
 
 
 def test_a_redirect_loop_is_down():
-    result = look(Proof.LOGIN_PAGE, rig.redirect("/login"))
+    result = look(ProbeKind.LOGIN_PAGE, rig.redirect("/login"))
     assert (result.state, result.detail) == (DOWN, "redirect loop")
 
 
 def test_a_redirect_to_a_port_where_nothing_listens_says_where_it_led():
     port = rig.free_port()
-    result = look(Proof.LOGIN_PAGE, rig.redirect(f"http://127.0.0.1:{port}/login"))
+    result = look(ProbeKind.LOGIN_PAGE, rig.redirect(f"http://127.0.0.1:{port}/login"))
     assert result.state is DOWN
     assert result.detail == f"connection refused (redirected to http://127.0.0.1:{port})"
 
 
 def test_redirects_without_end_are_bounded():
     with rig.serve(rig.redirect(lambda path: path + "x")) as server:
-        result = probe_all([endpoint(Proof.LOGIN_PAGE, server.port)], LONG)[0]
+        result = probe_all([endpoint(ProbeKind.LOGIN_PAGE, server.port)], LONG)[0]
         assert len(server.paths) == MAX_REDIRECTS + 1
     assert result.state is DOWN
     assert result.detail.startswith("redirect loop")
@@ -490,7 +500,7 @@ def test_redirects_without_end_are_bounded():
 def test_a_redirect_elsewhere_is_named_and_not_followed():
     with rig.serve(rig.node(), host="127.0.0.1") as elsewhere:
         for place in (f"http://node.example:{elsewhere.port}/login", "file:///etc/passwd", "http://[/"):
-            result = look(Proof.LOGIN_PAGE, rig.redirect(place))
+            result = look(ProbeKind.LOGIN_PAGE, rig.redirect(place))
             assert result.state is DOWN
             assert result.detail.startswith("redirects to")
         assert elsewhere.connections == 0
@@ -499,7 +509,7 @@ def test_a_redirect_elsewhere_is_named_and_not_followed():
 def test_a_redirect_from_https_to_plain_http_is_refused(certificate):
     with rig.serve(rig.node()) as plain:
         there = rig.redirect(f"http://127.0.0.1:{plain.port}/login")
-        result = look(Proof.LOGIN_PAGE, there, tls=certificate.context)
+        result = look(ProbeKind.LOGIN_PAGE, there, tls=certificate.context)
         assert plain.connections == 0
     assert (result.state, result.detail) == (DOWN, "redirects from https to plain http")
 
@@ -517,7 +527,7 @@ def test_a_hosts_page_goes_through_the_environments_proxy_with_its_password(monk
 
     with rig.serve(proxy, speaks_first=True) as server:
         monkeypatch.setenv("http_proxy", f"http://me:p%40ss@127.0.0.1:{server.port}")
-        result = probe_all([endpoint(Proof.LOGIN_PAGE, 81, host="node.example")], LONG)[0]
+        result = probe_all([endpoint(ProbeKind.LOGIN_PAGE, 81, host="node.example")], LONG)[0]
     assert (result.state, result.note) == (UP, "through the proxy 127.0.0.1")
     assert asked[0].startswith("GET http://node.example:81/login HTTP/1.1\r\n")
     assert "Proxy-Authorization: Basic bWU6cEBzcw==" in asked[0]
@@ -527,7 +537,7 @@ def test_a_hosts_page_goes_through_the_environments_proxy_with_its_password(monk
 def test_what_the_proxy_may_have_answered_itself_is_said_to_be_the_proxys(monkeypatch, status):
     with rig.serve(rig.always(rig.reply(status))) as server:
         monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{server.port}")
-        result = probe_all([endpoint(Proof.LOGIN_PAGE, 81, host="node.example")], LONG)[0]
+        result = probe_all([endpoint(ProbeKind.LOGIN_PAGE, 81, host="node.example")], LONG)[0]
     assert result.state is NOT_READY
     assert result.detail.startswith(f"the proxy 127.0.0.1 answers {status}: no way to the node, or the ui")
 
@@ -543,7 +553,11 @@ def test_https_goes_through_a_tunnel_of_the_proxy(monkeypatch, certificate):
     with rig.serve(proxy, speaks_first=True) as server:
         monkeypatch.setenv("https_proxy", f"127.0.0.1:{server.port}")
         wanted = endpoint(
-            Proof.LOGIN_PAGE, 443, host="node.example", tls=True, trust=Trust(certificate.cert.read_text())
+            ProbeKind.LOGIN_PAGE,
+            443,
+            host="node.example",
+            tls=True,
+            trust=Trust(certificate.cert.read_text()),
         )
         good, refused = probe_all([wanted, replace(wanted, port=444)], LONG)
     assert (good.state, good.note) == (UP, "through the proxy 127.0.0.1")
@@ -552,12 +566,12 @@ def test_https_goes_through_a_tunnel_of_the_proxy(monkeypatch, certificate):
 
 def test_this_machine_is_never_asked_through_a_proxy(monkeypatch):
     monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{rig.free_port()}")
-    assert look(Proof.LOGIN_PAGE, rig.node()).state is UP
+    assert look(ProbeKind.LOGIN_PAGE, rig.node()).state is UP
 
 
 def test_a_proxy_that_is_no_url_is_said_without_its_password(monkeypatch):
     monkeypatch.setenv("http_proxy", "http://me:S3cret!x9Qz@proxy:notaport")
-    result = probe_all([endpoint(Proof.LOGIN_PAGE, 80, host="node.example")], LONG)[0]
+    result = probe_all([endpoint(ProbeKind.LOGIN_PAGE, 80, host="node.example")], LONG)[0]
     assert (result.state, result.detail) == (DOWN, "the proxy in the environment is no URL")
 
 
@@ -579,9 +593,9 @@ OUTLASTERS = {
 
 
 @pytest.mark.parametrize("handler", OUTLASTERS.values(), ids=OUTLASTERS.keys())
-@pytest.mark.parametrize("proof", [Proof.LOGIN_PAGE, Proof.SSH_BANNER])
+@pytest.mark.parametrize("proof", [ProbeKind.LOGIN_PAGE, ProbeKind.SSH_BANNER])
 def test_no_server_outlasts_the_deadline(handler, proof):
-    with rig.serve(handler, speaks_first=proof is Proof.SSH_BANNER) as server:
+    with rig.serve(handler, speaks_first=proof is ProbeKind.SSH_BANNER) as server:
         results = probe_all([endpoint(proof, server.port, host="localhost"), host(at="localhost")], 1.0)
     assert not any(r.up for r in results)
     assert results[0].state in (TIMEOUT, DOWN)
@@ -592,7 +606,8 @@ def test_threads_end_by_themselves_though_the_server_goes_on():
     for handler in (rig.trickle(b"HTTP/1.1 200 OK\r\nX: " + b"y" * 1000, 0.1), rig.silent):
         with rig.serve(handler) as server:
             probe_all(
-                [endpoint(Proof.LOGIN_PAGE, server.port, host=at) for at in ("127.0.0.1", "localhost")], 0.5
+                [endpoint(ProbeKind.LOGIN_PAGE, server.port, host=at) for at in ("127.0.0.1", "localhost")],
+                0.5,
             )
             time.sleep(0.5)
             assert not [t for t in threading.enumerate() if t.name.startswith("gridup-probe")]
@@ -600,7 +615,7 @@ def test_threads_end_by_themselves_though_the_server_goes_on():
 
 def test_tls_that_never_starts_does_not_outlast_the_deadline():
     with rig.serve(rig.silent, speaks_first=True) as server:
-        result = probe_all([endpoint(Proof.LOGIN_PAGE, server.port, tls=True)], 1.0)[0]
+        result = probe_all([endpoint(ProbeKind.LOGIN_PAGE, server.port, tls=True)], 1.0)[0]
     assert (result.state, result.detail) == (TIMEOUT, "connected, but TLS did not start in 1 s")
 
 
@@ -610,12 +625,12 @@ def test_slow_redirects_share_one_deadline():
         rig.redirect(path + "x")(sock, path)
 
     with rig.serve(slow) as server:
-        result = probe_all([endpoint(Proof.LOGIN_PAGE, server.port)], 1.0)[0]
+        result = probe_all([endpoint(ProbeKind.LOGIN_PAGE, server.port)], 1.0)[0]
     assert result.state is TIMEOUT
 
 
 def test_an_endless_body_is_read_to_a_bound_only():
-    result = look(Proof.LOGIN_PAGE, rig.endless(b"x" * 65536))
+    result = look(ProbeKind.LOGIN_PAGE, rig.endless(b"x" * 65536))
     assert (result.state, result.detail) == (DOWN, "answered, but this is not a Gridup login page")
 
 
@@ -626,14 +641,14 @@ def test_a_login_page_is_proven_by_its_beginning():
         sock.sendall(head)
         rig.silent(sock, path)
 
-    result = look(Proof.LOGIN_PAGE, handle)
+    result = look(ProbeKind.LOGIN_PAGE, handle)
     assert result.state is UP
 
 
 @pytest.mark.parametrize("count", [1, 300])
 def test_many_silent_endpoints_are_probed_at_the_same_time(count):
     with rig.serve(rig.silent) as server:
-        results = probe_all([endpoint(Proof.LOGIN_PAGE, server.port)] * count, 2.0)
+        results = probe_all([endpoint(ProbeKind.LOGIN_PAGE, server.port)] * count, 2.0)
     assert {r.state for r in results} == {TIMEOUT}
     tried = [r for r in results if r.detail != "too many probes: not tried in 2 s"]
     # Each takes all of the time. On a busy machine some of the workers begin when it is over.
@@ -652,13 +667,13 @@ def test_what_has_come_when_time_is_over_is_not_taken_for_cut_off():
         return 100.0
 
     with rig.serve(rig.node()) as server:
-        results = probe_all([endpoint(Proof.LOGIN_PAGE, server.port)] * 3, 60, clock=starved)
+        results = probe_all([endpoint(ProbeKind.LOGIN_PAGE, server.port)] * 3, 60, clock=starved)
     assert all_up(results)
 
 
 def test_many_prompt_endpoints_are_all_proven_though_not_all_at_the_same_time():
     with rig.serve(rig.node()) as server:
-        results = probe_all([endpoint(Proof.LOGIN_PAGE, server.port)] * 400, 60)
+        results = probe_all([endpoint(ProbeKind.LOGIN_PAGE, server.port)] * 400, 60)
     assert all_up(results)
 
 
@@ -685,8 +700,8 @@ def test_a_hanging_name_look_up_keeps_neither_the_probe_nor_the_process():
 
 def test_silence_is_restricted_where_the_port_is_not_open_to_us(deaf_port):
     with rig.serve(rig.node()) as server:
-        web = endpoint(Proof.LOGIN_PAGE, server.port)
-        ssh = endpoint(Proof.SSH_BANNER, deaf_port)
+        web = endpoint(ProbeKind.LOGIN_PAGE, server.port)
+        ssh = endpoint(ProbeKind.SSH_BANNER, deaf_port)
         results = probe_all([host(), web, replace(ssh, open_to=("203.0.113.0/24", "10.0.0.0/8"))], 1.0)
         plain = probe_all([ssh], 1.0)[0]
     assert [r.state for r in results] == [UP, UP, RESTRICTED]
@@ -697,14 +712,14 @@ def test_silence_is_restricted_where_the_port_is_not_open_to_us(deaf_port):
 
 
 def test_a_host_of_which_nothing_can_be_seen_is_not_healthy(deaf_port):
-    closed = endpoint(Proof.SSH_BANNER, deaf_port, open_to=OTHERS)
+    closed = endpoint(ProbeKind.SSH_BANNER, deaf_port, open_to=OTHERS)
     results = probe_all([host(), closed], 0.5)
     assert [r.state for r in results] == [RESTRICTED, RESTRICTED]
     assert not healthy(results)
 
 
 def test_a_refusal_is_down_though_the_port_is_restricted():
-    result = probe_all([endpoint(Proof.SSH_BANNER, rig.free_port(), open_to=OTHERS)], LONG)[0]
+    result = probe_all([endpoint(ProbeKind.SSH_BANNER, rig.free_port(), open_to=OTHERS)], LONG)[0]
     assert result.state is DOWN
 
 
@@ -717,15 +732,15 @@ OTHERS = ("203.0.113.0/24",)
 )
 def test_what_is_silent_to_one_who_is_let_in_is_not_restricted(deaf_port, own, state, up):
     with rig.serve(rig.node()) as server:
-        closed = endpoint(Proof.SSH_BANNER, deaf_port, open_to=OTHERS)
-        results = probe_all([host(), endpoint(Proof.LOGIN_PAGE, server.port), closed], 0.5)
+        closed = endpoint(ProbeKind.SSH_BANNER, deaf_port, open_to=OTHERS)
+        results = probe_all([host(), endpoint(ProbeKind.LOGIN_PAGE, server.port), closed], 0.5)
     results = settled(results, lambda: own)
     assert [r.state for r in results] == [UP, UP, state]
     assert healthy(results) is up
 
 
 def test_the_host_row_follows(deaf_port):
-    results = probe_all([host(), endpoint(Proof.SSH_BANNER, deaf_port, open_to=OTHERS)], 0.5)
+    results = probe_all([host(), endpoint(ProbeKind.SSH_BANNER, deaf_port, open_to=OTHERS)], 0.5)
     assert [r.state for r in settled(results, lambda: "203.0.113.7")] == [TIMEOUT, TIMEOUT]
 
 
@@ -734,8 +749,11 @@ def test_our_own_address_is_asked_for_only_where_it_matters(deaf_port):
         pytest.fail("asked")
 
     with rig.serve(rig.banner("SSH-2.0-OpenSSH_10.0")) as server:
-        up = endpoint(Proof.SSH_BANNER, server.port, open_to=OTHERS)
-        silent, refused = endpoint(Proof.SSH_BANNER, deaf_port), endpoint(Proof.SSH_BANNER, rig.free_port())
+        up = endpoint(ProbeKind.SSH_BANNER, server.port, open_to=OTHERS)
+        silent, refused = (
+            endpoint(ProbeKind.SSH_BANNER, deaf_port),
+            endpoint(ProbeKind.SSH_BANNER, rig.free_port()),
+        )
         results = probe_all([host(), up, silent, replace(refused, open_to=OTHERS)], 0.5)
     assert settled(results, own) == results
 
@@ -745,8 +763,8 @@ def test_our_own_address_is_asked_for_only_where_it_matters(deaf_port):
 
 def test_json_has_its_documented_keys_and_plain_values():
     with rig.serve(rig.node()) as server:
-        ok = endpoint(Proof.SYFT_METADATA, server.port)
-        bad = endpoint(Proof.LOGIN_PAGE, rig.free_port())
+        ok = endpoint(ProbeKind.SYFT_METADATA, server.port)
+        bad = endpoint(ProbeKind.LOGIN_PAGE, rig.free_port())
         results = probe_all([ok, bad], LONG)
     first, second = to_json(results)
     assert list(first) == ["service", "title", "url", "state", "up", "detail", "note", "seconds", "facts"]
@@ -762,7 +780,7 @@ def test_a_bug_in_a_probe_is_raised_not_swallowed(monkeypatch):
     monkeypatch.setattr("gridup.probes.run.prove", broken)
     for at in ("127.0.0.1", "localhost"):
         with pytest.raises(KeyError):
-            probe_all([endpoint(Proof.LOGIN_PAGE, 1, host=at)], LONG)
+            probe_all([endpoint(ProbeKind.LOGIN_PAGE, 1, host=at)], LONG)
 
 
 def test_importing_the_probes_loads_no_http_library():

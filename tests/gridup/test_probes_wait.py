@@ -9,16 +9,16 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 from gridup.probes import Endpoint, ProbeResult, ProbeState, all_up, endpoints_for_host, wait_for
-from gridup_node.services import Proof
+from gridup_node.services import ProbeKind
 from support import http_rig as rig
 
 pytestmark = pytest.mark.timeout(60)
 
 UP, DOWN, TIMEOUT = ProbeState.UP, ProbeState.DOWN, ProbeState.TIMEOUT
 
-HOST = Endpoint("proxy", "host", "h", Proof.ANY, "h", 80)
-UI = Endpoint("ui", "UI", "http://h/login", Proof.LOGIN_PAGE, "h", 80)
-SSH = Endpoint("ssh", "ssh", "h:22", Proof.SSH_BANNER, "h", 22)
+HOST = Endpoint("proxy", "host", "h", ProbeKind.ANY, "h", 80)
+UI = Endpoint("ui", "UI", "http://h/login", ProbeKind.LOGIN_PAGE, "h", 80)
+SSH = Endpoint("ssh", "ssh", "h:22", ProbeKind.SSH_BANNER, "h", 22)
 ABSENT = replace(SSH, offered=False, reason="none")
 
 

@@ -54,7 +54,7 @@ def node(inside: Inside, moon: type[MoonTarget], monkeypatch: pytest.MonkeyPatch
     made = Node()
     inside("deploy", "Inst", "--cloud", "moon", "--no-wait", *OPEN).ok()
     inside.engine.calls.clear()
-    monkeypatch.setattr(MoonTarget, "way_in", lambda _self, _outputs: made)
+    monkeypatch.setattr(MoonTarget, "access", lambda _self, _outputs: made)
     monkeypatch.setattr("gridup.rotating.health.wait_healthy", lambda *_words, **_named: None)
     return made
 

@@ -45,7 +45,7 @@ def test_a_deployed_node_is_read_whole(tmp_path: Path, zipped: bool) -> None:
         (),
     )
     assert record.outputs == outputs_for(SPEC)
-    assert not record.half_made
+    assert not record.incomplete
     assert record.identity is not None
     assert (record.identity.stack_id, record.identity.facts["name"]) == (SPEC.stack_id, "My Lab_2")
     assert "__provider" not in record.identity.facts
@@ -56,7 +56,7 @@ def test_one_whose_making_was_broken_off_is_known_by_its_owner(tmp_path: Path) -
     write_checkpoint(tmp_path, SPEC.stack, made)
     record = State(FileBackend(tmp_path)).find("My Lab_2")
     assert record.outputs is None
-    assert (record.half_made, record.pending) == (True, ("creating node",))
+    assert (record.incomplete, record.pending) == (True, ("creating node",))
     assert (record.name, record.target) == ("My Lab_2", "local")
     assert record.resources == ("owner", "runtime")
 
@@ -66,7 +66,7 @@ def test_an_update_that_was_broken_off_is_half_made_though_it_has_its_outputs(tm
     write_checkpoint(tmp_path, SPEC.stack, made)
     record = State(FileBackend(tmp_path)).find("My Lab_2")
     assert record.outputs is not None
-    assert record.half_made
+    assert record.incomplete
 
 
 def test_one_broken_off_at_its_very_first_step_is_found_by_its_stack(tmp_path: Path) -> None:

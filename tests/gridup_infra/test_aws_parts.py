@@ -32,8 +32,8 @@ from gridup_infra.targets.aws import (
 )
 from gridup_infra.targets.aws.client import configured_region
 from gridup_infra.targets.aws.firewall import Rule, rules
-from gridup_infra.targets.base import Identity, Power
-from gridup_infra.targets.dynamic import FailedError
+from gridup_infra.targets.base import Power, StackRef
+from gridup_infra.targets.dynamic import ProviderError
 from gridup_infra.vm import node
 from gridup_node.vm.user_data import LIMIT, Host, user_data
 from support import ssh_keys
@@ -176,7 +176,7 @@ def test_a_zone_without_room_is_left_for_the_next_and_never_tried_again(
 def test_no_zone_with_room_is_one_line_with_size_region_and_what_to_change(aws: Moto, things: Things) -> None:
     before, parts = things.snapshot(), Parts(spec())
     aws.proxy.fail("RunInstances", "InsufficientInstanceCapacity", status=500)
-    with pytest.raises(FailedError) as caught:
+    with pytest.raises(ProviderError) as caught:
         parts.deploy()
     text = str(caught.value)
     assert "AWS has no room for t3.large in eu-west-1 now" in text
@@ -197,7 +197,7 @@ def test_a_disk_that_may_hold_data_never_moves(aws: Moto, things: Things) -> Non
     things.ec2.terminate_instances(InstanceIds=[parts.outs["instance"]["instance"]])
     assert parts.refresh() == {"instance": ["gone"], "attachment": ["gone"]}
     aws.proxy.fail("RunInstances", "InsufficientInstanceCapacity", status=500)
-    with pytest.raises(FailedError, match="the data disk is there"):
+    with pytest.raises(ProviderError, match="the data disk is there"):
         parts.deploy()
     assert things.one(kinds.VOLUME)["VolumeId"] == disk["VolumeId"]
     aws.proxy.clear()
@@ -208,7 +208,9 @@ def test_a_disk_that_may_hold_data_never_moves(aws: Moto, things: Things) -> Non
 
 def test_a_quota_is_one_line_and_no_other_zone_is_tried(aws: Moto) -> None:
     aws.proxy.fail("RunInstances", "VcpuLimitExceeded", message="You have requested more vCPU capacity …")
-    with pytest.raises(FailedError, match=r"quota has no room for t3\.large in eu-west-1.*--size.*--region"):
+    with pytest.raises(
+        ProviderError, match=r"quota has no room for t3\.large in eu-west-1.*--size.*--region"
+    ):
         Parts(spec()).deploy()
     assert aws.proxy.actions()["RunInstances"] == 1
 
@@ -216,7 +218,8 @@ def test_a_quota_is_one_line_and_no_other_zone_is_tried(aws: Moto) -> None:
 def test_an_image_that_is_gone_is_said_to_be_and_not_waited_for(aws: Moto) -> None:
     aws.proxy.fail("RunInstances", "InvalidAMIID.NotFound")
     with pytest.raises(
-        FailedError, match=f"{NEWEST['x86_64']} of this node's VM is not there any more.*--name Inst --new-ma"
+        ProviderError,
+        match=f"{NEWEST['x86_64']} of this node's VM is not there any more.*--name Inst --new-ma",
     ):
         Parts(spec()).deploy()
     assert aws.proxy.actions()["RunInstances"] == 1
@@ -288,7 +291,7 @@ def test_a_size_without_room_in_the_zone_gives_the_former_one_back(aws: Moto, th
     parts = Parts(spec()).deploy()
     aws.proxy.fail("StartInstances", "InsufficientInstanceCapacity", count=1)
     parts.spec = replace(parts.spec, size="m5.large")
-    with pytest.raises(FailedError, match=r"no room for m5\.large in eu-west-1"):
+    with pytest.raises(ProviderError, match=r"no room for m5\.large in eu-west-1"):
         parts.deploy()
     machine = things.one(kinds.INSTANCE)
     assert (machine["InstanceType"], machine["State"]["Name"]) == ("t3.large", "running")
@@ -337,7 +340,7 @@ def test_what_aws_refuses_is_told_for_what_it_is(
     aws: Moto, code: str, error: type[GridupError], said: str
 ) -> None:
     aws.proxy.fail("CreateVpc", code, status=403)
-    with pytest.raises(FailedError, match=said) as caught:
+    with pytest.raises(ProviderError, match=said) as caught:
         Parts(spec()).deploy()
     assert "\n" not in str(caught.value)
 
@@ -345,7 +348,7 @@ def test_what_aws_refuses_is_told_for_what_it_is(
 def test_the_action_that_is_missing_is_named_even_when_it_is_not_the_call(aws: Moto) -> None:
     message = "You are not authorized to perform: ec2:CreateTags on resource: x. Encoded authorization …"
     aws.proxy.fail("RunInstances", "UnauthorizedOperation", message=message, status=403)
-    with pytest.raises(FailedError, match="does not allow ec2:CreateTags to"):
+    with pytest.raises(ProviderError, match="does not allow ec2:CreateTags to"):
         Parts(spec()).deploy()
 
 
@@ -353,9 +356,11 @@ def test_the_credentials_of_another_account_see_nothing_and_change_nothing(aws: 
     parts = Parts(spec()).deploy()
     for outs in parts.outs.values():
         outs["account"] = "999999999999"
-    with pytest.raises(FailedError, match="in the AWS account 999999999999, and the credentials are of 1234"):
+    with pytest.raises(
+        ProviderError, match="in the AWS account 999999999999, and the credentials are of 1234"
+    ):
         parts.refresh()
-    with pytest.raises(FailedError, match="AWS_PROFILE"):
+    with pytest.raises(ProviderError, match="AWS_PROFILE"):
         parts.destroy()
     assert things.count() == ONE_OF_EACH
 
@@ -400,7 +405,7 @@ def test_owners_delete_takes_all_that_no_state_knows_of_and_keeps_data_where_tha
     owner.outs, owner.ids = {"owner": parts.outs["owner"]}, {"owner": parts.ids["owner"]}
     owner.destroy()
     assert [title for title, _ in things.marked()] == ["volume"]
-    identity = Identity("inst", parts.spec.stack_id, "Inst", "aws", {"region": REGION})
+    identity = StackRef("inst", parts.spec.stack_id, "Inst", "aws", {"region": REGION})
     assert target("aws").leftovers(identity) == ()
     things.ec2.delete_volume(VolumeId=parts.outs["volume"]["volume"])
     assert things.snapshot() == before
@@ -409,7 +414,7 @@ def test_owners_delete_takes_all_that_no_state_knows_of_and_keeps_data_where_tha
 def test_a_targets_sweep_finds_and_removes_everything(aws: Moto, things: Things) -> None:
     before = things.snapshot()
     parts = Parts(spec(keep_data=True)).deploy()
-    identity = Identity("inst", parts.spec.stack_id, "Inst", "aws", {"region": REGION})
+    identity = StackRef("inst", parts.spec.stack_id, "Inst", "aws", {"region": REGION})
     left = target("aws").leftovers(identity)
     assert {line.rpartition(" in ")[0].rpartition(" ")[0] for line in left} >= set(ONE_OF_EACH)
     assert all(line.endswith(" in eu-west-1") for line in left)
@@ -555,7 +560,7 @@ def test_what_was_made_before_a_deploy_was_broken_off_is_known(aws: Moto) -> Non
     states: dict[str, Any] = {
         naming.urn(stack, kind, name): {**parts.outs[name], "id": parts.ids[name]} for kind, name, _ in ORDER
     }
-    who = Identity(stack, parts.spec.stack_id, "Inst", "aws", {"region": REGION})
+    who = StackRef(stack, parts.spec.stack_id, "Inst", "aws", {"region": REGION})
     aws_target = target("aws")
     found = aws_target.begun(who, parts.spec, states)
     assert found is not None

@@ -17,8 +17,8 @@ from gridup_infra.errors import GridupError
 from gridup_infra.spec import UNLIMITED
 from gridup_infra.targets import target
 from gridup_infra.targets.aws import client, tags
-from gridup_infra.targets.base import Identity
-from gridup_infra.targets.dynamic import FailedError
+from gridup_infra.targets.base import StackRef
+from gridup_infra.targets.dynamic import ProviderError
 from gridup_infra.vm import node
 from support.aws_parts import Parts, spec
 from support.cli import REPOSITORY
@@ -159,7 +159,7 @@ class Life:
         try:
             self.user.describe_tags(Filters=mark)
         except ClientError as error:
-            raise FailedError(f"DescribeTags: {error}") from error
+            raise ProviderError(f"DescribeTags: {error}") from error
 
     def next_one(self) -> None:
         """The disk was kept; a node of the same name takes it over."""
@@ -177,7 +177,7 @@ class Life:
         )
 
     def sweep(self) -> None:
-        target("aws").sweep(Identity("inst", self.parts.spec.stack_id, "Inst", "aws", {"region": REGION}))
+        target("aws").sweep(StackRef("inst", self.parts.spec.stack_id, "Inst", "aws", {"region": REGION}))
 
 
 class Admin:
@@ -248,7 +248,7 @@ def test_the_policy_is_enough_for_a_whole_life_and_without_any_of_its_actions_so
     each.insert(each.index("ec2:AssociateAddress"), "ec2:AttachVolume")
     for action in each:
         iam.allow([other for other in ACTIONS if other != action])
-        with pytest.raises((FailedError, GridupError), match=rf"{action}\b"):
+        with pytest.raises((ProviderError, GridupError), match=rf"{action}\b"):
             life.go_on()
             pytest.fail(f"nothing failed without {action}")
         iam.allow(ACTIONS)

@@ -13,7 +13,7 @@ from gridup_infra.errors import CredentialsError, GridupError, PreflightError, R
 from gridup_infra.outputs import NodeOutputs
 from gridup_infra.spec import NEW_DATA, DeploySpec
 from gridup_infra.targets.azure import AzureTarget, cleanup, client, naming, preflight
-from gridup_infra.targets.base import Identity, Power
+from gridup_infra.targets.base import Power, StackRef
 from gridup_infra.targets.dynamic import DRIFT
 from gridup_infra.vm import node
 from support.arm import SUBSCRIPTION, Arm
@@ -39,9 +39,9 @@ def spec(**how: Any) -> DeploySpec:
     return AzureTarget().resolve(DeploySpec("Inst", target="azure", **asked).with_new_id(), None)
 
 
-def identity(wanted: DeploySpec) -> Identity:
+def identity(wanted: DeploySpec) -> StackRef:
     facts = {"group": naming.group(wanted), "resource_group": wanted.resource_group}
-    return Identity(wanted.stack, wanted.stack_id, wanted.name, "azure", facts)
+    return StackRef(wanted.stack, wanted.stack_id, wanted.name, "azure", facts)
 
 
 def rule(name: str, priority: int) -> dict[str, Any]:
@@ -158,7 +158,7 @@ def test_all_of_a_stack_is_found_and_removed_and_nothing_else(account: Account) 
     target, who = AzureTarget(), identity(made.spec)
     left = target.leftovers(who)
     assert len(left) == 7 + (not account.group)
-    other = Identity("inst", "f" * 16, "Inst", "azure", who.facts)
+    other = StackRef("inst", "f" * 16, "Inst", "azure", who.facts)
     assert [line for line in target.leftovers(other) if "root" not in line] == []
     target.sweep(who)
     account.as_before()

@@ -21,7 +21,7 @@ from gridup_infra.spec import NEW_DATA, DeploySpec
 from gridup_infra.targets.azure import AzureTarget, client, firewall, naming, preflight, resources
 from gridup_infra.vm.node import MACHINE
 from gridup_node import services
-from gridup_node.services import Audience, Proof, Service, openings
+from gridup_node.services import Audience, ProbeKind, Service, firewall_ports
 from gridup_node.vm.user_data import HEADER
 from support.declaring import declared
 
@@ -207,12 +207,12 @@ def test_an_extra_port_is_in_the_rule_of_whoever_uses_it(monkeypatch: pytest.Mon
         name="metrics",
         title="metrics",
         port=9100,
-        machine_port=9100,
+        vm_port=9100,
         audience=Audience.STAFF,
-        proof=Proof.ANY,
+        proof=ProbeKind.ANY,
     )
     table = (*services.SERVICES, metrics)
-    monkeypatch.setattr(firewall, "openings", lambda: openings(table))
+    monkeypatch.setattr(firewall, "firewall_ports", lambda: firewall_ports(table))
     made = firewall.rules(["10.0.0.0/8"], [], shared=False)
     assert [rule.ports for rule in made] == [(80, 443), (22, 8888, 9100)]
     assert len({rule.priority for rule in made}) == 2
@@ -264,7 +264,7 @@ def test_a_last_rule_that_is_gone_is_told() -> None:
     assert firewall.drift(group(), wanted) == []
     for changed in (group(access="Allow"), group(destinationPortRange="22"), {"properties": {}}):
         assert "keeps the rest of the virtual network out is gone" in firewall.drift(changed, wanted)[-1]
-    assert firewall.strangers(group(), [rule.name for rule in wanted]) == []
+    assert firewall.unmanaged_rules(group(), [rule.name for rule in wanted]) == []
 
 
 def test_the_machine_is_entered_by_key_alone_and_boots_what_is_signed(declare: Declare) -> None:

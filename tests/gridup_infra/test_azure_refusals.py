@@ -18,7 +18,7 @@ import pytest
 from gridup_infra.errors import CredentialsError, PreflightError, ResourceError, UsageError
 from gridup_infra.spec import DeploySpec
 from gridup_infra.targets.azure import AzureTarget, client, naming
-from gridup_infra.targets.base import Identity
+from gridup_infra.targets.base import StackRef
 from support.arm import Arm, refusals
 from support.arm.errors import Refusal
 from support.azure_native import client as provider
@@ -194,9 +194,9 @@ def test_a_deploy_that_is_refused_says_what_and_why_in_one_line_and_nothing_is_l
     account.as_before()
 
 
-def identity(wanted: DeploySpec) -> Identity:
+def identity(wanted: DeploySpec) -> StackRef:
     facts = {"group": naming.group(wanted), "resource_group": wanted.resource_group}
-    return Identity(wanted.stack, wanted.stack_id, wanted.name, "azure", facts)
+    return StackRef(wanted.stack, wanted.stack_id, wanted.name, "azure", facts)
 
 
 def set_state(arm: Arm, _account: Account) -> None:

@@ -14,7 +14,7 @@ import pytest
 from gridup_infra.outputs import NodeOutputs
 from gridup_infra.spec import DeploySpec
 from gridup_infra.targets.azure import AzureTarget, client, preflight
-from gridup_infra.targets.base import Identity
+from gridup_infra.targets.base import StackRef
 from support.arm import Arm
 from support.azure_node import NETWORK, REGION, Account
 from support.azure_parts import OURS, Parts
@@ -74,7 +74,7 @@ def a_life(account: Account, subnet: str = "", **how: Any) -> None:
     target.start(there)
     target.boot_log(there)
     preflight.check(replace(wanted, size="Standard_D4s_v5"), there)
-    who = Identity(wanted.stack, wanted.stack_id, wanted.name, "azure", dict(there.facts))
+    who = StackRef(wanted.stack, wanted.stack_id, wanted.name, "azure", dict(there.facts))
     known = {f"urn:pulumi:inst::gridup::{typ}::{name}": id_ for name, (typ, id_, *_) in made.made.items()}
     assert target.settle(who, known) == {}
     if wanted.keep_data:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from gridup_infra.errors import CredentialsError, GridupError, ResourceError
-from gridup_infra.targets.dynamic import FailedError
+from gridup_infra.targets.dynamic import ProviderError
 from gridup_infra.vm import console, first_boot_wait, keys
 from gridup_infra.vm.console import WAIT_SECONDS, compare, printed
 from gridup_infra.vm.resources import HostProvider
@@ -153,7 +153,7 @@ class TestHost:
         names = {"stack": "inst", "stack_id": "0" * 16, "name": "Inst"}
         props = {**names, "machine": "i-1", "address": "192.0.2.7", "private_key": "K", "console": where}
         provider = HostProvider()
-        with pytest.raises(FailedError, match="printed another one on its console"):
+        with pytest.raises(ProviderError, match="printed another one on its console"):
             provider.create(dict(props))
         assert asked == [where]
         made = provider.create({**props, "asked_key": OWN})

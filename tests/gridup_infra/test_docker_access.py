@@ -14,7 +14,7 @@ from threading import Event, Thread
 import pytest
 
 from gridup_infra.spec import DeploySpec
-from gridup_infra.targets.docker.access import STDERR, STDOUT, DockerWayIn
+from gridup_infra.targets.docker.access import STDERR, STDOUT, DockerAccess
 from support.checkpoints import outputs_for
 
 pytestmark = pytest.mark.timeout(60, func_only=True)
@@ -85,7 +85,7 @@ class Handler(BaseHTTPRequestHandler):
 
 
 @contextlib.contextmanager
-def container(tmp_path: Path, *frames: tuple[int, bytes], goes_on: str = "") -> Iterator[DockerWayIn]:
+def container(tmp_path: Path, *frames: tuple[int, bytes], goes_on: str = "") -> Iterator[DockerAccess]:
     """The way into a node whose commands do that."""
     over = Event()
     handler = type("Told", (Handler,), {"frames": frames, "goes_on": goes_on, "over": over})
@@ -94,7 +94,7 @@ def container(tmp_path: Path, *frames: tuple[int, bytes], goes_on: str = "") -> 
         Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
         facts = {"host": f"tcp://127.0.0.1:{server.server_address[1]}", "project": "gridup-inst"}
         try:
-            yield DockerWayIn(
+            yield DockerAccess(
                 replace(outputs_for(DeploySpec("Inst", target="docker"), tmp_path), facts=facts)
             )
         finally:
@@ -116,8 +116,8 @@ def test_a_command_that_ends_gives_what_it_wrote_and_its_code(
 ) -> None:
     """Also where its first words come along with the head of the answer, as from a daemon near by."""
     monkeypatch.setattr(Handler, "moment", moment)
-    with container(tmp_path, (STDOUT, b"o"), (STDERR, b"bad"), (STDOUT, b"k")) as way_in:
-        ended = way_in.run(["work"], timeout=EVER)
+    with container(tmp_path, (STDOUT, b"o"), (STDERR, b"bad"), (STDOUT, b"k")) as access:
+        ended = access.run(["work"], timeout=EVER)
     assert (ended.code, ended.stdout, ended.stderr) == (7, "ok", "bad")
 
 
@@ -126,12 +126,12 @@ def test_a_command_without_an_end_has_a_deadline_in_all_however_often_it_writes(
     tmp_path: Path, goes_on: str
 ) -> None:
     with (
-        container(tmp_path, (STDOUT, b"begun"), goes_on=goes_on) as way_in,
+        container(tmp_path, (STDOUT, b"begun"), goes_on=goes_on) as access,
         pytest.raises(TimeoutError, match=r"work did not end within 0\.5 s"),
     ):
-        way_in.run(["work"], timeout=0.5)
+        access.run(["work"], timeout=0.5)
 
 
 def test_input_that_nobody_reads_is_no_way_around_it(tmp_path: Path) -> None:
-    with container(tmp_path, goes_on="in silence") as way_in, pytest.raises(TimeoutError):
-        way_in.run(["work"], timeout=0.5, input=b"x" * 64 * 1024**2)
+    with container(tmp_path, goes_on="in silence") as access, pytest.raises(TimeoutError):
+        access.run(["work"], timeout=0.5, input=b"x" * 64 * 1024**2)

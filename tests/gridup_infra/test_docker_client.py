@@ -17,7 +17,7 @@ from gridup_infra.build_env import MIRRORS, PROXIES, build_arguments
 from gridup_infra.errors import PreflightError
 from gridup_infra.spec import DeploySpec
 from gridup_infra.targets.docker import DockerTarget, client
-from gridup_infra.targets.docker.client import UnreachableError, address_of, chosen_host, connect, is_here
+from gridup_infra.targets.docker.client import UnreachableError, address_of, chosen_host, connect, is_local
 from support.http_rig import always, free_port, json_reply, reply, serve, silent
 from support.inside import Inside, inside
 
@@ -398,7 +398,7 @@ class TestWhichDaemon:
     ],
 )
 def test_where_a_daemon_publishes_its_ports(host: str, here: bool, address: str | None) -> None:
-    assert is_here(host) is here
+    assert is_local(host) is here
     if address:
         assert address_of(host) == address
 

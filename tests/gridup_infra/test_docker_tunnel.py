@@ -23,7 +23,7 @@ import pytest
 from gridup_infra import openssh
 from gridup_infra.processes import wait_until
 from gridup_infra.targets.docker import client, tunnel
-from gridup_infra.targets.docker.client import UnreachableError, address_of, connect, is_here
+from gridup_infra.targets.docker.client import UnreachableError, address_of, connect, is_local
 from gridup_infra.targets.docker.ssh_host import SOCKET, Place
 from gridup_infra.targets.docker.tunnel import Tunnel, tunnel_to
 from support.ssh_rig import ELSEWHERE, HERE, Machine
@@ -153,7 +153,7 @@ class TestPlace:
     def test_its_words_leave_nothing_to_be_taken_for_an_option(self) -> None:
         place = Place("h", "ada", 2222)
         assert place.words() == ["-p", "2222", "-l", "ada", "--", "h"]
-        assert place.by_hand() == "ssh -p 2222 ada@h docker version"
+        assert place.debug_command() == "ssh -p 2222 ada@h docker version"
         assert Place("h").words() == ["--", "h"]
 
 
@@ -171,7 +171,7 @@ class TestWhere:
         ],
     )
     def test_the_machine(self, person: Machine, host: str, here: bool, address: str) -> None:
-        assert is_here(host) is here
+        assert is_local(host) is here
         assert address_of(host) == address
 
     def test_without_ssh_it_is_what_was_given(
@@ -179,7 +179,7 @@ class TestWhere:
     ) -> None:
         monkeypatch.setenv("PATH", str(tmp_path))
         assert address_of("ssh://Elsewhere") == "Elsewhere"
-        assert not is_here("ssh://elsewhere")
+        assert not is_local("ssh://elsewhere")
 
 
 class TestOpen:
@@ -278,7 +278,7 @@ def test_the_command_that_is_told_works_by_hand(person: Machine, tmp_path: Path)
     stand_in.write_text('#!/bin/sh\necho "it is $1"\n')
     stand_in.chmod(0o755)
     person.restart({"SetEnv": f"PATH={tmp_path}:/usr/bin:/bin"})
-    words = shlex.split(Place("machine", getpass.getuser(), person.port).by_hand())
+    words = shlex.split(Place("machine", getpass.getuser(), person.port).debug_command())
     said = subprocess.run([*words[:1], "-oBatchMode=yes", *words[1:]], capture_output=True, text=True)
     person.restart({})
     assert said.stdout == "it is version\n", said.stderr
@@ -311,7 +311,7 @@ class TestRefused:
         self, person: Machine, monkeypatch: pytest.MonkeyPatch, ours: bool
     ) -> None:
         if ours:
-            monkeypatch.setattr(tunnel, "DIG_SECONDS", 1.0)
+            monkeypatch.setattr(tunnel, "TUNNEL_TIMEOUT", 1.0)
         else:
             monkeypatch.setattr(openssh, "OPTIONS", {**openssh.OPTIONS, "ConnectTimeout": "1"})
         with socket.create_server((HERE, 0)) as silent:

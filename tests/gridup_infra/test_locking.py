@@ -20,7 +20,7 @@ from gridup_infra.locking import locked
 
 pytestmark = pytest.mark.timeout(60)
 
-HOLD = """
+FAULT_POINT = """
 import sys, time
 from pathlib import Path
 from gridup_infra.locking import locked
@@ -34,7 +34,10 @@ with locked(Path(sys.argv[1]), "a deploy", wait=0, busy="busy"):
 def held_by_another(path: Path, seconds: float = 60) -> Iterator[subprocess.Popen[str]]:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     with subprocess.Popen(
-        [sys.executable, "-c", HOLD, path, str(seconds)], stdout=subprocess.PIPE, text=True, env=environment
+        [sys.executable, "-c", FAULT_POINT, path, str(seconds)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment,
     ) as process:
         try:
             assert process.stdout is not None

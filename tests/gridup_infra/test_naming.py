@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from gridup_infra.errors import NameError_
+from gridup_infra.errors import InvalidNameError
 from gridup_infra.naming import NAME_MAX, RULE, STACK_MAX, check_name, stack_name, typed
 
 LEGAL = re.compile(r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?")
@@ -53,7 +53,7 @@ def test_a_name_that_just_fits_gets_no_suffix() -> None:
 
 @pytest.mark.parametrize("name", ["", " ", "…", "---", "🧬", "🧬🔬", "_", "."])
 def test_a_name_without_letter_or_digit_is_refused_with_the_rule(name: str) -> None:
-    with pytest.raises(NameError_) as caught:
+    with pytest.raises(InvalidNameError) as caught:
         stack_name(name)
     assert RULE in caught.value.message
     assert caught.value.exit_code == 2
@@ -63,7 +63,7 @@ def test_a_name_without_letter_or_digit_is_refused_with_the_rule(name: str) -> N
     "name", ["x" * (NAME_MAX + 1), "In\nst", "In\x00st", "In\x1bst", "In\u2028st", "In\u2029st"]
 )
 def test_a_name_that_would_not_fit_one_line_is_refused(name: str) -> None:
-    with pytest.raises(NameError_, match="at most 200 characters, no control characters"):
+    with pytest.raises(InvalidNameError, match="at most 200 characters, no control characters"):
         check_name(name)
 
 
@@ -71,7 +71,7 @@ def test_a_name_that_would_not_fit_one_line_is_refused(name: str) -> None:
     "name", ["In\u202est", "In\u2066st", "In\u200fst", "In\u200bst", "In\x9bst", "In\u061cst"]
 )
 def test_a_name_that_turns_or_hides_text_is_refused(name: str) -> None:
-    with pytest.raises(NameError_, match="no control characters"):
+    with pytest.raises(InvalidNameError, match="no control characters"):
         check_name(name)
 
 
@@ -82,7 +82,7 @@ def test_a_name_with_joiners_as_its_script_needs_them_is_one(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["--yes", "-x", "-"])
 def test_an_option_is_no_name(name: str) -> None:
-    with pytest.raises(NameError_, match="begins with no hyphen"):
+    with pytest.raises(InvalidNameError, match="begins with no hyphen"):
         check_name(name)
 
 

@@ -23,7 +23,7 @@ from gridup_infra.processes import Result, run
 from gridup_infra.spec import DeploySpec
 from gridup_infra.targets import ports
 from gridup_infra.targets.local import LocalTarget, process_env, runtime
-from gridup_infra.targets.ports import choose, free, hold, kept_by_others
+from gridup_infra.targets.ports import choose, free, hold, reserved_by_others
 from support.cli import Cli
 
 LOOPBACK = "127.0.0.1"
@@ -110,7 +110,7 @@ def test_what_a_stopped_node_keeps_is_given_to_nobody_else(tmp_path: Path) -> No
     lay(tmp_path, "other", proxy=port, api=port + 1)
     (tmp_path / "broken" / "config").mkdir(parents=True)
     (tmp_path / "broken" / "config" / "node.json").write_text("{")
-    kept = kept_by_others(tmp_path, mine)
+    kept = reserved_by_others(tmp_path, mine)
     assert set(kept) == {port, port + 1}
     assert choose({"proxy": port}, {}, {}, LOOPBACK, kept)["proxy"] not in kept
     with pytest.raises(ResourceError, match=f'Port {port} is kept by the node "Other" of this machine'):
@@ -123,7 +123,7 @@ def test_many_nodes_that_choose_in_turn_share_no_port(tmp_path: Path) -> None:
     wanted = {"proxy": start, "api": start, "jupyter": start + 3}
     seen: list[int] = []
     for number in range(6):
-        kept = kept_by_others(tmp_path, tmp_path / "new")
+        kept = reserved_by_others(tmp_path, tmp_path / "new")
         chosen = choose(wanted, {}, {}, LOOPBACK, kept)
         lay(tmp_path, f"n{number}", **chosen)
         seen += chosen.values()

@@ -17,8 +17,8 @@ import pytest
 from gridup_infra.processes import (
     DETACHED,
     EngineProcess,
+    OwnedProcess,
     Result,
-    Tethered,
     attach,
     run,
     start_detached,
@@ -278,7 +278,7 @@ class TestTethered:
 
     def test_it_is_the_program_itself_with_its_words_and_without_input(self, tmp_path: Path) -> None:
         code = "import sys; print([sys.argv[1:], sys.stdin.read()], file=sys.stderr); sys.exit(3)"
-        one = Tethered(python(code, "a  b; $(id)", "-x"), litter=self.folder(tmp_path))
+        one = OwnedProcess(python(code, "a  b; $(id)", "-x"), litter=self.folder(tmp_path))
         assert wait_until(lambda: not one.running, timeout=20)
         assert one.said() == ("[['a  b; $(id)', '-x'], '']",)
         one.close()
@@ -286,11 +286,11 @@ class TestTethered:
 
     def test_a_missing_program_is_an_error(self, tmp_path: Path) -> None:
         with pytest.raises(FileNotFoundError):
-            Tethered(["/no/such/program"], litter=tmp_path)
+            OwnedProcess(["/no/such/program"], litter=tmp_path)
 
     def test_what_it_says_is_there_at_once_and_the_last_of_it_is_kept(self, tmp_path: Path) -> None:
         code = "import sys, time; [print(n, file=sys.stderr, flush=True) for n in range(99)]; time.sleep(600)"
-        one = Tethered(python(code), litter=self.folder(tmp_path))
+        one = OwnedProcess(python(code), litter=self.folder(tmp_path))
         assert wait_until(lambda: one.said()[-1:] == ("98",), timeout=20)
         assert one.running
         assert len(one.said()) == 40
@@ -299,7 +299,7 @@ class TestTethered:
     def test_closing_ends_it_and_what_it_started_though_they_ignore_signals(self, tmp_path: Path) -> None:
         inner = IGNORING + write_pid(tmp_path / "child") + "time.sleep(600)"
         code = IGNORING + f"import subprocess; subprocess.run([sys.executable, '-c', {inner!r}])"
-        one = Tethered(python(code), litter=self.folder(tmp_path))
+        one = OwnedProcess(python(code), litter=self.folder(tmp_path))
         child = pid_in(tmp_path / "child")
         one.close()
         assert wait_until(lambda: gone(child) and gone(one.pid), timeout=5)
@@ -315,10 +315,10 @@ class TestTethered:
         inner = IGNORING + write_pid(tmp_path / "pid") + "time.sleep(600)"
         outer = (
             "import sys, threading, time\nfrom pathlib import Path\n"
-            "from gridup_infra.processes import Tethered\n"
+            "from gridup_infra.processes import OwnedProcess\n"
             "kept = []\n"
             f"word = [sys.executable, '-c', {inner!r}]\n"
-            f"make = lambda: kept.append(Tethered(word, litter=Path({str(litter)!r})))\n"
+            f"make = lambda: kept.append(OwnedProcess(word, litter=Path({str(litter)!r})))\n"
             "thread = threading.Thread(target=make); thread.start(); thread.join()\n"
             "time.sleep(600)"
         )

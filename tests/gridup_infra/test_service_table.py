@@ -31,7 +31,7 @@ from gridup_node.render import Context, Tls, fingerprints, render
 from gridup_node.services import (
     SERVICES,
     Audience,
-    Proof,
+    ProbeKind,
     Service,
     backends,
     folders,
@@ -52,7 +52,7 @@ CATALOG = Service(
     audience=Audience.NODE,
     command=("{bin}/python", "-m", "catalog", "--data={home}/data"),
     front_path="/catalog",
-    proof=Proof.LOGIN_PAGE,
+    proof=ProbeKind.LOGIN_PAGE,
     proof_path="/catalog/login",
     environment={"CATALOG_HOME": "{home}/catalog"},
 )
@@ -62,7 +62,7 @@ METRICS = Service(
     port=9100,
     audience=Audience.STAFF,
     command=("{bin}/metrics",),
-    proof=Proof.JUPYTER_API,
+    proof=ProbeKind.JUPYTER_API,
     knows=("name",),
     stop_seconds=3,
 )
@@ -123,7 +123,7 @@ def test_a_new_service_is_shown_and_probed() -> None:
     assert shown["catalog"].url == "http://192.0.2.7:8080/catalog"
     assert shown["metrics"].url == "http://192.0.2.7:9100"
     probes = {endpoint.service: endpoint for endpoint in endpoints_for_node(node, table=TABLE)}
-    assert (probes["catalog"].proof, probes["catalog"].path) == (Proof.LOGIN_PAGE, "/catalog/login")
+    assert (probes["catalog"].proof, probes["catalog"].path) == (ProbeKind.LOGIN_PAGE, "/catalog/login")
     assert probes["metrics"].port == 9100
     assert list(probes) == [row.name for row in probed(TABLE)]
 
@@ -401,7 +401,7 @@ class TestContainers:
 
     def test_what_a_program_reads_at_its_start_its_container_is_told(self) -> None:
         for row in programs():
-            assert set(row.start_facts) <= set(row.knows), row.name
+            assert set(row.restart_on_facts) <= set(row.knows), row.name
 
     def test_all_wait_for_those_behind_the_front_door_which_wait_for_nobody(self) -> None:
         after = {part.service: part.after for part in containers(KNOWN, TABLE)}

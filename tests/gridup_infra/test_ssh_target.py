@@ -27,12 +27,12 @@ from gridup_infra.outputs import BEHIND, NodeOutputs
 from gridup_infra.processes import Result, run
 from gridup_infra.spec import NEW_DATA, DeploySpec
 from gridup_infra.targets.base import Retained
-from gridup_infra.targets.dynamic import FailedError
+from gridup_infra.targets.dynamic import ProviderError
 from gridup_infra.targets.ssh import machine_agent
 from gridup_infra.targets.ssh.resources import FORGET, OwnerProvider
-from gridup_infra.targets.ssh.user_ssh import meet
+from gridup_infra.targets.ssh.user_ssh import verify_host
 from gridup_infra.vm import keys, node
-from gridup_infra.vm.acme import Acme
+from gridup_infra.vm.acme import AcmeConfig
 from gridup_infra.vm.plan import plan
 from gridup_infra.vm.ssh import HostKeyError
 from support.ssh_keys import ecdsa, ed25519
@@ -156,20 +156,20 @@ class TestMeeting:
             words = ["ssh-keygen", "-q", "-H", "-f", str(person.known_hosts)]
             subprocess.run(words, check=True, capture_output=True)
             assert HERE not in person.known_hosts.read_text()
-        found = meet("machine")
+        found = verify_host("machine")
         assert found.host_key == own_key(person)
         assert (found.theirs, found.fresh) == (False, False)
 
     def test_one_that_they_do_not_know_is_told_of(self, person: Machine) -> None:
         person.known_hosts.write_text("")
-        assert meet("machine").fresh
+        assert verify_host("machine").fresh
         assert person.known_hosts.read_text() == ""
 
     def test_another_key_than_theirs_is_refused(self, person: Machine) -> None:
         _, other = keys.new_key()
         person.known_hosts.write_text(f"[{HERE}]:{person.port} {other}\n")
         with pytest.raises(HostKeyError, match="in your known_hosts: it shows SHA256:"):
-            meet("machine")
+            verify_host("machine")
 
     def test_another_key_than_the_pinned_one_shows_at_the_door(self, person: Machine) -> None:
         _, other = keys.new_key()
@@ -179,9 +179,9 @@ class TestMeeting:
 
     def test_who_is_not_there_is_told_apart(self, person: Machine) -> None:
         with pytest.raises(PreflightError, match="Could not resolve hostname"):
-            meet("no-such-machine.invalid")
+            verify_host("no-such-machine.invalid")
         with pytest.raises(PreflightError, match="Connection refused") as caught:
-            meet(f"{HERE}:1")
+            verify_host(f"{HERE}:1")
         assert "--host user@address:2222" in caught.value.suggestion
 
     def test_a_key_that_opens_nothing_is_a_matter_of_credentials(self, person: Machine) -> None:
@@ -236,9 +236,9 @@ class TestOwner:
     def test_one_that_is_gone_is_an_error_with_a_way_out(
         self, person: Machine, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("gridup_infra.targets.ssh.resources.LEAVE_SECONDS", 1.0)
+        monkeypatch.setattr("gridup_infra.targets.ssh.resources.DELETE_TIMEOUT", 1.0)
         props = self.props(person, port=1)
-        with pytest.raises(FailedError, match=f"{FORGET}=1 gridup destroy Inst") as caught:
+        with pytest.raises(ProviderError, match=f"{FORGET}=1 gridup destroy Inst") as caught:
             OwnerProvider().delete("", props)
         assert "/var/lib/gridup" in str(caught.value)
         monkeypatch.setenv(FORGET, "1")
@@ -249,7 +249,7 @@ def test_without_ssh_it_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert shutil.which("ssh")
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(PreflightError, match="There is no `ssh` on this machine"):
-        meet("machine")
+        verify_host("machine")
     assert issubclass(HostKeyError, ResourceError)
 
 
@@ -318,7 +318,7 @@ class TestKept:
 
     def told(self, monkeypatch: pytest.MonkeyPatch, note: dict[str, Any] | None) -> Retained | None:
         answer = {"done": {"problems": [{"message": "a", "suggestion": ""}], "kept": note}}
-        monkeypatch.setattr(machine_agent, "meet", lambda *_words: Told(answer))
+        monkeypatch.setattr(machine_agent, "verify_host", lambda *_words: Told(answer))
         return targets.target("ssh").retained(SPEC)
 
     def test_they_are_told_of_with_who_logged_in_there(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -344,7 +344,9 @@ class TestFirewall:
     """Docker's published ports go past the machine's own."""
 
     def warned(self, monkeypatch: pytest.MonkeyPatch, spec: DeploySpec, firewall: str = "ufw") -> str:
-        monkeypatch.setattr(machine_agent, "meet", lambda *_words: Told({"done": {"firewall": firewall}}))
+        monkeypatch.setattr(
+            machine_agent, "verify_host", lambda *_words: Told({"done": {"firewall": firewall}})
+        )
         return " ".join(targets.target("ssh").warnings(spec, None))
 
     def test_that_is_said_of_the_ports_that_are_open_to_everybody(
@@ -369,16 +371,16 @@ class TestFirewall:
             ({"web_cidr": ()}, {"8888": staff}),
         ):
             asked = replace(spec, **more)
-            assert plan(asked, "192.0.2.7", "ssh-ed25519 A", Acme(), shared=True)["doors"] == doors
+            assert plan(asked, "192.0.2.7", "ssh-ed25519 A", AcmeConfig(), shared=True)["doors"] == doors
             # The firewall of a cloud's machine is before it.
-            assert "doors" not in plan(asked, "192.0.2.7", "ssh-ed25519 A", Acme())
+            assert "doors" not in plan(asked, "192.0.2.7", "ssh-ed25519 A", AcmeConfig())
             summary = " ".join(targets.target("ssh").summary(asked))
             assert all(f"open to {', '.join(who)} alone: {port}" in summary for port, who in doors.items())
-        assert "doors" not in plan(SPEC, "192.0.2.7", "ssh-ed25519 A", Acme(), shared=True)
+        assert "doors" not in plan(SPEC, "192.0.2.7", "ssh-ed25519 A", AcmeConfig(), shared=True)
 
     def test_the_machine_is_told_where_to_count_connections_and_whose_not(self) -> None:
         def counted(**more: Any) -> Any:
-            told = plan(replace(SPEC, **more), "192.0.2.7", "ssh-ed25519 A", Acme(), shared=True)
+            told = plan(replace(SPEC, **more), "192.0.2.7", "ssh-ed25519 A", AcmeConfig(), shared=True)
             return told.get("counted")
 
         ports, proxy = ("443", "80", "8888"), "10.0.0.7/32"
@@ -392,10 +394,10 @@ def test_the_stacks_own_keys_let_in_from_where_that_is_said_and_peoples_from_eve
     carol = ed25519("carol")
     spec = replace(SPEC, key_from=("203.0.113.0/24", "2001:db8::/32"), admin_ssh_keys=(carol,))
     own = "ssh-ed25519 A"
-    people = plan(spec, "192.0.2.7", own, Acme(), shared=True, former_key="ssh-ed25519 B")["people"]
+    people = plan(spec, "192.0.2.7", own, AcmeConfig(), shared=True, former_key="ssh-ed25519 B")["people"]
     begin = 'from="203.0.113.0/24,2001:db8::/32"'
     assert people == [f"{begin} {own}", f"{begin} ssh-ed25519 B", carol]
-    assert plan(SPEC, "192.0.2.7", own, Acme())["people"] == [own]
+    assert plan(SPEC, "192.0.2.7", own, AcmeConfig())["people"] == [own]
     assert machine_agent.told(spec).key_from == spec.key_from
     with pytest.raises(UsageError, match=r"--key-from '203\.0\.113\.7/24' is not a network"):
         replace(SPEC, key_from=("203.0.113.7/24",))
@@ -464,7 +466,7 @@ class TestBehindAProxy:
         self, more: dict[str, Any], published: list[str], listening: tuple[int, ...]
     ) -> None:
         spec = replace(self.ASKED, **{"bind": "", "port": 0, **more})
-        made = json.loads(plan(spec, "192.0.2.7", "ssh-ed25519 A", Acme(), shared=True)["compose"])
+        made = json.loads(plan(spec, "192.0.2.7", "ssh-ed25519 A", AcmeConfig(), shared=True)["compose"])
         ports = {name: row["ports"] for name, row in made["services"].items() if "ports" in row}
         assert ports == {"proxy": published}
         assert machine_agent.told(spec).ports == listening

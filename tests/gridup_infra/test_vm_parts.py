@@ -12,22 +12,22 @@ from typing import Any, ClassVar
 import pulumi
 import pytest
 
-from gridup_infra.build_env import arguments_elsewhere
+from gridup_infra.build_env import portable_build_args
 from gridup_infra.errors import DeadlineError, FirstBootError, ResourceError, UsageError
 from gridup_infra.outputs import NodeOutputs
 from gridup_infra.processes import Result
 from gridup_infra.requirements import Pin, lock_text
 from gridup_infra.spec import DeploySpec
-from gridup_infra.targets.dynamic import DRIFT, FailedError
+from gridup_infra.targets.dynamic import DRIFT, ProviderError
 from gridup_infra.vm import access, first_boot_wait, release_client, resources
 from gridup_infra.vm import node as vm_node
-from gridup_infra.vm.access import VmWayIn
-from gridup_infra.vm.acme import ACME_CA, ACME_URL, Acme
+from gridup_infra.vm.access import VmAccess
+from gridup_infra.vm.acme import ACME_CA, ACME_URL, AcmeConfig
 from gridup_infra.vm.first_boot_wait import Limits, wait_for_host
 from gridup_infra.vm.plan import plan
-from gridup_infra.vm.release_client import Releases
+from gridup_infra.vm.release_client import ReleaseClient
 from gridup_infra.vm.resources import HostProvider, ManagementKeyProvider, NodeProvider
-from gridup_infra.vm.ssh import ClosedError, DeniedError, Door, HostKeyError
+from gridup_infra.vm.ssh import AuthenticationError, HostKeyError, SshEndpoint, SshUnreachableError
 from gridup_infra.vm.target import MachineTarget
 from gridup_node import image, services
 from gridup_node.vm import first_boot
@@ -109,10 +109,10 @@ class TestPlan:
     """What the machine is to make of it."""
 
     @staticmethod
-    def planned(acme: Acme | None = None, **changes: Any) -> dict[str, Any]:
-        return plan(replace(SPEC, **changes), IP, OWN, acme or Acme())
+    def planned(acme: AcmeConfig | None = None, **changes: Any) -> dict[str, Any]:
+        return plan(replace(SPEC, **changes), IP, OWN, acme or AcmeConfig())
 
-    def told(self, service: str, acme: Acme | None = None, **changes: Any) -> Any:
+    def told(self, service: str, acme: AcmeConfig | None = None, **changes: Any) -> Any:
         made = json.loads(self.planned(acme, **changes)["compose"])["services"][service]
         return json.loads(made["environment"]["GRIDUP_NODE"].replace("$$", "$"))
 
@@ -127,7 +127,7 @@ class TestPlan:
     def test_the_updates_are_the_clouds_machines_to_set_and_not_a_persons(self) -> None:
         assert self.planned()["reboot_at"] == ""
         assert self.planned(reboot_at="03:30")["reboot_at"] == "03:30"
-        assert "reboot_at" not in plan(SPEC, IP, OWN, Acme(), shared=True)
+        assert "reboot_at" not in plan(SPEC, IP, OWN, AcmeConfig(), shared=True)
 
     def test_the_node_knows_its_addresses(self) -> None:
         known = self.told("api")
@@ -142,7 +142,7 @@ class TestPlan:
     def test_with_one_an_authority_does(self) -> None:
         name = {"domain_name": "node.inst.example"}
         assert self.told("proxy", **name) == {"tls": {"name": "node.inst.example", "acme": True}}
-        acme = Acme("https://ca.inst.example/dir", "PEM")
+        acme = AcmeConfig("https://ca.inst.example/dir", "PEM")
         told = self.told("proxy", acme, admin_email="ops@inst.example", **name)["tls"]
         assert (told["email"], told["acme_url"], told["acme_ca"]) == ("ops@inst.example", acme.url, "PEM")
         assert self.planned(**name)["ca_file"] == ""
@@ -184,32 +184,32 @@ class TestAcme:
         return path
 
     def test_nothing_set_means_public_ones(self) -> None:
-        assert Acme.of_environment() == Acme()
+        assert AcmeConfig.from_env() == AcmeConfig()
 
     def test_it_is_read(self, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(ACME_URL, "https://ca.inst.example/dir")
-        assert Acme.of_environment() == Acme("https://ca.inst.example/dir")
+        assert AcmeConfig.from_env() == AcmeConfig("https://ca.inst.example/dir")
         monkeypatch.setenv(ACME_CA, str(file))
-        assert Acme.of_environment().ca == file.read_text()
+        assert AcmeConfig.from_env().ca == file.read_text()
 
     @pytest.mark.parametrize("url", ["http://ca.inst.example", "ca.inst.example", "https://"])
     def test_an_address_that_is_none_is_refused(self, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(ACME_URL, url)
         with pytest.raises(UsageError, match="must be an https address"):
-            Acme.of_environment()
+            AcmeConfig.from_env()
 
     def test_a_file_that_is_none_is_refused(self, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(ACME_CA, str(file))
         with pytest.raises(UsageError, match="GRIDUP_ACME_URL is not"):
-            Acme.of_environment()
+            AcmeConfig.from_env()
         monkeypatch.setenv(ACME_URL, "https://ca.inst.example/dir")
         for text in ("", "BEGIN CERTIFICATE and a PRIVATE KEY"):
             file.write_text(text)
             with pytest.raises(UsageError, match="must hold certificates"):
-                Acme.of_environment()
+                AcmeConfig.from_env()
         file.unlink()
         with pytest.raises(UsageError, match="can't be read"):
-            Acme.of_environment()
+            AcmeConfig.from_env()
 
 
 def test_what_only_this_machine_serves_is_not_told_to_another(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -228,7 +228,7 @@ def test_what_only_this_machine_serves_is_not_told_to_another(monkeypatch: pytes
     monkeypatch.setenv("PIP_INDEX_URL", "https://u:p@localhost/simple")
     monkeypatch.setenv("UV_INDEX_URL", "https://mirror.inst.example/simple")
     monkeypatch.setenv("NO_PROXY", "localhost,127.0.0.1")
-    found = {key: value for key, value in arguments_elsewhere().items() if "EXTRA" not in key}
+    found = {key: value for key, value in portable_build_args().items() if "EXTRA" not in key}
     found.pop("UV_INDEX", None)
     assert found == {
         "HTTP_PROXY": "http://proxy.inst.example:3128",
@@ -284,7 +284,7 @@ class TestTarget:
 
 
 class Machine:
-    """Stands for a machine behind `ssh.entered`.
+    """Stands for a machine behind `ssh.ssh_session`.
 
     Attributes:
         states: what its first boot says, the last one for ever.
@@ -295,13 +295,13 @@ class Machine:
     def __init__(self) -> None:
         self.states = [""]
         self.answers: dict[str, Result] = {}
-        self.doors: list[Door] = []
+        self.doors: list[SshEndpoint] = []
         self.calls: list[str] = []
         self.closed: list[Exception] = []
         self.host_key = "ssh-ed25519 HOST"
 
     @contextmanager
-    def entered(self, door: Door, **_more: Any) -> Iterator[Machine]:
+    def ssh_session(self, door: SshEndpoint, **_more: Any) -> Iterator[Machine]:
         self.doors.append(door)
         if self.closed:
             raise self.closed.pop(0)
@@ -329,12 +329,12 @@ def state(name: str, **more: str) -> str:
 def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
     made = Machine()
     for module in (first_boot_wait, release_client, access):
-        monkeypatch.setattr(module, "entered", made.entered)
+        monkeypatch.setattr(module, "ssh_session", made.entered)
     monkeypatch.setattr("gridup_infra.vm.first_boot_wait.time.sleep", lambda _seconds: None)
     return made
 
 
-DOOR = Door(IP, "KEY")
+DOOR = SshEndpoint(IP, "KEY")
 
 
 class TestBooting:
@@ -380,7 +380,7 @@ class TestBooting:
 
         def run(argv: Any, **more: Any) -> Result:
             if machine.doors[-1].host_key == "" and len(machine.calls) > 1 and broken.pop():
-                raise ClosedError("broke off")
+                raise SshUnreachableError("broke off")
             return real(argv, **more)
 
         monkeypatch.setattr(machine, "run", run)
@@ -389,8 +389,8 @@ class TestBooting:
         assert [door.host_key for door in machine.doors] == ["", "ssh-ed25519 HOST"]
 
     def test_one_that_never_answers_is_given_up(self, machine: Machine) -> None:
-        machine.closed = [ClosedError("no")]
-        with pytest.raises(ClosedError):
+        machine.closed = [SshUnreachableError("no")]
+        with pytest.raises(SshUnreachableError):
             wait_for_host(DOOR, print)
 
     def test_one_that_never_ends_is_given_up(self, machine: Machine) -> None:
@@ -463,20 +463,20 @@ class TestProviders:
     def test_a_machine_is_entered_by_the_former_key_until_it_takes_the_new_one(
         self, monkeypatch: pytest.MonkeyPatch, taken: tuple[str, ...], comes_with: str
     ) -> None:
-        came: list[Door] = []
+        came: list[SshEndpoint] = []
 
         @contextmanager
-        def entered(door: Door, **_more: Any) -> Iterator[None]:
+        def ssh_session(door: SshEndpoint, **_more: Any) -> Iterator[None]:
             assert door.host_key == "ssh-ed25519 HOST", "whoever answers is known"
             if door.key not in taken:
-                raise DeniedError("the deployment's key is not accepted")
+                raise AuthenticationError("the deployment's key is not accepted")
             yield
 
-        def wait_for_host(door: Door, *_words: object) -> str:
+        def wait_for_host(door: SshEndpoint, *_words: object) -> str:
             came.append(door)
             return door.host_key
 
-        monkeypatch.setattr(resources, "entered", entered)
+        monkeypatch.setattr(resources, "ssh_session", ssh_session)
         monkeypatch.setattr(first_boot_wait, "wait_for_host", wait_for_host)
         olds = {**self.PROPS, "private_key": "OLD", "host_key": "ssh-ed25519 HOST"}
         news = {**self.PROPS, "private_key": "NEW", "host_key": None}
@@ -499,7 +499,7 @@ class TestProviders:
         provider.update("i-1", olds, moved)
         assert machine.doors[-1].host_key == machine.host_key
         machine.host_key = "ssh-ed25519 OTHER"
-        with pytest.raises(FailedError, match="another one"):
+        with pytest.raises(ProviderError, match="another one"):
             provider.update("i-1", olds, moved)
 
     def test_the_key_that_is_given_counts_from_the_first_contact_on(self, machine: Machine) -> None:
@@ -509,12 +509,12 @@ class TestProviders:
         made = provider.create(asked)
         assert [door.host_key for door in machine.doors] == [machine.host_key]
         other = {**asked, "asked_key": "ssh-ed25519 ANOTHER"}
-        with pytest.raises(FailedError, match="is not the one given by --host-key"):
+        with pytest.raises(ProviderError, match="is not the one given by --host-key"):
             provider.create(other)
         # Later too: then it is looked at again, and what was pinned does not count.
         olds = made.outs or {}
         assert provider.diff("i-1", olds, other).changes
-        with pytest.raises(FailedError, match="is not the one given by --host-key"):
+        with pytest.raises(ProviderError, match="is not the one given by --host-key"):
             provider.update("i-1", olds, other)
         assert not provider.diff("i-1", olds, {**self.PROPS, "host_key": None}).changes
 
@@ -522,15 +522,15 @@ class TestProviders:
     def releases(monkeypatch: pytest.MonkeyPatch, seen: dict[str, Any] | Exception) -> list[str]:
         calls: list[str] = []
 
-        def answer(_self: Releases, *_words: Any) -> Any:
+        def answer(_self: ReleaseClient, *_words: Any) -> Any:
             calls.append("apply" if _words else "look")
             if isinstance(seen, Exception):
                 raise seen
             return seen
 
-        monkeypatch.setattr(Releases, "apply", answer)
-        monkeypatch.setattr(Releases, "look", answer)
-        monkeypatch.setattr(Releases, "down", answer)
+        monkeypatch.setattr(ReleaseClient, "apply", answer)
+        monkeypatch.setattr(ReleaseClient, "look", answer)
+        monkeypatch.setattr(ReleaseClient, "down", answer)
         return calls
 
     def test_a_node_is_applied_and_tells_its_ca(
@@ -561,17 +561,19 @@ class TestProviders:
             assert NodeProvider().diff("x", outs, self.NODE).changes == bool(wanted)
 
     def test_a_machine_that_is_off_is_a_drift_and_no_error(self, machine: Machine) -> None:
-        machine.closed = [ClosedError("no answer")]
+        machine.closed = [SshUnreachableError("no answer")]
         outs = NodeProvider().read("x", {**self.NODE, "release": "r1"}).outs or {}
         assert outs[DRIFT] == ["the machine can't be entered: no answer"]
 
-    @pytest.mark.parametrize("error", [ClosedError("gone"), ResourceError("no"), TimeoutError("late")])
+    @pytest.mark.parametrize(
+        "error", [SshUnreachableError("gone"), ResourceError("no"), TimeoutError("late")]
+    )
     def test_a_delete_needs_no_machine(
         self, machine: Machine, monkeypatch: pytest.MonkeyPatch, error: Exception
     ) -> None:
         self.releases(monkeypatch, error)
         NodeProvider().delete("x", self.NODE)
-        machine.closed = [ClosedError("no answer")]
+        machine.closed = [SshUnreachableError("no answer")]
         NodeProvider().delete("x", self.NODE)
 
     def test_a_failure_there_is_told_as_it_was(
@@ -580,7 +582,7 @@ class TestProviders:
         self.releases(
             monkeypatch, ResourceError("api: it ended.", "The former release runs again.", ("boom",))
         )
-        with pytest.raises(FailedError, match=r"api: it ended. The former release runs again.\nboom"):
+        with pytest.raises(ProviderError, match=r"api: it ended. The former release runs again.\nboom"):
             NodeProvider().create(self.NODE)
 
 
@@ -588,24 +590,24 @@ class TestWayIn:
     """Commands on the machine."""
 
     @pytest.fixture
-    def way(self, machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> VmWayIn:
+    def way(self, machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> VmAccess:
         monkeypatch.setenv("GRIDUP_HOME", str(tmp_path))
         return self.made()
 
     @staticmethod
-    def made(machine_id: str = "i-1", host_key: str = "", **changes: Any) -> VmWayIn:
+    def made(machine_id: str = "i-1", host_key: str = "", **changes: Any) -> VmAccess:
         spec = replace(SPEC, **changes)
         vm = {"host_key": host_key} if host_key else {}
         outputs = vm_node.node_outputs(spec, IP, vm, {"machine": machine_id})
-        return VmWayIn(outputs, lambda stack, export: f"{stack}/{export}")
+        return VmAccess(outputs, lambda stack, export: f"{stack}/{export}")
 
-    def test_a_command_runs_beside_the_api(self, way: VmWayIn, machine: Machine) -> None:
+    def test_a_command_runs_beside_the_api(self, way: VmAccess, machine: Machine) -> None:
         done = way.run(["python", "-m", "gridup_node.admin", "secrets"], timeout=5)
         assert done.argv == ("python", "-m", "gridup_node.admin", "secrets")
         assert machine.calls == ["docker exec --interactive gridup-api python -m gridup_node.admin secrets"]
         assert machine.doors[0].key == "my-lab-2/management-key"
 
-    def test_a_container_that_does_not_run_is_said(self, way: VmWayIn, machine: Machine) -> None:
+    def test_a_container_that_does_not_run_is_said(self, way: VmAccess, machine: Machine) -> None:
         machine.answers["docker exec"] = Result((), 1, "", "Error: not running")
         machine.answers["docker container inspect"] = Result((), 0, "true\n", "")
         assert way.run(["false"], timeout=5).code == 1
@@ -613,17 +615,17 @@ class TestWayIn:
         with pytest.raises(ResourceError, match="gridup-api does not run"):
             way.run(["false"], timeout=5)
 
-    def test_without_a_node_there_is_nothing_to_run_in(self, way: VmWayIn, machine: Machine) -> None:
+    def test_without_a_node_there_is_nothing_to_run_in(self, way: VmAccess, machine: Machine) -> None:
         with pytest.raises(ResourceError, match="no node yet: --no-node"):
             self.made(no_node=True).run(["true"], timeout=5)
 
-    def test_each_log_has_its_place(self, way: VmWayIn, machine: Machine) -> None:
+    def test_each_log_has_its_place(self, way: VmAccess, machine: Machine) -> None:
         machine.answers["sh -c"] = Result((), 0, "a line\n", "")
         assert list(way.logs(["api", "ssh"], lines=3, follow=False)) == [("api", "a line"), ("ssh", "a line")]
         assert machine.calls[0].endswith("docker logs --tail=3 gridup-api")
         assert machine.calls[1].endswith("--unit=ssh.service --no-pager --output=short-iso --lines=3")
 
-    def test_openssh_finds_the_key_and_the_pinned_host_key(self, way: VmWayIn, machine: Machine) -> None:
+    def test_openssh_finds_the_key_and_the_pinned_host_key(self, way: VmAccess, machine: Machine) -> None:
         endpoint = self.made(host_key=machine.host_key).ssh()
         assert (endpoint.user, endpoint.host, endpoint.port) == ("gridup", IP, 22)
         assert endpoint.key.read_text() == "my-lab-2/management-key"
@@ -631,7 +633,7 @@ class TestWayIn:
         assert endpoint.known_hosts.read_text().splitlines()[-1] == f"* {machine.host_key}"
 
     def test_a_host_key_that_no_stack_holds_is_pinned_here_for_that_machine(
-        self, way: VmWayIn, machine: Machine
+        self, way: VmAccess, machine: Machine
     ) -> None:
         machine.states = [state("done")]
         assert self.made(no_node=True).boot_state().done
@@ -661,7 +663,7 @@ class TestWaiting:
 
     @staticmethod
     def dead(monkeypatch: pytest.MonkeyPatch, *lines: str) -> None:
-        monkeypatch.setattr(Releases, "look", lambda _self: {"dead": list(lines)})
+        monkeypatch.setattr(ReleaseClient, "look", lambda _self: {"dead": list(lines)})
 
     def test_a_first_boot_that_failed_is_told_with_its_log(self, machine: Machine) -> None:
         machine.states = [state("failed", step="disk", message="no disk")]
@@ -693,7 +695,7 @@ class TestWaiting:
         assert self.target().restart_due(self.outputs()) == ("linux-image-6.12",)
         machine.answers["sh -c"] = Result((), 1, "", "")
         assert self.target().restart_due(self.outputs()) is None
-        machine.closed = [ClosedError("no answer")]
+        machine.closed = [SshUnreachableError("no answer")]
         assert self.target().restart_due(self.outputs()) is None
 
     def test_keys_that_entered_with_rights_so_far_are_told_of_once(self) -> None:
@@ -709,7 +711,7 @@ class TestWaiting:
         self.dead(monkeypatch, "api was asked of a machine that still boots")
         machine.states = [state("running", step="packages")]
         assert self.target().given_up(self.outputs()) is None
-        machine.closed = [ClosedError("no answer")]
+        machine.closed = [SshUnreachableError("no answer")]
         assert self.target().given_up(self.outputs()) is None
 
     def test_another_machine_at_its_address_is_no_use(self, machine: Machine) -> None:
@@ -720,7 +722,7 @@ class TestWaiting:
         for name, ready in (("running", False), ("failed", False), ("done", True)):
             machine.states = [state(name)]
             assert self.target().ready(self.outputs(no_node=True)) is ready
-        machine.closed = [ClosedError("no answer")]
+        machine.closed = [SshUnreachableError("no answer")]
         assert self.target().ready(self.outputs(no_node=True)) is False
         # The engine has waited for a node's.
         machine.states = [state("running")]
@@ -782,13 +784,15 @@ class TestDeclare:
         sent: dict[str, bytes] = {}
         applied: list[dict[str, Any]] = []
 
-        def call(_self: Releases, _command: str, told: dict[str, Any], *_words: object, **_more: Any) -> Any:
+        def call(
+            _self: ReleaseClient, _command: str, told: dict[str, Any], *_words: object, **_more: Any
+        ) -> Any:
             applied.append(told)
             return {"ca": "", "release": "r1", "built": MADE}
 
-        monkeypatch.setattr(Releases, "_send_program", lambda _self: None)
-        monkeypatch.setattr(Releases, "_send", lambda _self, content, _say: sent.update(content))
-        monkeypatch.setattr(Releases, "_call", call)
+        monkeypatch.setattr(ReleaseClient, "_send_program", lambda _self: None)
+        monkeypatch.setattr(ReleaseClient, "_send", lambda _self, content, _say: sent.update(content))
+        monkeypatch.setattr(ReleaseClient, "_call", call)
         NodeProvider().create({**TestProviders.NODE, **props, "host_key": "ssh-ed25519 HOST"})
         (told,) = applied
         assert sent[told["files"]["packages.txt"]] == LOCK.encode()

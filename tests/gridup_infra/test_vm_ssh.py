@@ -16,7 +16,14 @@ import pytest
 from gridup_infra.errors import ResourceError
 from gridup_infra.processes import run, wait_until
 from gridup_infra.vm import keys
-from gridup_infra.vm.ssh import WATCHED, ClosedError, Door, HostKeyError, Session, entered
+from gridup_infra.vm.ssh import (
+    KILL_ON_DISCONNECT,
+    HostKeyError,
+    Session,
+    SshEndpoint,
+    SshUnreachableError,
+    ssh_session,
+)
 from gridup_node.vm.user_data import public_key
 from support.ssh_rig import HERE, Machine
 
@@ -30,20 +37,20 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
 
 
 @pytest.fixture(scope="module")
-def door(machine: Machine) -> Door:
+def door(machine: Machine) -> SshEndpoint:
     return door_of(machine)
 
 
-def door_of(machine: Machine) -> Door:
+def door_of(machine: Machine) -> SshEndpoint:
     """With the host key pinned."""
     host_key = " ".join((machine.folder / "host_ed25519.pub").read_text().split()[:2])
     key = (machine.folder / "id_ed25519").read_text()
-    return Door(HERE, key, host_key, getpass.getuser(), machine.port)
+    return SshEndpoint(HERE, key, host_key, getpass.getuser(), machine.port)
 
 
 @pytest.fixture
-def session(door: Door) -> Iterator[Session]:
-    with entered(door, timeout=20) as made:
+def session(door: SshEndpoint) -> Iterator[Session]:
+    with ssh_session(door, timeout=20) as made:
         yield made
 
 
@@ -60,22 +67,22 @@ def test_a_key_of_ours_is_one_that_every_tool_takes(tmp_path: Path) -> None:
     assert keys.new_key()[0] != private
 
 
-def test_the_key_is_shown_nowhere(door: Door) -> None:
+def test_the_key_is_shown_nowhere(door: SshEndpoint) -> None:
     assert "PRIVATE" not in repr(door)
 
 
 class TestEntering:
     """Logging in."""
 
-    def test_the_host_key_is_known_after_the_first_contact(self, door: Door) -> None:
-        with entered(replace(door, host_key=""), timeout=20) as session:
+    def test_the_host_key_is_known_after_the_first_contact(self, door: SshEndpoint) -> None:
+        with ssh_session(replace(door, host_key=""), timeout=20) as session:
             assert session.host_key == door.host_key
 
-    def test_another_host_key_is_refused_at_once(self, door: Door) -> None:
+    def test_another_host_key_is_refused_at_once(self, door: SshEndpoint) -> None:
         _, other = keys.new_key()
         with (
             pytest.raises(HostKeyError, match="not the one that was pinned at first contact") as caught,
-            entered(replace(door, host_key=other, name="My Lab"), timeout=600),
+            ssh_session(replace(door, host_key=other, name="My Lab"), timeout=600),
         ):
             pass
         assert "`gridup deploy --name 'My Lab' --new-machine` makes another" in caught.value.suggestion
@@ -86,7 +93,7 @@ class TestEntering:
         starter.start()
         said: list[str] = []
         try:
-            with entered(door_of(late), timeout=30, say=said.append) as session:
+            with ssh_session(door_of(late), timeout=30, say=said.append) as session:
                 assert session.run(["true"], timeout=10).ok
         finally:
             starter.join()
@@ -94,47 +101,47 @@ class TestEntering:
         assert any("refused" in line for line in said), said
         assert len(said) == len(set(said))
 
-    def test_the_limit_holds_and_the_reason_is_told(self, door: Door) -> None:
+    def test_the_limit_holds_and_the_reason_is_told(self, door: SshEndpoint) -> None:
         with socket.socket() as probe:
             probe.bind((HERE, 0))
             closed = replace(door, port=probe.getsockname()[1])
-        with pytest.raises(ClosedError) as caught, entered(closed, timeout=2):
+        with pytest.raises(SshUnreachableError) as caught, ssh_session(closed, timeout=2):
             pass
         assert f"{HERE} could not be entered by ssh within 2 s" in caught.value.message
         assert "refused" in caught.value.message
         assert "--allow-cidr" in caught.value.suggestion
 
-    def test_one_that_takes_the_call_and_says_nothing_does_not_hold_us(self, door: Door) -> None:
+    def test_one_that_takes_the_call_and_says_nothing_does_not_hold_us(self, door: SshEndpoint) -> None:
         with socket.socket() as mute:
             mute.bind((HERE, 0))
             mute.listen()
             silent = replace(door, port=mute.getsockname()[1])
-            with pytest.raises(ClosedError, match="no answer"), entered(silent, timeout=2):
+            with pytest.raises(SshUnreachableError, match="no answer"), ssh_session(silent, timeout=2):
                 pass
 
-    def test_a_key_that_is_not_accepted_is_said(self, door: Door) -> None:
+    def test_a_key_that_is_not_accepted_is_said(self, door: SshEndpoint) -> None:
         private, _ = keys.new_key()
         with (
-            pytest.raises(ClosedError, match="the deployment's key is not accepted"),
-            entered(replace(door, key=private), timeout=2),
+            pytest.raises(SshUnreachableError, match="the deployment's key is not accepted"),
+            ssh_session(replace(door, key=private), timeout=2),
         ):
             pass
 
     def test_nothing_of_the_persons_own_is_read(
-        self, door: Door, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, door: SshEndpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         (tmp_path / ".ssh").mkdir()
         (tmp_path / ".ssh" / "config").write_text("Host *\n  Port 1\n  User nobody\n  ProxyCommand false\n")
         (tmp_path / ".ssh" / "known_hosts").write_text(f"[{HERE}]:{door.port} {keys.new_key()[1]}\n")
         monkeypatch.setenv("HOME", str(tmp_path))
         monkeypatch.setenv("SSH_AUTH_SOCK", str(tmp_path / "no-agent"))
-        with entered(door, timeout=10) as session:
+        with ssh_session(door, timeout=10) as session:
             assert session.run(["id", "-un"], timeout=10).stdout.strip() == getpass.getuser()
 
-    def test_no_thread_stays(self, door: Door) -> None:
+    def test_no_thread_stays(self, door: SshEndpoint) -> None:
         before = threading.active_count()
         for _ in range(3):
-            with entered(door, timeout=10):
+            with ssh_session(door, timeout=10):
                 pass
         assert threading.active_count() == before
 
@@ -195,32 +202,32 @@ class TestRunning:
         assert [line for name, line in found if name == "a"] == ["a 1", "a 2", "a 3", "bad"]
         assert found != sorted(found)
 
-    def test_who_has_seen_enough_leaves_at_once(self, door: Door) -> None:
-        with entered(door, timeout=10) as session:
+    def test_who_has_seen_enough_leaves_at_once(self, door: SshEndpoint) -> None:
+        with ssh_session(door, timeout=10) as session:
             lines = session.follow({"a": ["sh", "-c", "echo first; exec sleep 600"]})
             assert next(lines) == ("a", "first")
 
-    def test_what_is_followed_ends_there_when_we_leave(self, door: Door, tmp_path: Path) -> None:
+    def test_what_is_followed_ends_there_when_we_leave(self, door: SshEndpoint, tmp_path: Path) -> None:
         pid = tmp_path / "pid"
-        with entered(door, timeout=10) as session:
-            argv = [*WATCHED, "sh", "-c", f"echo $$ >{pid}; echo up; exec sleep 600"]
+        with ssh_session(door, timeout=10) as session:
+            argv = [*KILL_ON_DISCONNECT, "sh", "-c", f"echo $$ >{pid}; echo up; exec sleep 600"]
             assert next(session.follow({"a": argv})) == ("a", "up")
         other = Path(f"/proc/{pid.read_text().strip()}")
         assert wait_until(lambda: not other.exists(), timeout=10)
 
     def test_what_is_followed_and_ends_by_itself_is_over(self, session: Session) -> None:
-        assert list(session.follow({"a": [*WATCHED, "echo", "a  b"]})) == [("a", "a  b")]
+        assert list(session.follow({"a": [*KILL_ON_DISCONNECT, "echo", "a  b"]})) == [("a", "a  b")]
 
     def test_a_connection_that_breaks_off_is_said(self, tmp_path: Path) -> None:
-        with Machine(tmp_path) as machine, entered(door_of(machine), timeout=20) as session:
+        with Machine(tmp_path) as machine, ssh_session(door_of(machine), timeout=20) as session:
             cut = threading.Timer(1, machine.stop)
             cut.start()
-            with pytest.raises(ClosedError, match="broke off"):
+            with pytest.raises(SshUnreachableError, match="broke off"):
                 session.run(["sleep", "30"], timeout=20)
             cut.join()
             assert wait_until(lambda: not cut.is_alive(), timeout=5)
 
-    def test_openssh_says_the_host_key_as_we_do(self, machine: Machine, door: Door) -> None:
+    def test_openssh_says_the_host_key_as_we_do(self, machine: Machine, door: SshEndpoint) -> None:
         argv = ["ssh-keyscan", "-t", "ed25519", "-p", str(machine.port), HERE]
         told = subprocess.run(argv, capture_output=True, text=True, timeout=20).stdout
         assert door.host_key in told

@@ -17,7 +17,7 @@ import pytest
 
 from gridup_node import entrypoint, folders, health, keys, secrets
 from gridup_node.entrypoint import lay, told
-from gridup_node.services import PORTAL_MARK, SERVICES, Proof, Service, programs, served, service
+from gridup_node.services import PORTAL_MARK, SERVICES, ProbeKind, Service, programs, served, service
 from support.http_rig import (
     LOGIN,
     METADATA,
@@ -305,9 +305,9 @@ class TestHealth:
             return health.problem(replace(service(name), port=server.port))
 
     def test_there_is_a_proof_of_every_kind(self) -> None:
-        assert set(health.PROOFS) == {None, *Proof}
+        assert set(health.PROOFS) == {None, *ProbeKind}
         # The sandbox has no port: see tests/security/test_sandbox.py.
-        assert set(RIGHT) == {row.name for row in programs() if row.proof is not Proof.SANDBOX}
+        assert set(RIGHT) == {row.name for row in programs() if row.proof is not ProbeKind.SANDBOX}
 
     @pytest.mark.parametrize("name", RIGHT)
     def test_a_program_that_does_its_work_has_no_problem(self, name: str) -> None:

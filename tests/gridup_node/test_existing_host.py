@@ -16,7 +16,7 @@ import pytest
 
 from gridup_node import kept
 from gridup_node.vm import existing_host, user_data
-from gridup_node.vm.docker_cli import Done
+from gridup_node.vm.docker_cli import Completed
 from gridup_node.vm.existing_host import Here, Told
 from gridup_node.vm.machine import LOG, Config, Machine
 
@@ -57,10 +57,14 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
             existing_host.shutil, "which", lambda name: f"/usr/bin/{name}" if name in told else None
         )
 
-        def run(argv: Any, **_: object) -> Done:
+        def run(argv: Any, **_: object) -> Completed:
             words = " ".join([Path(argv[0]).name, *argv[1:]])
             found = [text for begin, text in told.items() if words.startswith(begin)]
-            return Done(0, found[-1]) if found and found[-1] != FAILS else Done(1, "it does not answer")
+            return (
+                Completed(0, found[-1])
+                if found and found[-1] != FAILS
+                else Completed(1, "it does not answer")
+            )
 
         monkeypatch.setattr(existing_host, "run", run)
         return Here(tmp_path, run)
@@ -355,7 +359,7 @@ def test_who_listens_is_named() -> None:
 
 @pytest.mark.tier("gate")  # of a machine that has an sshd
 def test_it_runs_from_its_input_alone_and_writes_no_file(tmp_path: Path) -> None:
-    program = user_data.packed("gridup_node.vm.existing_host", existing_host.MODULES)
+    program = user_data.zipapp("gridup_node.vm.existing_host", existing_host.MODULES)
     argv = [sys.executable, "-I", "-B", "-c", existing_host.LOADER, str(len(program)), "look"]
     told = json.dumps({"stack": "inst", "stack_id": "0", "name": "Zoë's 😀", "project": "gridup"}).encode()
     ended = subprocess.run(argv, input=program + told, capture_output=True, cwd=tmp_path, timeout=60)

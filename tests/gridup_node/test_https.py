@@ -252,7 +252,7 @@ class TestContainers:
         }
 
     def test_what_the_machine_serves_has_no_container(self) -> None:
-        assert service("ssh").machine_serves
+        assert service("ssh").provided_by_host
         assert "ssh" not in self.composed()
 
     def test_only_the_front_door_is_told_of_its_certificate(self) -> None:
@@ -269,7 +269,7 @@ class TestContainers:
 
     def test_the_table_says_what_the_front_door_serves_beside_itself(self) -> None:
         assert [row.name for row in machine_fronted()] == ["jupyter"]
-        more = replace(service("jupyter"), name="metrics", port=9100, machine_port=9100)
+        more = replace(service("jupyter"), name="metrics", port=9100, vm_port=9100)
         doors = {part.service: part.doors for part in machine_containers({}, (*SERVICES, more))}
         assert doors["proxy"][9100] == 9100
 

@@ -20,7 +20,7 @@ from gridup_infra.spec import DeploySpec
 from gridup_infra.targets.docker import images, naming, node_labels
 from gridup_infra.targets.docker.client import connected
 from gridup_infra.vm import release_client
-from gridup_infra.vm.acme import Acme
+from gridup_infra.vm.acme import AcmeConfig
 from gridup_infra.vm.plan import plan
 from gridup_node import catalog, image
 from gridup_node.confines import IMAGE_UID, MACHINE_UID, writable
@@ -98,7 +98,7 @@ class TestDigest:
         assert image.digest({}) == image.digest({}, image.PINNED_BASE)
         assert image.digest({}) != image.digest({}, "python:3.12-slim")
         first, second = (naming.image_of(replace(SPEC, base_image=base)) for base in ("", "python:3.12-slim"))
-        assert plan(MACHINES, "192.0.2.7", "ssh-ed25519 A", Acme())["base_image"] == image.PINNED_BASE
+        assert plan(MACHINES, "192.0.2.7", "ssh-ed25519 A", AcmeConfig())["base_image"] == image.PINNED_BASE
         assert first["shared"] != second["shared"] and first["image"] != second["image"]
         assert naming.image_of(replace(SPEC, base_image=image.PINNED_BASE))["shared"] == first["shared"]
 
@@ -107,7 +107,7 @@ class TestDigest:
         made = [naming.image_of(spec) for spec in (first, second, third)]
         assert len({one["shared"] for one in made}) == len({one["image"] for one in made}) == 3
         specs = (replace(MACHINES, rebuilt=when) for when in ("", "2026-11-29"))
-        machine = {plan(spec, "192.0.2.7", "ssh-ed25519 A", Acme())["image"] for spec in specs}
+        machine = {plan(spec, "192.0.2.7", "ssh-ed25519 A", AcmeConfig())["image"] for spec in specs}
         assert len(machine) == 2
         # Each stage says so before its first step that fetches anything.
         stages = image.context("latest")["Dockerfile"].decode().split("\nFROM ")[1:]

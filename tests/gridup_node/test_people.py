@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from gridup_node.vm import people
-from gridup_node.vm.docker_cli import Done, Failed
+from gridup_node.vm.docker_cli import Completed, Failed
 from gridup_node.vm.people import ALLOWED, SSHD, SSHD_OURS, UID, USER, People, in_the_way
 
 ADA, BOB = "ssh-ed25519 AAAA ada", "ssh-ed25519 BBBB bob"
@@ -35,28 +35,28 @@ class Machine:
         self.calls: list[list[str]] = []
         self.people = People(folder, self.run)
 
-    def run(self, argv: Sequence[str], **more: Any) -> Done:
+    def run(self, argv: Sequence[str], **more: Any) -> Completed:
         self.calls.append(list(argv))
         words = [word for word in argv if word not in ("sudo", "--non-interactive")]
         if words[0] == "getent":
             rows = [f"{name}:x:{uid}:" for name, uid in self.users.items() if words[2] in (name, str(uid))]
-            return Done(0 if rows else 2, "\n".join(rows))
+            return Completed(0 if rows else 2, "\n".join(rows))
         if words[0] == "id":
-            return Done(0, " ".join(self.groups))
+            return Completed(0, " ".join(self.groups))
         if words[0] == "useradd":
             assert "--uid=10003" in words and "--user-group" in words
             self.users[USER] = UID
         elif words[0] == "usermod":
             self.groups = [USER]
         elif words[0] == f"--user={USER}" and words[1] == "head":
-            return Done(1, "no such file") if self.keys is None else Done(0, self.keys)
+            return Completed(1, "no such file") if self.keys is None else Completed(0, self.keys)
         elif words[0] == f"--user={USER}":
             self.keys = more["input"].decode()
         elif words[0] == "install":
             Path(words[-1]).write_bytes(more["input"])
         elif words[1:2] == ["-T"]:
-            return Done(0, self.sshd)
-        return Done(0, "")
+            return Completed(0, self.sshd)
+        return Completed(0, "")
 
     def changes(self) -> list[str]:
         """What was changed, by the program's name."""

@@ -21,15 +21,15 @@ import pytest
 
 from gridup_node.containers import compose, machine_containers
 from gridup_node.vm import docker_cli, logins, release
-from gridup_node.vm.docker_cli import MADE, Done, Engine, Failed, told
+from gridup_node.vm.docker_cli import MADE, Completed, Engine, Failed, told
 from gridup_node.vm.people import People
-from gridup_node.vm.release import Plan, Release, Releases, State
+from gridup_node.vm.release import Plan, Release, ReleaseClient, State
 from gridup_node.vm.shield import COUNTS, DOORS, MOST_CONNECTIONS, PATH, UNIT, Shield, opening, removal, unit
 from gridup_node.vm.store import Store
 from gridup_node.vm.updates import Updates, settings
-from gridup_node.vm.user_data import packed
+from gridup_node.vm.user_data import zipapp
 
-PROGRAM = packed("gridup_node.vm.release", release.MODULES)
+PROGRAM = zipapp("gridup_node.vm.release", release.MODULES)
 
 OWN = "ssh-ed25519 AAAA gridup"
 MADE_AT = "2026-11-29T12:19:38.123456789Z"
@@ -57,7 +57,7 @@ class Docker:
         self.files: dict[tuple[str, str], str] = {}
         self.calls: list[list[str]] = []
         self.environments: list[dict[str, str]] = []
-        self.fails: dict[str, Done] = {}
+        self.fails: dict[str, Completed] = {}
         self.time = 0.0
 
     def engine(self) -> Engine:
@@ -66,16 +66,16 @@ class Docker:
     def sleep(self, seconds: float) -> None:
         self.time += seconds
 
-    def run(self, argv: Sequence[str], **more: Any) -> Done:
+    def run(self, argv: Sequence[str], **more: Any) -> Completed:
         self.calls.append(list(argv))
         self.environments.append(dict(more.get("environment") or {}))
         words = list(argv[1:])
         if argv[0] == "sudo" and "install" in argv:
             Path(argv[-1]).write_bytes(more["input"])
         if argv[0] == "getent":
-            return Done(2, "")
+            return Completed(2, "")
         if argv[0] in ("sudo", "systemctl"):
-            return self.fails.get(argv[0], Done(0, ""))
+            return self.fails.get(argv[0], Completed(0, ""))
         for beginning, done in self.fails.items():
             if " ".join(words).startswith(beginning):
                 return done
@@ -83,7 +83,7 @@ class Docker:
             return self._compose(words[1:])
         if words[:2] == ["image", "inspect"]:
             there = words[-1] in self.images
-            return Done(0, MADE_AT) if there else Done(1, f"Error: No such image: {words[-1]}")
+            return Completed(0, MADE_AT) if there else Completed(1, f"Error: No such image: {words[-1]}")
         if words[:2] == ["image", "rm"]:
             self.images.discard(words[-1])
         elif words[0] == "pull":
@@ -99,29 +99,29 @@ class Docker:
             found = [self.containers[name] for name in words[4:] if name in self.containers]
             text = "\n".join(json.dumps(row) for row in found)
             missing = len(found) < len(words[4:])
-            return Done(int(missing), text + ("\nError: No such container: x" if missing else ""))
+            return Completed(int(missing), text + ("\nError: No such container: x" if missing else ""))
         elif words[0] == "exec" and words[2] == "cat":
             text = self.files.get((words[1], words[3]))
-            return Done(int(text is None), (text or "No such file or directory").rstrip("\n"))
+            return Completed(int(text is None), (text or "No such file or directory").rstrip("\n"))
         elif words[0] == "info":
-            return Done(0, f"WARNING: no swap limit support\n{json.dumps(self.info)}")
+            return Completed(0, f"WARNING: no swap limit support\n{json.dumps(self.info)}")
         elif words[0] == "ps":
-            return Done(0, "\n".join(self.containers))
+            return Completed(0, "\n".join(self.containers))
         elif words[0] == "exec":
             own = self.containers[words[1]]
             service = words[1].removeprefix("gridup-")
             sick = service in self.sick.get(own["Image"], set())
-            return Done(int(sick), f"{service}: it only dawdles" if sick else "")
+            return Completed(int(sick), f"{service}: it only dawdles" if sick else "")
         elif words[0] == "logs":
-            return Done(0, "first\n\nboom")
-        return Done(0, "")
+            return Completed(0, "first\n\nboom")
+        return Completed(0, "")
 
-    def _compose(self, words: list[str]) -> Done:
+    def _compose(self, words: list[str]) -> Completed:
         file = next(w for w in words if w.startswith("--file=")).removeprefix("--file=")
         whole = json.loads(Path(file).read_text())["services"]
         if "down" in words:
             self.containers.clear()
-            return Done(0, "")
+            return Completed(0, "")
         named = words[words.index("--remove-orphans") + 1 :]
         for service, made in whole.items():
             if named and service not in named:
@@ -151,7 +151,7 @@ class Docker:
                     "ExitCode": 3 * broken,
                 },
             }
-        return Done(0, "")
+        return Completed(0, "")
 
     def did(self, *beginning: str) -> list[list[str]]:
         """The calls that begin so, after `docker`."""
@@ -195,16 +195,16 @@ class Place:
         self.releases = self.fresh()
         self.releases.store.take(tar_of(FILES.values()))
 
-    def fresh(self) -> Releases:
+    def fresh(self) -> ReleaseClient:
         """As another run of the program."""
         return self.releases_of(self.docker.sleep)
 
     def end_logins(self) -> None:
         self.ended += 1
 
-    def releases_of(self, sleep: Callable[[float], None]) -> Releases:
+    def releases_of(self, sleep: Callable[[float], None]) -> ReleaseClient:
         run = self.docker.run
-        return Releases(
+        return ReleaseClient(
             self.folder,
             self.home,
             self.said.append,
@@ -288,7 +288,7 @@ class TestApply:
         self, place: Place, *, reachable: bool
     ) -> None:
         if not reachable:
-            place.docker.fails = {"pull": Done(1, "no route to the registry")}
+            place.docker.fails = {"pull": Completed(1, "no route to the registry")}
         place.releases.apply(plan(image="gridup-node:2", rebuilt="2026-11-29"))
         assert place.docker.did("pull", "--quiet") == [["docker", "pull", "--quiet", "python:3.11"]]
         (build,) = place.docker.did("build")
@@ -306,9 +306,9 @@ class TestApply:
     def test_a_builders_last_words_are_told_without_passwords(self, place: Place) -> None:
         whole = place.docker.run
 
-        def fail(argv: Sequence[str], **more: Any) -> Done:
+        def fail(argv: Sequence[str], **more: Any) -> Completed:
             done = whole(argv, **more)
-            return Done(1, "ERROR") if argv[1] == "build" else done
+            return Completed(1, "ERROR") if argv[1] == "build" else done
 
         place.docker.run = fail  # type: ignore[method-assign]
         with pytest.raises(Failed) as caught:
@@ -398,7 +398,7 @@ class TestApply:
     def test_a_build_that_fails_touches_nothing(self, place: Place) -> None:
         place.releases.apply(plan())
         before = dict(place.docker.containers)
-        place.docker.fails["build"] = Done(1, "ERROR: process did not complete")
+        place.docker.fails["build"] = Completed(1, "ERROR: process did not complete")
         with pytest.raises(Failed, match=r"could not be built \(exit code 1\)"):
             place.fresh().apply(plan("gridup-node:2"))
         assert place.docker.containers == before
@@ -411,7 +411,7 @@ class TestApply:
         ],
     )
     def test_why_a_build_failed_is_told(self, place: Place, output: str, message: str) -> None:
-        place.docker.fails["build"] = Done(1, output)
+        place.docker.fails["build"] = Completed(1, output)
         with pytest.raises(Failed) as caught:
             place.releases.apply(plan())
         assert caught.value.message == message
@@ -421,7 +421,7 @@ class TestApply:
         place.releases.apply(plan(name, pull=True, files={}))
         assert place.docker.did("pull") == [["docker", "pull", "--quiet", name]]
         assert not place.docker.did("build")
-        place.docker.fails["pull"] = Done(1, "Error response: denied")
+        place.docker.fails["pull"] = Completed(1, "Error response: denied")
         with pytest.raises(Failed, match="could not be pulled: Error response: denied"):
             place.fresh().apply(plan(name.replace("a", "b"), pull=True, files={}))
 
@@ -430,7 +430,7 @@ class TestApply:
         place.releases.apply(plan())
         whole = place.docker.run
 
-        def cut(argv: Sequence[str], **more: Any) -> Done:
+        def cut(argv: Sequence[str], **more: Any) -> Completed:
             done = whole(argv, **more)
             if argv[1] == moment:
                 raise SystemExit
@@ -507,7 +507,7 @@ class TestData:
 
     def test_data_that_cannot_be_made_ready_leave_the_former_release_as_it_is(self, place: Place) -> None:
         place.releases.apply(plan())
-        place.docker.fails["run"] = Done(1, "gridup_node.folders: data is a link, and must be a folder")
+        place.docker.fails["run"] = Completed(1, "gridup_node.folders: data is a link, and must be a folder")
         with pytest.raises(Failed, match=r"could not be made ready: gridup_node\.folders: data is a link"):
             place.fresh().apply(plan("gridup-node:2"))
         assert place.running() == {"gridup-node:1"}
@@ -641,7 +641,7 @@ class TestShield:
         [
             (lambda place: place.unit.unlink(), "are not laid"),
             (lambda place: place.unit.write_text("[Unit]\n"), "are not laid"),
-            (lambda place: place.docker.fails.update(systemctl=Done(3, "inactive")), "are off"),
+            (lambda place: place.docker.fails.update(systemctl=Completed(3, "inactive")), "are off"),
         ],
     )
     def test_where_it_was_taken_away_that_is_seen_and_put_right(
@@ -658,7 +658,7 @@ class TestShield:
     def test_where_it_cannot_be_laid_nothing_new_runs(self, place: Place) -> None:
         place.releases.apply(plan())
         place.unit.unlink()
-        place.docker.fails["sudo"] = Done(1, "sudo: a password is required")
+        place.docker.fails["sudo"] = Completed(1, "sudo: a password is required")
         with pytest.raises(Failed, match=r"could not be closed to the containers: sudo: a password is req"):
             place.fresh().apply(plan("gridup-node:2"))
         assert place.running() == {"gridup-node:1"}
@@ -859,7 +859,7 @@ class TestLook:
         place.releases.apply(plan(people=[OWN, "ssh-ed25519 BBBB ada"]))
         wrong = "ssh: there is no user gridup-user of the node's"
         with pytest.raises(Failed, match="could not be let in"):
-            place.docker.fails["sudo"] = Done(1, "no")
+            place.docker.fails["sudo"] = Completed(1, "no")
             place.fresh().apply(plan(users=["ssh-ed25519 BBBB ada"]))
         # As an earlier version had it: they are taken from the one user before the other has them.
         assert (place.home / ".ssh/authorized_keys").read_text() == f"{OWN}\n"
@@ -867,7 +867,7 @@ class TestLook:
 
     def test_docker_that_does_not_answer_is_said(self, place: Place) -> None:
         place.releases.apply(plan())
-        place.docker.fails["container"] = Done(1, "Cannot connect to the Docker daemon")
+        place.docker.fails["container"] = Completed(1, "Cannot connect to the Docker daemon")
         (problem,) = place.fresh().look()["problems"]
         assert problem == "Docker does not answer on the machine: Cannot connect to the Docker daemon"
 
@@ -914,7 +914,7 @@ class TestRun:
         assert (done.code, done.line) == (124, "sleep did not end within 0.3 s")
 
     def test_one_that_is_not_there_is_said(self) -> None:
-        assert docker_cli.run(["no-such-program"]) == Done(127, "no-such-program is not installed")
+        assert docker_cli.run(["no-such-program"]) == Completed(127, "no-such-program is not installed")
 
     def test_one_that_does_not_read_its_input_ends(self) -> None:
         assert docker_cli.run(["true"], input=b"x" * 1_000_000).code == 0
@@ -974,7 +974,7 @@ class TestProgram:
             '#!/bin/sh\ncase "$*" in *build*) sleep 1; echo "#1 line"; touch "$HOME/built";; esac\nexit 1\n'
         )
         docker.chmod(0o755)
-        Releases(program.parent, tmp_path, print).store.take(tar_of(FILES.values()))
+        ReleaseClient(program.parent, tmp_path, print).store.take(tar_of(FILES.values()))
         process = subprocess.Popen(
             [sys.executable, "-I", str(program), "apply"],
             stdin=subprocess.PIPE,
@@ -991,4 +991,4 @@ class TestProgram:
 
     def test_it_is_small_and_the_same_each_time(self) -> None:
         assert len(PROGRAM) < 60_000
-        assert packed("gridup_node.vm.release", release.MODULES) == PROGRAM
+        assert zipapp("gridup_node.vm.release", release.MODULES) == PROGRAM

@@ -51,7 +51,7 @@ def public(key: str) -> str:
     return bytes(SigningKey(bytes.fromhex(key)).verify_key).hex()
 
 
-def packed(*keys: str) -> str:
+def zipapp(*keys: str) -> str:
     """As syft has what JSON has no form for: a message in base64."""
     return base64.b64encode(b"capnp\0" + b"\0\0".join(map(bytes.fromhex, keys)) + b"\xff").decode()
 
@@ -85,7 +85,7 @@ def database(tmp_path: Path) -> Path:
                 "unique_func_name": f"func_total_{public(HERS)}_{hashed(HERS)}",
             }
         ],
-        "UserCodeStatusCollection": [{"status_dict": packed(public(KEY), public(HERS))}],
+        "UserCodeStatusCollection": [{"status_dict": zipapp(public(KEY), public(HERS))}],
         'Odd"Name': [{"owner": f"{public(HERS)}_READ"}],
     }
     path = tmp_path / "node.db"
@@ -137,7 +137,7 @@ def test_each_account_gets_a_new_key_wherever_the_former_one_stands(database: Pa
         for row in rows:
             assert json.loads(row[2]) == [f"{theirs}_OWNER", f"{hers}_READ", "ALL_READ"]
             assert row[3] == bytes.fromhex(hers) + b"data"
-    assert fields(database, "UserCodeStatusCollection") == {"status_dict": packed(theirs, hers)}
+    assert fields(database, "UserCodeStatusCollection") == {"status_dict": zipapp(theirs, hers)}
     assert fields(database, 'Odd"Name') == {"owner": f"{hers}_READ"}
     code = fields(database, "UserCode")
     assert code["code_hash"] == rekey._code_hash(CODE, hers)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from gridup_node.vm.docker_cli import Done, Failed
+from gridup_node.vm.docker_cli import Completed, Failed
 from gridup_node.vm.updates import DUE, PACKAGES, REQUIRED, Updates, parse, settings
 
 
@@ -21,11 +21,11 @@ class Root:
         self.calls: list[list[str]] = []
         self.code = 0
 
-    def run(self, argv: Sequence[str], **more: Any) -> Done:
+    def run(self, argv: Sequence[str], **more: Any) -> Completed:
         self.calls.append(list(argv))
         if self.code == 0:
             Path(argv[-1]).write_bytes(more["input"])
-        return Done(self.code, "a password is required" * bool(self.code))
+        return Completed(self.code, "a password is required" * bool(self.code))
 
 
 def test_it_is_laid_once_and_put_right(tmp_path: Path) -> None:

@@ -173,7 +173,7 @@ def code(source: str) -> ast.Module:
     ],
 )
 def test_stripping_leaves_the_code(source: str, left: str) -> None:
-    assert user_data.stripped(source) == left
+    assert user_data.minify(source) == left
 
 
 @pytest.mark.parametrize("end", ["", "\n", "\r\n", "\r\n\r\n", "\n\n  \n"])

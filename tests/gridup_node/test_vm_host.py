@@ -196,15 +196,15 @@ def put(data: bytes, at: int) -> Callable[[Path], object]:
     return fill
 
 
-def made_by(*argv: str) -> Callable[[Path], object]:
+def provider_class(*argv: str) -> Callable[[Path], object]:
     return lambda path: run([f"/usr/sbin/{argv[0]}", *argv[1:], str(path)], timeout=30)
 
 
 @needs_tools
 def test_a_blank_disk_is_formatted_once(real: Machine) -> None:
     device = image(real.root, lambda _: None)
-    uuid = disk.formatted(real, device)
-    assert disk.formatted(real, device) == uuid == disk.probe(real, device)["UUID"]
+    uuid = disk.ensure_filesystem(real, device)
+    assert disk.ensure_filesystem(real, device) == uuid == disk.probe(real, device)["UUID"]
     assert real.path(LOG).read_text().count("mkfs.ext4") == 1
     assert disk.size(Path(device)) == disk.fs_size(Path(device)) == 64 << 20
 
@@ -214,11 +214,11 @@ def test_a_blank_disk_is_formatted_once(real: Machine) -> None:
     ("fill", "why"),
     [
         (
-            made_by("mkfs.ext4", "-q", "-L", "photos"),
+            provider_class("mkfs.ext4", "-q", "-L", "photos"),
             r"file system \(ext4, label photos\) that Gridup did not make",
         ),
-        (made_by("mkfs.ext4", "-q"), r"file system \(ext4\) that Gridup did not make"),
-        (made_by("mkswap"), r"file system \(swap\) that Gridup did not make"),
+        (provider_class("mkfs.ext4", "-q"), r"file system \(ext4\) that Gridup did not make"),
+        (provider_class("mkswap"), r"file system \(swap\) that Gridup did not make"),
         (put(b"\x55\xaa", 510), "left alone"),
         (put(b"\x80\x00\x02\x00\x83" + b"\x01" * 11, 446), "data of no known kind"),
         (put(b"x", (1 << 20) - 1), "data of no known kind"),
@@ -230,7 +230,7 @@ def test_a_disk_with_anything_on_it_is_left_as_it_is(
     device = image(real.root, fill)
     before = Path(device).read_bytes()
     with pytest.raises(Failed, match=why):
-        disk.formatted(real, device)
+        disk.ensure_filesystem(real, device)
     assert Path(device).read_bytes() == before
 
 
@@ -273,12 +273,12 @@ def test_fstab_has_one_line_for_the_data(before: str) -> None:
 @pytest.mark.tier("gate")  # only root may write in a folder of mode 0
 def test_a_mount_point_with_files_is_not_hidden(machine: Fake) -> None:
     point = machine.path("/var/lib/gridup")
-    disk.seal(machine, point)
+    disk.make_immutable(machine, point)
     assert point.stat().st_mode & 0o777 == 0
     assert machine.ran == [f"chattr +i {point}"]
     (point / "x").mkdir()
     with pytest.raises(Failed, match="files on the root disk"):
-        disk.seal(machine, point)
+        disk.make_immutable(machine, point)
 
 
 def test_a_disk_that_systemd_still_checks_is_mounted_after_that(

@@ -2,7 +2,7 @@
 
 The cloud is an emulator. What it is told to run is booted by a hypervisor of the tests', with exactly the
 user-data that the API holds; nothing of this repository is mounted there. All that is one cloud's alone is
-its `Tenancy`. test_vm_node shows what is the same on every machine, and test_first_boot the first boot of a
+its `CloudRig`. test_vm_node shows what is the same on every machine, and test_first_boot the first boot of a
 bare system.
 """
 
@@ -30,7 +30,7 @@ from support.deep import deep
 from support.hypervisor import Hypervisor
 from support.local_node import HER, HERS, client
 from support.rotated import check_replaced, opened
-from support.tenancy import Tenancy
+from support.tenancy import CloudRig
 from support.vm_rig import Machine, Rig
 
 pytestmark = [pytest.mark.tier("gate"), pytest.mark.engine, pytest.mark.node, pytest.mark.vm]
@@ -64,7 +64,7 @@ class Cloud:
         argvs: what all processes were started with meanwhile.
     """
 
-    tenancy: Tenancy
+    tenancy: CloudRig
     hypervisor: Hypervisor
     cli: Cli
     said: str = ""

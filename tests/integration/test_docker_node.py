@@ -112,7 +112,7 @@ def own(docker_cli: Cli, things: Things) -> Iterator[Cli]:
     assert left == []
 
 
-def project_of(cli: Cli) -> str:
+def name_prefix(cli: Cli) -> str:
     return f"gridup-inst-{stack_id(cli)[:8]}"
 
 
@@ -139,7 +139,7 @@ def test_the_same_deploy_again_changes_nothing(inst: Cli, things: Things) -> Non
 
 def test_all_that_was_made_bears_the_stack_and_its_resource(inst: Cli, things: Things) -> None:
     made = things.marked(stack_id(inst))
-    networks = ["network"] * len(networks_of(project_of(inst)))
+    networks = ["network"] * len(networks_of(name_prefix(inst)))
     assert sorted(what for what, _ in made) == ["container"] * len(SERVICES) + ["image", *networks, "volume"]
     state = json.loads((inst.home / "state" / ".pulumi" / "stacks" / "gridup" / "inst.json").read_text())
     urns = {row["urn"] for row in state["checkpoint"]["latest"]["resources"]}
@@ -242,7 +242,7 @@ def test_a_killed_program_comes_back_by_itself(inst: Cli, things: Things) -> Non
     eventually(lambda: things.containers(identity)["proxy"]["RestartCount"] == 1)
 
 
-def by_hand(things: Things, name: str, what: Callable[[docker.DockerClient, str], object]) -> None:
+def debug_command(things: Things, name: str, what: Callable[[docker.DockerClient, str], object]) -> None:
     with closing(things.client()) as one:
         what(one, name)
 
@@ -281,7 +281,7 @@ def image_tag(one: docker.DockerClient, name: str) -> str:
 def test_drift_is_seen_and_repaired(inst: Cli, things: Things, what: str) -> None:
     damage, sign = DRIFTS[what]
     name = f"gridup-inst-{stack_id(inst)[:8]}"
-    by_hand(things, name, damage)
+    debug_command(things, name, damage)
     assert any(sign in problem for problem in problems(inst)), problems(inst)
     refreshed = inst("refresh", "Inst", "--json").ok().json
     assert refreshed["changes"]
@@ -396,7 +396,7 @@ def test_a_notebook_reaches_the_front_door_and_nobody_else(
     found = things.containers(stack_id(inst))
     jupyter, ssh = found["jupyter"]["Id"], found["ssh"]["Id"]
     assert connects(things, jupyter, "proxy", 18080)
-    address = found["api"]["NetworkSettings"]["Networks"][project_of(inst)]["IPAddress"]
+    address = found["api"]["NetworkSettings"]["Networks"][name_prefix(inst)]["IPAddress"]
     assert connects(things, found["proxy"]["Id"], address, 18080)
     for service, host in [(one, host) for one in (jupyter, ssh) for host in ("api", address)]:
         assert not connects(things, service, host, 18080)
@@ -411,7 +411,7 @@ def test_a_notebook_reaches_the_front_door_and_nobody_else(
     name = [jupyter, "python", "-c", "import socket; socket.gethostbyname('example.org')"]
     assert tried(things, *name)[0] != 0
     with closing(things.client()) as one:
-        (pool,) = one.api.inspect_network(f"{project_of(inst)}-jupyter")["IPAM"]["Config"]
+        (pool,) = one.api.inspect_network(f"{name_prefix(inst)}-jupyter")["IPAM"]["Config"]
     assert not connects(things, jupyter, pool["Gateway"], outside[1])
 
 
@@ -711,7 +711,7 @@ def test_no_container_reaches_the_metadata_service_not_even_once_it_was_restarte
 ) -> None:
     if not firewall:
         pytest.skip("the kernel shows no firewall what passes between containers (br_netfilter)")
-    project = project_of(inst)
+    project = name_prefix(inst)
     hidden = [ipaddress.ip_network(network) for network in nowhere.HIDDEN.values()]
     for real in ("169.254.169.254", "169.254.169.123", "168.63.129.16"):
         assert any(ipaddress.ip_address(real) in network for network in hidden)
@@ -749,7 +749,7 @@ def test_a_container_that_is_taken_out_of_it_is_seen_and_put_back(
 ) -> None:
     if not firewall:
         pytest.skip("the kernel shows no firewall what passes between containers (br_netfilter)")
-    name = f"{project_of(inst)}-api"
+    name = f"{name_prefix(inst)}-api"
     with closing(things.client()) as one:
         one.networks.get("gridup-nowhere-link-local").disconnect(name)
     assert "taken off the node's network" in inst("status", "Inst").out

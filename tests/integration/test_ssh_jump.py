@@ -20,10 +20,10 @@ from gridup_infra.outputs import BEHIND
 from gridup_infra.processes import run, wait_until
 from gridup_infra.spec import DeploySpec
 from gridup_infra.targets.ssh import machine_agent
-from gridup_infra.targets.ssh.user_ssh import meet
+from gridup_infra.targets.ssh.user_ssh import verify_host
 from gridup_infra.vm import node
-from gridup_infra.vm.access import VmWayIn
-from gridup_infra.vm.ssh import ClosedError, Door, HostKeyError, entered
+from gridup_infra.vm.access import VmAccess
+from gridup_infra.vm.ssh import HostKeyError, SshEndpoint, SshUnreachableError, ssh_session
 from support.ssh_rig import HERE, Machine
 
 pytestmark = [
@@ -77,21 +77,21 @@ def own(machine: Machine) -> str:
     return " ".join((machine.folder / "host_ed25519.pub").read_text().split()[:2])
 
 
-def door(machine: Machine) -> Door:
+def door(machine: Machine) -> SshEndpoint:
     key = (machine.folder / "id_ed25519").read_text()
-    return Door(NAME, key, own(machine), getpass.getuser(), machine.port, "lab")
+    return SshEndpoint(NAME, key, own(machine), getpass.getuser(), machine.port, "lab")
 
 
 SPEC = DeploySpec(name="Inst", target="ssh", stack_id="0123456789abcdef", host="lab")
 
 
 def test_the_name_is_known_to_the_bastion_alone(machine: Machine) -> None:
-    with pytest.raises(ClosedError), entered(replace(door(machine), host=""), timeout=2):
+    with pytest.raises(SshUnreachableError), ssh_session(replace(door(machine), host=""), timeout=2):
         pass
 
 
 def test_the_first_contact_is_made_and_the_machine_looked_at(person: Machine) -> None:
-    met = meet("lab")
+    met = verify_host("lab")
     assert (met.host_key, met.fresh, met.configured.address) == (own(person), False, NAME)
     with pytest.raises(PreflightError, match=r"lab can't take the node"):
         machine_agent.look(SPEC, pinned="", must_be_ours=True)
@@ -100,7 +100,7 @@ def test_the_first_contact_is_made_and_the_machine_looked_at(person: Machine) ->
 def test_one_that_known_hosts_do_not_know_shows_its_key(person: Machine) -> None:
     lines = person.known_hosts.read_text().splitlines(keepends=True)
     person.known_hosts.write_text("".join(line for line in lines if NAME not in line))
-    met = meet("lab")
+    met = verify_host("lab")
     assert (met.host_key, met.fresh) == (own(person), True)
 
 
@@ -109,7 +109,7 @@ def test_the_nodes_key_enters_the_same_way_and_leaves_nothing_running(
 ) -> None:
     before = {process.pid for process in person.clients()}
     data = os.urandom(1_000_000)
-    with entered(door(person), timeout=30) as session:
+    with ssh_session(door(person), timeout=30) as session:
         session.put(str(tmp_path / "file"), data, timeout=30)
         assert session.run(["echo", "a b"], timeout=10).stdout == "a b\n"
         assert {process.pid for process in person.clients()} - before
@@ -118,7 +118,7 @@ def test_the_nodes_key_enters_the_same_way_and_leaves_nothing_running(
 
 
 def test_another_host_key_than_the_pinned_one_is_refused_there_too(person: Machine, bastion: Machine) -> None:
-    with pytest.raises(HostKeyError), entered(replace(door(person), host_key=own(bastion)), timeout=30):
+    with pytest.raises(HostKeyError), ssh_session(replace(door(person), host_key=own(bastion)), timeout=30):
         pass
 
 
@@ -129,7 +129,7 @@ def test_gridup_ssh_and_check_go_that_way(
     facts = {node.HOST: "lab", node.MACHINE: "0"}
     outputs = node.node_outputs(SPEC, NAME, {"host_key": own(person)}, facts, person.port)
     outputs = replace(outputs, ssh_user=getpass.getuser())
-    access = VmWayIn(outputs, lambda _stack, _name: door(person).key).ssh()
+    access = VmAccess(outputs, lambda _stack, _name: door(person).key).ssh()
     ran = run(["ssh", *client_words(access, ["echo", "a  b"])], timeout=30)
     assert (ran.code, ran.stdout) == (0, "a  b\n"), ran
     outputs = replace(outputs, facts={**outputs.facts, BEHIND: "bastion"})
@@ -145,13 +145,13 @@ def test_what_is_in_the_way_is_told(person: Machine, bastion: Machine) -> None:
     with pytest.raises(
         PreflightError, match=r"lab can't be reached by ssh: On the way there: .*Connection refused"
     ):
-        meet("lab")
+        verify_host("lab")
     with (
-        pytest.raises(ClosedError, match=r"on the way there: .*Connection refused"),
-        entered(door(person), timeout=3),
+        pytest.raises(SshUnreachableError, match=r"on the way there: .*Connection refused"),
+        ssh_session(door(person), timeout=3),
     ):
         pass
     person.config.write_text(text.replace(f"{bastion.folder}/id_ed25519", "/dev/null"))
     with pytest.raises(PreflightError, match=r"On the way there: .*Permission denied") as caught:
-        meet("lab")
+        verify_host("lab")
     assert "`ssh lab true` must work without a question" in caught.value.suggestion

@@ -18,12 +18,12 @@ from support.cache import shared_home
 from support.cli import Cli, Ended
 from support.interrupts import Held, interrupt, kill_run, locks
 from support.plain_pulumi import Plain
-from support.ssh_person import Person, machine_for
+from support.ssh_person import UserSsh, machine_for
 from support.vm_rig import Machine, Rig
 
 pytestmark = [pytest.mark.tier("gate"), pytest.mark.engine, pytest.mark.node, pytest.mark.vm]
 
-WATCHED = "/etc /usr /var/lib /home /root /opt /srv /boot"
+KILL_ON_DISCONNECT = "/etc /usr /var/lib /home /root /opt /srv /boot"
 NOT_OURS = (
     # What runs on any machine by itself.
     "/var/lib/systemd/*",
@@ -43,7 +43,7 @@ class Lab:
 
     machine: Machine
     cli: Cli
-    ada: Person
+    ada: UserSsh
     plain: Plain
 
     @property
@@ -59,7 +59,7 @@ class Lab:
         told = self.machine.run(
             "sh",
             "-c",
-            f"find {WATCHED} -xdev {skipped} -type f -printf '%p|%s %m %U %T@\\n' "
+            f"find {KILL_ON_DISCONNECT} -xdev {skipped} -type f -printf '%p|%s %m %U %T@\\n' "
             "-o -type d -printf '%p|%m %U\\n'",
         )
         return dict(line.split("|", 1) for line in told.splitlines())
@@ -98,7 +98,7 @@ def lab(vm_rig: Rig, cache: Path, engine: Path, tmp_path_factory: pytest.TempPat
 
 def booted(machine: Machine, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     """A machine that Ada and Bob may enter, and Ada's command line."""
-    ada = Person(tmp_path_factory.mktemp("ada"))
+    ada = UserSsh(tmp_path_factory.mktemp("ada"))
     machine.boot(machine_for(ada=(ada.public_key, True), bob=(ada.public_key, False)))
     cli = Cli(shared_home(tmp_path_factory.mktemp("ssh") / "home", cache), ada.environment)
     plain = Plain(cli, language_host.install(tmp_path_factory.mktemp("language host")))

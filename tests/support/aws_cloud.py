@@ -75,7 +75,7 @@ OFF = ("StopInstances", "TerminateInstances")
 
 
 class AwsTenancy:
-    """See `support.tenancy.Tenancy`."""
+    """See `support.tenancy.CloudRig`."""
 
     words = ("--cloud", "aws")
     # The node's own, as there is no name.

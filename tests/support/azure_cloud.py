@@ -79,7 +79,7 @@ OFF = frozenset(
 
 
 class AzureTenancy:
-    """See `support.tenancy.Tenancy`.
+    """See `support.tenancy.CloudRig`.
 
     Args:
         hosts: this machine's DNS for the labels of addresses.

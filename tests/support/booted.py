@@ -17,7 +17,7 @@ import pulumi
 from gridup_infra import targets
 from gridup_infra.outputs import NodeOutputs
 from gridup_infra.spec import DeploySpec
-from gridup_infra.targets.base import Identity, Inspection, Power
+from gridup_infra.targets.base import Inspection, Power, StackRef
 from gridup_infra.vm.node import MACHINE, node_outputs
 from gridup_infra.vm.resources import ManagementKey, declare, turned
 from gridup_infra.vm.target import MachineTarget
@@ -58,10 +58,10 @@ class BootedTarget(MachineTarget):
     def inspect(self, outputs: NodeOutputs) -> Inspection:
         return Inspection(Power.RUNNING)
 
-    def leftovers(self, identity: Identity) -> tuple[str, ...]:
+    def leftovers(self, identity: StackRef) -> tuple[str, ...]:
         return ()
 
-    def sweep(self, identity: Identity) -> None: ...
+    def sweep(self, identity: StackRef) -> None: ...
 
 
 @dataclass

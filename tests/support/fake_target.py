@@ -14,13 +14,13 @@ from gridup_infra.outputs import NodeOutputs
 from gridup_infra.spec import DeploySpec
 from gridup_infra.targets.base import (
     Capability,
-    Identity,
     Inspection,
+    NodeAccess,
     Power,
     Retained,
     SshAccess,
+    StackRef,
     Target,
-    WayIn,
 )
 
 
@@ -91,7 +91,7 @@ class MoonTarget(Target):
         self._refuse()
         return Inspection(self.power, whole=True)
 
-    def begun(self, identity: Identity, spec: DeploySpec, states: object) -> NodeOutputs | None:
+    def begun(self, identity: StackRef, spec: DeploySpec, states: object) -> NodeOutputs | None:
         return replace(self.machine, spec=spec) if self.machine else None
 
     def place(self, outputs: NodeOutputs) -> dict[str, str]:
@@ -106,12 +106,12 @@ class MoonTarget(Target):
     def stop(self, outputs: NodeOutputs) -> None:
         self.calls.append(f"stop {outputs.facts['machine']}")
 
-    def leftovers(self, identity: Identity) -> tuple[str, ...]:
+    def leftovers(self, identity: StackRef) -> tuple[str, ...]:
         return ()
 
-    def sweep(self, identity: Identity) -> None: ...
+    def sweep(self, identity: StackRef) -> None: ...
 
-    def way_in(self, outputs: NodeOutputs) -> WayIn:
+    def access(self, outputs: NodeOutputs) -> NodeAccess:
         return _NoWay()
 
     def retained(self, spec: DeploySpec) -> Retained | None:
@@ -142,7 +142,7 @@ class MoonTarget(Target):
             raise self.refuses
 
 
-class _NoWay(WayIn):
+class _NoWay(NodeAccess):
     def run(  # type: ignore[override]
         self, argv: object, *, timeout: float, input: bytes | None = None, service: str = ""
     ) -> None:

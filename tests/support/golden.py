@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gridup_infra.build_env import arguments_elsewhere
+from gridup_infra.build_env import portable_build_args
 from gridup_infra.locking import locked
 from gridup_infra.vm import release_client
 from gridup_node import catalog
@@ -47,7 +47,7 @@ def golden_system(rig: Rig, cache: Path) -> Path:
     """The root disk as a file; made where it is not there, which takes some two minutes."""
     base, changes = base_archive(cache)
     context = node_layers.context(release_client.context(catalog.resolve("latest")))
-    arguments = arguments_elsewhere()
+    arguments = portable_build_args()
     made_of = ("2", rig.image.name, base.name, changes, PACKAGES, sorted(arguments.items()))
     digest = hashlib.sha256(repr(made_of).encode() + context).hexdigest()[:12]
     disk = rig.image.with_name(f"golden-{digest}.img")

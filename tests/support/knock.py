@@ -23,7 +23,7 @@ from support.cli import Cli
 SECONDS = 60
 
 
-class Door:
+class SshEndpoint:
     """A node's addresses, and what a browser or client brings to them.
 
     Args:
@@ -95,7 +95,7 @@ def main(told: dict[str, Any]) -> dict[str, Any]:
         told: `url`, `jupyter`, `ca`, `email`, `password`, `token`; `others`, passwords by e-mail address; and
             as an earlier run told them `portal` and `notebook`, cookies, and `keys`.
     """
-    door = Door(told["url"], told["jupyter"], told["ca"])
+    door = SshEndpoint(told["url"], told["jupyter"], told["ca"])
     accounts = {told["email"]: told["password"], **told["others"]}
     if told.get("begin"):
         told |= {

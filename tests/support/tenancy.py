@@ -10,7 +10,7 @@ from support.cli import Cli
 from support.hypervisor import Cloud, Hypervisor
 
 
-class Tenancy(Protocol):
+class CloudRig(Protocol):
     """A customer's part of an emulated cloud, whose machines boot.
 
     Attributes:

@@ -56,7 +56,7 @@ class Checked:
     stopped: bool | None = None
 
     def given_up(self) -> ResourceError | None:
-        """Why waiting longer is no use; once there is a reason, it stays: see `health.Hope`."""
+        """Why waiting longer is no use; once there is a reason, it stays: see `health.FailureLatch`."""
         if self.why is None and self.target and self.outputs:
             self.why = self.target.given_up(self.outputs)
         return self.why

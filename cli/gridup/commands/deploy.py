@@ -54,7 +54,7 @@ from gridup.commands.options import (
     asked,
     one_name,
 )
-from gridup.deploy_flow import How, deploy
+from gridup.deploy_flow import DeployOptions, deploy
 from gridup.session import Session
 from gridup_infra.errors import UsageError
 
@@ -149,7 +149,7 @@ def main(
     """Make a node, or bring one to what is asked; safe to repeat."""
     given, defaults = asked(context, locals())
     session = Session.of(context, json=json)
-    how = How(
+    how = DeployOptions(
         timeout=timeout,
         wait_lock=wait_lock,
         wait=not no_wait,

@@ -144,5 +144,5 @@ def _left(session: Session, record: Record, target: Target | None) -> list[str]:
 
 def _what(session: Session, record: Record) -> tuple[Target | None, DeploySpec | None]:
     # Not from the configuration on this machine: a damaged one must not be in the way of an end.
-    spec = record.known_spec({})
+    spec = record.previous_spec({})
     return (session.target(spec.target), spec) if spec else (None, None)

@@ -17,7 +17,7 @@ from gridup_infra.errors import GridupError
 from gridup_infra.processes import which
 from gridup_infra.room import Need
 from gridup_infra.spec import DeploySpec
-from gridup_infra.targets.base import Finding, Target
+from gridup_infra.targets.base import DoctorCheck, Target
 
 EPILOG = """\b
 Examples:
@@ -43,24 +43,26 @@ def main(context: typer.Context, json: Json = False) -> None:
         raise GridupError(f"Not ready: {', '.join(bad)}.")
 
 
-def _system(_settings: Settings) -> Finding:
+def _system(_settings: Settings) -> DoctorCheck:
     known = sys.platform in ("linux", "darwin")
-    return Finding("system", known, platform.platform() if known else "use Linux, macOS or WSL")
+    return DoctorCheck("system", known, platform.platform() if known else "use Linux, macOS or WSL")
 
 
-def _home(settings: Settings) -> Finding:
+def _home(settings: Settings) -> DoctorCheck:
     try:
         settings.ensure_state(State.of(settings).stacks)
     except GridupError as error:
-        return Finding("GRIDUP_HOME", False, error.message)
-    return Finding("GRIDUP_HOME", True, str(settings.home.root))
+        return DoctorCheck("GRIDUP_HOME", False, error.message)
+    return DoctorCheck("GRIDUP_HOME", True, str(settings.home.root))
 
 
-def _disk(settings: Settings) -> Finding:
+def _disk(settings: Settings) -> DoctorCheck:
     wanted = first_deploy(settings)
     if lack := room.lacking(wanted):
-        return Finding("disk", False, lack)
-    return Finding("disk", True, f"room for the {room.total(wanted) / 1e9:.1f} GB of a node on this machine")
+        return DoctorCheck("disk", False, lack)
+    return DoctorCheck(
+        "disk", True, f"room for the {room.total(wanted) / 1e9:.1f} GB of a node on this machine"
+    )
 
 
 def first_deploy(settings: Settings) -> tuple[Need, ...]:
@@ -69,43 +71,43 @@ def first_deploy(settings: Settings) -> tuple[Need, ...]:
     return needs(settings, spec, targets.target(spec.target))
 
 
-def _engine(settings: Settings) -> Finding:
+def _engine(settings: Settings) -> DoctorCheck:
     from gridup.setup.engine import ENGINE_VERSION, find_engine
 
     found = find_engine(settings.home)
     if found:
-        return Finding("Pulumi engine", True, f"{found.version} in {found.root} ({found.source})")
-    return Finding("Pulumi engine", None, f"none yet; the first deploy gets {ENGINE_VERSION}")
+        return DoctorCheck("Pulumi engine", True, f"{found.version} in {found.root} ({found.source})")
+    return DoctorCheck("Pulumi engine", None, f"none yet; the first deploy gets {ENGINE_VERSION}")
 
 
-def _node_python(_settings: Settings) -> Finding:
+def _node_python(_settings: Settings) -> DoctorCheck:
     from gridup_infra.targets.local.runtime import find_python
 
     try:
         path, version = find_python()
     except GridupError as error:
-        return Finding("Python for nodes", False, f"{error.message} {error.suggestion}")
-    return Finding("Python for nodes", True, f"{version} at {path}")
+        return DoctorCheck("Python for nodes", False, f"{error.message} {error.suggestion}")
+    return DoctorCheck("Python for nodes", True, f"{version} at {path}")
 
 
-def _sdk(target: Target) -> Iterator[Finding]:
+def _sdk(target: Target) -> Iterator[DoctorCheck]:
     from gridup.setup import extras
 
     if target.extra:
         there = extras.installed(target.extra)
         detail = "installed" if there else "none yet; the first use installs it"
-        yield Finding(f"SDK of {target.title}", there or None, detail)
+        yield DoctorCheck(f"SDK of {target.title}", there or None, detail)
 
 
-def _tool(name: str, role: str) -> Callable[[Settings], Finding]:
-    def look(_settings: Settings) -> Finding:
+def _tool(name: str, role: str) -> Callable[[Settings], DoctorCheck]:
+    def look(_settings: Settings) -> DoctorCheck:
         path = which(name)
-        return Finding(role, True if path else None, path or f"no {name}: the node will have no ssh")
+        return DoctorCheck(role, True if path else None, path or f"no {name}: the node will have no ssh")
 
     return look
 
 
-LOOKS: tuple[Callable[[Settings], Finding], ...] = (
+LOOKS: tuple[Callable[[Settings], DoctorCheck], ...] = (
     _system,
     _home,
     _disk,

@@ -23,7 +23,7 @@ from gridup.commands.options import (
     Yes,
     asked,
 )
-from gridup.deploy_flow import How, deploy
+from gridup.deploy_flow import DeployOptions, deploy
 from gridup.session import Session, Which
 from gridup_infra import targets
 from gridup_infra.errors import UsageError
@@ -123,16 +123,16 @@ def main(
     if nameless:
         words = [generated({record.stack for record in session.state.records()}), *words]
     line = parse(words)
-    follow = truth("--tail", tail)
+    follow = parse_bool("--tail", tail)
     if nameless:
         session.ui.say(f'The node is called "{line.name}".')
     said = {"node_type": line.node_type, "target": line.target, "port": line.port or None, "tag": tag}
-    deploy(session, line.name, {**given, **said}, defaults, How(yes=yes))
+    deploy(session, line.name, {**given, **said}, defaults, DeployOptions(yes=yes))
     if follow and not json:
         from gridup.commands.logs import choose, show_lines
 
         outputs, target = session.deployed(session.find(Which(line.name)))
-        show_lines(session.ui, target.way_in(outputs), choose([], outputs), lines=10, follow=True)
+        show_lines(session.ui, target.access(outputs), choose([], outputs), lines=10, follow=True)
 
 
 def parse(words: Sequence[str]) -> Launch:
@@ -168,7 +168,7 @@ def generated(taken: Container[str]) -> str:
     return name
 
 
-def truth(flag: str, text: str) -> bool:
+def parse_bool(flag: str, text: str) -> bool:
     """HAGrid's `--tail=false` and the like.
 
     Raises:

@@ -11,9 +11,9 @@ from gridup import streams
 from gridup.commands.options import Json, NameArgument, NameOption, StackOption, complete_services, meant
 from gridup.session import Session, require
 from gridup.ui import Ui
-from gridup_infra.errors import InterruptedError_, ResourceError, UsageError
+from gridup_infra.errors import ResourceError, StoppedError, UsageError
 from gridup_infra.outputs import NodeOutputs
-from gridup_infra.targets.base import Capability, WayIn
+from gridup_infra.targets.base import Capability, NodeAccess
 from gridup_node.services import programs
 
 EPILOG = """\b
@@ -66,23 +66,23 @@ def main(
     outputs, target = session.deployed(session.find(asked))
     chosen = choose(wanted, outputs)
     session.check_answers(outputs, target)
-    way_in = target.way_in(outputs)
+    access = target.access(outputs)
     try:
         if json:
-            found = way_in.logs(chosen, lines=lines, follow=False)
+            found = access.logs(chosen, lines=lines, follow=False)
             session.ui.result([{"service": service, "line": line} for service, line in found], lambda: None)
         else:
-            show_lines(session.ui, way_in, chosen, lines=lines, follow=follow)
+            show_lines(session.ui, access, chosen, lines=lines, follow=follow)
     except ResourceError:
         session.check_running(outputs, target)
         raise
 
 
-def show_lines(ui: Ui, way_in: WayIn, chosen: list[str], *, lines: int, follow: bool) -> None:
+def show_lines(ui: Ui, access: NodeAccess, chosen: list[str], *, lines: int, follow: bool) -> None:
     """The logs of services, each line with its service's name where there are several."""
     width = max(map(len, chosen), default=0)
     try:
-        for service, line in way_in.logs(chosen, lines=lines, follow=follow):
+        for service, line in access.logs(chosen, lines=lines, follow=follow):
             plain = CONTROL.sub("", line)
             ui.line(plain if len(chosen) == 1 else f"{service:<{width}} | {plain}")
             if follow and streams.reader_gone():
@@ -91,7 +91,7 @@ def show_lines(ui: Ui, way_in: WayIn, chosen: list[str], *, lines: int, follow: 
         if not follow:
             raise
         # The only way to end it.
-        raise typer.Exit(InterruptedError_.exit_code) from None
+        raise typer.Exit(StoppedError.exit_code) from None
 
 
 def show_boot(ui: Ui, text: str) -> None:

@@ -332,7 +332,7 @@ NOBODY = Path("none")
 
 NEVER = "never"
 
-BESIDE = ("new_machine", "rebuild", "adopt")
+NON_SPEC_OPTIONS = ("new_machine", "rebuild", "adopt")
 """What a deploy may be asked for that is no field of the spec, but changes one."""
 
 
@@ -349,7 +349,7 @@ def asked(context: typer.Context, values: Mapping[str, Any]) -> tuple[dict[str, 
     """
     given: dict[str, Any] = {}
     defaults: dict[str, Any] = {}
-    for key in (*(field.name for field in fields(DeploySpec) if field.name != "name"), *BESIDE):
+    for key in (*(field.name for field in fields(DeploySpec) if field.name != "name"), *NON_SPEC_OPTIONS):
         parameter = PARAMETERS.get(key, key)
         value = values.get(parameter)
         if key in ("ssh_keys", "admin_ssh_keys") and value:

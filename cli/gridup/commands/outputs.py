@@ -67,7 +67,7 @@ def main(
         from gridup.secrets import read_secrets
 
         outputs, target = session.deployed(record)
-        found = read_secrets(target.way_in(outputs))
+        found = read_secrets(target.access(outputs))
         data["admin_password"] = found.admin_password
         data["jupyter_token"] = found.jupyter_token
 

@@ -35,7 +35,7 @@ def main(
     ):
         engine = session.engine(reporter, wait_lock)
         reporter.step(f'Looking at "{record.name}"')
-        with explaining(target, record.known_spec({})):
+        with explaining(target, record.previous_spec({})):
             report = engine.refresh(record.stack, reporter)
     problems: tuple[str, ...] = ()
     remedy = ""

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from gridup.commands.options import Json, NameArgument, NameOption, StackOption, WaitLock, Yes, meant
-from gridup.rotating import How, rotate
+from gridup.rotating import DeployOptions, rotate
 from gridup.session import Session, Which
 from gridup_infra.errors import UsageError
 
@@ -54,4 +54,4 @@ def main(
     given = meant(argument, name, stack)
     if given == Which():
         raise UsageError("Which node?", "Name it: gridup rotate NAME")
-    rotate(session, given, How(lock=lock, timeout=timeout, wait_lock=wait_lock, yes=yes))
+    rotate(session, given, DeployOptions(lock=lock, timeout=timeout, wait_lock=wait_lock, yes=yes))

@@ -61,16 +61,16 @@ def main(
     argument, command = split(words or [], named=name is not None or stack is not None)
     outputs, target = session.reached(session.find(meant(argument, name, stack)))
     session.check_answers(outputs, target)
-    way_in = target.way_in(outputs)
-    if (shell := way_in.shell()) is not None:
+    access = target.access(outputs)
+    if (shell := access.shell()) is not None:
         session.check_running(outputs, target)
         words = [shell.program, *(["-c", remote(command)] if command else [])]
         raise typer.Exit(attach(words, env=shell.environment, cwd=shell.folder))
-    access = way_in.ssh()
+    account = access.ssh()
     client = which("ssh")
     if client is None:
         raise SetupError("There is no `ssh` on this machine.", "Install OpenSSH's client.")
-    code = attach([client, *client_words(access, command)], env=dict(os.environ))
+    code = attach([client, *client_words(account, command)], env=dict(os.environ))
     if code == openssh.UNREACHED:
         session.check_running(outputs, target)
     raise typer.Exit(code)

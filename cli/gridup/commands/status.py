@@ -20,7 +20,7 @@ from gridup_infra.locking import Holder
 from gridup_infra.naming import typed
 from gridup_infra.outputs import NOT_COMPLETED
 from gridup_infra.targets.base import PUBLIC_IP, Inspection, Power
-from gridup_node.services import Proof
+from gridup_node.services import ProbeKind
 
 EPILOG = """\b
 Examples:
@@ -180,7 +180,7 @@ def look(session: Session, record: Record, busy: Mapping[str, Holder], *, probe:
     if inspection.power is Power.STARTING and probes.healthy(results):
         inspection = replace(inspection, power=Power.RUNNING)
     restart = None
-    if any(result.up and result.endpoint.proof is Proof.SSH_BANNER for result in results):
+    if any(result.up and result.endpoint.proof is ProbeKind.SSH_BANNER for result in results):
         restart = target.restart_due(record.outputs)
     return Row(record, inspection, probes.to_json(results), restart=restart, place=place)
 

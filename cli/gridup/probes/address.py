@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from gridup.probes.model import Endpoint, Trust
 from gridup_infra.errors import UsageError
 from gridup_node.facts import SERVER_TYPES
-from gridup_node.services import FRONT, SERVICES, Proof, Service, probed
+from gridup_node.services import FRONT, SERVICES, ProbeKind, Service, probed
 
 if TYPE_CHECKING:
     from gridup_infra.outputs import NodeOutputs
@@ -127,7 +127,7 @@ def endpoints_for_host(text: str, table: Sequence[Service] = SERVICES) -> list[E
     endpoints = []
     for row in probed(table):
         port = front if row.name == FRONT or row.front_path else row.port
-        if row.proof is Proof.SSH_BANNER and not local:
+        if row.proof is ProbeKind.SSH_BANNER and not local:
             port = SSH_PORT
         # Only the reverse proxy's scheme is known; jupyter's own port redirects where it speaks https.
         row_tls = tls and bool(row.front_path)
@@ -160,7 +160,7 @@ def _endpoint(row: Service, host: str, port: int, tls: bool) -> Endpoint:
         service=row.name,
         title=row.title,
         url=url,
-        proof=row.proof or Proof.ANY,
+        proof=row.proof or ProbeKind.ANY,
         host=host,
         port=port,
         path=row.proof_path or "/",
@@ -193,17 +193,17 @@ def endpoints_for_node(
                 service=row.name,
                 title=row.title,
                 url=known.url,
-                proof=row.proof or Proof.ANY,
+                proof=row.proof or ProbeKind.ANY,
                 host=known.host,
                 port=known.port,
                 path=row.proof_path or "/",
                 tls=tls,
-                expected=told if row.proof is Proof.SYFT_METADATA else None,
+                expected=told if row.proof is ProbeKind.SYFT_METADATA else None,
                 # A node's own CA signs for nobody else; an authority that vouches for a name does.
                 trust=Trust(outputs.ca, named=outputs.named, ours=True),
                 offered=not known.reason,
                 reason=known.reason,
-                way=tuple(way) if row.proof is Proof.SSH_BANNER else (),
+                way=tuple(way) if row.proof is ProbeKind.SSH_BANNER else (),
                 open_to=hints.get(row.name, ()),
                 node=outputs.spec.name,
             )

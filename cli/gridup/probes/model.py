@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
-from gridup_node.services import Proof
+from gridup_node.services import ProbeKind
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Endpoint:
     service: str
     title: str
     url: str
-    proof: Proof
+    proof: ProbeKind
     host: str
     port: int
     path: str = "/"

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 
 from gridup.probes.model import ProbeResult, ProbeState
 from gridup.probes.run import host_result
-from gridup.public_ip import among
-from gridup_node.services import Proof
+from gridup.public_ip import in_any
+from gridup_node.services import ProbeKind
 
 
 def settled(results: Sequence[ProbeResult], own: Callable[[], str | None]) -> list[ProbeResult]:
@@ -18,12 +18,12 @@ def settled(results: Sequence[ProbeResult], own: Callable[[], str | None]) -> li
             result depends on it.
     """
     closed = [r for r in results if r.state is ProbeState.RESTRICTED and r.endpoint.open_to]
-    address = own() if any(r.endpoint.proof is not Proof.ANY for r in closed) else None
+    address = own() if any(r.endpoint.proof is not ProbeKind.ANY for r in closed) else None
     if address is None:
         return list(results)
-    told = [_silent(r) if r in closed and among(address, r.endpoint.open_to) else r for r in results]
+    told = [_silent(r) if r in closed and in_any(address, r.endpoint.open_to) else r for r in results]
     return [
-        host_result(r.endpoint, told) if r.endpoint.proof is Proof.ANY and r.endpoint.offered else r
+        host_result(r.endpoint, told) if r.endpoint.proof is ProbeKind.ANY and r.endpoint.offered else r
         for r in told
     ]
 

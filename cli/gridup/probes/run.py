@@ -16,12 +16,12 @@ from gridup.probes.verifiers import (
     Finding,
     by_way,
     join_notes,
-    prove,
     socket_error,
+    verify,
 )
 from gridup.probes.web import Proxy, Route, proxy_for
-from gridup.probes.wire import Budget, Failure, Phase, resolve
-from gridup_node.services import Proof
+from gridup.probes.wire import Deadline, Failure, Phase, resolve
+from gridup_node.services import ProbeKind
 
 WORKERS = 256
 """Probes under way at once. Each holds a socket or two; a process may often have only 1,024 files."""
@@ -37,7 +37,7 @@ GRACE = 0.25
 class _Job:
     index: int
     endpoint: Endpoint
-    budget: Budget
+    budget: Deadline
     started: float | None = None
 
 
@@ -62,9 +62,9 @@ def probe_all(
     begin = clock()
     findings: dict[int, tuple[Finding, float]] = {}
     jobs = [
-        _Job(index, endpoint, Budget(begin + timeout, timeout, clock))
+        _Job(index, endpoint, Deadline(begin + timeout, timeout, clock))
         for index, endpoint in enumerate(endpoints)
-        if endpoint.offered and endpoint.proof is not Proof.ANY
+        if endpoint.offered and endpoint.proof is not ProbeKind.ANY
     ]
     done = _start(jobs, clock)
     while len(findings) < len(jobs):
@@ -117,12 +117,12 @@ def _cut_off(job: _Job) -> Finding:
     return _timed_out(job.endpoint, job.budget)
 
 
-def _untried(budget: Budget) -> Finding:
+def _untried(budget: Deadline) -> Finding:
     detail = f"too many probes: not tried in {budget.seconds:g} s"
     return Finding(ProbeState.TIMEOUT, detail, reached=False)
 
 
-def _examine(endpoint: Endpoint, budget: Budget) -> Finding:
+def _examine(endpoint: Endpoint, budget: Deadline) -> Finding:
     """One endpoint, by each of its addresses until one proves it."""
     if budget.clock() >= budget.end:
         return _untried(budget)
@@ -130,7 +130,7 @@ def _examine(endpoint: Endpoint, budget: Budget) -> Finding:
         return by_way(endpoint, budget)
     proxy = None
     try:
-        if endpoint.proof is not Proof.SSH_BANNER:
+        if endpoint.proof is not ProbeKind.SSH_BANNER:
             proxy = proxy_for(endpoint.tls, endpoint.host)
         targets = resolve(proxy.host if proxy else endpoint.host)
         routes = [Route(target, proxy, endpoint.trust) for target in targets]
@@ -140,7 +140,7 @@ def _examine(endpoint: Endpoint, budget: Budget) -> Finding:
         return Finding(ProbeState.DOWN, _lookup_error(error, proxy), reached=False)
     if len(routes) == 1:
         return _attempt(endpoint, routes[0], budget)
-    return _race(endpoint, routes, budget)
+    return _happy_eyeballs(endpoint, routes, budget)
 
 
 def _lookup_error(error: OSError | UnicodeError, proxy: Proxy | None) -> str:
@@ -148,20 +148,20 @@ def _lookup_error(error: OSError | UnicodeError, proxy: Proxy | None) -> str:
     return f"the proxy {proxy.host}: {said}" if proxy else said
 
 
-def _race(endpoint: Endpoint, routes: Sequence[Route], budget: Budget) -> Finding:
+def _happy_eyeballs(endpoint: Endpoint, routes: Sequence[Route], budget: Deadline) -> Finding:
     """The next address starts when the one before has failed, or after a moment ("happy eyeballs").
 
     They run on side by side: the first may take a connection and say nothing while the second is up.
     """
     found: queue.SimpleQueue[tuple[int, Finding | Exception]] = queue.SimpleQueue()
 
-    def run(index: int, own: Budget) -> None:
+    def run(index: int, own: Deadline) -> None:
         try:
             found.put((index, _attempt(endpoint, routes[index], own)))
         except Exception as bug:  # noqa: BLE001 - raised again by the one who waits
             found.put((index, bug))
 
-    budgets: list[Budget] = []
+    budgets: list[Deadline] = []
     failed: dict[int, Finding] = {}
     while len(failed) < len(routes):
         if len(budgets) < len(routes):
@@ -197,7 +197,7 @@ def _tells(finding: Finding) -> tuple[bool, int]:
     return finding.reached, _TELLING[finding.reached].index(finding.state)
 
 
-def _attempt(endpoint: Endpoint, route: Route, budget: Budget) -> Finding:
+def _attempt(endpoint: Endpoint, route: Route, budget: Deadline) -> Finding:
     finding = _try(endpoint, route, budget)
     if not route.proxy:
         return finding
@@ -206,12 +206,12 @@ def _attempt(endpoint: Endpoint, route: Route, budget: Budget) -> Finding:
     )
 
 
-def _try(endpoint: Endpoint, route: Route, budget: Budget) -> Finding:
+def _try(endpoint: Endpoint, route: Route, budget: Deadline) -> Finding:
     import ssl
     from http.client import HTTPException, IncompleteRead
 
     try:
-        return prove(endpoint, route, budget)
+        return verify(endpoint, route, budget)
     except Failure as failure:
         return Finding(failure.state, failure.detail)
     except TimeoutError:
@@ -239,14 +239,14 @@ def _tls_failed(error: Exception) -> Finding:
     return Finding(ProbeState.DOWN, f"TLS failed: {reason.replace('_', ' ').lower()}")
 
 
-def _no_connection(endpoint: Endpoint, error: OSError, budget: Budget) -> Finding:
+def _no_connection(endpoint: Endpoint, error: OSError, budget: Deadline) -> Finding:
     refused = isinstance(error, ConnectionRefusedError)
     if endpoint.restricted and not refused and not budget.reached:
         return Finding(ProbeState.RESTRICTED, endpoint.restricted, reached=False)
     return Finding(ProbeState.DOWN, socket_error(error) + budget.where(), reached=budget.reached)
 
 
-def _timed_out(endpoint: Endpoint, budget: Budget) -> Finding:
+def _timed_out(endpoint: Endpoint, budget: Deadline) -> Finding:
     if endpoint.restricted and budget.phase is Phase.CONNECT and not budget.reached:
         return Finding(ProbeState.RESTRICTED, endpoint.restricted, reached=False)
     detail = f"{budget.phase.value} in {budget.seconds:g} s{budget.where()}"
@@ -284,7 +284,7 @@ def _of_former(
     )
     if not former or not result.facts.get(FORMER):
         return result
-    if endpoint.proof is Proof.SYFT_METADATA:
+    if endpoint.proof is ProbeKind.SYFT_METADATA:
         head, _, _ = endpoint.url.partition("/api/")
         return replace(result, endpoint=replace(endpoint, url=f"{head}{FORMER_API}"))
     note = join_notes(FORMER_NOTE, result.note)
@@ -300,7 +300,7 @@ def host_result(endpoint: Endpoint, results: Sequence[ProbeResult]) -> ProbeResu
     mine = [
         r
         for r in results
-        if (r.endpoint.node, r.endpoint.host) == group and r.endpoint.proof is not Proof.ANY
+        if (r.endpoint.node, r.endpoint.host) == group and r.endpoint.proof is not ProbeKind.ANY
     ]
     seconds = max((r.seconds for r in mine), default=0.0)
     up = [r.endpoint.title for r in mine if r.up]

@@ -11,10 +11,10 @@ from dataclasses import dataclass, field, replace
 
 from gridup.probes.model import Endpoint, ProbeState
 from gridup.probes.web import MAX_BODY, Location, Page, Route, fetch
-from gridup.probes.wire import Budget, DeadlineReader, Phase, connect
+from gridup.probes.wire import Deadline, DeadlineReader, Phase, connect
 from gridup_infra import openssh
 from gridup_infra.processes import Passage
-from gridup_node.services import PORTAL_MARK, PROBLEM, Proof
+from gridup_node.services import PORTAL_MARK, PROBLEM, ProbeKind
 
 _NOT_YET = {404, 502, 503, 504}
 _LONGEST_PROBLEM = 300
@@ -43,18 +43,18 @@ class Finding:
     reached: bool = True
 
 
-def prove(endpoint: Endpoint, route: Route, budget: Budget) -> Finding:
+def verify(endpoint: Endpoint, route: Route, budget: Deadline) -> Finding:
     """One attempt, by way of one address.
 
     Raises:
         Failure, TimeoutError, OSError, http.client.HTTPException: see `web.fetch`.
     """
-    if endpoint.proof is Proof.SSH_BANNER:
+    if endpoint.proof is ProbeKind.SSH_BANNER:
         return _ssh(endpoint, route, budget)
     enough, judge = _WEB[endpoint.proof]
     location = Location(endpoint.tls, endpoint.host, endpoint.port, endpoint.path)
     page = fetch(location, route, budget, enough)
-    if page.status == 404 and endpoint.proof is Proof.SYFT_METADATA and endpoint.expected is None:
+    if page.status == 404 and endpoint.proof is ProbeKind.SYFT_METADATA and endpoint.expected is None:
         former = fetch(replace(location, path=FORMER_PATH), route, budget, _whole)
         return _former_api(former) or _unproven(endpoint, page)
     if page.status != 200:
@@ -138,12 +138,12 @@ def _json(page: Page) -> Mapping[str, object]:
     return data if isinstance(data, dict) else {}
 
 
-def _ssh(endpoint: Endpoint, route: Route, budget: Budget) -> Finding:
+def _ssh(endpoint: Endpoint, route: Route, budget: Deadline) -> Finding:
     with connect(route.target, endpoint.port, budget) as sock:
         return _greeting(sock, budget)
 
 
-def by_way(endpoint: Endpoint, budget: Budget) -> Finding:
+def by_way(endpoint: Endpoint, budget: Deadline) -> Finding:
     """The proof of an ssh that a program of the person's own leads to."""
     passage = Passage(endpoint.way)
     try:
@@ -159,7 +159,7 @@ def by_way(endpoint: Endpoint, budget: Budget) -> Finding:
         passage.close()
 
 
-def _greeting(sock: socket.socket, budget: Budget) -> Finding:
+def _greeting(sock: socket.socket, budget: Deadline) -> Finding:
     """Read up to the server's identification; lines of other text may come before it (RFC 4253, 4.2)."""
     with DeadlineReader(sock, budget) as raw, io.BufferedReader(raw) as lines:
         line = b""
@@ -185,10 +185,10 @@ def _has_mark(body: bytes) -> bool:
     return PORTAL_MARK.encode() in body
 
 
-_WEB: Mapping[Proof, tuple[Callable[[bytes], bool], Callable[[Endpoint, Page], Finding]]] = {
-    Proof.LOGIN_PAGE: (_has_mark, _login_page),
-    Proof.SYFT_METADATA: (_whole, _syft_metadata),
-    Proof.JUPYTER_API: (_whole, _jupyter_api),
+_WEB: Mapping[ProbeKind, tuple[Callable[[bytes], bool], Callable[[Endpoint, Page], Finding]]] = {
+    ProbeKind.LOGIN_PAGE: (_has_mark, _login_page),
+    ProbeKind.SYFT_METADATA: (_whole, _syft_metadata),
+    ProbeKind.JUPYTER_API: (_whole, _jupyter_api),
 }
 """For each proof over http: when enough of the body has been read, and what it shows."""
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 from gridup.probes.model import Endpoint, ProbeResult, healthy
 from gridup.probes.run import host_result, probe_all
-from gridup_node.services import Proof
+from gridup_node.services import ProbeKind
 
 FIRST_PAUSE = 0.15
 """Seconds between the first rounds: a warm node is up in a few seconds, and the wait is measured."""
@@ -104,10 +104,10 @@ def _round(
 
 def _again(results: Sequence[ProbeResult], timeout: float, probe: Probe) -> list[ProbeResult]:
     """Probe what is not proven; the host rows follow from old and new results together."""
-    open_ones = [r.endpoint for r in results if not r.up and r.endpoint.proof is not Proof.ANY]
+    open_ones = [r.endpoint for r in results if not r.up and r.endpoint.proof is not ProbeKind.ANY]
     fresh = iter(probe(open_ones, timeout))
-    merged = [r if r.up or r.endpoint.proof is Proof.ANY else next(fresh) for r in results]
+    merged = [r if r.up or r.endpoint.proof is ProbeKind.ANY else next(fresh) for r in results]
     return [
-        host_result(r.endpoint, merged) if r.endpoint.proof is Proof.ANY and r.endpoint.offered else r
+        host_result(r.endpoint, merged) if r.endpoint.proof is ProbeKind.ANY and r.endpoint.offered else r
         for r in merged
     ]

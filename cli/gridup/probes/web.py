@@ -15,7 +15,7 @@ from urllib.parse import quote, unquote, urljoin, urlsplit
 
 from gridup.probes.address import HTTP_PORT, HTTPS_PORT, is_loopback
 from gridup.probes.model import ProbeState, Trust
-from gridup.probes.wire import Budget, DeadlineReader, Failure, Target, connect, secure, send
+from gridup.probes.wire import Deadline, DeadlineReader, Failure, Target, connect, secure, send
 
 if TYPE_CHECKING:
     from http.client import HTTPResponse
@@ -109,7 +109,7 @@ def proxy_for(tls: bool, host: str) -> Proxy | None:
     return Proxy(parts.hostname, port, credentials)
 
 
-def fetch(location: Location, route: Route, budget: Budget, enough: Callable[[bytes], bool]) -> Page:
+def fetch(location: Location, route: Route, budget: Deadline, enough: Callable[[bytes], bool]) -> Page:
     """The page at `location`, or where it leads to.
 
     Args:
@@ -168,7 +168,7 @@ def _wants_tls(location: Location, page: Page) -> bool:
 
 
 def _ask(
-    location: Location, route: Route, budget: Budget, enough: Callable[[bytes], bool]
+    location: Location, route: Route, budget: Deadline, enough: Callable[[bytes], bool]
 ) -> tuple[Page, str | None]:
     from http.client import HTTPResponse
 
@@ -220,7 +220,7 @@ def _request(location: Location, route: Route) -> bytes:
     return ("\r\n".join(lines) + "\r\n\r\n").encode("ascii")
 
 
-def _open(location: Location, route: Route, budget: Budget) -> socket.socket:
+def _open(location: Location, route: Route, budget: Deadline) -> socket.socket:
     if not route.proxy:
         return connect(route.target, location.port, budget)
     sock = connect(route.target, route.proxy.port, budget)
@@ -233,7 +233,7 @@ def _open(location: Location, route: Route, budget: Budget) -> socket.socket:
     return sock
 
 
-def _tunnel(sock: socket.socket, location: Location, proxy: Proxy, budget: Budget) -> None:
+def _tunnel(sock: socket.socket, location: Location, proxy: Proxy, budget: Deadline) -> None:
     """Ask the proxy for a tunnel (RFC 9110, 9.3.6). TLS begins with us, so no byte is read too far."""
     from http.client import HTTPResponse
 

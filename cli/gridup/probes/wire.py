@@ -42,7 +42,7 @@ class Failure(Exception):
 
 
 @dataclass
-class Budget:
+class Deadline:
     """The time of one attempt, and how far it has got.
 
     Attributes:
@@ -59,9 +59,9 @@ class Budget:
     reached: bool = False
     led_to: str = ""
 
-    def fork(self) -> Budget:
+    def fork(self) -> Deadline:
         """The same time for one more attempt."""
-        return Budget(self.end, self.seconds, self.clock, self.phase)
+        return Deadline(self.end, self.seconds, self.clock, self.phase)
 
     def where(self) -> str:
         """For the end of a message: where a redirect led, or nothing."""
@@ -115,7 +115,7 @@ def _target(family: int, address: tuple[Any, ...]) -> Target:
     return Target(family, str(address[0]), int(address[3]) if family == socket.AF_INET6 else 0)
 
 
-def connect(target: Target, port: int, budget: Budget) -> socket.socket:
+def connect(target: Target, port: int, budget: Deadline) -> socket.socket:
     """A connection, or the OSError that says why there is none."""
     budget.phase = Phase.CONNECT
     sock = socket.socket(target.family, socket.SOCK_STREAM)
@@ -134,7 +134,7 @@ def secure(
     open_socket: Callable[[], socket.socket],
     host: str,
     trust: Trust,
-    budget: Budget,
+    budget: Deadline,
 ) -> tuple[socket.socket, str]:
     """Speak TLS, trusted if it can be. With a host that is not ours else a second time untrusted, with the
     note that says so: whatever answers in the place of a node of ours is not it.
@@ -171,7 +171,7 @@ def _pinned(trust: Trust) -> ssl.SSLContext:
     return context
 
 
-def _handshake(sock: socket.socket, context: ssl.SSLContext, host: str, budget: Budget) -> socket.socket:
+def _handshake(sock: socket.socket, context: ssl.SSLContext, host: str, budget: Deadline) -> socket.socket:
     budget.phase = Phase.TLS
     try:
         # The timeout holds for the handshake as a whole, and `wrap_socket` keeps it.
@@ -187,7 +187,7 @@ def _handshake(sock: socket.socket, context: ssl.SSLContext, host: str, budget: 
 class DeadlineReader(io.RawIOBase):
     """A socket's bytes; each read has only the time that is left, so a trickle can't go on for ever."""
 
-    def __init__(self, sock: socket.socket, budget: Budget) -> None:
+    def __init__(self, sock: socket.socket, budget: Deadline) -> None:
         super().__init__()
         self._sock = sock
         self._budget = budget
@@ -203,6 +203,6 @@ class DeadlineReader(io.RawIOBase):
         return io.BufferedReader(self)
 
 
-def send(sock: socket.socket, data: bytes, budget: Budget) -> None:
+def send(sock: socket.socket, data: bytes, budget: Deadline) -> None:
     sock.settimeout(budget.left())
     sock.sendall(data)

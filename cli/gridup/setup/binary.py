@@ -68,7 +68,7 @@ class Version:
         return cls((major, minor, patch), found[4] is None)
 
 
-def fits(text: str) -> bool:
+def is_compatible(text: str) -> bool:
     """Whether an engine of this version can serve: the same major version, and not older than ours."""
     version, wanted = Version.parse(text), Version.parse(ENGINE_VERSION)
     if version is None or wanted is None:

@@ -107,7 +107,7 @@ def read(text: str) -> Iterator[Pin]:
 
 def missing(pins: Iterable[Pin]) -> list[Pin]:
     """Those that this Python wants, and has not in exactly that version."""
-    return [pin for pin in pins if _version(pin.name) != pin.version and applies(pin.marker)]
+    return [pin for pin in pins if _version(pin.name) != pin.version and marker_matches(pin.marker)]
 
 
 def _version(name: str) -> str | None:
@@ -117,7 +117,7 @@ def _version(name: str) -> str | None:
         return None  # KeyError: half a package, without its metadata.
 
 
-def applies(marker: str) -> bool:
+def marker_matches(marker: str) -> bool:
     """Whether an environment marker (PEP 508) holds here, of the kind that uv writes.
 
     Raises:

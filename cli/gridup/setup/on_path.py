@@ -10,7 +10,7 @@ import json
 import os
 from pathlib import Path
 
-from gridup.setup.binary import PROVIDER, Engine, ask_version, fits
+from gridup.setup.binary import PROVIDER, Engine, ask_version, is_compatible
 from gridup_infra.paths import write_private
 from gridup_infra.processes import which
 
@@ -32,7 +32,7 @@ def find(engines: Path) -> Engine | None:
     if root is None or not _has_provider(path, real):
         return None
     version = _version(real, engines / CACHE)
-    return Engine(root, version, "PATH") if version and fits(version) else None
+    return Engine(root, version, "PATH") if version and is_compatible(version) else None
 
 
 def _has_provider(path: Path, real: Path) -> bool:

@@ -126,7 +126,7 @@ def emptied(name: str) -> str:
 
 
 @dataclass(frozen=True)
-class Identity:
+class StackRef:
     """What is known of a stack even when its making was broken off: enough to find its leftovers."""
 
     stack: str
@@ -189,7 +189,7 @@ class Shell:
 
 
 @dataclass(frozen=True)
-class Finding:
+class DoctorCheck:
     """One thing that `gridup doctor` looked at.
 
     Attributes:
@@ -203,7 +203,7 @@ class Finding:
     detail: str
 
 
-class WayIn(ABC):
+class NodeAccess(ABC):
     """Commands on the node itself: secrets, logs and upgrades go through it."""
 
     @abstractmethod
@@ -378,18 +378,18 @@ class Target(ABC):
         """Look at what is really there, without the engine. Cheap: `status` asks it of every node."""
 
     @abstractmethod
-    def leftovers(self, identity: Identity) -> tuple[str, ...]:
+    def leftovers(self, identity: StackRef) -> tuple[str, ...]:
         """What still bears this stack's marks, whatever the state says."""
 
     @abstractmethod
-    def sweep(self, identity: Identity) -> None:
+    def sweep(self, identity: StackRef) -> None:
         """Remove all that bears this stack's marks, kept data apart.
 
         Raises:
             ResourceError: something could not be removed.
         """
 
-    def settle(self, identity: Identity, known: Mapping[str, str]) -> dict[str, str]:  # noqa: ARG002
+    def settle(self, identity: StackRef, known: Mapping[str, str]) -> dict[str, str]:  # noqa: ARG002
         """Make what a broken-off deploy has left fit for the next one: what exists is told, so that the state
         takes it over; what the state can't take over is removed. A target whose creates look for themselves
         has nothing to do.
@@ -408,7 +408,7 @@ class Target(ABC):
         return error
 
     @abstractmethod
-    def way_in(self, outputs: NodeOutputs) -> WayIn:
+    def access(self, outputs: NodeOutputs) -> NodeAccess:
         """How to run commands on the node."""
 
     def given_up(self, outputs: NodeOutputs) -> ResourceError | None:
@@ -416,7 +416,7 @@ class Target(ABC):
         dead = self.inspect(outputs).dead
         if not dead:
             return None
-        lines = self.way_in(outputs).logs([dead[0].split()[0]], lines=LOG_LINES, follow=False)
+        lines = self.access(outputs).logs([dead[0].split()[0]], lines=LOG_LINES, follow=False)
         hint = f"The whole log: {typed('logs', outputs.spec.name)}"
         return ResourceError(dead[0], hint, tuple(line for _, line in lines))
 
@@ -447,7 +447,7 @@ class Target(ABC):
 
     def begun(
         self,
-        identity: Identity,  # noqa: ARG002
+        identity: StackRef,  # noqa: ARG002
         spec: DeploySpec,  # noqa: ARG002
         states: Mapping[str, Mapping[str, Any]],  # noqa: ARG002
     ) -> NodeOutputs | None:
@@ -490,7 +490,7 @@ class Target(ABC):
         """
         return {}
 
-    def doctor(self) -> Iterable[Finding]:
+    def doctor(self) -> Iterable[DoctorCheck]:
         """What this machine has for this target, beyond what every target needs."""
         return ()
 

@@ -42,11 +42,11 @@ ENGINE_POLL = 0.2
 """Seconds between two looks at whether the engine still lives."""
 
 
-class FailedError(Exception):
+class ProviderError(Exception):
     """What the engine is told: one line, the suggestion with it."""
 
 
-class CredentialsFailedError(FailedError):
+class CredentialsProviderError(ProviderError):
     """The same, where credentials are the cause: by this name the deployer knows it again."""
 
 
@@ -120,20 +120,20 @@ def serialized(module: str) -> frozenset[str]:
     return frozenset(found)
 
 
-class Marked(Resource, module="gridup", name="Marked"):
+class OwnedResource(Resource, module="gridup", name="OwnedResource"):
     """A resource whose URN is among its inputs: its provider puts it on what it makes.
 
     Attributes:
-        made_by: its provider.
+        provider_class: its provider.
     """
 
-    made_by: ClassVar[type[Provider]]
+    provider_class: ClassVar[type[Provider]]
 
     def __init__(self, name: str, props: Properties, opts: pulumi.ResourceOptions | None = None) -> None:
         # What is told is declared as an input that has no value yet.
-        told = dict.fromkeys(self.made_by.tells)
+        told = dict.fromkeys(self.provider_class.tells)
         own = urn(pulumi.get_stack(), f"pulumi-python:{self._resource_type_name}", name)
-        super().__init__(self.made_by(), name, {**props, **told, "urn": own}, opts)
+        super().__init__(self.provider_class(), name, {**props, **told, "urn": own}, opts)
 
 
 def changed_inputs(olds: Mapping[str, Any], news: Mapping[str, Any]) -> list[str]:
@@ -167,7 +167,7 @@ def guarded(work: Callable[[], Made]) -> Made:
     """Do a provider's work, with our errors in one line.
 
     Raises:
-        FailedError: the work failed for a reason that a person can act on.
+        ProviderError: the work failed for a reason that a person can act on.
     """
     try:
         made = work()
@@ -178,22 +178,22 @@ def guarded(work: Callable[[], Made]) -> Made:
         # A blank line would be taken for the end; the engine puts one after what we say.
         tail = [line.rstrip() for detail in error.details for line in detail.splitlines() if line.strip()]
         # `from None`: the engine prints the whole chain.
-        kind = CredentialsFailedError if isinstance(error, CredentialsError) else FailedError
+        kind = CredentialsProviderError if isinstance(error, CredentialsError) else ProviderError
         raise kind("\n".join([text, *tail])) from None
 
 
-HOLD = "GRIDUP_TEST_HOLD"
+FAULT_POINT = "GRIDUP_TEST_HOLD"
 """For our test suite alone: `NodeProvider.create=FILE` makes that work, once done, create FILE and wait
 until it is gone before the engine hears of it. So a run can be broken off at a known moment."""
 
 
 def _hold(work: Callable[[], object]) -> None:
-    moment(getattr(work, "__qualname__", "").partition(".<")[0])
+    fault_point(getattr(work, "__qualname__", "").partition(".<")[0])
 
 
-def moment(name: str) -> None:
-    """A known moment within a provider's work, such as "the daemon has made it": see `HOLD`."""
-    wanted, _, file = os.environ.get(HOLD, "").partition("=")
+def fault_point(name: str) -> None:
+    """A known moment within a provider's work, such as "the daemon has made it": see `FAULT_POINT`."""
+    wanted, _, file = os.environ.get(FAULT_POINT, "").partition("=")
     if wanted and wanted == name:
         Path(file).touch()
         wait_until(lambda: not Path(file).exists(), timeout=600)

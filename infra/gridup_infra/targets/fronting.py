@@ -109,7 +109,7 @@ def first_port(taken: Collection[int], free: Callable[[int], bool]) -> int:
     return own if own not in taken and free(own) else other
 
 
-_FIRST = (service(FRONT).machine_port, inside(service(FRONT).machine_port))
+_FIRST = (service(FRONT).vm_port, inside(service(FRONT).vm_port))
 
 
 def usual_ports(spec: DeploySpec) -> dict[str, tuple[int, ...]]:

@@ -136,7 +136,7 @@ def listeners(port: int) -> set[int]:
     return set()
 
 
-def kept_by_others(nodes: Path, folder: Path | None = None) -> dict[int, str]:
+def reserved_by_others(nodes: Path, folder: Path | None = None) -> dict[int, str]:
     """Ports that local nodes but the one in `folder` keep, whether they run or not, and who keeps them."""
     kept: dict[int, str] = {}
     for path in nodes.glob("*/config/node.json"):

@@ -13,16 +13,16 @@ from gridup_infra.naming import typed
 from gridup_infra.outputs import MANAGEMENT_KEY, NodeOutputs
 from gridup_infra.paths import Home, ensure_private, write_private
 from gridup_infra.processes import Result, wait_until
-from gridup_infra.targets.base import Secret, SshAccess, WayIn
+from gridup_infra.targets.base import NodeAccess, Secret, SshAccess
 from gridup_infra.vm import first_boot_wait
 from gridup_infra.vm.node import HOST, HOST_KEY, IP, MACHINE, PROJECT
-from gridup_infra.vm.ssh import WATCHED, Door, Session, entered
+from gridup_infra.vm.ssh import KILL_ON_DISCONNECT, Session, SshEndpoint, ssh_session
 from gridup_node import keys
 from gridup_node.containers import LAID, LAID_SECONDS
 from gridup_node.services import backends, programs, service
 from gridup_node.vm.first_boot import State
 
-ENTER_SECONDS = 30.0
+CONNECT_TIMEOUT = 30.0
 
 LOG_SECONDS = 60.0
 RESTART_SECONDS = 60.0
@@ -32,31 +32,33 @@ JOURNAL = ("journalctl", "--unit=ssh.service", "--no-pager", "--output=short-iso
 """The log of what the machine serves by itself, which is ssh."""
 
 
-def door_of(outputs: NodeOutputs, key: str, host_key: str) -> Door:
+def door_of(outputs: NodeOutputs, key: str, host_key: str) -> SshEndpoint:
     """Where a node's machine is entered by the stack's key."""
     facts, port = outputs.facts, outputs.ports["ssh"]
-    return Door(facts[IP], key, host_key, outputs.ssh_user, port, facts.get(HOST, ""), outputs.spec.name)
+    return SshEndpoint(
+        facts[IP], key, host_key, outputs.ssh_user, port, facts.get(HOST, ""), outputs.spec.name
+    )
 
 
-class VmWayIn(WayIn):
+class VmAccess(NodeAccess):
     """The machine of one node.
 
     Args:
         secret: reads the stack's management key.
         enter_seconds: for a login; a machine that does not answer is tried again meanwhile.
-        until_let_in: see `ssh.entered`.
+        retry_auth: see `ssh.ssh_session`.
     """
 
     def __init__(
         self,
         outputs: NodeOutputs,
         secret: Secret,
-        enter_seconds: float = ENTER_SECONDS,
+        enter_seconds: float = CONNECT_TIMEOUT,
         *,
-        until_let_in: bool = True,
+        retry_auth: bool = True,
     ) -> None:
         self._outputs = outputs
-        self._until_let_in = until_let_in
+        self._until_let_in = retry_auth
         self._secret = secret
         self._seconds = enter_seconds
 
@@ -79,7 +81,7 @@ class VmWayIn(WayIn):
 
     def programs(self) -> tuple[str, ...]:
         first = backends()[0].name
-        own = [row.name for row in programs() if not row.machine_serves and row.name != first]
+        own = [row.name for row in programs() if not row.provided_by_host and row.name != first]
         return () if self._outputs.spec.no_node else (first, *own)
 
     def restart(self, services: Sequence[str]) -> None:
@@ -124,7 +126,7 @@ class VmWayIn(WayIn):
         """How far the machine's first boot is.
 
         Raises:
-            ClosedError: the machine can't be entered (yet).
+            SshUnreachableError: the machine can't be entered (yet).
         """
         with self.session() as session:
             return first_boot_wait.read_state(session)
@@ -133,7 +135,7 @@ class VmWayIn(WayIn):
         """The end of the first boot's log.
 
         Raises:
-            ClosedError: the machine can't be entered (yet).
+            SshUnreachableError: the machine can't be entered (yet).
         """
         with self.session() as session:
             return first_boot_wait.read_tail(session)
@@ -143,14 +145,14 @@ class VmWayIn(WayIn):
         """A login on the machine.
 
         Raises:
-            ClosedError: it can't be entered.
+            SshUnreachableError: it can't be entered.
         """
         door = self._door()
-        with entered(door, timeout=self._seconds, until_let_in=self._until_let_in) as session:
+        with ssh_session(door, timeout=self._seconds, retry_auth=self._until_let_in) as session:
             self._pin(session.host_key)
             yield session
 
-    def _door(self) -> Door:
+    def _door(self) -> SshEndpoint:
         key = self._secret(self._outputs.spec.stack, MANAGEMENT_KEY)
         host_key = self._outputs.facts.get(HOST_KEY) or self._pinned()
         return door_of(self._outputs, key, host_key)
@@ -183,8 +185,8 @@ class VmWayIn(WayIn):
     @staticmethod
     def _log(name: str, lines: int, follow: bool) -> list[str]:
         own = service(name)
-        watched = WATCHED if follow else ()
-        if own.machine_serves:
+        watched = KILL_ON_DISCONNECT if follow else ()
+        if own.provided_by_host:
             # Root's from the watch on: nobody else could end it.
             return ["sudo", *watched, *JOURNAL, f"--lines={lines}", *["--follow"] * follow]
         container = f"{PROJECT}-{own.served_by or own.name}"

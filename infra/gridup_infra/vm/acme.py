@@ -17,7 +17,7 @@ ACME_CA = "GRIDUP_ACME_CA"
 
 
 @dataclass(frozen=True)
-class Acme:
+class AcmeConfig:
     """Where certificates come from. Empty: Caddy's own choice of public authorities.
 
     Attributes:
@@ -29,7 +29,7 @@ class Acme:
     ca: str = ""
 
     @classmethod
-    def of_environment(cls) -> Acme:
+    def from_env(cls) -> AcmeConfig:
         """As `ACME_URL` and `ACME_CA` say.
 
         Raises:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from gridup_infra.errors import DeadlineError, FirstBootError, ResourceError
-from gridup_infra.vm.ssh import ClosedError, Door, HostKeyError, Session, entered
+from gridup_infra.vm.ssh import HostKeyError, Session, SshEndpoint, SshUnreachableError, ssh_session
 from gridup_node.vm import first_boot
 from gridup_node.vm.first_boot import State
 
@@ -35,13 +35,13 @@ class Limits:
     boot: float = BOOT_SECONDS
 
 
-def wait_for_host(door: Door, say: Callable[[str], None], limits: Limits | None = None) -> str:
+def wait_for_host(door: SshEndpoint, say: Callable[[str], None], limits: Limits | None = None) -> str:
     """Wait until a machine is a container host. Returns its host key, which is then to be pinned.
 
     Raises:
         FirstBootError: its first boot failed; the end of its log is in the details.
         DeadlineError: it took too long.
-        ClosedError: it could not be entered.
+        SshUnreachableError: it could not be entered.
     """
     limits = limits or Limits()
     say("waiting for ssh")
@@ -50,7 +50,7 @@ def wait_for_host(door: Door, say: Callable[[str], None], limits: Limits | None 
     while True:
         here = replace(door, host_key=pinned)
         try:
-            with entered(here, timeout=limits.ssh, say=say) as session:
+            with ssh_session(here, timeout=limits.ssh, say=say) as session:
                 pinned = session.host_key
                 if not tried and _failed_long_ago(session):
                     tried = True
@@ -60,7 +60,7 @@ def wait_for_host(door: Door, say: Callable[[str], None], limits: Limits | None 
                 return pinned
         except HostKeyError:
             raise
-        except ClosedError:
+        except SshUnreachableError:
             # The connection may break off as the machine settles: sshd is restarted, the network set up anew.
             if not pinned or time.monotonic() >= end:
                 raise

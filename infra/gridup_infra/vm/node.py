@@ -26,7 +26,7 @@ SSH = "ssh"
 
 MACHINE, IP, HOST_KEY, RELEASE, HOST = "machine", "ip", "host_key", "release", "host"
 """Keys of `NodeOutputs.facts`. The cloud gives the first: an id that is another for another machine.
-The last is there of a machine that the person has named, see `ssh.Door`."""
+The last is there of a machine that the person has named, see `ssh.SshEndpoint`."""
 
 LONGEST_LABEL = 63
 
@@ -50,7 +50,7 @@ def is_fronted(spec: DeploySpec) -> bool:
 def doors(spec: DeploySpec) -> dict[str, list[str]]:
     """The ports of a machine of the person's own that not everybody is to reach, each with who is (CIDR)."""
     allowed = {Audience.WEB: spec.web_cidr, Audience.STAFF: spec.allow_cidr}
-    whose = dict(services.openings())
+    whose = dict(services.firewall_ports())
     ports = services.machine_doors(spec.port, fronted=is_fronted(spec))
     # The reverse proxy alone is found elsewhere than the table says.
     found = {str(port): list(allowed[whose.get(port, Audience.WEB)]) for port in ports}
@@ -123,7 +123,7 @@ def tls(spec: DeploySpec, address: str, acme_url: str = "", acme_ca: str = "") -
     """How the reverse proxy proves who it is.
 
     Args:
-        acme_url, acme_ca: see `acme.Acme`.
+        acme_url, acme_ca: see `acme.AcmeConfig`.
     """
     if not spec.domain_name:
         return Tls(name=_name(spec) or address, more=spec.host_names)

@@ -6,7 +6,7 @@ from typing import Any
 
 from gridup_infra.spec import DeploySpec
 from gridup_infra.vm import node
-from gridup_infra.vm.acme import Acme
+from gridup_infra.vm.acme import AcmeConfig
 from gridup_infra.vm.keys import let_in_from
 from gridup_infra.vm.release_client import context
 from gridup_node import catalog, image
@@ -31,7 +31,7 @@ def plan(
     spec: DeploySpec,
     address: str,
     public_key: str,
-    acme: Acme,
+    acme: AcmeConfig,
     *,
     shared: bool = False,
     former_key: str = "",

@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from gridup_infra.build_env import NAMES, arguments_elsewhere
+from gridup_infra.build_env import NAMES, portable_build_args
 from gridup_infra.errors import ResourceError
-from gridup_infra.vm.ssh import Door, Session, entered
+from gridup_infra.vm.ssh import Session, SshEndpoint, ssh_session
 from gridup_node import image
 from gridup_node.vm import release, user_data
 
@@ -39,18 +39,18 @@ def context(version: str, added: str = "") -> dict[str, bytes]:
 
 
 @contextmanager
-def releasing(door: Door, *, timeout: float, say: Say | None = None) -> Iterator[Releases]:
-    """The releases of the machine behind `door`. Raises as `ssh.entered` does."""
-    with entered(door, timeout=timeout, say=say) as session:
-        yield Releases(session)
+def connect(door: SshEndpoint, *, timeout: float, say: Say | None = None) -> Iterator[ReleaseClient]:
+    """The releases of the machine behind `door`. Raises as `ssh.ssh_session` does."""
+    with ssh_session(door, timeout=timeout, say=say) as session:
+        yield ReleaseClient(session)
 
 
-class Releases:
-    """What is released on a machine. Made by `releasing`."""
+class ReleaseClient:
+    """What is released on a machine. Made by `connect`."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        program = user_data.packed("gridup_node.vm.release", release.MODULES)
+        program = user_data.zipapp("gridup_node.vm.release", release.MODULES)
         self._program = f"{FOLDER}/release-{hashlib.sha256(program).hexdigest()[:12]}.pyz"
         self._content = program
 
@@ -73,7 +73,7 @@ class Releases:
         if files:
             say("comparing files")
             self._send(dict(zip(hashes.values(), files.values(), strict=True)), say)
-        told = {**plan, "files": hashes, "arguments": {} if plan["pull"] else arguments_elsewhere()}
+        told = {**plan, "files": hashes, "arguments": {} if plan["pull"] else portable_build_args()}
         return self._call("apply", told, say, timeout=APPLY_SECONDS)
 
     def look(self) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from gridup_infra.spec import DeploySpec
 from gridup_infra.targets.dynamic import (
     DRIFT,
     SHAPE,
-    Marked,
+    OwnedResource,
     Properties,
     Provider,
     guarded,
@@ -30,19 +30,25 @@ from gridup_infra.targets.dynamic import (
 )
 from gridup_infra.vm import console, first_boot_wait, keys
 from gridup_infra.vm import node as machine_node
-from gridup_infra.vm.acme import Acme
+from gridup_infra.vm.acme import AcmeConfig
 from gridup_infra.vm.node import HOST_RESOURCE, MODULE
 from gridup_infra.vm.plan import plan, version_of
-from gridup_infra.vm.release_client import releasing
-from gridup_infra.vm.ssh import ClosedError, DeniedError, Door, HostKeyError, entered
+from gridup_infra.vm.release_client import connect
+from gridup_infra.vm.ssh import (
+    AuthenticationError,
+    HostKeyError,
+    SshEndpoint,
+    SshUnreachableError,
+    ssh_session,
+)
 
-ENTER_SECONDS = 120.0
+CONNECT_TIMEOUT = 120.0
 """For a machine that is a container host already."""
 
 LOOK_SECONDS = 15.0
 """For a refresh to get in: a machine that is off must not hold it up."""
 
-LEAVE_SECONDS = 5.0
+DELETE_TIMEOUT = 5.0
 """For a delete to get in. The machine may be gone, and is about to go in any case."""
 
 
@@ -137,9 +143,9 @@ class NodeProvider(Provider):
     def read(self, id_: str, props: Properties) -> ReadResult:
         def read() -> ReadResult:
             try:
-                with releasing(_door(props), timeout=LOOK_SECONDS) as releases:
+                with connect(_door(props), timeout=LOOK_SECONDS) as releases:
                     seen = releases.look()
-            except ClosedError as error:
+            except SshUnreachableError as error:
                 return ReadResult(id_, {**props, DRIFT: [f"the machine can't be entered: {error.message}"]})
             problems = list(seen["problems"])
             if not problems and seen["release"] != props["release"]:
@@ -150,7 +156,7 @@ class NodeProvider(Provider):
 
     def delete(self, _id: str, props: Properties) -> None:
         try:
-            with releasing(_door(props), timeout=LEAVE_SECONDS) as releases:
+            with connect(_door(props), timeout=DELETE_TIMEOUT) as releases:
                 releases.down()
         except (GridupError, TimeoutError) as error:
             # It goes with its machine, which may be gone by now.
@@ -161,7 +167,7 @@ class NodeProvider(Provider):
             tell("node", text)
 
         door = _door(props)
-        with releasing(replace(door, key=key or door.key), timeout=ENTER_SECONDS, say=say) as releases:
+        with connect(replace(door, key=key or door.key), timeout=CONNECT_TIMEOUT, say=say) as releases:
             added = props.get("packages") or ""
             seen = releases.apply(plain(props["plan"]), props["version"], say, added)
         found = {"ca": seen["ca"] or props["trusted"], "release": seen["release"], "built": seen["built"]}
@@ -172,24 +178,24 @@ def _taken(olds: Properties, news: Properties) -> str:
     """The key that the machine takes: the new one, or the one of before, which lets the new one in."""
     if olds["private_key"] != news["private_key"] and olds["machine"] == news["machine"]:
         try:
-            with entered(_door(news), timeout=ENTER_SECONDS, until_let_in=False):
+            with ssh_session(_door(news), timeout=CONNECT_TIMEOUT, retry_auth=False):
                 pass
-        except DeniedError:
+        except AuthenticationError:
             return str(olds["private_key"])
     return str(news["private_key"])
 
 
-def _door(props: Properties, host_key: str | None = None) -> Door:
+def _door(props: Properties, host_key: str | None = None) -> SshEndpoint:
     pinned = props["host_key"] if host_key is None else host_key
-    door = Door(props["address"], props["private_key"], pinned or "")
+    door = SshEndpoint(props["address"], props["private_key"], pinned or "")
     door = replace(door, host=str(props.get("host") or ""), name=str(props.get("name") or ""))
     return replace(door, port=int(props["port"])) if props.get("port") else door
 
 
-class ManagementKey(Marked, module=MODULE, name="ManagementKey"):
+class ManagementKey(OwnedResource, module=MODULE, name="ManagementKey"):
     """The deployer's key pair."""
 
-    made_by = ManagementKeyProvider
+    provider_class = ManagementKeyProvider
 
     public_key: pulumi.Output[str]
     private_key: pulumi.Output[str]
@@ -200,18 +206,18 @@ class ManagementKey(Marked, module=MODULE, name="ManagementKey"):
         super().__init__(name, props, pulumi.ResourceOptions.merge(opts, secret))
 
 
-class Host(Marked, module=MODULE, name="Host"):
+class Host(OwnedResource, module=MODULE, name="Host"):
     """A machine that has become a container host."""
 
-    made_by = HostProvider
+    provider_class = HostProvider
 
     host_key: pulumi.Output[str]
 
 
-class Node(Marked, module=MODULE, name="Node"):
+class Node(OwnedResource, module=MODULE, name="Node"):
     """The node on it."""
 
-    made_by = NodeProvider
+    provider_class = NodeProvider
 
     ca: pulumi.Output[str]
     release: pulumi.Output[str]
@@ -282,7 +288,7 @@ def declare_node(
 
     Args:
         common: `stack`, `stack_id`, `name`, `machine`, `address`, `private_key`; of a machine that the person
-            has named `host`, see `ssh.Door`, and its `port`.
+            has named `host`, see `ssh.SshEndpoint`, and its `port`.
         identity: see `declare`.
         shared: see `release.Plan`.
         dns_name: as `declare` takes it.
@@ -290,7 +296,7 @@ def declare_node(
     Returns:
         As `declare`.
     """
-    acme = Acme.of_environment()
+    acme = AcmeConfig.from_env()
     planned = pulumi.Output.all(common["address"], key.public_key, key.former_key, dns_name).apply(
         partial(_plan, spec, acme, shared=shared)
     )
@@ -313,7 +319,7 @@ def declare_node(
     return found.apply(_texts)
 
 
-def _plan(spec: DeploySpec, acme: Acme, known: Sequence[str], *, shared: bool) -> dict[str, Any]:
+def _plan(spec: DeploySpec, acme: AcmeConfig, known: Sequence[str], *, shared: bool) -> dict[str, Any]:
     address, public_key, former, dns_name = known
     kept = former if spec.rotating else ""
     return plan(

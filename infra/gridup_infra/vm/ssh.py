@@ -42,7 +42,7 @@ ALIVE_SECONDS, ALIVE_COUNT = 15, 4
 GRACE_SECONDS = 10.0
 """For asyncssh to give up by itself what has run out of time."""
 
-WATCHED = (
+KILL_ON_DISCONNECT = (
     "sh",
     "-c",
     'exec 3<&0; "$@" </dev/null 2>&1 3<&- & child=$!; '
@@ -56,20 +56,20 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.3, 5.0
 Answer = TypeVar("Answer")
 
 
-class ClosedError(ResourceError):
+class SshUnreachableError(ResourceError):
     """The machine can't be entered, now or any more."""
 
 
-class DeniedError(ClosedError):
+class AuthenticationError(SshUnreachableError):
     """The machine answers, and does not take the deployment's key."""
 
 
-class HostKeyError(ClosedError):
+class HostKeyError(SshUnreachableError):
     """Somebody answers at the machine's address with another host key."""
 
 
 @dataclass(frozen=True)
-class Door:
+class SshEndpoint:
     """Where a machine is entered, and with what.
 
     Attributes:
@@ -84,7 +84,7 @@ class Door:
     key: str = field(repr=False)
     host_key: str = ""
     user: str = USER
-    port: int = services.service("ssh").machine_port
+    port: int = services.service("ssh").vm_port
     host: str = ""
     name: str = ""
 
@@ -98,23 +98,23 @@ class Door:
 
 
 @contextmanager
-def entered(
-    door: Door, *, timeout: float, say: Callable[[str], None] | None = None, until_let_in: bool = True
+def ssh_session(
+    door: SshEndpoint, *, timeout: float, say: Callable[[str], None] | None = None, retry_auth: bool = True
 ) -> Iterator[Session]:
     """Log in; one that does not answer yet is tried again until `timeout` seconds are over.
 
     Args:
         say: told why it has to wait, when that changes.
-        until_let_in: whether a machine that does not take the key (yet) is tried again too.
+        retry_auth: whether a machine that does not take the key (yet) is tried again too.
 
     Raises:
         HostKeyError: the host key is not the pinned one.
-        DeniedError: the key is not taken, and that is not waited for.
-        ClosedError: it could not be entered in time.
+        AuthenticationError: the key is not taken, and that is not waited for.
+        SshUnreachableError: it could not be entered in time.
     """
     session = Session(door)
     try:
-        session.open(timeout, say or (lambda _text: None), until_let_in=until_let_in)
+        session.open(timeout, say or (lambda _text: None), retry_auth=retry_auth)
         yield session
     finally:
         session.close()
@@ -127,7 +127,8 @@ def host_key_of(address: str, port: int, timeout: float, way: Sequence[str] = ()
         way: see `openssh.Configured.way`.
 
     Raises:
-        ClosedError: nobody answers, or not with a key of `HOST_KEY_TYPE`; the message is the bare reason.
+        SshUnreachableError: nobody answers, or not with a key of `HOST_KEY_TYPE`; the message is the bare
+            reason.
     """
     import asyncssh
 
@@ -143,14 +144,14 @@ def host_key_of(address: str, port: int, timeout: float, way: Sequence[str] = ()
     try:
         key = asyncio.run(ask())
     except (TimeoutError, asyncio.TimeoutError):
-        raise ClosedError(_said(passage) or "no answer") from None
+        raise SshUnreachableError(_said(passage) or "no answer") from None
     except (OSError, asyncssh.Error) as error:
-        raise ClosedError(_said(passage) or _reason(error)) from None
+        raise SshUnreachableError(_said(passage) or _reason(error)) from None
     finally:
         if passage:
             passage.close()
     if key is None:
-        raise ClosedError(f"it shows no host key of the type {HOST_KEY_TYPE}")
+        raise SshUnreachableError(f"it shows no host key of the type {HOST_KEY_TYPE}")
     return " ".join(key.export_public_key("openssh").decode().split()[:2])
 
 
@@ -164,7 +165,7 @@ def fingerprint(host_key: str) -> str:
 class Session:
     """A login, with a thread of its own that keeps it alive. Made by `entered`."""
 
-    def __init__(self, door: Door) -> None:
+    def __init__(self, door: SshEndpoint) -> None:
         self._door = door
         self._connection: asyncssh.SSHClientConnection | None = None
         self._passage: Passage | None = None
@@ -179,13 +180,13 @@ class Session:
         assert key is not None
         return " ".join(key.export_public_key("openssh").decode().split()[:2])
 
-    def open(self, timeout: float, say: Callable[[str], None], *, until_let_in: bool = True) -> None:
+    def open(self, timeout: float, say: Callable[[str], None], *, retry_auth: bool = True) -> None:
         """See `entered`."""
         end, pause, said = time.monotonic() + timeout, FIRST_PAUSE, ""
         try:
             way = self._door.way()
         except PreflightError as error:
-            raise ClosedError(error.message, error.suggestion) from None
+            raise SshUnreachableError(error.message, error.suggestion) from None
         while True:
             try:
                 limit = max(1.0, min(ATTEMPT_SECONDS, end - time.monotonic()))
@@ -193,9 +194,9 @@ class Session:
                 return
             except HostKeyError:
                 raise
-            except ClosedError as error:
-                if isinstance(error, DeniedError) and not until_let_in:
-                    raise DeniedError(
+            except SshUnreachableError as error:
+                if isinstance(error, AuthenticationError) and not retry_auth:
+                    raise AuthenticationError(
                         f"The machine at {self._door.address} can't be entered: {error.message}."
                     ) from None
                 if time.monotonic() + pause >= end:
@@ -216,7 +217,7 @@ class Session:
 
         Raises:
             TimeoutError: it took longer than `timeout` seconds; it may go on there.
-            ClosedError: the connection broke off.
+            SshUnreachableError: the connection broke off.
         """
         return self._wait(self._run(argv, input, None, timeout), timeout)
 
@@ -233,18 +234,18 @@ class Session:
             path: below the user's home, or absolute.
 
         Raises:
-            ClosedError: it could not be written, or the connection broke off.
+            SshUnreachableError: it could not be written, or the connection broke off.
             TimeoutError: it took longer than `timeout` seconds.
         """
         script = 'umask 077 && mkdir -p -- "${1%/*}" && cat >"$1.$$" && mv -f -- "$1.$$" "$1"'
         done = self.run(["sh", "-c", script, "put", path], timeout=timeout, input=data)
         if not done.ok:
-            raise ClosedError(f"{path} could not be written on the machine: {' '.join(done.tail())}.")
+            raise SshUnreachableError(f"{path} could not be written on the machine: {' '.join(done.tail())}.")
 
     def follow(self, commands: Mapping[str, Sequence[str]]) -> Iterator[tuple[str, str]]:
         """The lines of several programs as they come, each with its program's name; ends when all have.
 
-        A program ends there when we leave, if it does so at the end of its input: see `WATCHED`.
+        A program ends there when we leave, if it does so at the end of its input: see `KILL_ON_DISCONNECT`.
         """
         found: queue.Queue[tuple[str, str] | None] = queue.Queue()
 
@@ -274,7 +275,7 @@ class Session:
             self._connection.abort()
         if self._passage is not None:
             self._passage.close()
-        with contextlib.suppress(TimeoutError, ClosedError):
+        with contextlib.suppress(TimeoutError, SshUnreachableError):
             self._wait(_wind_up(), GRACE_SECONDS)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(timeout=GRACE_SECONDS)
@@ -288,10 +289,10 @@ class Session:
             by = passage.socket if passage else None
             self._connection = self._wait(_connect(self._door, by, timeout), timeout)
             self._passage, passage = passage, None
-        except ClosedError as error:
-            if isinstance(error, (HostKeyError, DeniedError)) or not (why := _said(passage)):
+        except SshUnreachableError as error:
+            if isinstance(error, (HostKeyError, AuthenticationError)) or not (why := _said(passage)):
                 raise
-            raise ClosedError(why) from None
+            raise SshUnreachableError(why) from None
         finally:
             if passage:
                 passage.close()
@@ -340,9 +341,11 @@ class Session:
             raise self._broke_off(None)
         return Result(tuple(argv), code, *parts)
 
-    def _broke_off(self, error: Exception | None) -> ClosedError:
+    def _broke_off(self, error: Exception | None) -> SshUnreachableError:
         why = f": {_reason(error)}" if error else ""
-        return ClosedError(f"The connection to {self._door.address} broke off{why}.", "Run the same again.")
+        return SshUnreachableError(
+            f"The connection to {self._door.address} broke off{why}.", "Run the same again."
+        )
 
 
 def _said(passage: Passage | None) -> str:
@@ -351,7 +354,9 @@ def _said(passage: Passage | None) -> str:
     return f"on the way there: {why}" if why else ""
 
 
-async def _connect(door: Door, by: socket.socket | None, timeout: float) -> asyncssh.SSHClientConnection:
+async def _connect(
+    door: SshEndpoint, by: socket.socket | None, timeout: float
+) -> asyncssh.SSHClientConnection:
     """One attempt.
 
     Args:
@@ -359,7 +364,7 @@ async def _connect(door: Door, by: socket.socket | None, timeout: float) -> asyn
 
     Raises:
         HostKeyError: the host key is not the pinned one.
-        ClosedError: it failed otherwise; the message is the bare reason.
+        SshUnreachableError: it failed otherwise; the message is the bare reason.
     """
     import asyncssh
 
@@ -393,11 +398,11 @@ async def _connect(door: Door, by: socket.socket | None, timeout: float) -> asyn
         ) from None
     except asyncssh.PermissionDenied:
         # Before cloud-init has been there, the user has no key, or is not there yet.
-        raise DeniedError("the deployment's key is not accepted") from None
+        raise AuthenticationError("the deployment's key is not accepted") from None
     except (TimeoutError, asyncio.TimeoutError):
-        raise ClosedError("no answer") from None
+        raise SshUnreachableError("no answer") from None
     except (OSError, asyncssh.Error) as error:
-        raise ClosedError(_reason(error)) from None
+        raise SshUnreachableError(_reason(error)) from None
 
 
 async def _communicate(

@@ -18,16 +18,16 @@ from gridup_infra.targets.base import (
     LOG_LINES,
     PUBLIC_IP,
     Capability,
-    Identity,
+    NodeAccess,
+    StackRef,
     Target,
-    WayIn,
     check_tag,
 )
 from gridup_infra.vm.keys import HOST_KEY_TYPE
-from gridup_node.services import Audience, openings
+from gridup_node.services import Audience, firewall_ports
 from gridup_node.vm import user_data
 
-GLANCE_SECONDS = 8.0
+INSPECT_TIMEOUT = 8.0
 """For a look at a machine that may not answer; whoever asks does so again and again."""
 
 _BY_DIGEST = re.compile(r"[^\s@]+@sha256:[0-9a-f]{64}")
@@ -107,14 +107,14 @@ class MachineTarget(Target):
             return False
 
     def restart_due(self, outputs: NodeOutputs) -> tuple[str, ...] | None:
-        from gridup_infra.vm.access import VmWayIn
+        from gridup_infra.vm.access import VmAccess
         from gridup_node.vm import updates
 
         if Capability.REBOOT not in self.capabilities:
             return None
         try:
-            with VmWayIn(outputs, self.secret, GLANCE_SECONDS).session() as session:
-                told = session.run(updates.DUE, timeout=GLANCE_SECONDS).stdout
+            with VmAccess(outputs, self.secret, INSPECT_TIMEOUT).session() as session:
+                told = session.run(updates.DUE, timeout=INSPECT_TIMEOUT).stdout
         except (ResourceError, TimeoutError):
             return None
         return updates.parse(told)
@@ -122,10 +122,10 @@ class MachineTarget(Target):
     def kept(self, spec: DeploySpec) -> tuple[str, ...]:
         return ("the disk with the node's data, secrets and keys (--keep-data)",) if spec.keeps else ()
 
-    def way_in(self, outputs: NodeOutputs) -> WayIn:
-        from gridup_infra.vm.access import VmWayIn
+    def access(self, outputs: NodeOutputs) -> NodeAccess:
+        from gridup_infra.vm.access import VmAccess
 
-        return VmWayIn(outputs, self.secret)
+        return VmAccess(outputs, self.secret)
 
     def place(self, outputs: NodeOutputs) -> dict[str, str]:
         from gridup_infra.vm.node import IP, MACHINE
@@ -141,42 +141,42 @@ class MachineTarget(Target):
 
     def given_up(self, outputs: NodeOutputs) -> ResourceError | None:
         from gridup_infra.vm import first_boot_wait
-        from gridup_infra.vm.access import VmWayIn
-        from gridup_infra.vm.release_client import Releases
+        from gridup_infra.vm.access import VmAccess
+        from gridup_infra.vm.release_client import ReleaseClient
         from gridup_infra.vm.ssh import HostKeyError
 
-        way_in = VmWayIn(outputs, self.secret, GLANCE_SECONDS)
+        access = VmAccess(outputs, self.secret, INSPECT_TIMEOUT)
         try:
-            with way_in.session() as session:
+            with access.session() as session:
                 state = first_boot_wait.read_state(session)
                 if state.failed:
                     return first_boot_wait.failure(state, first_boot_wait.read_tail(session))
                 if not state.done or outputs.spec.no_node:
                     return None
-                dead = Releases(session).look()["dead"]
+                dead = ReleaseClient(session).look()["dead"]
         except HostKeyError as error:
             return error
         except (ResourceError, TimeoutError):
             return None  # It may answer the next time.
         if not dead:
             return None
-        lines = way_in.logs([dead[0].split()[0]], lines=LOG_LINES, follow=False)
+        lines = access.logs([dead[0].split()[0]], lines=LOG_LINES, follow=False)
         hint = f"The whole log: {typed('logs', outputs.spec.name)}"
         return ResourceError(dead[0], hint, tuple(line for _, line in lines))
 
     def ready(self, outputs: NodeOutputs) -> bool:
-        from gridup_infra.vm.access import VmWayIn
+        from gridup_infra.vm.access import VmAccess
 
         if not outputs.spec.no_node:
             return True  # The engine waited for the first boot, and for the node.
         try:
-            return VmWayIn(outputs, self.secret, GLANCE_SECONDS).boot_state().done
+            return VmAccess(outputs, self.secret, INSPECT_TIMEOUT).boot_state().done
         except (ResourceError, TimeoutError):
             return False
 
 
 def begun(
-    identity: Identity,
+    identity: StackRef,
     spec: DeploySpec,
     address: str,
     facts: Mapping[str, str],
@@ -212,14 +212,15 @@ def data_disk(size: int) -> str:
     return f"an encrypted data disk of {size} GB: data, secrets, keys"
 
 
-def let_in(spec: DeploySpec) -> str:
+def describe_access(spec: DeploySpec) -> str:
     """Whom a machine's firewall lets in, and to which ports; for the summary."""
     who = {
         Audience.WEB: ", ".join(spec.web_cidr) or "everybody",
         Audience.STAFF: ", ".join(spec.allow_cidr) or "nobody",
     }
     ports = {
-        audience: ", ".join(str(port) for port, its in openings() if its is audience) for audience in who
+        audience: ", ".join(str(port) for port, its in firewall_ports() if its is audience)
+        for audience in who
     }
     return "open to " + "; to ".join(f"{who[audience]}: {ports[audience]}" for audience in who)
 

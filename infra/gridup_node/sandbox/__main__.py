@@ -28,7 +28,7 @@ def main(argv: list[str]) -> None:
         sys.stderr.write(f"code that was approved runs in: {', '.join(setting.means)}\n")
         Supervisor(setting).serve()
         return
-    home = Folder.of_environment().root
+    home = Folder.from_env().root
     if argv == ["look"]:
         # From here its path is short.
         os.chdir(home)

@@ -27,21 +27,21 @@ DAMAGED = 4
 def ensure_disk(machine: Machine) -> None:
     """The data disk at `MOUNT`; the machine goes no further without it, now and at every later boot."""
     device = wait_for_disk(machine)
-    uuid = formatted(machine, device)
+    uuid = ensure_filesystem(machine, device)
     fstab = machine.path("/etc/fstab")
     before = fstab.read_text(encoding="utf-8") if fstab.exists() else ""
     after = fstab_with(before, uuid)
     # At a later boot systemd may be checking and mounting it at this very moment: that is left to it then.
     if after != before:
         if not machine.path(MOUNT).is_mount():
-            seal(machine, machine.path(MOUNT))
+            make_immutable(machine, machine.path(MOUNT))
             check(machine, device)
         machine.write("/etc/fstab", after)
         machine.must("systemctl", "daemon-reload")
     mount(machine)
     if machine.path(MOUNT).stat().st_dev != os.stat(device).st_rdev:  # noqa: PTH116
         raise Failed(f"another disk than {device} is mounted at {MOUNT}")
-    if outgrown(device):
+    if can_grow(device):
         # The kernel does it while the node works.
         machine.must("resize2fs", device, timeout=FORMAT_SECONDS)
 
@@ -85,7 +85,7 @@ def is_block(path: str) -> bool:
         return False
 
 
-def formatted(machine: Machine, device: str) -> str:
+def ensure_filesystem(machine: Machine, device: str) -> str:
     """The UUID of the file system on the data disk, which is made where the disk is blank and only there.
 
     Raises:
@@ -139,7 +139,7 @@ def blank(device: Path) -> bool:
         return not any(file.read(BLANK_BYTES))
 
 
-def outgrown(device: str) -> bool:
+def can_grow(device: str) -> bool:
     """Whether the device was made larger than its file system by as much as that can use."""
     return size(Path(device)) - fs_size(Path(device)) >= GROUP_BYTES
 
@@ -165,7 +165,7 @@ def check(machine: Machine, device: str) -> None:
     Raises:
         Failed: it has errors that a person must decide on, or resize2fs failed.
     """
-    larger = outgrown(device)
+    larger = can_grow(device)
     # resize2fs wants even what is marked as clean to be looked through.
     code, text = machine.run("e2fsck", "-fp" if larger else "-p", device, timeout=FORMAT_SECONDS)
     if code >= DAMAGED:
@@ -190,7 +190,7 @@ def mount(machine: Machine) -> None:
         machine.sleep(1)
 
 
-def seal(machine: Machine, point: Path) -> None:
+def make_immutable(machine: Machine, point: Path) -> None:
     """Make the mount point one that nothing, not even root, can write to while no disk is mounted there."""
     point.parent.mkdir(parents=True, exist_ok=True)
     point.mkdir(mode=0o000, exist_ok=True)

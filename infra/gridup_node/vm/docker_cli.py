@@ -29,7 +29,7 @@ DATA_PATH = "/var/lib/gridup"
 EXEC_SECONDS = 20.0
 """For one asking of a program's health, which gives up by itself after 8 s for each of its services."""
 
-FLAPPED = 2
+CRASH_LOOP = 2
 """So many restarts by Docker, and a program is not worth waiting for."""
 
 LOG_LINES = 15
@@ -63,7 +63,7 @@ class Failed(Exception):
 
 
 @dataclass(frozen=True)
-class Done:
+class Completed:
     """How a program ended, and what it wrote, errors and all."""
 
     code: int
@@ -82,7 +82,7 @@ def run(
     input: bytes | None = None,
     environment: Mapping[str, str] | None = None,
     on_line: Callable[[str], None] | None = None,
-) -> Done:
+) -> Completed:
     """Run a program to its end; it is killed after `timeout` seconds, with exit code 124."""
     try:
         process = subprocess.Popen(
@@ -93,7 +93,7 @@ def run(
             env={**os.environ, "LC_ALL": "C.UTF-8", **(environment or {})},
         )
     except FileNotFoundError:
-        return Done(127, f"{argv[0]} is not installed")
+        return Completed(127, f"{argv[0]} is not installed")
     end = time.monotonic() + timeout
     feeder = threading.Thread(target=_feed, args=(process, input or b""), daemon=True)
     feeder.start()
@@ -105,13 +105,13 @@ def run(
                 on_line(line)
         code = piping.wait(process, end)
     except TimeoutError:
-        return Done(124, f"{argv[0]} did not end within {timeout:g} s")
+        return Completed(124, f"{argv[0]} did not end within {timeout:g} s")
     finally:
         process.kill()
         process.wait()
         if process.stdout is not None:
             process.stdout.close()
-    return Done(code, "\n".join(lines))
+    return Completed(code, "\n".join(lines))
 
 
 def _feed(process: subprocess.Popen[bytes], data: bytes) -> None:
@@ -123,7 +123,7 @@ def _feed(process: subprocess.Popen[bytes], data: bytes) -> None:
             process.stdin.close()
 
 
-Run = Callable[..., Done]
+Run = Callable[..., Completed]
 
 
 class Engine:
@@ -221,7 +221,7 @@ class Engine:
         """Remove an image that nothing runs on, if it is there."""
         self._run(["docker", "image", "rm", image])
 
-    def forget_old_steps(self) -> None:
+    def prune_build_cache(self) -> None:
         """Remove what builds keep to be faster, where none has used it for a week."""
         self._run(["docker", "builder", "prune", "--force", "--filter=until=168h"])
 
@@ -338,7 +338,7 @@ class Engine:
 def given_up(container: Mapping[str, Any]) -> str:
     """How the program ended, when there is no hope that it will run; else empty."""
     state = container["State"]
-    failing = state["Restarting"] and container["RestartCount"] >= FLAPPED
+    failing = state["Restarting"] and container["RestartCount"] >= CRASH_LOOP
     ended = not state["Running"] and not state["Restarting"] and state["ExitCode"] not in (0, 137, 143)
     if failing or ended:
         return f"crashed (exit {state['ExitCode']}), not restarting"

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from gridup_node.vm.docker_cli import Done, Failed, run
+from gridup_node.vm.docker_cli import Completed, Failed, run
 
 USER = "gridup-user"
 UID = 10003
@@ -50,7 +50,7 @@ class People:
         run: see `docker_cli.run`.
     """
 
-    def __init__(self, folder: Path = Path(SSHD_FOLDER), run: Callable[..., Done] = run) -> None:
+    def __init__(self, folder: Path = Path(SSHD_FOLDER), run: Callable[..., Completed] = run) -> None:
         self._folder, self._run = folder, run
 
     def problems(self, keys: Sequence[str]) -> list[str]:

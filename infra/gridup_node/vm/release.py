@@ -213,7 +213,7 @@ def _limits_altered(
     return SHARE in made and altered(limits(made[SHARE], machine), container["HostConfig"])
 
 
-class Releases:
+class ReleaseClient:
     """The releases of this machine.
 
     Args:
@@ -487,7 +487,7 @@ class Releases:
             for image in gone:
                 self._engine.forget(image)
             if not shared:
-                self._engine.forget_old_steps()
+                self._engine.prune_build_cache()
             images = tuple(image for image in state.images if image in kept)
             state = replace(state, images=images)
             state.save(self._saved)
@@ -505,7 +505,7 @@ def main() -> int:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     os.umask(0o077)
     command, folder = sys.argv[1], Path(sys.argv[0]).absolute().parent
-    releases = Releases(folder, Path.home(), lambda text: emit(say=text))
+    releases = ReleaseClient(folder, Path.home(), lambda text: emit(say=text))
     try:
         emit(done=carry_out(releases, command))
     except Failed as error:
@@ -518,7 +518,7 @@ def main() -> int:
     return 0
 
 
-def carry_out(releases: Releases, command: str) -> dict[str, Any]:
+def carry_out(releases: ReleaseClient, command: str) -> dict[str, Any]:
     """One command, with what it needs from stdin.
 
     Raises:

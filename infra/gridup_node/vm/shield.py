@@ -22,7 +22,7 @@ from typing import Any
 
 from gridup_node.confines import BRIDGE
 from gridup_node.vm import people
-from gridup_node.vm.docker_cli import Done, Failed, run
+from gridup_node.vm.docker_cli import Completed, Failed, run
 
 UNIT = "gridup-shield.service"
 PATH = f"/etc/systemd/system/{UNIT}"
@@ -196,7 +196,7 @@ class Shield:
         run: see `docker_cli.run`.
     """
 
-    def __init__(self, file: Path = Path(PATH), run: Callable[..., Done] = run) -> None:
+    def __init__(self, file: Path = Path(PATH), run: Callable[..., Completed] = run) -> None:
         self._file, self._run = file, run
 
     def problems(self, doors: Doors | None = None, counted: Counted | None = None) -> list[str]:

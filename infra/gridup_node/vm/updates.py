@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from gridup_node.vm.docker_cli import Done, Failed, run
+from gridup_node.vm.docker_cli import Completed, Failed, run
 
 FILE = "/etc/apt/apt.conf.d/90gridup-reboot"
 """Of apt's files the last one counts, by its name; the distribution's own begins with 50."""
@@ -50,7 +50,7 @@ class Updates:
         run: see `docker_cli.run`.
     """
 
-    def __init__(self, file: Path = Path(FILE), run: Callable[..., Done] = run) -> None:
+    def __init__(self, file: Path = Path(FILE), run: Callable[..., Completed] = run) -> None:
         self._file, self._run = file, run
 
     def problems(self, at: str | None) -> list[str]:

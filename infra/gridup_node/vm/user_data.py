@@ -206,10 +206,10 @@ def _files(host: Host) -> dict[str, bytes]:
 
 def program() -> bytes:
     """The program `host` as one file that Python runs."""
-    return packed("gridup_node.vm.host", [f"vm/{name}" for name in MODULES])
+    return zipapp("gridup_node.vm.host", [f"vm/{name}" for name in MODULES])
 
 
-def packed(main: str, modules: Iterable[str]) -> bytes:
+def zipapp(main: str, modules: Iterable[str]) -> bytes:
     """Modules of `gridup_node` as one file that Python runs, without what only their readers need.
 
     The same bytes for the same modules. Not compressed in itself, so that the whole packs better.
@@ -225,7 +225,7 @@ def packed(main: str, modules: Iterable[str]) -> bytes:
         "gridup_node/vm/__init__.py": "",
     }
     for name in modules:
-        files[f"gridup_node/{name}.py"] = stripped((own / f"{name}.py").read_text(encoding="utf-8"))
+        files[f"gridup_node/{name}.py"] = minify((own / f"{name}.py").read_text(encoding="utf-8"))
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
         for name, text in files.items():
@@ -233,7 +233,7 @@ def packed(main: str, modules: Iterable[str]) -> bytes:
     return buffer.getvalue()
 
 
-def stripped(source: str) -> str:
+def minify(source: str) -> str:
     """Python code without comments, docstrings and blank lines; each line that stays is as it was.
 
     A docstring here is any string that is a statement; a body that has nothing else keeps it.

@@ -218,7 +218,7 @@ def test_a_lock_is_read_with_its_markers() -> None:
     ],
 )
 def test_a_marker_is_understood(marker: str, holds: bool) -> None:
-    assert extras.applies(marker) is holds
+    assert extras.marker_matches(marker) is holds
 
 
 @pytest.mark.parametrize(
@@ -226,4 +226,4 @@ def test_a_marker_is_understood(marker: str, holds: bool) -> None:
 )
 def test_a_marker_that_is_not_understood_is_an_error(marker: str) -> None:
     with pytest.raises(SetupError, match="a marker that can't be read"):
-        extras.applies(marker)
+        extras.marker_matches(marker)

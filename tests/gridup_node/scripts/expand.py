@@ -21,7 +21,7 @@ from support import frames
 MIB = 1024 * 1024
 
 
-def packed(tensor: bytes) -> tuple[bytes, int]:
+def zipapp(tensor: bytes) -> tuple[bytes, int]:
     if flags.APACHE_ARROW_COMPRESSION is ApacheArrowCompression.NONE:
         return tensor, len(tensor)
     return pa.compress(tensor, asbytes=True, codec=flags.APACHE_ARROW_COMPRESSION.value), len(tensor)
@@ -35,7 +35,7 @@ def tensor(count: int) -> bytes:
 
 
 def array(dtype: str, data: bytes) -> bytes:
-    blob, size = packed(data)
+    blob, size = zipapp(data)
     return frames.blob("numpy_ndarray", _serialize((blob, size, dtype), to_bytes=True))
 
 

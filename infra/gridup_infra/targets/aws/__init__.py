@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from gridup_infra.errors import GridupError, ResourceError, UsageError
 from gridup_infra.outputs import NodeOutputs
 from gridup_infra.spec import STANDARD, UNLIMITED, DeploySpec
-from gridup_infra.targets.base import Capability, Finding, Identity, Inspection, Retained
-from gridup_infra.vm.target import MachineTarget, begun, data_disk, let_in
+from gridup_infra.targets.base import Capability, DoctorCheck, Inspection, Retained, StackRef
+from gridup_infra.vm.target import MachineTarget, begun, data_disk, describe_access
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -91,9 +91,9 @@ class AwsTarget(MachineTarget):
         network = f"in the subnet {spec.subnet_id}" if spec.subnet_id else "with a network of its own"
         address = "no public address" if spec.private else "a public address"
         return (
-            f"a {size} instance in {region} {network}, {address}; all is called {naming.project_of(spec)}",
+            f"a {size} instance in {region} {network}, {address}; all is called {naming.name_prefix(spec)}",
             *_told_credits(spec.cpu_credits),
-            let_in(spec),
+            describe_access(spec),
         )
 
     def warnings(self, spec: DeploySpec, current: NodeOutputs | None) -> tuple[str, ...]:
@@ -130,14 +130,14 @@ class AwsTarget(MachineTarget):
         with self._connected(outputs) as cloud:
             return inspect.inspect(cloud, outputs)
 
-    def leftovers(self, identity: Identity) -> tuple[str, ...]:
+    def leftovers(self, identity: StackRef) -> tuple[str, ...]:
         from gridup_infra.targets.aws import cleanup
         from gridup_infra.targets.aws.client import connected
 
         with connected(_region_of(identity)) as cloud:
             return tuple(cleanup.leftovers(cloud, identity.stack_id))
 
-    def sweep(self, identity: Identity) -> None:
+    def sweep(self, identity: StackRef) -> None:
         from gridup_infra.targets.aws import cleanup, naming
         from gridup_infra.targets.aws.client import connected
 
@@ -162,7 +162,7 @@ class AwsTarget(MachineTarget):
         return tuple(lines)
 
     def begun(
-        self, identity: Identity, spec: DeploySpec, states: Mapping[str, Mapping[str, Any]]
+        self, identity: StackRef, spec: DeploySpec, states: Mapping[str, Mapping[str, Any]]
     ) -> NodeOutputs | None:
         from gridup_infra.targets.aws import naming
 
@@ -224,18 +224,18 @@ class AwsTarget(MachineTarget):
 
         return signing_in.sign_in(os.environ, ask)
 
-    def doctor(self) -> Iterator[Finding]:
+    def doctor(self) -> Iterator[DoctorCheck]:
         from gridup_infra.targets.aws import client
 
         if not client.is_there():
-            yield Finding("AWS", None, f"Python's AWS library is not installed. {client.NO_SDK}")
+            yield DoctorCheck("AWS", None, f"Python's AWS library is not installed. {client.NO_SDK}")
             return
         try:
             account, who = client.glance(client.configured_region(os.environ), DOCTOR_SECONDS)
         except GridupError as error:
-            yield Finding("AWS", None, f"{error.message} {error.suggestion}".strip())
+            yield DoctorCheck("AWS", None, f"{error.message} {error.suggestion}".strip())
         else:
-            yield Finding("AWS", True, f"account {account}, as {who}")
+            yield DoctorCheck("AWS", True, f"account {account}, as {who}")
 
     @staticmethod
     def _connected(outputs: NodeOutputs) -> AbstractContextManager[Cloud]:
@@ -290,7 +290,7 @@ def _region(spec: DeploySpec) -> str:
     return region.lower()
 
 
-def _region_of(identity: Identity) -> str:
+def _region_of(identity: StackRef) -> str:
     from gridup_infra.targets.aws.client import configured_region
 
     region = identity.facts.get("region") or configured_region(os.environ)

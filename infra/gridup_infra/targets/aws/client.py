@@ -34,7 +34,7 @@ ATTEMPTS = 9
 
 PAUSE_MAX = 20.0
 
-SOON_SECONDS = 60.0
+CONSISTENCY_TIMEOUT = 60.0
 """For EC2 to know what it has just made ("eventual consistency" in its API reference)."""
 
 POLL_SECONDS = 2.0
@@ -53,7 +53,7 @@ THROTTLED = frozenset(
 )
 """As botocore's own table has them: the call was not accepted."""
 
-UNSURE = frozenset(
+AMBIGUOUS_ERRORS = frozenset(
     {"InternalError", "InternalFailure", "ServiceUnavailable", "Unavailable", "RequestTimeout", "500"}
 )
 """The call may or may not have been accepted, as with an answer that never came."""
@@ -75,7 +75,7 @@ DENIED = frozenset({"UnauthorizedOperation", "AccessDenied", "AccessDeniedExcept
 LIMITS = frozenset({"VcpuLimitExceeded", "InstanceLimitExceeded", "MaxSpotInstanceCountExceeded"})
 """Of the account: another zone would not help."""
 
-NO_ROOM = frozenset(
+CAPACITY_ERRORS = frozenset(
     {
         "InsufficientInstanceCapacity",
         "InsufficientHostCapacity",
@@ -132,7 +132,7 @@ class Cloud:
 
     def again(self, call: Callable[[], Made]) -> Made:
         """As `call`, which may refer to what was just made and which EC2 need not know yet."""
-        end = time.monotonic() + SOON_SECONDS
+        end = time.monotonic() + CONSISTENCY_TIMEOUT
         while True:
             try:
                 return call()
@@ -171,9 +171,9 @@ def _worth_another(error: Exception) -> bool:
     status = response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
     return (
         isinstance(error, HTTPClientError)
-        or code in THROTTLED | UNSURE
+        or code in THROTTLED | AMBIGUOUS_ERRORS
         or (code.endswith((".NotFound", ".Duplicate")) and not code.startswith("InvalidAMIID"))
-        or (status >= 500 and code not in NO_ROOM)
+        or (status >= 500 and code not in CAPACITY_ERRORS)
     )
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from gridup_infra.targets.aws import kinds, tags
 from gridup_infra.targets.aws.client import Cloud, code_of
 from gridup_infra.targets.aws.kinds import Thing
-from gridup_node.services import Audience, openings
+from gridup_node.services import Audience, firewall_ports
 
 WORLD = ("0.0.0.0/0", "::/0")
 
@@ -72,7 +72,7 @@ def rules(allow: Iterable[str], web: Iterable[str]) -> list[str]:
     who = {Audience.STAFF: tuple(allow), Audience.WEB: tuple(web) or WORLD}
     wanted = {
         Rule("tcp", str(port), str(ipaddress.ip_network(cidr)))
-        for port, audience in openings()
+        for port, audience in firewall_ports()
         for cidr in who.get(audience, ())
     }
     return [str(rule) for rule in sorted(wanted)]

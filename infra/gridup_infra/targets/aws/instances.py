@@ -18,8 +18,8 @@ from gridup_infra.naming import typed
 from gridup_infra.processes import wait_until
 from gridup_infra.targets.aws import kinds, naming, networks, tags, volumes
 from gridup_infra.targets.aws.client import (
+    CAPACITY_ERRORS,
     LIMITS,
-    NO_ROOM,
     POLL_SECONDS,
     Cloud,
     code_of,
@@ -72,8 +72,8 @@ def launch(cloud: Cloud, props: Mapping[str, Any], user_data: UserData, say: Cal
         try:
             made = _run(cloud, props, subnet, user_data(disk["VolumeId"]), dead)
         except Exception as error:
-            if code_of(error) not in NO_ROOM:
-                raise _unfit(error, props) from error
+            if code_of(error) not in CAPACITY_ERRORS:
+                raise _map_launch_error(error, props) from error
             refused[zone] = code_of(error)
             say(f"{zone} has no room for {props['size']}")
             if zone != home:
@@ -96,7 +96,7 @@ def no_room(props: Mapping[str, Any], refused: Mapping[str, str], *, data: bool 
     )
 
 
-def _unfit(error: Exception, props: Mapping[str, Any]) -> Exception:
+def _map_launch_error(error: Exception, props: Mapping[str, Any]) -> Exception:
     if code_of(error) in LIMITS:
         return ResourceError(
             f"The AWS account's quota has no room for {props['size']} in {props['region']} "
@@ -283,13 +283,13 @@ def converge(cloud: Cloud, instance: str, props: Mapping[str, Any], say: Callabl
     try:
         start(cloud, instance, props["name"])
     except Exception as error:
-        if code_of(error) not in NO_ROOM | LIMITS:
+        if code_of(error) not in CAPACITY_ERRORS | LIMITS:
             raise
         # Better the former size than no node.
         _resize(cloud, instance, found["InstanceType"])
         start(cloud, instance, props["name"])
         if code_of(error) in LIMITS:
-            raise _unfit(error, props) from error
+            raise _map_launch_error(error, props) from error
         raise no_room(props, {found["Placement"]["AvailabilityZone"]: code_of(error)}, data=True) from error
 
 

@@ -27,7 +27,7 @@ DEVICE = "/dev/sdf"
 """What the attaching call names; within the machine the disk has other names, see `disk_paths`."""
 
 
-def project_of(spec: DeploySpec) -> str:
+def name_prefix(spec: DeploySpec) -> str:
     """The `Name` of all of a node's things, and of its security group and key pair."""
     return f"gridup-{spec.stack}-{spec.stack_id[:8]}"
 
@@ -39,7 +39,7 @@ def common(spec: DeploySpec) -> dict[str, Any]:
         "stack": spec.stack,
         "stack_id": spec.stack_id,
         "name": spec.name,
-        "project": project_of(spec),
+        "project": name_prefix(spec),
     }
 
 

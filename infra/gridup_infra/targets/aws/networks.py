@@ -106,7 +106,7 @@ def routes(cloud: Cloud, props: Mapping[str, Any]) -> Thing:
 
     found = cloud.made(lambda: kinds.find(cloud, kinds.ROUTES, props), make)
     id_ = found["RouteTableId"]
-    if (target := _way_out(found)) != props["gateway"]:
+    if (target := _default_route(found)) != props["gateway"]:
         change = cloud.ec2.replace_route if target is not None else cloud.ec2.create_route
         cloud.again(
             lambda: change(RouteTableId=id_, DestinationCidrBlock=WORLD[0], GatewayId=props["gateway"])
@@ -123,14 +123,14 @@ def associate(cloud: Cloud, table: str, subnet: str) -> None:
 
 def routes_drift(found: Thing, props: Mapping[str, Any]) -> list[str]:
     problems = []
-    if _way_out(found) != props["gateway"]:
+    if _default_route(found) != props["gateway"]:
         problems.append("the route to the internet is gone")
     if props["subnet"] not in _users(found):
         problems.append("the subnet does not use the route table")
     return problems
 
 
-def _way_out(found: Thing) -> str | None:
+def _default_route(found: Thing) -> str | None:
     return next(
         (
             str(row.get("GatewayId", ""))

@@ -44,7 +44,7 @@ def choose(cloud: Cloud, props: Mapping[str, Any]) -> dict[str, Any]:
         offering = pool.submit(zones_with, cloud, size)
         open_zones = pool.submit(zones, cloud)
         newest = pool.submit(images, cloud)
-        disk = pool.submit(volumes.find_or_kept, cloud, props)
+        disk = pool.submit(volumes.find_owned_or_retained, cloud, props)
         subnet = pool.submit(subnet_of, cloud, given) if given else None
         architecture = architecture_of(size, told.result())
         usable = [zone for zone in offering.result() if zone in open_zones.result()]

@@ -17,7 +17,7 @@ import pulumi
 from gridup_infra.outputs import NodeOutputs
 from gridup_infra.spec import DeploySpec
 from gridup_infra.targets.aws import firewall, naming, providers
-from gridup_infra.targets.dynamic import Marked, Properties
+from gridup_infra.targets.dynamic import OwnedResource, Properties
 from gridup_infra.vm import node as machine_node
 from gridup_infra.vm.resources import ManagementKey, declare, turned
 
@@ -29,18 +29,18 @@ def urn(kind: str, name: str) -> str:
     return naming.urn(pulumi.get_stack(), kind, name)
 
 
-class Owner(Marked, module=MODULE, name="Owner"):
+class Owner(OwnedResource, module=MODULE, name="Owner"):
     """Marks the stack in its account and region."""
 
-    made_by = providers.OwnerProvider
+    provider_class = providers.OwnerProvider
 
     account: pulumi.Output[str]
 
 
-class Place(Marked, module=MODULE, name="Place"):
+class Place(OwnedResource, module=MODULE, name="Place"):
     """The zone and the image."""
 
-    made_by = providers.PlaceProvider
+    provider_class = providers.PlaceProvider
 
     zones: pulumi.Output[list[str]]
     every_zone: pulumi.Output[list[str]]
@@ -49,73 +49,73 @@ class Place(Marked, module=MODULE, name="Place"):
     vpc: pulumi.Output[str]
 
 
-class Vpc(Marked, module=MODULE, name="Vpc"):
+class Vpc(OwnedResource, module=MODULE, name="Vpc"):
     """The stack's own network."""
 
-    made_by = providers.VpcProvider
+    provider_class = providers.VpcProvider
 
     vpc: pulumi.Output[str]
 
 
-class Subnet(Marked, module=MODULE, name="Subnet"):
+class Subnet(OwnedResource, module=MODULE, name="Subnet"):
     """Its part of a zone."""
 
-    made_by = providers.SubnetProvider
+    provider_class = providers.SubnetProvider
 
     subnet: pulumi.Output[str]
 
 
-class InternetGateway(Marked, module=MODULE, name="InternetGateway"):
+class InternetGateway(OwnedResource, module=MODULE, name="InternetGateway"):
     """Its way out."""
 
-    made_by = providers.GatewayProvider
+    provider_class = providers.GatewayProvider
 
     gateway: pulumi.Output[str]
 
 
-class RouteTable(Marked, module=MODULE, name="RouteTable"):
+class RouteTable(OwnedResource, module=MODULE, name="RouteTable"):
     """The route to the way out."""
 
-    made_by = providers.RouteTableProvider
+    provider_class = providers.RouteTableProvider
 
     table: pulumi.Output[str]
 
 
-class SecurityGroup(Marked, module=MODULE, name="SecurityGroup"):
+class SecurityGroup(OwnedResource, module=MODULE, name="SecurityGroup"):
     """Who is let in."""
 
-    made_by = providers.SecurityGroupProvider
+    provider_class = providers.SecurityGroupProvider
 
     group: pulumi.Output[str]
 
 
-class KeyPair(Marked, module=MODULE, name="KeyPair"):
+class KeyPair(OwnedResource, module=MODULE, name="KeyPair"):
     """The deployer's public key, where EC2 knows it."""
 
-    made_by = providers.KeyPairProvider
+    provider_class = providers.KeyPairProvider
 
 
-class Address(Marked, module=MODULE, name="Address"):
+class Address(OwnedResource, module=MODULE, name="Address"):
     """The public address."""
 
-    made_by = providers.AddressProvider
+    provider_class = providers.AddressProvider
 
     allocation: pulumi.Output[str]
     address: pulumi.Output[str]
 
 
-class Volume(Marked, module=MODULE, name="Volume"):
+class Volume(OwnedResource, module=MODULE, name="Volume"):
     """The disk with the node's data."""
 
-    made_by = providers.VolumeProvider
+    provider_class = providers.VolumeProvider
 
     volume: pulumi.Output[str]
 
 
-class Instance(Marked, module=MODULE, name="Instance"):
+class Instance(OwnedResource, module=MODULE, name="Instance"):
     """The machine."""
 
-    made_by = providers.InstanceProvider
+    provider_class = providers.InstanceProvider
 
     instance: pulumi.Output[str]
     zone: pulumi.Output[str]
@@ -123,10 +123,10 @@ class Instance(Marked, module=MODULE, name="Instance"):
     disk: pulumi.Output[str]
 
 
-class Attachment(Marked, module=MODULE, name="Attachment"):
+class Attachment(OwnedResource, module=MODULE, name="Attachment"):
     """Disk and address at the machine."""
 
-    made_by = providers.AttachmentProvider
+    provider_class = providers.AttachmentProvider
 
 
 def build(spec: DeploySpec) -> pulumi.Output[NodeOutputs]:

@@ -30,7 +30,7 @@ def holds_data(volume: Mapping[str, Any]) -> bool:
     return tags.USED in marks or tags.KEPT in marks or bool(volume.get("Attachments"))
 
 
-def find_or_kept(cloud: Cloud, props: Mapping[str, Any]) -> Thing | None:
+def find_owned_or_retained(cloud: Cloud, props: Mapping[str, Any]) -> Thing | None:
     """The disk that a node with these inputs would have: its own, else the one to `adopt`."""
     found = own(cloud, {**props, "urn": props["volume_urn"]})
     return found[0] if found else _to_adopt(cloud, props)
@@ -39,9 +39,9 @@ def find_or_kept(cloud: Cloud, props: Mapping[str, Any]) -> Thing | None:
 def ensure(cloud: Cloud, props: Mapping[str, Any], zone: str) -> Thing:
     """The stack's data disk: the one it has, else the one to `adopt`, else a new one in `zone`."""
     if found := own(cloud, props):
-        return grown(cloud, found[0], props)
+        return ensure_size(cloud, found[0], props)
     if left := _to_adopt(cloud, props):
-        return grown(cloud, _take_over(cloud, left, props), props)
+        return ensure_size(cloud, _take_over(cloud, left, props), props)
     return make(cloud, props, zone)
 
 
@@ -69,7 +69,7 @@ def wanted_size(props: Mapping[str, Any]) -> int:
     return int(props["disk_size"] or naming.DEFAULT_DISK)
 
 
-def grown(cloud: Cloud, volume: Thing, props: Mapping[str, Any]) -> Thing:
+def ensure_size(cloud: Cloud, volume: Thing, props: Mapping[str, Any]) -> Thing:
     """The disk with at least the size that is asked for; the machine grows the file system by itself."""
     wanted = wanted_size(props)
     if int(volume["Size"]) >= wanted:

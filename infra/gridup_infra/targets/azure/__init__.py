@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from gridup_infra.errors import GridupError, ResourceError, UsageError
 from gridup_infra.outputs import NodeOutputs
 from gridup_infra.spec import DeploySpec
-from gridup_infra.targets.base import Capability, Finding, Identity, Inspection, Retained
-from gridup_infra.vm.target import MachineTarget, begun, data_disk, let_in
+from gridup_infra.targets.base import Capability, DoctorCheck, Inspection, Retained, StackRef
+from gridup_infra.vm.target import MachineTarget, begun, data_disk, describe_access
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -103,7 +103,7 @@ class AzureTarget(MachineTarget):
         return (
             group,
             f"a {size} VM in {region} {network}, {address}",
-            let_in(spec),
+            describe_access(spec),
         )
 
     def data(self, spec: DeploySpec) -> str:
@@ -130,21 +130,21 @@ class AzureTarget(MachineTarget):
         with self._connected(outputs) as arm:
             return inspect.inspect(arm, outputs)
 
-    def leftovers(self, identity: Identity) -> tuple[str, ...]:
+    def leftovers(self, identity: StackRef) -> tuple[str, ...]:
         from gridup_infra.targets.azure import cleanup
         from gridup_infra.targets.azure.client import connected
 
         with connected(_subscription(identity)) as arm:
             return tuple(cleanup.leftovers(arm, _props(identity)))
 
-    def sweep(self, identity: Identity) -> None:
+    def sweep(self, identity: StackRef) -> None:
         from gridup_infra.targets.azure import cleanup
         from gridup_infra.targets.azure.client import connected
 
         with connected(_subscription(identity)) as arm:
             cleanup.sweep(arm, _props(identity), keep_data=False)
 
-    def settle(self, identity: Identity, known: Mapping[str, str]) -> dict[str, str]:
+    def settle(self, identity: StackRef, known: Mapping[str, str]) -> dict[str, str]:
         from gridup_infra.targets.azure import cleanup
         from gridup_infra.targets.azure.client import connected
 
@@ -180,7 +180,7 @@ class AzureTarget(MachineTarget):
         return tuple(lines)
 
     def begun(
-        self, identity: Identity, spec: DeploySpec, states: Mapping[str, Mapping[str, Any]]
+        self, identity: StackRef, spec: DeploySpec, states: Mapping[str, Mapping[str, Any]]
     ) -> NodeOutputs | None:
         from gridup_infra.targets.azure import naming
 
@@ -234,18 +234,18 @@ class AzureTarget(MachineTarget):
         with self._connected(outputs) as arm:
             machines.stop(arm, outputs.facts, outputs.spec.name)
 
-    def doctor(self) -> Iterator[Finding]:
+    def doctor(self) -> Iterator[DoctorCheck]:
         from gridup_infra.targets.azure import client
 
         if not client.is_there():
-            yield Finding("Azure", None, f"Python's Azure library is not installed. {client.NO_SDK}")
+            yield DoctorCheck("Azure", None, f"Python's Azure library is not installed. {client.NO_SDK}")
             return
         try:
             found = _glance()
         except GridupError as error:
-            yield Finding("Azure", None, f"{error.message} {error.suggestion}".strip())
+            yield DoctorCheck("Azure", None, f"{error.message} {error.suggestion}".strip())
         else:
-            yield Finding(
+            yield DoctorCheck(
                 "Azure", True, f"subscription {found.get('displayName')} ({found['subscriptionId']})"
             )
 
@@ -292,16 +292,16 @@ def _stays(spec: DeploySpec, previous: DeploySpec) -> None:
             )
 
 
-def _subscription(identity: Identity) -> str:
+def _subscription(identity: StackRef) -> str:
     """As its outputs tell, else as its first resource was asked to be; empty where neither does."""
     return identity.facts.get("subscription") or identity.facts.get("configured") or ""
 
 
-def _props(identity: Identity) -> dict[str, str]:
+def _props(identity: StackRef) -> dict[str, str]:
     """What a stack's things are found by."""
     from gridup_infra.targets.azure import naming
 
-    project = identity.facts.get("project") or naming.project_of(identity.stack, identity.stack_id)
+    project = identity.facts.get("project") or naming.name_prefix(identity.stack, identity.stack_id)
     return {
         "stack": identity.stack,
         "stack_id": identity.stack_id,

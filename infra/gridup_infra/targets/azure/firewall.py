@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from gridup_node.services import Audience, openings
+from gridup_node.services import Audience, firewall_ports
 
 FIRST, STEP = 100, 10
 """Priorities: from 100 to 4096, each once in a direction
@@ -58,7 +58,7 @@ def rules(allow: Iterable[str], web: Iterable[str], *, shared: bool) -> list[Rul
     """
     who = {Audience.STAFF: tuple(allow), Audience.WEB: tuple(web) or WORLD}
     ports: dict[Audience, list[int]] = {}
-    for port, audience in openings():
+    for port, audience in firewall_ports():
         ports.setdefault(audience, []).append(port)
     made = []
     slots = [(audience, version) for audience in Audience for version in (4, 6)]
@@ -71,14 +71,14 @@ def rules(allow: Iterable[str], web: Iterable[str], *, shared: bool) -> list[Rul
     return [*made, Rule(NEIGHBOURS, LAST, (), (NETWORK,), allow=False)] if shared else made
 
 
-def strangers(group: Mapping[str, Any], ours: Iterable[str]) -> list[str]:
+def unmanaged_rules(group: Mapping[str, Any], ours: Iterable[str]) -> list[str]:
     """The names of those rules in a security group, as ARM shows it, that are none of ours."""
     known = {name.lower() for name in ours}
     rows = (group.get("properties") or {}).get("securityRules") or ()
     return sorted(str(row["name"]) for row in rows if str(row["name"]).lower() not in known)
 
 
-def let_in(group: Mapping[str, Any]) -> dict[tuple[str, str], set[str]]:
+def allowed_rules(group: Mapping[str, Any]) -> dict[tuple[str, str], set[str]]:
     """Whom a security group, as ARM shows it, lets in to what: (protocol, port) -> networks."""
     found: dict[tuple[str, str], set[str]] = {}
     for row in (group.get("properties") or {}).get("securityRules") or ():
@@ -99,7 +99,7 @@ def drift(group: Mapping[str, Any], wanted: Iterable[Rule]) -> list[str]:
     for rule in wanted:
         for number in rule.ports:
             asked.setdefault(("tcp", str(number)), set()).update(rule.who)
-    has = let_in(group)
+    has = allowed_rules(group)
     lines = []
     for key in sorted({*asked, *has}):
         protocol, port = key

@@ -85,7 +85,7 @@ SUBNET_TYPE, RULE_TYPE = "network:Subnet", "network:SecurityRule"
 types."""
 
 
-def project_of(stack: str, stack_id: str) -> str:
+def name_prefix(stack: str, stack_id: str) -> str:
     """What a node's things are called: letters, digits and hyphens, a letter first, at most 56 of them.
 
     That is a legal name for each of them, for a host and for a DNS label (63), which is shared with all other
@@ -97,8 +97,8 @@ def project_of(stack: str, stack_id: str) -> str:
 
 
 def project(spec: DeploySpec) -> str:
-    """As `project_of`."""
-    return project_of(spec.stack, spec.stack_id)
+    """As `name_prefix`."""
+    return name_prefix(spec.stack, spec.stack_id)
 
 
 def group(spec: DeploySpec) -> str:

@@ -207,7 +207,7 @@ class FirewallProvider(_Ensured):
                 group = kinds.get(arm, props["group"], kinds.GROUP, props["project"])
             if group is None:
                 return ReadResult("", {})
-            found = firewall.strangers(group, props["rules"])
+            found = firewall.unmanaged_rules(group, props["rules"])
             drift = [f"the firewall has a rule {name} that is not the node's" for name in found]
             return ReadResult(id_, {**props, DRIFT: drift})
 
@@ -216,7 +216,7 @@ class FirewallProvider(_Ensured):
     def _ensure(self, props: Properties) -> Properties:
         with client.connected(props["subscription"]) as arm:
             group = kinds.get(arm, props["group"], kinds.GROUP, props["project"]) or {}
-            for name in firewall.strangers(group, props["rules"]):
+            for name in firewall.unmanaged_rules(group, props["rules"]):
                 arm.delete(
                     kinds.part(arm, props["group"], kinds.GROUP, props["project"], name), client.NETWORK
                 )

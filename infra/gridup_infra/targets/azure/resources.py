@@ -20,7 +20,7 @@ import pulumi
 from gridup_infra.outputs import NodeOutputs
 from gridup_infra.spec import DeploySpec
 from gridup_infra.targets.azure import client, firewall, naming, providers
-from gridup_infra.targets.dynamic import Marked, Properties
+from gridup_infra.targets.dynamic import OwnedResource, Properties
 from gridup_infra.vm import node as machine_node
 from gridup_infra.vm.resources import ManagementKey, declare, turned
 from gridup_node.vm.machine import USER
@@ -30,53 +30,53 @@ MODULE = "gridup-azure"
 TIMEOUT = pulumi.CustomTimeouts(create="30m", update="30m", delete="30m")
 
 
-class Owner(Marked, module=MODULE, name="Owner"):
+class Owner(OwnedResource, module=MODULE, name="Owner"):
     """Marks the stack in its subscription."""
 
-    made_by = providers.OwnerProvider
+    provider_class = providers.OwnerProvider
 
     subscription: pulumi.Output[str]
 
 
-class Told(Marked, module=MODULE, name="Told"):
+class Told(OwnedResource, module=MODULE, name="Told"):
     """What the VM is told."""
 
-    made_by = providers.ToldProvider
+    provider_class = providers.ToldProvider
 
     custom_data: pulumi.Output[str]
 
 
-class Kept(Marked, module=MODULE, name="Kept"):
+class Kept(OwnedResource, module=MODULE, name="Kept"):
     """The data disk that an earlier node of this name has left."""
 
-    made_by = providers.KeptProvider
+    provider_class = providers.KeptProvider
 
     source: pulumi.Output[str]
     size: pulumi.Output[int]
 
 
-class Grown(Marked, module=MODULE, name="Grown"):
+class Grown(OwnedResource, module=MODULE, name="Grown"):
     """That a data disk which is a copy has its size."""
 
-    made_by = providers.GrownProvider
+    provider_class = providers.GrownProvider
 
 
-class Taken(Marked, module=MODULE, name="Taken"):
+class Taken(OwnedResource, module=MODULE, name="Taken"):
     """That it was taken over."""
 
-    made_by = providers.TakenProvider
+    provider_class = providers.TakenProvider
 
 
-class Firewall(Marked, module=MODULE, name="Firewall"):
+class Firewall(OwnedResource, module=MODULE, name="Firewall"):
     """That nobody else is let in."""
 
-    made_by = providers.FirewallProvider
+    provider_class = providers.FirewallProvider
 
 
-class Running(Marked, module=MODULE, name="Running"):
+class Running(OwnedResource, module=MODULE, name="Running"):
     """That the VM runs."""
 
-    made_by = providers.RunningProvider
+    provider_class = providers.RunningProvider
 
 
 class _Declared:

@@ -18,13 +18,13 @@ from gridup_infra.spec import DeploySpec
 from gridup_infra.targets import fronting, ports
 from gridup_infra.targets.base import (
     Capability,
-    Finding,
-    Identity,
+    DoctorCheck,
     Inspection,
+    NodeAccess,
     Power,
     Retained,
+    StackRef,
     Target,
-    WayIn,
     check_tag,
     emptied,
 )
@@ -79,10 +79,10 @@ class DockerTarget(Target):
 
     def preflight(self, spec: DeploySpec, current: NodeOutputs | None) -> None:
         from gridup_infra.targets.docker import images, naming, port_allocation
-        from gridup_infra.targets.docker.client import check_host, connected, is_here, same_daemon
+        from gridup_infra.targets.docker.client import check_host, connected, is_local, same_daemon
 
         check_host(spec.host)
-        if not is_here(spec.host) and naming.address(spec) in ("127.0.0.1", "::1"):
+        if not is_local(spec.host) and naming.address(spec) in ("127.0.0.1", "::1"):
             raise PreflightError(
                 f"The daemon at {spec.host} is elsewhere: its {spec.bind} can't be reached from here.",
                 "Give --bind an address of that machine, or 0.0.0.0.",
@@ -104,9 +104,9 @@ class DockerTarget(Target):
         return resources.build(spec)
 
     def summary(self, spec: DeploySpec) -> tuple[str, ...]:
-        from gridup_infra.targets.docker.naming import project_of
+        from gridup_infra.targets.docker.naming import name_prefix
 
-        project = project_of(spec)
+        project = name_prefix(spec)
         names = ", ".join(part.service for part in containers.containers({}))
         return (
             f"the containers {project}-* ({names}), ports bound to {spec.bind or '127.0.0.1'}",
@@ -117,9 +117,9 @@ class DockerTarget(Target):
         return ports.announced(spec)
 
     def data(self, spec: DeploySpec) -> str:
-        from gridup_infra.targets.docker.naming import project_of
+        from gridup_infra.targets.docker.naming import name_prefix
 
-        return f"the volume {project_of(spec)}-data: data, secrets, keys"
+        return f"the volume {name_prefix(spec)}-data: data, secrets, keys"
 
     def kept(self, spec: DeploySpec) -> tuple[str, ...]:
         image = "the shared layers of the image (`gridup prune` removes unused ones)"
@@ -180,24 +180,24 @@ class DockerTarget(Target):
         remedy = "" if data else emptied(spec.name)
         return replace(_inspection(wanted, found, problems, machine), notes=tuple(notes), remedy=remedy)
 
-    def leftovers(self, identity: Identity) -> tuple[str, ...]:
+    def leftovers(self, identity: StackRef) -> tuple[str, ...]:
         from gridup_infra.targets.docker import cleanup
         from gridup_infra.targets.docker.client import connected
 
         with connected(_host_of(identity)) as client:
             return tuple(cleanup.leftovers(client, identity.stack_id))
 
-    def sweep(self, identity: Identity) -> None:
+    def sweep(self, identity: StackRef) -> None:
         from gridup_infra.targets.docker import cleanup
         from gridup_infra.targets.docker.client import connected
 
         with connected(_host_of(identity)) as client:
             cleanup.sweep(client, identity.stack, identity.name, identity.stack_id, keep_data=False)
 
-    def way_in(self, outputs: NodeOutputs) -> WayIn:
-        from gridup_infra.targets.docker.access import DockerWayIn
+    def access(self, outputs: NodeOutputs) -> NodeAccess:
+        from gridup_infra.targets.docker.access import DockerAccess
 
-        return DockerWayIn(outputs)
+        return DockerAccess(outputs)
 
     def start(self, outputs: NodeOutputs) -> None:
         from gridup_infra.targets.docker import container_lifecycle
@@ -218,7 +218,7 @@ class DockerTarget(Target):
             for one in work:
                 one.result()
 
-    def doctor(self) -> Iterator[Finding]:
+    def doctor(self) -> Iterator[DoctorCheck]:
         from gridup_infra.targets.docker.client import chosen_host, connected
 
         try:
@@ -226,9 +226,9 @@ class DockerTarget(Target):
             with connected(host) as client:
                 version = str(client.version().get("Version") or "a version that it does not tell")
         except GridupError as error:
-            yield Finding("Docker", None, f"{error.message} {error.suggestion}".strip())
+            yield DoctorCheck("Docker", None, f"{error.message} {error.suggestion}".strip())
         else:
-            yield Finding("Docker", True, f"{version} at {host}")
+            yield DoctorCheck("Docker", True, f"{version} at {host}")
 
     def unused(self) -> tuple[str, ...]:
         from gridup_infra.targets.docker import images
@@ -277,9 +277,9 @@ class DockerTarget(Target):
         import shutil
 
         from gridup_infra.targets.docker import images, naming
-        from gridup_infra.targets.docker.client import is_here
+        from gridup_infra.targets.docker.client import is_local
 
-        if not is_here(spec.host) or not root or not Path(root).is_dir():
+        if not is_local(spec.host) or not root or not Path(root).is_dir():
             return  # Only the daemon's own machine could tell.
         needed = NODE_BYTES if images.exists(client, naming.image_of(spec)["shared"]) else IMAGE_BYTES
         free = shutil.disk_usage(root).free
@@ -325,7 +325,7 @@ def _inspection(
     return Inspection(Power.RUNNING if healthy else Power.STARTING, (), (), whole=True)
 
 
-def _host_of(identity: Identity) -> str:
+def _host_of(identity: StackRef) -> str:
     from gridup_infra.targets.docker.client import chosen_host
 
     return identity.facts.get("host") or chosen_host()

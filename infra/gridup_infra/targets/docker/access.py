@@ -17,7 +17,7 @@ from gridup_infra.naming import typed
 from gridup_infra.outputs import NodeOutputs
 from gridup_infra.paths import Home, ensure_private, write_private
 from gridup_infra.processes import Result, wait_until
-from gridup_infra.targets.base import SshAccess, WayIn
+from gridup_infra.targets.base import NodeAccess, SshAccess
 from gridup_infra.targets.docker import container_lifecycle
 from gridup_infra.targets.docker.client import connect, connected, reason
 from gridup_node import keys
@@ -39,7 +39,7 @@ END_SECONDS = 5
 """For a program to end that has closed its output."""
 
 
-class DockerWayIn(WayIn):
+class DockerAccess(NodeAccess):
     """The containers of one node."""
 
     def __init__(self, outputs: NodeOutputs) -> None:

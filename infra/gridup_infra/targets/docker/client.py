@@ -110,7 +110,7 @@ def _is_near(host: str) -> bool:
         return False
 
 
-def is_here(host: str) -> bool:
+def is_local(host: str) -> bool:
     """Whether the daemon publishes ports on this machine.
 
     Raises:
@@ -198,7 +198,7 @@ def _client(url: str, explain: Callable[[Exception], UnreachableError]) -> docke
     tls: TLSConfig | bool = False
     try:
         if scheme == "unix":
-            _knock(urlsplit(url).path)
+            _check_socket(urlsplit(url).path)
         if scheme in ("tcp", "https") and os.environ.get("DOCKER_TLS_VERIFY"):
             folder = Path(os.environ.get("DOCKER_CERT_PATH") or Path.home() / ".docker")
             cert, key, ca = (str(folder / f"{name}.pem") for name in ("cert", "key", "ca"))
@@ -244,7 +244,7 @@ def daemon_id(told: Mapping[str, Any]) -> str:
     return str(told.get("ID", ""))
 
 
-def _knock(path: str) -> None:
+def _check_socket(path: str) -> None:
     """Nothing, when somebody listens at a socket: the SDK leaves its own open when nobody does.
 
     Raises:

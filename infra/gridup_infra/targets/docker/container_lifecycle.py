@@ -22,7 +22,7 @@ from gridup_infra.processes import wait_until
 from gridup_infra.targets import ports
 from gridup_infra.targets.docker import images, node_labels, nowhere
 from gridup_infra.targets.docker.client import reason
-from gridup_infra.targets.dynamic import moment, plain
+from gridup_infra.targets.dynamic import fault_point, plain
 from gridup_node.confines import LOG_DRIVER, LOG_LIMITS, NOWHERE, altered, limits
 from gridup_node.containers import MEMORY_FOR_SHARED, RESTART, VOLUME_PATH
 from gridup_node.services import backends
@@ -31,7 +31,7 @@ from gridup_node.services import ports as ports_within
 if TYPE_CHECKING:
     import docker
 
-FORMER = "-former"
+PREVIOUS_SUFFIX = "-former"
 """Ends the name of a container that a new one is about to take the place of."""
 
 HEALTH_SECONDS = 180.0
@@ -51,7 +51,7 @@ CA_SECONDS = 30.0
 CERTIFICATE_END = "-----END CERTIFICATE-----"
 
 LOG_LINES = 15
-FLAPPED = 2
+CRASH_LOOP = 2
 """So many restarts by the daemon, and it is not worth waiting for."""
 
 Say = Callable[[str], None]
@@ -130,7 +130,7 @@ def is_ours(container: Mapping[str, Any], stack_id: str) -> bool:
 def given_up(container: Mapping[str, Any]) -> str:
     """How the program ended, when there is no hope that it will run; else empty."""
     state = container["State"]
-    failing = state["Restarting"] and container["RestartCount"] >= FLAPPED
+    failing = state["Restarting"] and container["RestartCount"] >= CRASH_LOOP
     ended = not state["Running"] and not state["Restarting"] and state["ExitCode"] not in (0, 137, 143)
     if failing or ended:
         return f"crashed (exit {state['ExitCode']}), not restarting"
@@ -174,12 +174,12 @@ def _bring(
     elif config_hash(props) == current["Config"]["Labels"].get(node_labels.CONFIG) and not _unbound(
         current, props, client.api.info()
     ):
-        _put_right(client, current, props, say)
+        _repair(client, current, props, say)
     else:
         _replace(client, current, props, say, ran=served or bool(current["State"]["Running"]))
 
 
-def _put_right(
+def _repair(
     client: docker.DockerClient, current: Mapping[str, Any], props: Mapping[str, Any], say: Say
 ) -> None:
     identity = current["Id"]
@@ -200,7 +200,7 @@ def _put_right(
 def _make(client: docker.DockerClient, props: Mapping[str, Any], say: Say) -> None:
     say("starting")
     identity = _create(client, props)
-    moment("Container.created")
+    fault_point("Container.created")
     try:
         start(client, identity, props)
     except ResourceError:
@@ -216,15 +216,15 @@ def _replace(
         say("stopping the former one")
         # Before all else: one that fails and is started again and again can't be renamed in between.
         client.api.stop(former["Id"], timeout=seconds)
-        client.api.rename(former["Id"], f"{name}{FORMER}")
+        client.api.rename(former["Id"], f"{name}{PREVIOUS_SUFFIX}")
         fresh = _create(client, props)
-        moment("Container.stopped")
+        fault_point("Container.stopped")
         say("starting the new one")
         start(client, fresh, props)
-        _prove(client, fresh, props, say)
+        _wait_healthy(client, fresh, props, say)
     except BaseException as error:
         say("going back to the former one")
-        _give_way(client, name, former["Id"], run=ran)
+        _roll_back(client, name, former["Id"], run=ran)
         if isinstance(error, ResourceError) and ran:
             raise ResourceError(
                 error.message, f"{error.suggestion} The former one runs again.".strip(), error.details
@@ -235,7 +235,7 @@ def _replace(
     images.remove(client, props["stack_id"], but=props["image"])
 
 
-def _prove(client: docker.DockerClient, identity: str, props: Mapping[str, Any], say: Say) -> None:
+def _wait_healthy(client: docker.DockerClient, identity: str, props: Mapping[str, Any], say: Say) -> None:
     """Wait until the program does what it is there for.
 
     Raises:
@@ -457,14 +457,14 @@ def _limits(share: Mapping[str, float], machine: Mapping[str, Any]) -> dict[str,
 
 def _settle(client: docker.DockerClient, name: str, stack_id: str) -> bool:
     """Undo a replacement that was broken off: the new one has not proven itself. Whether there was one."""
-    former = find(client, f"{name}{FORMER}")
+    former = find(client, f"{name}{PREVIOUS_SUFFIX}")
     if former is None or not is_ours(former, stack_id):
         return False
-    _give_way(client, name, former["Id"], run=False)
+    _roll_back(client, name, former["Id"], run=False)
     return True
 
 
-def _give_way(client: docker.DockerClient, name: str, former: str, *, run: bool) -> None:
+def _roll_back(client: docker.DockerClient, name: str, former: str, *, run: bool) -> None:
     if (fresh := find(client, name)) is not None and fresh["Id"] != former:
         _remove(client, fresh["Id"])
     left = find(client, former)
@@ -481,7 +481,7 @@ def stop(client: docker.DockerClient, identity: str, seconds: int) -> None:
 
 def remove(client: docker.DockerClient, name: str, stack_id: str, seconds: int) -> None:
     """Stop and remove a container, and what a broken-off replacement left of it; nothing that is not ours."""
-    for one in (name, f"{name}{FORMER}"):
+    for one in (name, f"{name}{PREVIOUS_SUFFIX}"):
         found = find(client, one)
         if found is not None and is_ours(found, stack_id):
             if found["State"]["Running"]:

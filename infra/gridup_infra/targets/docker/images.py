@@ -281,7 +281,7 @@ def _build(
     try:
         try:
             built()
-        except DeniedError:
+        except AuthenticationError:
             with _store_errors():
                 client.api.reload_config()
                 built()
@@ -297,7 +297,7 @@ def _forget_credentials(client: docker.DockerClient) -> None:
         client.api.reload_config(file.name)
 
 
-class DeniedError(ResourceError):
+class AuthenticationError(ResourceError):
     """A registry does not give the base image to whoever asks."""
 
 
@@ -388,7 +388,7 @@ def _build_error(text: str, last: list[str]) -> ResourceError:
         )
     denied = any(word in text for word in ("pull access denied", "unauthorized", "authentication required"))
     if denied or "manifest" in text or "registry" in text or "lookup" in text:
-        return (DeniedError if denied else ResourceError)(
+        return (AuthenticationError if denied else ResourceError)(
             f"The base image could not be had: {line}.",
             "Is the registry reachable? GRIDUP_BASE_IMAGE names another image of Python 3.10 to 3.12.",
         )

@@ -12,7 +12,7 @@ from gridup_infra.spec import HTTPS, DeploySpec
 from gridup_infra.targets import fronting
 from gridup_infra.targets import ports as port_choice
 from gridup_infra.targets.docker import images
-from gridup_infra.targets.docker.client import address_of, is_here
+from gridup_infra.targets.docker.client import address_of, is_local
 from gridup_node import catalog, services
 from gridup_node.containers import CA_FILE, Container, containers
 from gridup_node.containers import networks as table_networks
@@ -27,7 +27,7 @@ SHARES = "shares"
 """The key of each container's share of the machine, as JSON."""
 
 
-def project_of(spec: DeploySpec) -> str:
+def name_prefix(spec: DeploySpec) -> str:
     """The beginning of all names of a node on its daemon: no other stack's, wherever it is deployed from."""
     return f"gridup-{spec.stack}-{spec.stack_id[:8]}"
 
@@ -57,7 +57,7 @@ def address(spec: DeploySpec) -> str:
     With https there is a certificate for no other one: a client that connects to an address names no server,
     and behind Docker's ports nobody sees which one it was.
     """
-    if is_here(spec.host):
+    if is_local(spec.host):
         return fronting.outward(spec) or port_choice.reachable(spec.bind)
     return address_of(spec.host) if spec.bind in fronting.EVERY else spec.bind
 
@@ -95,7 +95,7 @@ def outputs(
         ssh_user=USER,
         facts={
             "host": spec.host,
-            "project": project_of(spec),
+            "project": name_prefix(spec),
             "image": image["image"],
             "shared": image["shared"],
             "volume": volume,
@@ -103,7 +103,7 @@ def outputs(
             "configs": json.dumps(dict(configs or {})),
             BUILT: built or "",
             SHARES: json.dumps({part.service: dict(part.share) for part in parts}),
-            NETWORKS: json.dumps({part.service: joined(part, project_of(spec)) for part in parts}),
+            NETWORKS: json.dumps({part.service: joined(part, name_prefix(spec)) for part in parts}),
         },
     )
 
@@ -123,7 +123,7 @@ def known(
 
 def names_of(spec: DeploySpec) -> list[str]:
     """The names and addresses of the daemon's machine that people may use, where that is this one."""
-    return fronting.names_of(spec, but=fronting.BRIDGES) if is_here(spec.host) else []
+    return fronting.names_of(spec, but=fronting.BRIDGES) if is_local(spec.host) else []
 
 
 def inner_port(part: Container, spec: DeploySpec) -> int:
@@ -148,7 +148,7 @@ def common(spec: DeploySpec) -> dict[str, Any]:
         "stack": spec.stack,
         "stack_id": spec.stack_id,
         "name": spec.name,
-        "project": project_of(spec),
+        "project": name_prefix(spec),
     }
 
 
@@ -158,7 +158,7 @@ def image_of(spec: DeploySpec) -> dict[str, Any]:
     shared, _ = images.reference(version, spec.base_image, spec.rebuilt, spec.packages_lock)
     return {
         **common(spec),
-        "image": f"{project_of(spec)}:{shared.partition(':')[2]}",
+        "image": f"{name_prefix(spec)}:{shared.partition(':')[2]}",
         "shared": shared,
         "version": version,
         "base_image": spec.base_image,

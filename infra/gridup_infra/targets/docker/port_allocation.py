@@ -12,7 +12,7 @@ from gridup_infra.locking import locked
 from gridup_infra.paths import Home
 from gridup_infra.targets import fronting, ports
 from gridup_infra.targets.docker import node_labels
-from gridup_infra.targets.docker.client import is_here
+from gridup_infra.targets.docker.client import is_local
 from gridup_infra.targets.docker.naming import published
 from gridup_node.containers import network_options
 from gridup_node.services import FRONT
@@ -50,7 +50,7 @@ def ensure(
         borne = (_ports(node_labels.label(row, node_labels.PORTS)) for row in networks)
         known = dict(current) or next((ports for ports in borne if ports), {})
         gone = lost(client, props, known)
-        others, look = taken(client, props["stack_id"], here=is_here(props["host"])), _look(client, props)
+        others, look = taken(client, props["stack_id"], here=is_local(props["host"])), _look(client, props)
         wanted = published()
         if props.get("https"):
             rootless = "rootless" in str(client.info().get("SecurityOptions"))
@@ -110,12 +110,12 @@ def taken(client: docker.DockerClient, stack_id: str, *, here: bool) -> dict[int
                 dict.fromkeys(kept.values(), f'the node "{node_labels.label(thing, node_labels.NAME)}"')
             )
     if here:
-        found.update(ports.kept_by_others(Home.default().nodes))
+        found.update(ports.reserved_by_others(Home.default().nodes))
     return found
 
 
 def _look(client: docker.DockerClient, props: Mapping[str, Any]) -> ports.Obstacle:
-    here, own = is_here(props["host"]), _own(client, props["stack_id"])
+    here, own = is_local(props["host"]), _own(client, props["stack_id"])
 
     def look(address: str, port: int) -> int | None:
         # The daemon listens for us: what this user may not open, or what is elsewhere, is no obstacle.
@@ -179,5 +179,5 @@ def check(client: docker.DockerClient, spec: DeploySpec, current: NodeOutputs | 
     ports.free(spec.bind, 0, look)
     had = current.ports.get(FRONT) if current else None
     if spec.port and (spec.port != had or (current and current.spec.bind != spec.bind)):
-        ports.check_kept(spec.port, taken(client, spec.stack_id, here=is_here(spec.host)))
+        ports.check_kept(spec.port, taken(client, spec.stack_id, here=is_local(spec.host)))
         ports.check_free(spec.bind, spec.port, look)

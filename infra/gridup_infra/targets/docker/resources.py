@@ -25,7 +25,16 @@ from gridup_infra.targets.docker import (
     volumes,
 )
 from gridup_infra.targets.docker.client import connected, daemon_id, same_daemon
-from gridup_infra.targets.dynamic import DRIFT, SHAPE, Marked, Properties, Provider, guarded, plain, shape
+from gridup_infra.targets.dynamic import (
+    DRIFT,
+    SHAPE,
+    OwnedResource,
+    Properties,
+    Provider,
+    guarded,
+    plain,
+    shape,
+)
 from gridup_node import catalog
 from gridup_node.containers import NO_NETWORK, containers
 from gridup_node.containers import Container as Part
@@ -232,42 +241,42 @@ def _left_to_owner(client: docker.DockerClient, props: Properties) -> bool:
     return bool(node_labels.containers(client, props["stack_id"]))
 
 
-class Owner(Marked, module=MODULE, name="Owner"):
+class Owner(OwnedResource, module=MODULE, name="Owner"):
     """Marks the stack on the daemon."""
 
-    made_by = OwnerProvider
+    provider_class = OwnerProvider
 
     daemon: pulumi.Output[str]
 
 
-class Image(Marked, module=MODULE, name="Image"):
+class Image(OwnedResource, module=MODULE, name="Image"):
     """The node's image."""
 
-    made_by = ImageProvider
+    provider_class = ImageProvider
 
     built: pulumi.Output[str]
 
 
-class Network(Marked, module=MODULE, name="Network"):
+class Network(OwnedResource, module=MODULE, name="Network"):
     """The node's network."""
 
-    made_by = NetworkProvider
+    provider_class = NetworkProvider
 
     ports: pulumi.Output[dict[str, Any]]
 
 
-class Volume(Marked, module=MODULE, name="Volume"):
+class Volume(OwnedResource, module=MODULE, name="Volume"):
     """The node's data."""
 
-    made_by = VolumeProvider
+    provider_class = VolumeProvider
 
     volume: pulumi.Output[str]
 
 
-class Container(Marked, module=MODULE, name="Container"):
+class Container(OwnedResource, module=MODULE, name="Container"):
     """A program's container."""
 
-    made_by = ContainerProvider
+    provider_class = ContainerProvider
 
     config: pulumi.Output[str]
     ca: pulumi.Output[str]

@@ -45,7 +45,7 @@ class Place(Destination):
             raise _malformed(text, "nothing may follow the path")
         return place
 
-    def by_hand(self) -> str:
+    def debug_command(self) -> str:
         """The command by which a person sees for themselves what is wrong."""
         return self.command("docker", "version")
 

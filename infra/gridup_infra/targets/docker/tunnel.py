@@ -16,11 +16,11 @@ from pathlib import Path
 
 from gridup_infra import openssh
 from gridup_infra.errors import PreflightError
-from gridup_infra.processes import Result, Tethered, run, wait_until
+from gridup_infra.processes import OwnedProcess, Result, run, wait_until
 from gridup_infra.targets.docker.client import UnreachableError
 from gridup_infra.targets.docker.ssh_host import Place
 
-DIG_SECONDS = 13.0
+TUNNEL_TIMEOUT = 13.0
 """Until the tunnel must be there, logging in included."""
 
 SOCKET_BYTES = 103
@@ -36,7 +36,7 @@ class Tunnel:
     def __init__(self, place: Place) -> None:
         self.place = place
         self._lock = threading.Lock()
-        self._ssh: Tethered | None = None
+        self._ssh: OwnedProcess | None = None
         self._socket = Path()
 
     def open(self) -> Path:
@@ -47,14 +47,14 @@ class Tunnel:
         """
         with self._lock:
             if self._ssh is None or not self._ssh.running:
-                self._fill_in()
-                self._dig()
+                self._stop()
+                self._start()
             return self._socket
 
     def close(self) -> None:
         """End it, with whatever goes through it."""
         with self._lock:
-            self._fill_in()
+            self._stop()
 
     @property
     def pid(self) -> int | None:
@@ -62,12 +62,12 @@ class Tunnel:
         ssh = self._ssh
         return ssh.pid if ssh and ssh.running else None
 
-    def _fill_in(self) -> None:
+    def _stop(self) -> None:
         if self._ssh is not None:
             self._ssh.close()
             self._ssh = None
 
-    def _dig(self) -> None:
+    def _start(self) -> None:
         folder = _private_folder()
         here = folder / "d.sock"
         there = self.place.path.replace("%", "%%")
@@ -75,12 +75,12 @@ class Tunnel:
         # they are logged in there. Whether ours works is seen by the socket.
         words = [*openssh.ssh("-nNT", "-L", f"{here}:{there}"), *self.place.words()]
         try:
-            ssh = Tethered(words, litter=folder)
+            ssh = OwnedProcess(words, litter=folder)
         except FileNotFoundError:
             folder.rmdir()
             raise _no_ssh() from None
         try:
-            there_in_time = wait_until(lambda: not ssh.running or _listens(here), timeout=DIG_SECONDS)
+            there_in_time = wait_until(lambda: not ssh.running or _listens(here), timeout=TUNNEL_TIMEOUT)
             if not there_in_time or not ssh.running:
                 raise _no_way(self.place, ssh.said())
         except BaseException:
@@ -103,7 +103,7 @@ class Tunnel:
             reason = str(error).strip().splitlines() or [type(error).__name__]
             return UnreachableError(
                 f"No Docker daemon answers at {place.path} of {place.host}: {reason[0].rstrip('.')}.",
-                f"`{place.by_hand()}` tells more.",
+                f"`{place.debug_command()}` tells more.",
             )
         return _no_socket(place)
 
@@ -153,7 +153,7 @@ def _listens(path: Path) -> bool:
         return probe.connect_ex(str(path)) == 0
 
 
-def _refusal(ssh: Tethered | None) -> str:
+def _refusal(ssh: OwnedProcess | None) -> str:
     """What ssh last said of a connection that the other side would not take; empty for nothing."""
     lines = [line for line in (ssh.said() if ssh else ()) if "open failed: " in line]
     return lines[-1].partition("open failed: ")[2].rstrip(".") if lines else ""
@@ -180,12 +180,12 @@ def _no_socket(place: Place) -> UnreachableError:
         return UnreachableError(
             f"Docker is not running on {place.host}: nothing answers at {place.path}.",
             # OpenSSH's server says no more than that when it forbids the tunnel.
-            f"Start it there (`systemctl start docker`). If `{place.by_hand()}` works, its sshd_config needs "
-            "AllowStreamLocalForwarding yes.",
+            f"Start it there (`systemctl start docker`). If `{place.debug_command()}` works, its sshd_config "
+            "needs AllowStreamLocalForwarding yes.",
         )
     return UnreachableError(
         f"Docker can't be used on {place.host}: {place.path} is closed, or nothing answers there.",
-        f"`{place.by_hand()}` tells more.",
+        f"`{place.debug_command()}` tells more.",
     )
 
 
@@ -207,9 +207,9 @@ def _no_ssh() -> UnreachableError:
 def _no_way(place: Place, said: tuple[str, ...]) -> UnreachableError:
     """Why ssh did not get there, by the line of its own that tells it."""
     lines = [line.strip() for line in said if line.strip()]
-    why, suggestion = openssh.cause(lines, place.by_hand(), "ssh://host:2222")
+    why, suggestion = openssh.cause(lines, place.debug_command(), "ssh://host:2222")
     return UnreachableError(
-        f"{place.host} can't be reached by ssh: {why or f'not within {DIG_SECONDS:g} s'}.",
+        f"{place.host} can't be reached by ssh: {why or f'not within {TUNNEL_TIMEOUT:g} s'}.",
         suggestion,
         tuple(lines[-5:]) if len(lines) > 1 else (),
     )

@@ -18,14 +18,14 @@ from gridup_infra.spec import DeploySpec
 from gridup_infra.targets import fronting, ports
 from gridup_infra.targets.base import (
     Capability,
-    Identity,
     Inspection,
+    NodeAccess,
     Power,
     Retained,
     Shell,
     SshAccess,
+    StackRef,
     Target,
-    WayIn,
     check_tag,
     emptied,
 )
@@ -93,7 +93,7 @@ class LocalTarget(Target):
         had = current.ports.get(FRONT) if current else node.ports_of(folder, spec.stack_id).get(FRONT)
         bind = spec.bind or "127.0.0.1"
         moved = current is not None and current.spec.bind != spec.bind
-        kept = ports.kept_by_others(Home.default().nodes, folder)
+        kept = ports.reserved_by_others(Home.default().nodes, folder)
         try:
             ports.free(bind, 0)
             if spec.port:
@@ -181,18 +181,18 @@ class LocalTarget(Target):
             power = Power.RUNNING
         return Inspection(power, tuple(problems), dead, whole=True, remedy=remedy)
 
-    def leftovers(self, identity: Identity) -> tuple[str, ...]:
+    def leftovers(self, identity: StackRef) -> tuple[str, ...]:
         from gridup_infra.targets.local import cleanup
 
         return tuple(cleanup.leftovers(identity.stack_id, self._folder_of(identity)))
 
-    def sweep(self, identity: Identity) -> None:
+    def sweep(self, identity: StackRef) -> None:
         from gridup_infra.targets.local import cleanup
 
         cleanup.sweep(identity.stack_id, self._folder_of(identity), keep_data=False)
 
-    def way_in(self, outputs: NodeOutputs) -> WayIn:
-        return LocalWayIn(outputs, self._supervisor(outputs))
+    def access(self, outputs: NodeOutputs) -> NodeAccess:
+        return LocalAccess(outputs, self._supervisor(outputs))
 
     def start(self, outputs: NodeOutputs) -> None:
         _check_there(outputs)
@@ -218,7 +218,7 @@ class LocalTarget(Target):
         """Where that stack's node lies on this machine."""
         return Home.default().node(stack)
 
-    def _folder_of(self, identity: Identity) -> Path:
+    def _folder_of(self, identity: StackRef) -> Path:
         folder = identity.facts.get("folder")
         return Path(folder) if folder else self.folder(identity.stack)
 
@@ -259,7 +259,7 @@ def _check_there(outputs: NodeOutputs) -> None:
         raise ResourceError(f"The node's folder {folder} is gone.", f"`{again}` lays it again.")
 
 
-class LocalWayIn(WayIn):
+class LocalAccess(NodeAccess):
     """Files and processes of this machine."""
 
     def __init__(self, outputs: NodeOutputs, supervisor: Supervisor) -> None:

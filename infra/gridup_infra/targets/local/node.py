@@ -348,7 +348,7 @@ def _choose_ports(plan: Plan, current: Mapping[str, int], table: Sequence[Servic
     # A create that was broken off has chosen already: what it wrote is this node's.
     known = dict(current) or ports_of(plan.folder, plan.spec.stack_id)
     asked = {FRONT: plan.spec.port} if plan.spec.port else {}
-    taken = port_choice.kept_by_others(plan.folder.parent, plan.folder)
+    taken = port_choice.reserved_by_others(plan.folder.parent, plan.folder)
     # What is behind the reverse proxy's https listens beside it, on the loopback.
     behind = _ports_behind(plan, table)
     front = {}

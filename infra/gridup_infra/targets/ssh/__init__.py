@@ -12,7 +12,7 @@ from gridup_infra.openssh import Destination
 from gridup_infra.outputs import NodeOutputs
 from gridup_infra.processes import which
 from gridup_infra.spec import DeploySpec
-from gridup_infra.targets.base import Capability, Finding, Identity, Inspection, Retained, WayIn
+from gridup_infra.targets.base import Capability, DoctorCheck, Inspection, NodeAccess, Retained, StackRef
 from gridup_infra.vm import node
 from gridup_infra.vm.target import MachineTarget
 from gridup_node import services
@@ -70,7 +70,7 @@ class SshTarget(MachineTarget):
                 "Behind a reverse proxy of yours that is the proxy's: give --host-name alone.",
             )
         for row in services.machine_fronted():
-            if spec.port == row.machine_port:
+            if spec.port == row.vm_port:
                 raise UsageError(f"--port {spec.port}: there the node's {row.title} is.", "Name another one.")
         return spec
 
@@ -140,12 +140,12 @@ class SshTarget(MachineTarget):
         # What the internet reaches it at, the machine's owner knows.
         return {}
 
-    def way_in(self, outputs: NodeOutputs) -> WayIn:
-        from gridup_infra.vm.access import VmWayIn
+    def access(self, outputs: NodeOutputs) -> NodeAccess:
+        from gridup_infra.vm.access import VmAccess
 
-        return VmWayIn(outputs, self.secret, until_let_in=False)
+        return VmAccess(outputs, self.secret, retry_auth=False)
 
-    def leftovers(self, identity: Identity) -> tuple[str, ...]:
+    def leftovers(self, identity: StackRef) -> tuple[str, ...]:
         from gridup_infra.targets.ssh import machine_agent
 
         # The node's own key is gone by then. A person who has no way in of their own was told by the destroy.
@@ -154,13 +154,13 @@ class SshTarget(MachineTarget):
                 return (f"what the node has on {identity.facts['host']}",)
         return ()
 
-    def sweep(self, identity: Identity) -> None:
+    def sweep(self, identity: StackRef) -> None:
         from gridup_infra.targets.ssh import machine_agent
 
         machine_agent.leave(machine_agent.person_of(identity), machine_agent.told_of(identity))
 
-    def doctor(self) -> Iterator[Finding]:
+    def doctor(self) -> Iterator[DoctorCheck]:
         if program := which("ssh"):
-            yield Finding("ssh", True, f"{program}, for --cloud ssh")
+            yield DoctorCheck("ssh", True, f"{program}, for --cloud ssh")
         else:
-            yield Finding("ssh", None, "OpenSSH's client is not installed; --cloud ssh needs it")
+            yield DoctorCheck("ssh", None, "OpenSSH's client is not installed; --cloud ssh needs it")

@@ -7,9 +7,9 @@ from gridup_infra.targets.base import Inspection, Power, Secret
 from gridup_infra.vm import first_boot_wait
 from gridup_infra.vm.access import door_of
 from gridup_infra.vm.node import HOST_KEY
-from gridup_infra.vm.release_client import Releases
-from gridup_infra.vm.ssh import DeniedError, entered
-from gridup_infra.vm.target import GLANCE_SECONDS
+from gridup_infra.vm.release_client import ReleaseClient
+from gridup_infra.vm.ssh import AuthenticationError, ssh_session
+from gridup_infra.vm.target import INSPECT_TIMEOUT
 
 HOST_IS_GONE = "what Gridup made of the machine is gone"
 
@@ -18,19 +18,19 @@ def inspect(outputs: NodeOutputs, secret: Secret) -> Inspection:
     """See `Target.inspect`.
 
     Raises:
-        ClosedError: the machine does not answer: whether it is off or gone can't be told from here.
+        SshUnreachableError: the machine does not answer: whether it is off or gone can't be told from here.
     """
     key = secret(outputs.spec.stack, MANAGEMENT_KEY)
     door = door_of(outputs, key, outputs.facts.get(HOST_KEY, ""))
     try:
-        with entered(door, timeout=GLANCE_SECONDS, until_let_in=False) as session:
+        with ssh_session(door, timeout=INSPECT_TIMEOUT, retry_auth=False) as session:
             state = first_boot_wait.read_state(session)
             if not state.done:
                 return Inspection(Power.BROKEN, (HOST_IS_GONE if not state.failed else str(state),))
             if outputs.spec.no_node:
                 return Inspection(Power.RUNNING, whole=True)
-            found = Releases(session).look()
-    except DeniedError:
+            found = ReleaseClient(session).look()
+    except AuthenticationError:
         return Inspection(
             Power.GONE,
             (f"{outputs.address} does not let the node's user in any more: it has nothing of the node",),

@@ -14,17 +14,17 @@ from typing import Any, Protocol
 from gridup_infra.errors import FirstBootError, GridupError, PreflightError, ResourceError
 from gridup_infra.processes import Result
 from gridup_infra.spec import NEW_DATA, DeploySpec
-from gridup_infra.targets.base import Identity, Retained
-from gridup_infra.targets.ssh.user_ssh import Person, meet, unheard
+from gridup_infra.targets.base import Retained, StackRef
+from gridup_infra.targets.ssh.user_ssh import UserSsh, unheard, verify_host
 from gridup_infra.vm.node import PROJECT, doors, is_fronted
-from gridup_infra.vm.ssh import Door, HostKeyError, Session, entered
+from gridup_infra.vm.ssh import HostKeyError, Session, SshEndpoint, ssh_session
 from gridup_node.services import machine_doors
 from gridup_node.vm import existing_host, user_data
 from gridup_node.vm.machine import MOUNT
 
 Say = Callable[[str], None]
 
-LOOK_SECONDS, LEAVE_SECONDS = 60.0, 300.0
+LOOK_SECONDS, DELETE_TIMEOUT = 60.0, 300.0
 MAKE_SECONDS = 2400.0
 """For Docker's packages, and for another run there."""
 
@@ -48,26 +48,26 @@ class Way(Protocol):
     def refused(self, said: Sequence[str], what: str, code: int) -> GridupError: ...
 
 
-class Managed:
+class KeyRunner:
     """The way by the node's own key."""
 
     def __init__(self, session: Session, host: str) -> None:
         self._session, self.host = session, host
 
     def run(self, argv: Sequence[str], input: bytes, on_line: Say, timeout: float) -> Result:
-        """See `Person.run`."""
+        """See `UserSsh.run`."""
         return self._session.stream(["sudo", "-n", *argv], on_line, timeout=timeout, input=input)
 
     def refused(self, said: Sequence[str], what: str, code: int) -> GridupError:
-        """See `Person.refused`."""
+        """See `UserSsh.refused`."""
         return unheard(self.host, [*said, what] if what else said, code)
 
 
 @contextmanager
-def managed(door: Door, host: str, seconds: float) -> Any:
-    """The way by the node's own key. Raises as `ssh.entered` does, `DeniedError` at once."""
-    with entered(door, timeout=seconds, until_let_in=False) as session:
-        yield Managed(session, host)
+def managed(door: SshEndpoint, host: str, seconds: float) -> Any:
+    """The way by the node's own key. Raises as `ssh.ssh_session` does, `AuthenticationError` at once."""
+    with ssh_session(door, timeout=seconds, retry_auth=False) as session:
+        yield KeyRunner(session, host)
 
 
 def look(spec: DeploySpec, *, pinned: str, must_be_ours: bool) -> dict[str, Any]:
@@ -118,7 +118,7 @@ def bypassed(spec: DeploySpec) -> str:
 
 def _looked(spec: DeploySpec, pinned: str, asked: existing_host.Told) -> dict[str, Any]:
     try:
-        return seen(meet(spec.host, pinned), asked)
+        return seen(verify_host(spec.host, pinned), asked)
     except HostKeyError as error:
         raise PreflightError(error.message, error.suggestion) from None
 
@@ -130,7 +130,7 @@ def seen(way: Way, asked: existing_host.Told) -> dict[str, Any]:
         HostKeyError: nobody vouches for the key that is to be pinned.
     """
     found = call(way, "look", asked, lambda _text: None, LOOK_SECONDS)
-    if isinstance(way, Person) and way.theirs and way.host_key not in found["host_keys"]:
+    if isinstance(way, UserSsh) and way.theirs and way.host_key not in found["host_keys"]:
         raise HostKeyError(
             f"{way.host} shows a host key that is not the machine's own: somebody is in between.",
             "Give the right one with --host-key.",
@@ -172,10 +172,10 @@ def make(way: Way, asked: existing_host.Told, say: Say) -> dict[str, Any]:
 
 def leave(way: Way, asked: existing_host.Told, say: Say = lambda _text: None) -> bool:
     """See `existing_host.leave`. Returns whether there was anything."""
-    return bool(call(way, "leave", asked, say, LEAVE_SECONDS)["there"])
+    return bool(call(way, "leave", asked, say, DELETE_TIMEOUT)["there"])
 
 
-def person_of(identity: Identity) -> Person:
+def person_of(identity: StackRef) -> UserSsh:
     """The person's own way to a stack's machine.
 
     Raises:
@@ -184,15 +184,15 @@ def person_of(identity: Identity) -> Person:
     host = identity.facts.get("host", "")
     if not host:
         raise ResourceError(f"Which machine {identity.name} is on is not known.")
-    return meet(host, identity.facts.get("host_key", ""))
+    return verify_host(host, identity.facts.get("host_key", ""))
 
 
-def told_of(identity: Identity) -> existing_host.Told:
+def told_of(identity: StackRef) -> existing_host.Told:
     """What the machine's program is told of a stack that not much is known of."""
     return existing_host.Told(identity.stack, identity.stack_id, identity.name, PROJECT)
 
 
-def holds(identity: Identity) -> bool:
+def holds(identity: StackRef) -> bool:
     """Whether the stack's machine bears its mark."""
     mark = seen(person_of(identity), told_of(identity))["mark"] or {}
     return bool(mark.get("stack_id") == identity.stack_id)
@@ -206,7 +206,7 @@ def call(way: Way, command: str, asked: existing_host.Told, say: Say, timeout: f
         FirstBootError: a step failed; the end of its log is in the details.
         GridupError: the machine can't be entered.
     """
-    program = user_data.packed("gridup_node.vm.existing_host", existing_host.MODULES)
+    program = user_data.zipapp("gridup_node.vm.existing_host", existing_host.MODULES)
     argv = ["python3", "-I", "-B", "-c", existing_host.LOADER, str(len(program)), command]
     ended: dict[str, Any] = {}
     said: list[str] = []

@@ -20,21 +20,21 @@ from gridup_infra.naming import typed
 from gridup_infra.outputs import BEHIND, NodeOutputs
 from gridup_infra.progress import tell
 from gridup_infra.spec import DeploySpec
-from gridup_infra.targets.dynamic import DRIFT, Marked, Properties, Provider, guarded, plain
+from gridup_infra.targets.dynamic import DRIFT, OwnedResource, Properties, Provider, guarded, plain
 from gridup_infra.targets.ssh import machine_agent
-from gridup_infra.targets.ssh.user_ssh import meet
+from gridup_infra.targets.ssh.user_ssh import verify_host
 from gridup_infra.vm import node as machine_node
 from gridup_infra.vm.keys import let_in_from
 from gridup_infra.vm.resources import ManagementKey, declare_node, exported, turned
-from gridup_infra.vm.ssh import ClosedError, DeniedError, Door, fingerprint
+from gridup_infra.vm.ssh import AuthenticationError, SshEndpoint, SshUnreachableError, fingerprint
 from gridup_node.vm import existing_host
 from gridup_node.vm.machine import MOUNT, USER
 
 MODULE = "gridup-ssh"
 
-ENTER_SECONDS = 20.0
+CONNECT_TIMEOUT = 20.0
 LOOK_SECONDS = 15.0
-LEAVE_SECONDS = 10.0
+DELETE_TIMEOUT = 10.0
 """For a destroy to get in: a machine that is off must not hold it up."""
 
 FORGET = "GRIDUP_FORGET_MACHINE"
@@ -67,7 +67,7 @@ class OwnerProvider(Provider):
         guarded(lambda: _leave(props))
 
     def _meet(self, props: Properties, pinned: str = "") -> Properties:
-        person = meet(props["host"], props["asked_key"] or pinned)
+        person = verify_host(props["host"], props["asked_key"] or pinned)
         if person.theirs:
             machine_agent.seen(
                 person,
@@ -119,7 +119,7 @@ class MachineProvider(Provider):
             try:
                 with machine_agent.managed(_door(props), props["host"], LOOK_SECONDS) as way:
                     found = machine_agent.seen(way, _told(props))
-            except ClosedError as error:
+            except SshUnreachableError as error:
                 return ReadResult(id_, {**props, DRIFT: [error.message]})
             mark, state = found["mark"] or {}, found["state"] or {}
             there = mark.get("stack_id") == props["stack_id"] and state.get("state") == "done"
@@ -131,14 +131,14 @@ class MachineProvider(Provider):
         """Nothing: its owner takes it away."""
 
     def _by_person(self, props: Properties) -> Properties:
-        return self._make(props, meet(props["host"], props["host_key"]))
+        return self._make(props, verify_host(props["host"], props["host_key"]))
 
     def _if_let_in(self, props: Properties) -> Properties | None:
         """The same by the node's own key; None where the machine does not take it."""
         try:
-            with machine_agent.managed(_door(props), props["host"], ENTER_SECONDS) as way:
+            with machine_agent.managed(_door(props), props["host"], CONNECT_TIMEOUT) as way:
                 return self._make(props, way)
-        except DeniedError:
+        except AuthenticationError:
             return None
 
     def _make(self, props: Properties, way: machine_agent.Way) -> Properties:
@@ -181,11 +181,11 @@ def _leave(props: Properties) -> None:
 
     try:
         try:
-            with machine_agent.managed(_door(props), props["host"], LEAVE_SECONDS) as way:
+            with machine_agent.managed(_door(props), props["host"], DELETE_TIMEOUT) as way:
                 leave(way)
-        except DeniedError:
+        except AuthenticationError:
             # Broken off before its user was there, or that was removed by hand: the person may get in.
-            leave(meet(props["host"], props["host_key"]))
+            leave(verify_host(props["host"], props["host_key"]))
     except GridupError as error:
         containers = f"the containers {machine_node.PROJECT}-*"
         left = f"the user {USER}, {containers}, {MOUNT}, {existing_host.PLACE}, {existing_host.SUDOERS}"
@@ -200,15 +200,15 @@ def _leave(props: Properties) -> None:
         ) from None
 
 
-def _door(props: Properties) -> Door:
+def _door(props: Properties) -> SshEndpoint:
     words = (props["address"], props["private_key"], props["host_key"])
-    return Door(*words, port=int(props["port"]), host=props["host"], name=props["name"])
+    return SshEndpoint(*words, port=int(props["port"]), host=props["host"], name=props["name"])
 
 
-class Owner(Marked, module=MODULE, name="Owner"):
+class Owner(OwnedResource, module=MODULE, name="Owner"):
     """Who the machine is."""
 
-    made_by = OwnerProvider
+    provider_class = OwnerProvider
 
     address: pulumi.Output[str]
     port: pulumi.Output[int]
@@ -216,10 +216,10 @@ class Owner(Marked, module=MODULE, name="Owner"):
     behind: pulumi.Output[str | None]
 
 
-class Machine(Marked, module=MODULE, name="Machine"):
+class Machine(OwnedResource, module=MODULE, name="Machine"):
     """The machine, made a container host."""
 
-    made_by = MachineProvider
+    provider_class = MachineProvider
 
     machine: pulumi.Output[str]
 

@@ -14,7 +14,7 @@ from gridup_infra.errors import CredentialsError, GridupError, PreflightError, R
 from gridup_infra.openssh import Configured, Destination
 from gridup_infra.processes import Result, run, stream
 from gridup_infra.vm.keys import HOST_KEY_TYPE
-from gridup_infra.vm.ssh import ClosedError, HostKeyError, fingerprint, host_key_of
+from gridup_infra.vm.ssh import HostKeyError, SshUnreachableError, fingerprint, host_key_of
 
 Say = Callable[[str], None]
 
@@ -58,7 +58,7 @@ NO_LOGIN = "account is currently not available"
 
 
 @dataclass(frozen=True)
-class Person:
+class UserSsh:
     """The person's ssh to one machine, whose host key is known.
 
     Attributes:
@@ -122,7 +122,7 @@ class Person:
     def _not_run(self, said: Sequence[str], code: int) -> GridupError:
         """Why a machine that lets the person in has not run what it was told: its shell is asked alone."""
         user = self.configured.user
-        let_in = f"{self.host} lets {user} in"
+        accepted = f"{self.host} lets {user} in"
         with self._options() as options:
             # Only what the shell says: neither ssh's words nor sshd's banner.
             words = openssh.ssh("-T", options={**options, "LogLevel": "QUIET"})
@@ -133,7 +133,7 @@ class Person:
                 asked = None
         if TAKEN_OVER in (code, asked and asked.code):
             return PreflightError(
-                f"{let_in}, but another shell takes over there, and runs nothing of what ssh hands over.",
+                f"{accepted}, but another shell takes over there, and runs nothing of what ssh hands over.",
                 "A start-up file of the shell (such as ~/.bashrc) does `exec` it. Have it done on a terminal "
                 "only (`[ -t 0 ] && exec …`), or name another user.",
             )
@@ -143,13 +143,13 @@ class Person:
         if not lines or NO_LOGIN in lines[0]:
             told = f' It says "{lines[0]}".' if lines else ""
             return CredentialsError(
-                f"{let_in}, but the login shell there runs nothing: it is /bin/false, nologin or the like, "
+                f"{accepted}, but the login shell there runs nothing: it is /bin/false, nologin or the like, "
                 f"or a start-up file ends it.{told}",
                 f"Give {user} a shell there ({shlex.join(['sudo', 'chsh', '-s', '/bin/bash', user])}), "
                 "or name another user.",
             )
         return PreflightError(
-            f'{let_in}, but something else runs there than what ssh hands over. It says "{lines[0]}".',
+            f'{accepted}, but something else runs there than what ssh hands over. It says "{lines[0]}".',
             "A start-up file of the shell (such as ~/.bashrc) may `exec` it, or sshd's ForceCommand. Have it "
             "done on a terminal only (`[ -t 0 ] && exec …`), or name another user.",
         )
@@ -184,7 +184,7 @@ def unheard(host: str, said: Sequence[str], code: int) -> GridupError:
     return ResourceError(f"The machine's program on {host} ended without a word: {last}.")
 
 
-def meet(host: str, pinned: str = "") -> Person:
+def verify_host(host: str, pinned: str = "") -> UserSsh:
     """Look who answers there, and whether that is who it should be.
 
     Args:
@@ -199,14 +199,14 @@ def meet(host: str, pinned: str = "") -> Person:
     configured = Configured.of(destination)
     if pinned:
         # ssh itself will look. A server of today counts who comes and does not log in, and shuts them out.
-        return Person(host, destination, configured, pinned)
+        return UserSsh(host, destination, configured, pinned)
     shown = _shown(host, destination, configured)
     known = _known(configured)
     if shown in known:
-        return Person(host, destination, configured, shown)
+        return UserSsh(host, destination, configured, shown)
     if any(line.startswith(f"{HOST_KEY_TYPE} ") for line in known):
         raise _another(host, shown, "in your known_hosts")
-    return Person(host, destination, configured, shown, theirs=bool(known), fresh=not known)
+    return UserSsh(host, destination, configured, shown, theirs=bool(known), fresh=not known)
 
 
 def _shown(host: str, destination: Destination, configured: Configured) -> str:
@@ -218,7 +218,7 @@ def _shown(host: str, destination: Destination, configured: Configured) -> str:
         return host_key_of(configured.address, configured.port, SCAN_SECONDS, way)
     except socket.gaierror:
         said = f"Could not resolve hostname {configured.address}"
-    except ClosedError as error:
+    except SshUnreachableError as error:
         said = "Operation timed out" if error.message == "no answer" else error.message
         said = said[:1].upper() + said[1:]
     why, suggestion = openssh.cause([said], destination.command("true"), OTHER_PORT)
