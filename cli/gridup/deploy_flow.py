@@ -153,7 +153,7 @@ def plan(
             raise UsageError(
                 f'"{name}" is deployed, and has its data: --adopt and --new-data are for a new node.'
             )
-        return Plan(spec, target, record, target.losses(spec, record.outputs))
+        return Plan(spec, target, record, target.destructive_changes(spec, record.outputs))
     # A deploy that was broken off has chosen already, where that is still known.
     found = None if spec.adopted else target.retained(spec)
     said = {key for options in (usual, given) for key, value in options.items() if value is not None}
@@ -341,7 +341,7 @@ def explaining(target: Target | None, spec: DeploySpec | None) -> Iterator[None]
     except ResourceError as error:
         if not target or not spec:
             raise
-        raise target.explained(error, spec) from error
+        raise target.translate_error(error, spec) from error
 
 
 def adoption(ui: Ui, plan: Plan, adopt: bool | None, *, yes: bool) -> bool | None:
@@ -541,7 +541,7 @@ def resolve(
 
 def settle(record: Record, target: Target, engine: Engine, reporter: Reporter) -> None:
     """Have what a broken-off deploy has made taken into the state, where the target can tell of it."""
-    if record.identity and (made := target.settle(record.identity, record.known)):
+    if record.identity and (made := target.recover_interrupted(record.identity, record.known)):
         reporter.step(f'Taking over what was made of "{record.name}" before it was broken off')
         engine.adopt(record.stack, made, reporter)
 

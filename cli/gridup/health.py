@@ -196,7 +196,7 @@ def wait_healthy(
     """
     wanted = endpoints(outputs)
     waiting: set[str] = set()
-    hope = FailureLatch(lambda: target.given_up(outputs))
+    hope = FailureLatch(lambda: target.terminal_failure(outputs))
     end = time.monotonic() + timeout
 
     def on_round(results: Sequence[probes.ProbeResult]) -> None:
@@ -284,7 +284,7 @@ def unready(
         except ResourceError as error:
             # Such as an ssh server that is just being restarted.
             reason = f": {error.message.rstrip('.')}"
-        if why := target.given_up(outputs):
+        if why := target.terminal_failure(outputs):
             return why
         left = end - clock()
         if left <= 0:

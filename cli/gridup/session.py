@@ -205,7 +205,7 @@ class Session:
         spec = record.previous_spec(stored)
         target = targets.target(spec.target, self.state.secret) if spec else None
         if record.identity and spec and target:
-            found = target.begun(record.identity, spec, record.states)
+            found = target.partial_outputs(record.identity, spec, record.states)
             if found and not _same(found, record):
                 return found, target
         outputs = self.outputs(record)

@@ -208,7 +208,7 @@ def test_a_syft_version_that_is_not_shipped_is_refused(target: Target, spec: Dep
 
 
 def test_it_tells_what_will_exist_and_what_a_destroy_keeps(target: Target, spec: DeploySpec) -> None:
-    for made in (target.makes(spec), target.kept(replace(spec, keep_data=True))):
+    for made in (target.makes(spec), target.retained_on_destroy(replace(spec, keep_data=True))):
         assert made
         assert all(line.strip() and "\n" not in line for line in made)
     assert target.data(spec) in target.makes(spec)
@@ -216,7 +216,7 @@ def test_it_tells_what_will_exist_and_what_a_destroy_keeps(target: Target, spec:
     # What is kept is not said to be removed as well.
     assert target.data(spec) not in target.removes(replace(spec, keep_data=True))
     if Capability.KEEP_DATA in target.capabilities:
-        assert len(target.kept(replace(spec, keep_data=True))) > len(target.kept(spec))
+        assert len(target.retained_on_destroy(replace(spec, keep_data=True))) > len(target.retained_on_destroy(spec))
 
 
 def test_data_that_it_can_keep_are_found_by_the_next_node(target: Target, spec: DeploySpec) -> None:
@@ -237,7 +237,7 @@ def test_it_names_what_will_exist(target: Target, spec: DeploySpec) -> None:
 def test_looking_and_telling_make_nothing(
     target: Target, spec: DeploySpec, gone: NodeOutputs, tmp_path: Path
 ) -> None:
-    target.makes(spec), target.kept(spec), target.inspect(gone), target.leftovers(identity(spec))
+    target.makes(spec), target.retained_on_destroy(spec), target.inspect(gone), target.leftovers(identity(spec))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -267,7 +267,7 @@ def test_stopping_or_starting_a_node_that_is_gone_is_no_crash(target: Target, go
 def test_of_nothing_there_is_nothing_left_and_sweeping_it_is_quiet(target: Target, spec: DeploySpec) -> None:
     assert target.leftovers(identity(spec)) == ()
     for _ in range(2):
-        target.sweep(identity(spec))
+        target.delete_all(identity(spec))
     assert target.leftovers(identity(spec)) == ()
 
 

@@ -308,13 +308,13 @@ class TestBootLog:
         spec = inside.lay("Inst", half=True, target="moon")
         assert "was not completed" in inside("logs", "Inst", "--boot").err
 
-        def begun(
+        def partial_outputs(
             _self: MoonTarget, identity: StackRef, found: DeploySpec, states: Mapping[str, object]
         ) -> NodeOutputs:
             assert (identity.stack_id, found.name, len(states)) == (spec.stack_id, "Inst", 2)
             return NodeOutputs(spec, "", {}, facts={"machine": "m-1"})
 
-        monkeypatch.setattr(MoonTarget, "begun", begun)
+        monkeypatch.setattr(MoonTarget, "begun", partial_outputs)
         monkeypatch.setattr(MoonTarget, "boot_log", lambda _self, outputs: f"of {outputs.facts['machine']}")
         assert inside("logs", "Inst", "--boot").ok().out == "of m-1\n"
 

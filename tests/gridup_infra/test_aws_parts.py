@@ -419,7 +419,7 @@ def test_a_targets_sweep_finds_and_removes_everything(aws: Moto, things: Things)
     assert {line.rpartition(" in ")[0].rpartition(" ")[0] for line in left} >= set(ONE_OF_EACH)
     assert all(line.endswith(" in eu-west-1") for line in left)
     for _ in range(2):
-        target("aws").sweep(identity)
+        target("aws").delete_all(identity)
     assert things.snapshot() == before
 
 
@@ -562,7 +562,7 @@ def test_what_was_made_before_a_deploy_was_broken_off_is_known(aws: Moto) -> Non
     }
     who = StackRef(stack, parts.spec.stack_id, "Inst", "aws", {"region": REGION})
     aws_target = target("aws")
-    found = aws_target.begun(who, parts.spec, states)
+    found = aws_target.partial_outputs(who, parts.spec, states)
     assert found is not None
     assert aws_target.inspect(found).power is Power.RUNNING
     assert aws_target.place(found) == {
@@ -580,9 +580,9 @@ def test_what_was_made_before_a_deploy_was_broken_off_is_known(aws: Moto) -> Non
     met = any_urn(stack, "pulumi-python:dynamic/gridup-vm:Host", "host")
     for machine, key in ((found.facts["machine"], "ssh-ed25519 AAAA"), ("i-0", "")):
         more = {**states, met: {"machine": machine, "host_key": "ssh-ed25519 AAAA"}}
-        again = aws_target.begun(who, parts.spec, more)
+        again = aws_target.partial_outputs(who, parts.spec, more)
         assert again is not None and again.facts.get("host_key", "") == key
-    assert aws_target.begun(who, parts.spec, {}) is None
+    assert aws_target.partial_outputs(who, parts.spec, {}) is None
     parts.destroy()
 
 

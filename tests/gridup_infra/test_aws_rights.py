@@ -177,7 +177,7 @@ class Life:
         )
 
     def sweep(self) -> None:
-        target("aws").sweep(StackRef("inst", self.parts.spec.stack_id, "Inst", "aws", {"region": REGION}))
+        target("aws").delete_all(StackRef("inst", self.parts.spec.stack_id, "Inst", "aws", {"region": REGION}))
 
 
 class Admin:

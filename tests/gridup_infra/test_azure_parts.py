@@ -160,7 +160,7 @@ def test_all_of_a_stack_is_found_and_removed_and_nothing_else(account: Account) 
     assert len(left) == 7 + (not account.group)
     other = StackRef("inst", "f" * 16, "Inst", "azure", who.facts)
     assert [line for line in target.leftovers(other) if "root" not in line] == []
-    target.sweep(who)
+    target.delete_all(who)
     account.as_before()
     assert target.leftovers(who) == ()
 
@@ -169,7 +169,7 @@ def test_a_group_of_somebody_elses_is_never_removed(azure: Arm) -> None:
     account, wanted = Account(azure), spec()
     account.customer.send("PUT", f"resourceGroups/{naming.group(wanted)}", {"location": REGION})
     before = account.snapshot()
-    AzureTarget().sweep(identity(wanted))
+    AzureTarget().delete_all(identity(wanted))
     assert account.snapshot() == before
 
 
@@ -199,7 +199,7 @@ def test_what_was_made_before_it_was_broken_off_is_taken_over(account: Account) 
     if not account.group:
         known[made.urn("group")] = f"/subscriptions/{SUBSCRIPTION}/resourceGroups/{made.group}"
     before = account.snapshot()
-    found = AzureTarget().settle(identity(made.spec), known)
+    found = AzureTarget().recover_interrupted(identity(made.spec), known)
     assert found == {urn: ids[urn] for urn in pending[:-1]}
     assert account.snapshot() == before
 
@@ -228,7 +228,7 @@ def test_what_the_state_cannot_know_is_removed_so_that_it_can_be_made(account: A
     ids |= made.parts
     [lost] = [urn for urn in made.parts if "SecurityRule" in urn]
     known = {urn: id_ for urn, id_ in ids.items() if urn not in (made.urn("machine"), lost)}
-    assert AzureTarget().settle(identity(made.spec), known) == {}
+    assert AzureTarget().recover_interrupted(identity(made.spec), known) == {}
     assert account.rules() == set()
     assert account.things(f"{COMPUTE}/virtualMachines") == []
     assert [row["name"] for row in account.things(f"{COMPUTE}/disks")] == [f"{made.project}-data"]
@@ -240,7 +240,7 @@ def test_a_disk_that_the_state_lost_and_that_has_been_used_is_not_removed(azure:
     made = Made(account, spec()).whole()
     known = {made.urn("group"): "known", **made.parts}
     with pytest.raises(ResourceError, match="may hold the node's data"):
-        AzureTarget().settle(identity(made.spec), known)
+        AzureTarget().recover_interrupted(identity(made.spec), known)
     assert len(account.things(f"{COMPUTE}/disks")) == 2
 
 
@@ -437,7 +437,7 @@ def test_what_was_made_before_a_deploy_was_broken_off_is_known(azure: Arm) -> No
         if name in naming.TYPES
     }
     target = AzureTarget()
-    found = target.begun(identity(wanted), replace(wanted, no_node=False), states)
+    found = target.partial_outputs(identity(wanted), replace(wanted, no_node=False), states)
     assert found is not None
     assert {key: found.facts[key] for key in found.facts} == {
         key: value for key, value in there.facts.items() if value and key != "people"
@@ -447,7 +447,7 @@ def test_what_was_made_before_a_deploy_was_broken_off_is_known(azure: Arm) -> No
     assert target.place(found)["public_ip"] == there.facts["ip"]
     target.stop(found)
     assert account.power() == "deallocated"
-    assert target.begun(identity(wanted), wanted, {}) is None
+    assert target.partial_outputs(identity(wanted), wanted, {}) is None
     made.destroy()
 
 
@@ -527,17 +527,17 @@ def test_a_kept_disk_is_taken_over_and_the_first_one_goes(account: Account) -> N
 def test_a_group_that_the_state_lost_is_removed_only_while_it_holds_nothing(azure: Arm) -> None:
     account, wanted = Account(azure), spec()
     made = Made(account, wanted)
-    assert AzureTarget().settle(identity(wanted), {}) == {}
+    assert AzureTarget().recover_interrupted(identity(wanted), {}) == {}
     account.as_before()
     made = Made(account, wanted).whole()
     known = {made.urn(name): "known" for name in naming.TYPES if name != "group"}
     with pytest.raises(ResourceError, match="holds the node"):
-        AzureTarget().settle(identity(wanted), known)
+        AzureTarget().recover_interrupted(identity(wanted), known)
     assert len(account.things(f"{COMPUTE}/disks")) == 2
 
 
 def test_a_pending_group_is_taken_over(azure: Arm) -> None:
     account, wanted = Account(azure), spec()
     made = Made(account, wanted)
-    found = AzureTarget().settle(identity(wanted), {made.urn("group"): ""})
+    found = AzureTarget().recover_interrupted(identity(wanted), {made.urn("group"): ""})
     assert found == {made.urn("group"): f"/subscriptions/{SUBSCRIPTION}/resourceGroups/{made.group}"}

@@ -508,7 +508,7 @@ def test_what_azure_refuses_in_the_middle_is_one_line_with_what_to_do(
 ) -> None:
     """Case G21."""
     head, *rest = said.splitlines()
-    told = AzureTarget().explained(ResourceError(head, "", tuple(rest)), spec())
+    told = AzureTarget().translate_error(ResourceError(head, "", tuple(rest)), spec())
     line = f"{told.message} {told.suggestion}"
     assert "\n" not in line
     assert all(word in line for word in words), line
@@ -532,7 +532,7 @@ LOGIN = (
 def test_a_provider_that_the_login_does_not_let_in_is_an_error_of_the_credentials(
     said: str, words: str
 ) -> None:
-    told = AzureTarget().explained(ResourceError(LOGIN % said), spec())
+    told = AzureTarget().translate_error(ResourceError(LOGIN % said), spec())
     assert words in told.message
     assert (told.exit_code, told.suggestion) == (3, client.LOG_IN)
 
@@ -569,4 +569,4 @@ def test_a_login_that_nobody_answers_is_no_fault_of_the_credentials(monkeypatch:
 
 def test_an_error_of_our_own_stays_as_it_is() -> None:
     error = ResourceError("host: no answer")
-    assert AzureTarget().explained(error, replace(spec())) is error
+    assert AzureTarget().translate_error(error, replace(spec())) is error

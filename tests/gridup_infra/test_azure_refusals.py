@@ -177,7 +177,7 @@ def test_a_deploy_that_is_refused_says_what_and_why_in_one_line_and_nothing_is_l
         run.deploy(wanted)
     assert RULES[name] in {call.refusal for call in azure.calls}
     where, _, rest = run.said.partition(": ")
-    told = target.explained(ResourceError(f"{where}: {rest.splitlines()[0]}", "", ()), wanted)
+    told = target.translate_error(ResourceError(f"{where}: {rest.splitlines()[0]}", "", ()), wanted)
     line = f"{told.message} {told.suggestion}"
     assert "\n" not in line
     assert told.suggestion
@@ -190,7 +190,7 @@ def test_a_deploy_that_is_refused_says_what_and_why_in_one_line_and_nothing_is_l
     seen = target.leftovers(who)
     there = [key for key in account.snapshot() if key not in account._before]
     assert bool(seen) == bool(there)
-    target.sweep(who)
+    target.delete_all(who)
     account.as_before()
 
 
@@ -275,13 +275,13 @@ def test_what_others_use_keeps_a_destroy_from_its_end_and_it_says_so(azure: Arm)
     path = f"resourceGroups/theirs/providers/{NETWORK}/networkInterfaces/theirs"
     account.customer.make(path, {"location": REGION, "properties": {"ipConfigurations": [ip]}})
     with pytest.raises(ResourceError) as caught:
-        AzureTarget().sweep(identity(wanted))
+        AzureTarget().delete_all(identity(wanted))
     assert RULES["GROUP_STAYS"].code in caught.value.message
     assert caught.value.suggestion
     assert naming.group(wanted) in "\n".join(AzureTarget().leftovers(identity(wanted)))
     account.customer.drop(path)
     account.customer.send("DELETE", "resourceGroups/theirs")
-    AzureTarget().sweep(identity(wanted))
+    AzureTarget().delete_all(identity(wanted))
     account.as_before()
 
 

@@ -76,7 +76,7 @@ def a_life(account: Account, subnet: str = "", **how: Any) -> None:
     preflight.check(replace(wanted, size="Standard_D4s_v5"), there)
     who = StackRef(wanted.stack, wanted.stack_id, wanted.name, "azure", dict(there.facts))
     known = {f"urn:pulumi:inst::gridup::{typ}::{name}": id_ for name, (typ, id_, *_) in made.made.items()}
-    assert target.settle(who, known) == {}
+    assert target.recover_interrupted(who, known) == {}
     if wanted.keep_data:
         for name in [name for name in made.made if name != "owner"]:
             del made.made[name]

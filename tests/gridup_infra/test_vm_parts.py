@@ -279,8 +279,8 @@ class TestTarget:
             self.resolved(host_key="-----BEGIN OPENSSH PRIVATE KEY-----")
 
     def test_what_stays_is_told(self) -> None:
-        assert _Target().kept(SPEC) == ()
-        assert "data" in _Target().kept(replace(SPEC, keep_data=True))[0]
+        assert _Target().retained_on_destroy(SPEC) == ()
+        assert "data" in _Target().retained_on_destroy(replace(SPEC, keep_data=True))[0]
 
 
 class Machine:
@@ -669,7 +669,7 @@ class TestWaiting:
         machine.states = [state("failed", step="disk", message="no disk")]
         machine.answers["tail"] = Result((), 0, "the tail\n", "")
         for no_node in (True, False):
-            why = self.target().given_up(self.outputs(no_node=no_node))
+            why = self.target().terminal_failure(self.outputs(no_node=no_node))
             assert isinstance(why, FirstBootError)
             assert (why.message, why.details) == (
                 "The first boot failed at step disk: no disk.",
@@ -682,13 +682,13 @@ class TestWaiting:
         machine.states = [state("done")]
         machine.answers["sh -c"] = Result((), 0, "boom\n", "")
         self.dead(monkeypatch, "api crashed (exit 3), not restarting")
-        why = self.target().given_up(self.outputs())
+        why = self.target().terminal_failure(self.outputs())
         assert why is not None
         assert why.message == "api crashed (exit 3), not restarting"
         assert (why.details, why.suggestion) == (("boom",), "The whole log: gridup logs 'My Lab_2'")
-        assert self.target().given_up(self.outputs(no_node=True)) is None
+        assert self.target().terminal_failure(self.outputs(no_node=True)) is None
         self.dead(monkeypatch)
-        assert self.target().given_up(self.outputs()) is None
+        assert self.target().terminal_failure(self.outputs()) is None
 
     def test_a_restart_that_is_due_is_told_and_a_silent_machine_tells_none(self, machine: Machine) -> None:
         machine.answers["sh -c"] = Result((), 0, "due\nlinux-image-6.12\n", "")
@@ -710,13 +710,13 @@ class TestWaiting:
     def test_what_may_yet_come_is_waited_for(self, machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
         self.dead(monkeypatch, "api was asked of a machine that still boots")
         machine.states = [state("running", step="packages")]
-        assert self.target().given_up(self.outputs()) is None
+        assert self.target().terminal_failure(self.outputs()) is None
         machine.closed = [SshUnreachableError("no answer")]
-        assert self.target().given_up(self.outputs()) is None
+        assert self.target().terminal_failure(self.outputs()) is None
 
     def test_another_machine_at_its_address_is_no_use(self, machine: Machine) -> None:
         machine.closed = [HostKeyError("another one")]
-        assert isinstance(self.target().given_up(self.outputs()), HostKeyError)
+        assert isinstance(self.target().terminal_failure(self.outputs()), HostKeyError)
 
     def test_a_host_is_ready_when_its_first_boot_is_done(self, machine: Machine) -> None:
         for name, ready in (("running", False), ("failed", False), ("done", True)):

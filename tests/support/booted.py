@@ -61,7 +61,7 @@ class BootedTarget(MachineTarget):
     def leftovers(self, identity: StackRef) -> tuple[str, ...]:
         return ()
 
-    def sweep(self, identity: StackRef) -> None: ...
+    def delete_all(self, identity: StackRef) -> None: ...
 
 
 @dataclass

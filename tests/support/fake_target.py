@@ -75,8 +75,8 @@ class MoonTarget(Target):
     def build(self, spec: DeploySpec) -> None:  # type: ignore[override]
         raise NotImplementedError
 
-    def explained(self, error: ResourceError, spec: DeploySpec) -> GridupError:
-        return self.explains or super().explained(error, spec)
+    def translate_error(self, error: ResourceError, spec: DeploySpec) -> GridupError:
+        return self.explains or super().translate_error(error, spec)
 
     def summary(self, spec: DeploySpec) -> tuple[str, ...]:
         return (f"a crater in {spec.region or 'the sea of tranquility'}",)
@@ -84,14 +84,14 @@ class MoonTarget(Target):
     def data(self, spec: DeploySpec) -> str:
         return f"a lake of {spec.disk_size or 1} GB"
 
-    def kept(self, spec: DeploySpec) -> tuple[str, ...]:
+    def retained_on_destroy(self, spec: DeploySpec) -> tuple[str, ...]:
         return ("the lake",) if spec.keeps else ()
 
     def inspect(self, outputs: NodeOutputs) -> Inspection:
         self._refuse()
         return Inspection(self.power, whole=True)
 
-    def begun(self, identity: StackRef, spec: DeploySpec, states: object) -> NodeOutputs | None:
+    def partial_outputs(self, identity: StackRef, spec: DeploySpec, states: object) -> NodeOutputs | None:
         return replace(self.machine, spec=spec) if self.machine else None
 
     def place(self, outputs: NodeOutputs) -> dict[str, str]:
@@ -109,7 +109,7 @@ class MoonTarget(Target):
     def leftovers(self, identity: StackRef) -> tuple[str, ...]:
         return ()
 
-    def sweep(self, identity: StackRef) -> None: ...
+    def delete_all(self, identity: StackRef) -> None: ...
 
     def access(self, outputs: NodeOutputs) -> NodeAccess:
         return _NoWay()
@@ -117,10 +117,10 @@ class MoonTarget(Target):
     def retained(self, spec: DeploySpec) -> Retained | None:
         return self.left
 
-    def losses(self, spec: DeploySpec, current: NodeOutputs) -> tuple[str, ...]:
+    def destructive_changes(self, spec: DeploySpec, current: NodeOutputs) -> tuple[str, ...]:
         return self.lost
 
-    def given_up(self, outputs: NodeOutputs) -> ResourceError | None:
+    def terminal_failure(self, outputs: NodeOutputs) -> ResourceError | None:
         return self.gives_up
 
     def ready(self, outputs: NodeOutputs) -> bool:

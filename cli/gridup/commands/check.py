@@ -58,7 +58,7 @@ class Checked:
     def given_up(self) -> ResourceError | None:
         """Why waiting longer is no use; once there is a reason, it stays: see `health.FailureLatch`."""
         if self.why is None and self.target and self.outputs:
-            self.why = self.target.given_up(self.outputs)
+            self.why = self.target.terminal_failure(self.outputs)
         return self.why
 
     def is_silent(self, session: Session) -> bool:

@@ -71,7 +71,7 @@ def destroyed(session: Session, which: Which, *, yes: bool, wait_lock: float = 0
     target, spec = _what(session, record)
     keeps = bool(spec and spec.keeps)
     held = target.data_resource if target and keeps else ""
-    removes, kept = (target.removes(spec), target.kept(spec)) if target and spec else ((), ())
+    removes, kept = (target.removes(spec), target.retained_on_destroy(spec)) if target and spec else ((), ())
     lines = [f'This deletes "{record.name}":', *(f"  - {line}" for line in removes)]
     lines += [f"It keeps {line}" for line in kept]
     if yes or session.ui.interactive:

@@ -361,7 +361,7 @@ class Target(ABC):
         return self.summary(spec) if spec.keeps else (*self.summary(spec), self.data(spec))
 
     @abstractmethod
-    def kept(self, spec: DeploySpec) -> tuple[str, ...]:
+    def retained_on_destroy(self, spec: DeploySpec) -> tuple[str, ...]:
         """What `destroy` leaves, a line each; empty when nothing."""
 
     def retained(self, spec: DeploySpec) -> Retained | None:  # noqa: ARG002
@@ -382,14 +382,14 @@ class Target(ABC):
         """What still bears this stack's marks, whatever the state says."""
 
     @abstractmethod
-    def sweep(self, identity: StackRef) -> None:
+    def delete_all(self, identity: StackRef) -> None:
         """Remove all that bears this stack's marks, kept data apart.
 
         Raises:
             ResourceError: something could not be removed.
         """
 
-    def settle(self, identity: StackRef, known: Mapping[str, str]) -> dict[str, str]:  # noqa: ARG002
+    def recover_interrupted(self, identity: StackRef, known: Mapping[str, str]) -> dict[str, str]:  # noqa: ARG002
         """Make what a broken-off deploy has left fit for the next one: what exists is told, so that the state
         takes it over; what the state can't take over is removed. A target whose creates look for themselves
         has nothing to do.
@@ -403,7 +403,7 @@ class Target(ABC):
         """
         return {}
 
-    def explained(self, error: ResourceError, spec: DeploySpec) -> GridupError:  # noqa: ARG002
+    def translate_error(self, error: ResourceError, spec: DeploySpec) -> GridupError:  # noqa: ARG002
         """What a provider that is not ours said of a failure, as a person can act on it."""
         return error
 
@@ -411,7 +411,7 @@ class Target(ABC):
     def access(self, outputs: NodeOutputs) -> NodeAccess:
         """How to run commands on the node."""
 
-    def given_up(self, outputs: NodeOutputs) -> ResourceError | None:
+    def terminal_failure(self, outputs: NodeOutputs) -> ResourceError | None:
         """Why waiting longer for the node is no use, with the end of the log that tells; None while it is."""
         dead = self.inspect(outputs).dead
         if not dead:
@@ -441,11 +441,11 @@ class Target(ABC):
         where that is not to be told. One command on the machine."""
         return None
 
-    def losses(self, spec: DeploySpec, current: NodeOutputs) -> tuple[str, ...]:  # noqa: ARG002
+    def destructive_changes(self, spec: DeploySpec, current: NodeOutputs) -> tuple[str, ...]:  # noqa: ARG002
         """What bringing a deployed node to `spec` destroys, a line each; the person is asked first."""
         return ()
 
-    def begun(
+    def partial_outputs(
         self,
         identity: StackRef,  # noqa: ARG002
         spec: DeploySpec,  # noqa: ARG002
@@ -494,7 +494,7 @@ class Target(ABC):
         """What this machine has for this target, beyond what every target needs."""
         return ()
 
-    def unused(self) -> tuple[str, ...]:
+    def prunable(self) -> tuple[str, ...]:
         """What nodes share and no node uses any more, a line each."""
         return ()
 

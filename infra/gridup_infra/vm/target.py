@@ -119,7 +119,7 @@ class MachineTarget(Target):
             return None
         return updates.parse(told)
 
-    def kept(self, spec: DeploySpec) -> tuple[str, ...]:
+    def retained_on_destroy(self, spec: DeploySpec) -> tuple[str, ...]:
         return ("the disk with the node's data, secrets and keys (--keep-data)",) if spec.keeps else ()
 
     def access(self, outputs: NodeOutputs) -> NodeAccess:
@@ -139,7 +139,7 @@ class MachineTarget(Target):
         }
         return {key: text for key, text in found.items() if text}
 
-    def given_up(self, outputs: NodeOutputs) -> ResourceError | None:
+    def terminal_failure(self, outputs: NodeOutputs) -> ResourceError | None:
         from gridup_infra.vm import first_boot_wait
         from gridup_infra.vm.access import VmAccess
         from gridup_infra.vm.release_client import ReleaseClient

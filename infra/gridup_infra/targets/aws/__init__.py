@@ -137,7 +137,7 @@ class AwsTarget(MachineTarget):
         with connected(_region_of(identity)) as cloud:
             return tuple(cleanup.leftovers(cloud, identity.stack_id))
 
-    def sweep(self, identity: StackRef) -> None:
+    def delete_all(self, identity: StackRef) -> None:
         from gridup_infra.targets.aws import cleanup, naming
         from gridup_infra.targets.aws.client import connected
 
@@ -150,7 +150,7 @@ class AwsTarget(MachineTarget):
         with connected(_region_of(identity)) as cloud:
             cleanup.sweep(cloud, props, keep_data=False)
 
-    def losses(self, spec: DeploySpec, current: NodeOutputs) -> tuple[str, ...]:
+    def destructive_changes(self, spec: DeploySpec, current: NodeOutputs) -> tuple[str, ...]:
         before = current.spec
         lines = []
         if why := self._replaced_for(spec, before):
@@ -161,7 +161,7 @@ class AwsTarget(MachineTarget):
             lines.append(f"the public address {current.facts.get('ip') or current.address} is given back")
         return tuple(lines)
 
-    def begun(
+    def partial_outputs(
         self, identity: StackRef, spec: DeploySpec, states: Mapping[str, Mapping[str, Any]]
     ) -> NodeOutputs | None:
         from gridup_infra.targets.aws import naming

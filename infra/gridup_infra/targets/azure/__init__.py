@@ -137,21 +137,21 @@ class AzureTarget(MachineTarget):
         with connected(_subscription(identity)) as arm:
             return tuple(cleanup.leftovers(arm, _props(identity)))
 
-    def sweep(self, identity: StackRef) -> None:
+    def delete_all(self, identity: StackRef) -> None:
         from gridup_infra.targets.azure import cleanup
         from gridup_infra.targets.azure.client import connected
 
         with connected(_subscription(identity)) as arm:
             cleanup.sweep(arm, _props(identity), keep_data=False)
 
-    def settle(self, identity: StackRef, known: Mapping[str, str]) -> dict[str, str]:
+    def recover_interrupted(self, identity: StackRef, known: Mapping[str, str]) -> dict[str, str]:
         from gridup_infra.targets.azure import cleanup
         from gridup_infra.targets.azure.client import connected
 
         with connected(_subscription(identity)) as arm:
             return cleanup.settle(arm, _props(identity), known)
 
-    def explained(self, error: ResourceError, spec: DeploySpec) -> GridupError:
+    def translate_error(self, error: ResourceError, spec: DeploySpec) -> GridupError:
         from gridup_infra.targets.azure import client
 
         text = " ".join((error.message, *error.details))
@@ -167,7 +167,7 @@ class AzureTarget(MachineTarget):
         message = f"{where}, {spec.size} in {spec.region}: {plain.message}"
         return type(plain)(message, plain.suggestion or error.suggestion)
 
-    def losses(self, spec: DeploySpec, current: NodeOutputs) -> tuple[str, ...]:
+    def destructive_changes(self, spec: DeploySpec, current: NodeOutputs) -> tuple[str, ...]:
         before = current.spec
         lines = []
         if spec.generation != before.generation:
@@ -179,7 +179,7 @@ class AzureTarget(MachineTarget):
             lines.append(f"the public address {current.facts.get('ip') or current.address} is given back")
         return tuple(lines)
 
-    def begun(
+    def partial_outputs(
         self, identity: StackRef, spec: DeploySpec, states: Mapping[str, Mapping[str, Any]]
     ) -> NodeOutputs | None:
         from gridup_infra.targets.azure import naming

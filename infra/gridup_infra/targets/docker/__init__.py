@@ -121,7 +121,7 @@ class DockerTarget(Target):
 
         return f"the volume {name_prefix(spec)}-data: data, secrets, keys"
 
-    def kept(self, spec: DeploySpec) -> tuple[str, ...]:
+    def retained_on_destroy(self, spec: DeploySpec) -> tuple[str, ...]:
         image = "the shared layers of the image (`gridup prune` removes unused ones)"
         if spec.keeps:
             return ("the volume with the node's data, secrets and keys (--keep-data)", image)
@@ -187,7 +187,7 @@ class DockerTarget(Target):
         with connected(_host_of(identity)) as client:
             return tuple(cleanup.leftovers(client, identity.stack_id))
 
-    def sweep(self, identity: StackRef) -> None:
+    def delete_all(self, identity: StackRef) -> None:
         from gridup_infra.targets.docker import cleanup
         from gridup_infra.targets.docker.client import connected
 
@@ -230,7 +230,7 @@ class DockerTarget(Target):
         else:
             yield DoctorCheck("Docker", True, f"{version} at {host}")
 
-    def unused(self) -> tuple[str, ...]:
+    def prunable(self) -> tuple[str, ...]:
         from gridup_infra.targets.docker import images
         from gridup_infra.targets.docker.client import UnreachableError, chosen_host, connected
 

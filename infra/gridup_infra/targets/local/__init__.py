@@ -130,7 +130,7 @@ class LocalTarget(Target):
     def data(self, spec: DeploySpec) -> str:
         return f"its folder {self.folder(spec.stack)}: data, secrets, keys, logs"
 
-    def kept(self, spec: DeploySpec) -> tuple[str, ...]:
+    def retained_on_destroy(self, spec: DeploySpec) -> tuple[str, ...]:
         runtime = "the shared Python environment (`gridup prune` removes unused ones)"
         if spec.keeps:
             return (f"{self.folder(spec.stack)}: data, secrets and keys (--keep-data)", runtime)
@@ -186,7 +186,7 @@ class LocalTarget(Target):
 
         return tuple(cleanup.leftovers(identity.stack_id, self._folder_of(identity)))
 
-    def sweep(self, identity: StackRef) -> None:
+    def delete_all(self, identity: StackRef) -> None:
         from gridup_infra.targets.local import cleanup
 
         cleanup.sweep(identity.stack_id, self._folder_of(identity), keep_data=False)
@@ -202,7 +202,7 @@ class LocalTarget(Target):
         _check_there(outputs)
         self._supervisor(outputs).stop(on_purpose=True)
 
-    def unused(self) -> tuple[str, ...]:
+    def prunable(self) -> tuple[str, ...]:
         from gridup_infra.targets.local import pruning
 
         home = Home.default()

@@ -119,7 +119,7 @@ class SshTarget(MachineTarget):
 
         return f"the folder {MOUNT} on it: data, secrets, keys"
 
-    def kept(self, spec: DeploySpec) -> tuple[str, ...]:
+    def retained_on_destroy(self, spec: DeploySpec) -> tuple[str, ...]:
         from gridup_node.vm.machine import MOUNT
 
         machine = "all that was on the machine, and Docker's packages where Gridup installed them"
@@ -154,7 +154,7 @@ class SshTarget(MachineTarget):
                 return (f"what the node has on {identity.facts['host']}",)
         return ()
 
-    def sweep(self, identity: StackRef) -> None:
+    def delete_all(self, identity: StackRef) -> None:
         from gridup_infra.targets.ssh import machine_agent
 
         machine_agent.leave(machine_agent.person_of(identity), machine_agent.told_of(identity))
