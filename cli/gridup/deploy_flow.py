@@ -29,7 +29,7 @@ from gridup_infra.errors import (
 from gridup_infra.naming import stack_name, typed
 from gridup_infra.outputs import NodeOutputs
 from gridup_infra.spec import NEW_DATA, PROJECT, DeploySpec
-from gridup_infra.targets.base import Capability, Retained, Secret, Target
+from gridup_infra.targets.base import Capability, ReadSecret, Retained, Target
 from gridup_node import services
 
 REQUIRED_CAPABILITY: dict[str, Capability] = {
@@ -103,7 +103,7 @@ class Plan:
     spec: DeploySpec
     target: Target
     record: Record | None
-    losses: tuple[str, ...] = ()
+    destructive_changes: tuple[str, ...] = ()
     retained: Retained | None = None
 
     @property
@@ -254,7 +254,7 @@ def _deploy(
         now = plan(session, name, asked, defaults, foreseen.spec)
         if foreseen.retained != now.retained and now.spec.adopting:
             raise BusyError(f'The data of "{name}" were changed meanwhile.', "Run the same command again.")
-        if not how.yes and set(now.losses) - set(foreseen.losses):
+        if not how.yes and set(now.destructive_changes) - set(foreseen.destructive_changes):
             raise BusyError(f'"{name}" was changed by another run meanwhile.', "Run the same command again.")
         spec, target = now.spec, now.target
         if how.preflight:
@@ -328,7 +328,7 @@ def bring_to(plan: Plan, engine: Engine, reporter: Reporter) -> Report:
     """
     look = needs_refresh(plan.record, plan.target)
     if look and plan.record:
-        settle(plan.record, plan.target, engine, reporter)
+        recover(plan.record, plan.target, engine, reporter)
     with explaining(plan.target, plan.spec):
         return engine.up(plan.spec, reporter, refresh=look)
 
@@ -403,8 +403,11 @@ def confirm(ui: Ui, plan: Plan, *, yes: bool) -> None:
         DeclinedError: the answer was not yes.
     """
     name, title = plan.spec.name, plan.target.title
-    if plan.losses:
-        about = [f'This changes "{name}", and destroys:', *(f"  - {line}" for line in plan.losses)]
+    if plan.destructive_changes:
+        about = [
+            f'This changes "{name}", and destroys:',
+            *(f"  - {line}" for line in plan.destructive_changes),
+        ]
         ui.confirm(f'Change "{name}"?', yes=yes, about=about)
     elif plan.record is None and Capability.REGION in plan.target.capabilities and (yes or ui.interactive):
         about = [f'This makes "{name}" on {title}:']
@@ -461,7 +464,7 @@ def resolve(
     name: str,
     record: Record | None,
     stored: Mapping[str, str],
-    secret: Secret | None = None,
+    secret: ReadSecret | None = None,
     prepare: Callable[[Target], None] = lambda _target: None,
     now: Callable[[], datetime] = freshness.now,
     *,
@@ -539,7 +542,7 @@ def resolve(
     return target.resolve(whole, previous), target
 
 
-def settle(record: Record, target: Target, engine: Engine, reporter: Reporter) -> None:
+def recover(record: Record, target: Target, engine: Engine, reporter: Reporter) -> None:
     """Have what a broken-off deploy has made taken into the state, where the target can tell of it."""
     if record.identity and (made := target.recover_interrupted(record.identity, record.known)):
         reporter.step(f'Taking over what was made of "{record.name}" before it was broken off')
@@ -551,7 +554,7 @@ def needs_refresh(record: Record | None, target: Target) -> bool:
     may be able to tell by itself, in milliseconds, that all is right."""
     if record is None:
         return False
-    return record.incomplete or record.outputs is None or not target.inspect(record.outputs).right
+    return record.incomplete or record.outputs is None or not target.inspect(record.outputs).healthy
 
 
 def with_begun_rotation(previous: DeploySpec | None, stored: Mapping[str, str]) -> DeploySpec | None:

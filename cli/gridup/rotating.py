@@ -111,7 +111,7 @@ def _about(foreseen: Plan, how: DeployOptions) -> list[str]:
         lines.append("Its VM is replaced by another one, on the same data disk: that has keys of its own.")
     elif {Capability.HOST, Capability.HOST_KEY} <= foreseen.target.capabilities:
         lines.append(f"The host key of {spec.host} is the machine's own, and stays.")
-    lines += [f"It destroys {line}" for line in foreseen.losses]
+    lines += [f"It destroys {line}" for line in foreseen.destructive_changes]
     return lines
 
 

@@ -24,7 +24,7 @@ from gridup_infra.errors import InvalidNameError, NotFoundError, PassphraseError
 from gridup_infra.naming import stack_name, typed
 from gridup_infra.outputs import NodeOutputs
 from gridup_infra.spec import PROJECT, DeploySpec
-from gridup_infra.targets.base import Secret, StackRef, no_secret
+from gridup_infra.targets.base import ReadSecret, StackRef, secrets_unavailable
 
 if TYPE_CHECKING:
     from gridup_infra.processes import Result
@@ -295,7 +295,7 @@ def wrong_passphrase(text: str) -> PassphraseError | None:
 class State:
     """The stacks of one backend."""
 
-    def __init__(self, backend: Backend, secret: Secret = no_secret) -> None:
+    def __init__(self, backend: Backend, secret: ReadSecret = secrets_unavailable) -> None:
         self._backend = backend
         self._secret = secret
 

@@ -27,7 +27,7 @@ class Holder:
             still does.
     """
 
-    what: str
+    operation: str
     pid: int
     since: float
     about: str = ""
@@ -35,7 +35,7 @@ class Holder:
 
     def describe(self) -> str:
         at = time.strftime("%Y-%m-%d %H:%M:%S" if self.host else "%H:%M:%S", time.localtime(self.since))
-        return f"{self.what} by process {self.pid}{f' on {self.host}' if self.host else ''} since {at}"
+        return f"{self.operation} by process {self.pid}{f' on {self.host}' if self.host else ''} since {at}"
 
 
 @contextlib.contextmanager

@@ -15,7 +15,7 @@ from gridup_node.services import FRONT
 MIB = 1024 * 1024
 
 
-def told_of(node: NodeOutputs, version: str, bundle: str) -> dict[str, Any]:
+def node_facts(node: NodeOutputs, version: str, bundle: str) -> dict[str, Any]:
     """The facts of a node. Its own ports are those within its network; never a secret.
 
     Args:

@@ -113,13 +113,13 @@ class Destination:
             return f"{user!r} can't be a user"
         return ""
 
-    def words(self) -> list[str]:
+    def argv(self) -> list[str]:
         """As `ssh` wants it: nothing in it is taken for an option."""
         words = ["-p", str(self.port)] if self.port else []
         words += ["-l", self.user] if self.user else []
         return [*words, "--", self.host]
 
-    def command(self, *argv: str) -> str:
+    def shell_command(self, *argv: str) -> str:
         """What a person types to do that there."""
         port = ["-p", str(self.port)] if self.port else []
         host = f"{self.user}@{self.host}" if self.user else self.host
@@ -146,7 +146,7 @@ def configuration(destination: Destination) -> dict[str, str]:
         FileNotFoundError: there is no ssh.
         PreflightError: it refuses its configuration.
     """
-    shown = run(["ssh", "-G", *destination.words()], timeout=ASK_SECONDS)
+    shown = run(["ssh", "-G", *destination.argv()], timeout=ASK_SECONDS)
     rows: dict[str, str] = {}
     for line in shown.stdout.splitlines():
         key, _, value = line.partition(" ")
@@ -233,7 +233,7 @@ class Configured:
                 raise PreflightError(f"ProxyJump {self.jump} of your ssh: {error}.") from None
             there = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
             words = ssh(*(["-J", before] if before else []), "-W", there, alone=False)
-            return (*words, *destination.words())
+            return (*words, *destination.argv())
         if self.command:
             return (os.environ.get("SHELL") or "/bin/sh", "-c", f"exec {self._expanded(address, port, user)}")
         return ()
@@ -256,7 +256,7 @@ def way(host: str, address: str, port: int, user: str) -> tuple[str, ...]:
     return Configured.told(rows).way(address, port, user)
 
 
-def cause(said: Sequence[str], debug_command: str, other_port: str) -> tuple[str, str]:
+def diagnose(said: Sequence[str], debug_command: str, other_port: str) -> tuple[str, str]:
     """Why ssh did not get there, by the line of its own that tells it, and what to do.
 
     Args:

@@ -226,7 +226,9 @@ def start_detached(
     return process.pid
 
 
-def attach(argv: Sequence[str | Path], env: Mapping[str, str] | None = None, cwd: Path | None = None) -> int:
+def run_interactive(
+    argv: Sequence[str | Path], env: Mapping[str, str] | None = None, cwd: Path | None = None
+) -> int:
     """Run a program on our own terminal (such as ssh) and return its exit code.
 
     Ctrl-C is the program's while it runs.
@@ -369,7 +371,7 @@ class EngineProcess:
             except KeyboardInterrupt:
                 continue
             break
-        _end(helpers)
+        _kill_all(helpers)
 
     def _ask(self) -> None:
         with contextlib.suppress(ProcessLookupError):
@@ -454,7 +456,7 @@ class OwnedProcess:
 
 def end_descendants(pid: int) -> None:
     """Kill every process below `pid` that was not started to outlive us."""
-    _end(_descendants(pid))
+    _kill_all(_descendants(pid))
 
 
 def _descendants(pid: int) -> list[psutil.Process]:
@@ -476,7 +478,7 @@ def _descendants(pid: int) -> list[psutil.Process]:
     return found
 
 
-def _end(processes: Iterable[psutil.Process]) -> None:
+def _kill_all(processes: Iterable[psutil.Process]) -> None:
     import psutil
 
     for process in processes:

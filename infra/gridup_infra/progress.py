@@ -14,7 +14,7 @@ import os
 VARIABLE = "GRIDUP_PROGRESS"
 
 
-def tell(resource: str, text: str) -> None:
+def report(resource: str, text: str) -> None:
     """Say what is being done to `resource` (its name in the program). Never fails."""
     path = os.environ.get(VARIABLE)
     if path and text:

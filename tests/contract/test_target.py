@@ -20,7 +20,7 @@ from gridup_infra.outputs import NodeOutputs
 from gridup_infra.spec import DeploySpec
 from gridup_infra.targets.aws import naming
 from gridup_infra.targets.azure import naming as azure_naming
-from gridup_infra.targets.base import Capability, Power, Secret, StackRef, Target
+from gridup_infra.targets.base import Capability, Power, ReadSecret, StackRef, Target
 from gridup_infra.targets.docker import naming as docker_naming
 from gridup_infra.vm import keys, node
 from gridup_node.containers import containers
@@ -69,7 +69,7 @@ OWN: dict[str, dict[str, object]] = {
 ALWAYS: dict[str, dict[str, object]] = {"ssh": {"host": "machine", "host_names": ("lab.inst.example",)}}
 """What must be said of every node on a target."""
 
-LENT: dict[str, Secret] = {"ssh": lambda _stack, _export: keys.new_key()[0]}
+LENT: dict[str, ReadSecret] = {"ssh": lambda _stack, _export: keys.new_key()[0]}
 """For a target that can be asked nothing without the stack's own key: one that opens nothing."""
 
 NAME = "My Lab_2"
@@ -216,7 +216,9 @@ def test_it_tells_what_will_exist_and_what_a_destroy_keeps(target: Target, spec:
     # What is kept is not said to be removed as well.
     assert target.data(spec) not in target.removes(replace(spec, keep_data=True))
     if Capability.KEEP_DATA in target.capabilities:
-        assert len(target.retained_on_destroy(replace(spec, keep_data=True))) > len(target.retained_on_destroy(spec))
+        assert len(target.retained_on_destroy(replace(spec, keep_data=True))) > len(
+            target.retained_on_destroy(spec)
+        )
 
 
 def test_data_that_it_can_keep_are_found_by_the_next_node(target: Target, spec: DeploySpec) -> None:
@@ -237,7 +239,12 @@ def test_it_names_what_will_exist(target: Target, spec: DeploySpec) -> None:
 def test_looking_and_telling_make_nothing(
     target: Target, spec: DeploySpec, gone: NodeOutputs, tmp_path: Path
 ) -> None:
-    target.makes(spec), target.retained_on_destroy(spec), target.inspect(gone), target.leftovers(identity(spec))
+    (
+        target.makes(spec),
+        target.retained_on_destroy(spec),
+        target.inspect(gone),
+        target.leftovers(identity(spec)),
+    )
     assert list(tmp_path.iterdir()) == []
 
 
@@ -245,7 +252,7 @@ def test_a_node_of_which_nothing_is_left_is_gone(target: Target, gone: NodeOutpu
     seen = target.inspect(gone)
     assert seen.power is Power.GONE
     assert seen.problems
-    assert not seen.right
+    assert not seen.healthy
 
 
 def test_the_way_into_a_node_that_is_gone_is_an_error_that_says_so(target: Target, gone: NodeOutputs) -> None:

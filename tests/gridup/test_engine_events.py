@@ -11,7 +11,7 @@ from gridup.engine import _translate
 from gridup.engine_events import EventTranslator
 from gridup.reporter import Silent
 from gridup_infra.errors import CredentialsError, FirstBootError, ResourceError
-from gridup_infra.targets.dynamic import ProviderError, guarded
+from gridup_infra.targets.dynamic import ProviderError, translate_errors
 
 
 def told(error: Exception) -> EventTranslator:
@@ -47,7 +47,7 @@ def test_the_tail_of_a_first_boots_log_arrives_whole() -> None:
         raise FirstBootError("The first boot of Inst failed.", "gridup logs Inst --boot shows all.", tail)
 
     with pytest.raises(ProviderError) as caught:
-        guarded(boot)
+        translate_errors(boot)
     error = _translate("", told(caught.value).report)
     assert isinstance(error, ResourceError)
     assert error.exit_code == 4
@@ -65,7 +65,7 @@ def test_one_without_a_log_is_one_line() -> None:
         raise ResourceError("There is no room.", "Make some.")
 
     with pytest.raises(ProviderError) as caught:
-        guarded(make)
+        translate_errors(make)
     error = _translate("", told(caught.value).report)
     assert (error.message, error.details) == ("host: There is no room. Make some.", ())
 
@@ -74,7 +74,7 @@ def test_credentials_are_the_cause_once_whatever_else_failed_for_it() -> None:
     watch = told(ResourceError("There is no room."))
     for name in ("vpc", "volume"):
         with pytest.raises(ProviderError) as caught:
-            guarded(_refuse)
+            translate_errors(_refuse)
         tell(watch, caught.value, name)
     error = _translate("", watch.report)
     assert isinstance(error, CredentialsError)

@@ -322,7 +322,7 @@ def test_what_shows_up_late_and_calls_that_are_limited_end_well_with_one_of_each
 def test_tagging_that_is_limited_is_tried_again(aws: Moto, things: Things) -> None:
     aws.proxy.fail("CreateTags", "RequestLimitExceeded", count=3, status=503)
     Parts(spec()).deploy()
-    assert tags.USED in tags.of(things.one(kinds.VOLUME))
+    assert tags.HAS_DATA in tags.of(things.one(kinds.VOLUME))
 
 
 @pytest.mark.parametrize(
@@ -391,7 +391,7 @@ def test_a_kept_disk_is_taken_over_by_its_name_and_where_it_was_chosen_and_grown
     next_one = Parts(spec(disk_size=100, adopted=disk)).deploy()
     assert next_one.outs["volume"]["volume"] == disk
     assert things.one(kinds.VOLUME)["Size"] == 100
-    assert set(tags.of(things.one(kinds.VOLUME))) >= {tags.STACK_ID, tags.USED}
+    assert set(tags.of(things.one(kinds.VOLUME))) >= {tags.STACK_ID, tags.HAS_DATA}
     next_one.destroy()
     assert things.marked() == []
 
@@ -523,7 +523,7 @@ def test_no_credentials_expired_ones_and_unknown_ones_are_three_things(
     said = set()
     for code in ("ExpiredToken", "InvalidClientTokenId", "AccessDenied"):
         aws.proxy.clear()
-        client.forget()
+        client.clear_caches()
         aws.proxy.fail("GetCallerIdentity", code, status=403)
         with pytest.raises(CredentialsError) as caught:
             check(spec())
@@ -531,7 +531,7 @@ def test_no_credentials_expired_ones_and_unknown_ones_are_three_things(
         assert caught.value.suggestion
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
-    client.forget()
+    client.clear_caches()
     with pytest.raises(CredentialsError, match="There are no AWS credentials here") as caught:
         check(spec())
     assert "aws configure" in caught.value.suggestion
@@ -640,7 +640,7 @@ def test_a_tags_value_is_what_aws_takes() -> None:
     assert tags.value("aws:x") == "_aws:x"
     assert tags.value("Inst") == "Inst"
     assert len(tags.value("🎓" * 200).encode("utf-16-le")) // 2 == 256
-    assert tags.literal("a*b?c\\d") == "a\\*b\\?c\\\\d"
+    assert tags.escape_filter("a*b?c\\d") == "a\\*b\\?c\\\\d"
 
 
 def test_the_doctor_tells_of_the_credentials_and_needs_no_boto3(

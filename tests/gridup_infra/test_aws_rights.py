@@ -78,7 +78,7 @@ def iam(aws: Moto, monkeypatch: pytest.MonkeyPatch) -> Iterator[Iam]:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", made.keys[USER]["AccessKeyId"])
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", made.keys[USER]["SecretAccessKey"])
     monkeypatch.setattr(client, "pause", lambda _attempt: None)
-    client.forget()
+    client.clear_caches()
     yield made
     aws.post("/moto-api/reset-auth", "inf")
 
@@ -177,7 +177,9 @@ class Life:
         )
 
     def sweep(self) -> None:
-        target("aws").delete_all(StackRef("inst", self.parts.spec.stack_id, "Inst", "aws", {"region": REGION}))
+        target("aws").delete_all(
+            StackRef("inst", self.parts.spec.stack_id, "Inst", "aws", {"region": REGION})
+        )
 
 
 class Admin:

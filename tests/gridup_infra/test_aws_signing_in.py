@@ -60,7 +60,7 @@ class TestRole:
             monkeypatch.delenv(name)
         for name, value in files.items():
             monkeypatch.setenv(name, value)
-        client.forget()
+        client.clear_caches()
 
     def test_one_answer_is_a_session_for_all_that_the_run_starts(
         self, aws: Moto, files: dict[str, str]
@@ -102,7 +102,7 @@ class TestSso:
         cache = str(tmp_path / ".aws/sso/cache")
         for provider in (credentials.SSOProvider, tokens.SSOTokenProvider):
             monkeypatch.setattr(provider, "_SSO_TOKEN_CACHE_DIR", cache)
-        client.forget()
+        client.clear_caches()
 
     def test_its_keys_are_had_from_the_portal_and_anew_before_they_end(self, aws: Moto) -> None:
         aws.proxy.portal.seconds = 3600
@@ -111,7 +111,7 @@ class TestSso:
             cloud.ec2.describe_vpcs()
         assert aws.proxy.portal.asked == [(aws_sso.ACCOUNT, aws_sso.ROLE)]
         # As in a run that takes longer than they hold.
-        client.forget()
+        client.clear_caches()
         aws.proxy.portal.seconds = 30
         with client.connected(REGION) as cloud:
             cloud.ec2.describe_vpcs()

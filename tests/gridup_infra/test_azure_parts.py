@@ -29,9 +29,9 @@ KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHEqQrwX+uyY52PLpPQ4uZA9s1YZ+hqp0f9ra
 def no_pauses(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(client, "pause", lambda *_: None)
     monkeypatch.setattr(client, "POLL_SECONDS", 0.01)
-    client.forget()
+    client.clear_caches()
     yield
-    client.forget()
+    client.clear_caches()
 
 
 def spec(**how: Any) -> DeploySpec:
@@ -178,7 +178,7 @@ def test_with_the_data_kept_only_its_disk_stays_and_is_nobodys(account: Account)
     who = identity(made.spec)
     with client.connected() as arm:
         props = {**who.facts, "stack_id": who.stack_id, "project": made.project}
-        cleanup.sweep(arm, props, keep_data=True)
+        cleanup.delete_all(arm, props, keep_data=True)
     assert AzureTarget().leftovers(who) == ()
     disk = account.one(f"{COMPUTE}/disks")
     assert disk["name"] == f"{made.project}-data"
@@ -324,13 +324,13 @@ def test_wrong_and_missing_credentials_and_missing_rights_are_told_apart(
     assert "expired" in refused(spec(), CredentialsError)
     azure.interference.clear()
     monkeypatch.setenv("AZURE_CLIENT_SECRET", "wrong")
-    client.forget()
+    client.clear_caches()
     assert "not accepted" in refused(spec(), CredentialsError)
     for name in ("AZURE_CLIENT_ID", "AZURE_CLIENT_SECRET", "AZURE_TENANT_ID", "ARM_CLIENT_ID"):
         monkeypatch.delenv(name)
     monkeypatch.setenv("PATH", "/nowhere")
     monkeypatch.setenv("HOME", "/nowhere")
-    client.forget()
+    client.clear_caches()
     assert "no Azure credentials" in refused(spec(), CredentialsError)
     monkeypatch.setenv("AZURE_SUBSCRIPTION_ID", "another")
 
@@ -362,7 +362,7 @@ def test_what_the_program_declares_is_what_azure_takes_and_stays_as_it_is(accoun
     assert made.refresh() == {}
     target = AzureTarget()
     seen = target.inspect(there)
-    assert (seen.power, seen.problems, seen.right) == (Power.RUNNING, (), True)
+    assert (seen.power, seen.problems, seen.healthy) == (Power.RUNNING, (), True)
     group = account.one(f"{NETWORK}/networkSecurityGroups")
     account.customer.drop(f"{group['id']}/securityRules/staff")
     assert made.refresh() == {"rule-staff": ["gone"]}

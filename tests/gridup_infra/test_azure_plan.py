@@ -559,10 +559,10 @@ def test_a_login_that_nobody_answers_is_no_fault_of_the_credentials(monkeypatch:
             "AZURE_AUTHORITY_HOST": f"https://127.0.0.1:{port}",
         }.items():
             monkeypatch.setenv(key, value)
-        client.forget()
+        client.clear_caches()
         with pytest.raises(ResourceError, match="Azure's login can't be reached: ") as caught:
             client.token("https://management.azure.com")
-        client.forget()
+        client.clear_caches()
     assert caught.value.exit_code == 4
     assert "HTTPS_PROXY" in caught.value.suggestion
 

@@ -36,9 +36,9 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(client, "POLL_SECONDS", 0.01)
     monkeypatch.setattr(provider, "LOOK_SECONDS", 0.002)
     monkeypatch.setattr(provider, "WAIT_SECONDS", 0.002)
-    client.forget()
+    client.clear_caches()
     yield
-    client.forget()
+    client.clear_caches()
 
 
 class Refused(Parts):

@@ -43,9 +43,9 @@ def role() -> list[str]:
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(client, "POLL_SECONDS", 0.01)
-    client.forget()
+    client.clear_caches()
     yield
-    client.forget()
+    client.clear_caches()
 
 
 def _a_rule_by_hand(made: Parts) -> None:
@@ -67,7 +67,7 @@ def a_life(account: Account, subnet: str = "", **how: Any) -> None:
         wanted = replace(wanted, adopted=kept.id)
     made = Parts()
     there: NodeOutputs = made.deploy(wanted)
-    assert target.inspect(there).right
+    assert target.inspect(there).healthy
     assert made.refresh() == {}
     _a_rule_by_hand(made)
     target.stop(there)

@@ -36,7 +36,7 @@ def test_aws_refuses_by_the_clock_or_for_the_credentials(code: str) -> None:
     def refused(their: float) -> CredentialsError:
         headers = {"date": formatdate(time.time() + their, usegmt=True)}
         answer = {"Error": {"Code": code}, "ResponseMetadata": {"HTTPHeaders": headers}}
-        found = client.refusal(exceptions.ClientError(answer, "RunInstances"), "eu-west-1")
+        found = client.map_client_error(exceptions.ClientError(answer, "RunInstances"), "eu-west-1")
         assert isinstance(found, CredentialsError)
         return found
 

@@ -146,7 +146,7 @@ class TestPruning:
 
     def test_none_can_be_removed_between_its_build_and_its_mark(self, daemon: Daemon) -> None:
         build(daemon)
-        assert [bool(held and held.what == "a build of the node's image") for held in daemon.held] == [
+        assert [bool(held and held.operation == "a build of the node's image") for held in daemon.held] == [
             True
         ] * 2
 

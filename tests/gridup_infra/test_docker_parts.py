@@ -260,7 +260,7 @@ class TestPorts:
         port_allocation.ensure(place.client, other, {})
         chosen = port_allocation.ensure(place.client, props, {})
         # The defaults are free now, and yet the ports stay.
-        cleanup.sweep(place.client, other["stack"], other["name"], other["stack_id"], keep_data=False)
+        cleanup.delete_all(place.client, other["stack"], other["name"], other["stack_id"], keep_data=False)
         assert set(chosen) == {"proxy", "ssh", "jupyter"}
         assert port_allocation.ensure(place.client, props, {}) == chosen, (
             "as after a create that was broken off"
@@ -295,7 +295,7 @@ class TestPorts:
     def test_a_container_of_somebody_else_has_its_port(self, place: Place) -> None:
         props = self.node(place)
         wanted = port_allocation.ensure(place.client, props, {})["proxy"]
-        cleanup.sweep(place.client, props["stack"], props["name"], props["stack_id"], keep_data=False)
+        cleanup.delete_all(place.client, props["stack"], props["name"], props["stack_id"], keep_data=False)
         name = place.container(port=wanted)
         assert port_allocation.ensure(place.client, self.node(place), {})["proxy"] != wanted
         with pytest.raises(ResourceError, match=f"Port {wanted} is kept by the container {name}") as caught:
@@ -580,7 +580,7 @@ class TestConverge:
 
         def given_up() -> bool:
             # Docker starts it again and again: a moment later it may be up.
-            told.append(container_lifecycle.given_up(node.found))
+            told.append(container_lifecycle.crash_of(node.found))
             return bool(told[-1])
 
         assert wait_until(given_up, timeout=60)
@@ -672,7 +672,7 @@ class TestImages:
         place.client.containers.run(own, ["work"], detach=True, init=True, labels=node_labels.labels(stack))
         images.remove(place.client, stack["stack_id"])
         assert images.exists(place.client, own)
-        cleanup.sweep(place.client, stack["stack"], stack["name"], stack["stack_id"], keep_data=False)
+        cleanup.delete_all(place.client, stack["stack"], stack["name"], stack["stack_id"], keep_data=False)
         assert not images.exists(place.client, own)
 
 
@@ -689,7 +689,7 @@ class TestSweep:
     def sweep(node: Node, *, keep_data: bool = False) -> None:
         stack, name, stack_id = (node.props[key] for key in ("stack", "name", "stack_id"))
         for _ in range(2):
-            cleanup.sweep(node.place.client, stack, name, stack_id, keep_data=keep_data)
+            cleanup.delete_all(node.place.client, stack, name, stack_id, keep_data=keep_data)
 
     def test_all_of_it_is_found_and_removed(self, whole: Node) -> None:
         project, stack_id = whole.props["project"], whole.props["stack_id"]

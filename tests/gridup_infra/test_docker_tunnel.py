@@ -24,7 +24,7 @@ from gridup_infra import openssh
 from gridup_infra.processes import wait_until
 from gridup_infra.targets.docker import client, tunnel
 from gridup_infra.targets.docker.client import UnreachableError, address_of, connect, is_local
-from gridup_infra.targets.docker.ssh_host import SOCKET, Place
+from gridup_infra.targets.docker.ssh_host import SOCKET, SshDockerHost
 from gridup_infra.targets.docker.tunnel import Tunnel, tunnel_to
 from support.ssh_rig import ELSEWHERE, HERE, Machine
 
@@ -41,7 +41,7 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
 def person(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
     """The machine, and us as the person who knows the way; nothing of it is left in this process."""
     monkeypatch.setenv("PATH", machine.path)
-    tunnels: dict[Place, Tunnel] = {}
+    tunnels: dict[SshDockerHost, Tunnel] = {}
     monkeypatch.setattr(tunnel, "_TUNNELS", tunnels)
     tunnel._host_name.cache_clear()
     yield machine
@@ -103,16 +103,16 @@ class TestPlace:
     @pytest.mark.parametrize(
         ("text", "place"),
         [
-            ("ssh://machine", Place("machine")),
-            ("ssh://Machine/", Place("Machine")),
-            ("ssh://ada@10.0.0.1:2222", Place("10.0.0.1", "ada", 2222)),
-            ("ssh://ada@[::1]:22/run/d.sock", Place("::1", "ada", 22, "/run/d.sock")),
-            ("ssh://corp%5Cada@h/a%20b%25", Place("h", "corp\\ada", 0, "/a b%")),
-            ("ssh://ada@corp@h", Place("h", "ada@corp")),
+            ("ssh://machine", SshDockerHost("machine")),
+            ("ssh://Machine/", SshDockerHost("Machine")),
+            ("ssh://ada@10.0.0.1:2222", SshDockerHost("10.0.0.1", "ada", 2222)),
+            ("ssh://ada@[::1]:22/run/d.sock", SshDockerHost("::1", "ada", 22, "/run/d.sock")),
+            ("ssh://corp%5Cada@h/a%20b%25", SshDockerHost("h", "corp\\ada", 0, "/a b%")),
+            ("ssh://ada@corp@h", SshDockerHost("h", "ada@corp")),
         ],
     )
-    def test_its_parts(self, text: str, place: Place) -> None:
-        assert Place.parse(text) == place
+    def test_its_parts(self, text: str, place: SshDockerHost) -> None:
+        assert SshDockerHost.parse(text) == place
         assert place.path if place.path != SOCKET else text.count("/") < 4
 
     @pytest.mark.parametrize(
@@ -151,10 +151,10 @@ class TestPlace:
         assert "s3cr" not in str(caught.value) and "et@" not in str(caught.value)
 
     def test_its_words_leave_nothing_to_be_taken_for_an_option(self) -> None:
-        place = Place("h", "ada", 2222)
-        assert place.words() == ["-p", "2222", "-l", "ada", "--", "h"]
+        place = SshDockerHost("h", "ada", 2222)
+        assert place.argv() == ["-p", "2222", "-l", "ada", "--", "h"]
         assert place.debug_command() == "ssh -p 2222 ada@h docker version"
-        assert Place("h").words() == ["--", "h"]
+        assert SshDockerHost("h").argv() == ["--", "h"]
 
 
 class TestWhere:
@@ -278,7 +278,7 @@ def test_the_command_that_is_told_works_by_hand(person: Machine, tmp_path: Path)
     stand_in.write_text('#!/bin/sh\necho "it is $1"\n')
     stand_in.chmod(0o755)
     person.restart({"SetEnv": f"PATH={tmp_path}:/usr/bin:/bin"})
-    words = shlex.split(Place("machine", getpass.getuser(), person.port).debug_command())
+    words = shlex.split(SshDockerHost("machine", getpass.getuser(), person.port).debug_command())
     said = subprocess.run([*words[:1], "-oBatchMode=yes", *words[1:]], capture_output=True, text=True)
     person.restart({})
     assert said.stdout == "it is version\n", said.stderr

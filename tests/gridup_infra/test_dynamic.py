@@ -131,7 +131,7 @@ class TestLocalNode:
         assert self.checked(laid, organization="")["fingerprints"]["api"] != laid["fingerprints"]["api"]
 
     def test_another_port_or_a_file_to_be_put_right_is_foreseen_by_nobody(self, laid: dict[str, Any]) -> None:
-        inputs = {key: value for key, value in laid.items() if key not in NodeProvider.tells}
+        inputs = {key: value for key, value in laid.items() if key not in NodeProvider.computed}
         assert "fingerprints" in self.checked(inputs)
         assert "fingerprints" not in self.checked(inputs, port="9123")
         assert "fingerprints" not in NodeProvider().check({}, {**inputs, "bin": UNKNOWN}).inputs

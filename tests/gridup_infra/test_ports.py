@@ -23,7 +23,7 @@ from gridup_infra.processes import Result, run
 from gridup_infra.spec import DeploySpec
 from gridup_infra.targets import ports
 from gridup_infra.targets.local import LocalTarget, process_env, runtime
-from gridup_infra.targets.ports import choose, free, hold, reserved_by_others
+from gridup_infra.targets.ports import allocate, free, hold, reserved_by_others
 from support.cli import Cli
 
 LOOPBACK = "127.0.0.1"
@@ -49,12 +49,12 @@ def lay(nodes: Path, stack: str, **chosen: int) -> Path:
 def test_the_default_is_taken_where_it_is_free() -> None:
     with listening() as port:
         pass
-    assert choose({"proxy": port}, {}, {}, LOOPBACK, {}) == {"proxy": port}
+    assert allocate({"proxy": port}, {}, {}, LOOPBACK, {}) == {"proxy": port}
 
 
 def test_the_next_free_one_is_taken_where_the_default_is_in_use() -> None:
     with listening() as port:
-        chosen = choose({"proxy": port}, {}, {}, LOOPBACK, {})["proxy"]
+        chosen = allocate({"proxy": port}, {}, {}, LOOPBACK, {})["proxy"]
         assert port < chosen <= port + ports.TRIES
         assert free(LOOPBACK, chosen)
 
@@ -68,7 +68,7 @@ def test_a_wildcard_and_an_address_get_in_each_others_way() -> None:
 
 def test_a_port_asked_for_that_is_in_use_is_refused_naming_who_has_it() -> None:
     with listening() as port, pytest.raises(ResourceError) as caught:
-        choose({"proxy": 8080}, {"proxy": port}, {}, LOOPBACK, {})
+        allocate({"proxy": 8080}, {"proxy": port}, {}, LOOPBACK, {})
     assert f"Port {port} of 127.0.0.1 is in use by" in caught.value.message
     assert f"(process {os.getpid()})" in caught.value.message
     assert "--port" in caught.value.suggestion
@@ -77,21 +77,21 @@ def test_a_port_asked_for_that_is_in_use_is_refused_naming_who_has_it() -> None:
 def test_a_nodes_own_ports_stay_even_while_its_services_hold_them() -> None:
     with listening() as port:
         current = {"proxy": port, "jupyter": port + 1}
-        assert choose({"proxy": 8080, "jupyter": 8888}, {}, current, LOOPBACK, {}) == current
-        assert choose({"proxy": 8080}, {"proxy": port}, {"proxy": port}, LOOPBACK, {}) == {"proxy": port}
+        assert allocate({"proxy": 8080, "jupyter": 8888}, {}, current, LOOPBACK, {}) == current
+        assert allocate({"proxy": 8080}, {"proxy": port}, {"proxy": port}, LOOPBACK, {}) == {"proxy": port}
 
 
 def test_a_changed_port_leaves_the_others_where_they_are() -> None:
     with listening() as asked:
         pass
-    chosen = choose({"proxy": 8080, "api": 1}, {"proxy": asked}, {"proxy": 7, "api": 9}, LOOPBACK, {})
+    chosen = allocate({"proxy": 8080, "api": 1}, {"proxy": asked}, {"proxy": 7, "api": 9}, LOOPBACK, {})
     assert chosen == {"proxy": asked, "api": 9}
 
 
 def test_two_services_never_get_the_same_port() -> None:
     with listening() as port:
         pass
-    chosen = choose({"a": port, "b": port, "c": port}, {"c": port}, {}, LOOPBACK, {})
+    chosen = allocate({"a": port, "b": port, "c": port}, {"c": port}, {}, LOOPBACK, {})
     assert chosen["c"] == port
     assert len(set(chosen.values())) == 3
 
@@ -100,7 +100,9 @@ def test_a_port_that_another_service_of_the_node_has_is_refused_even_while_the_n
     with listening() as port:
         pass
     with pytest.raises(ResourceError, match=f"Port {port} is this node's own for jupyter"):
-        choose({"proxy": 8080, "jupyter": 8888}, {"proxy": port}, {"proxy": 7, "jupyter": port}, LOOPBACK, {})
+        allocate(
+            {"proxy": 8080, "jupyter": 8888}, {"proxy": port}, {"proxy": 7, "jupyter": port}, LOOPBACK, {}
+        )
 
 
 def test_what_a_stopped_node_keeps_is_given_to_nobody_else(tmp_path: Path) -> None:
@@ -112,9 +114,9 @@ def test_what_a_stopped_node_keeps_is_given_to_nobody_else(tmp_path: Path) -> No
     (tmp_path / "broken" / "config" / "node.json").write_text("{")
     kept = reserved_by_others(tmp_path, mine)
     assert set(kept) == {port, port + 1}
-    assert choose({"proxy": port}, {}, {}, LOOPBACK, kept)["proxy"] not in kept
+    assert allocate({"proxy": port}, {}, {}, LOOPBACK, kept)["proxy"] not in kept
     with pytest.raises(ResourceError, match=f'Port {port} is kept by the node "Other" of this machine'):
-        choose({"proxy": port}, {"proxy": port}, {}, LOOPBACK, kept)
+        allocate({"proxy": port}, {"proxy": port}, {}, LOOPBACK, kept)
 
 
 def test_many_nodes_that_choose_in_turn_share_no_port(tmp_path: Path) -> None:
@@ -124,7 +126,7 @@ def test_many_nodes_that_choose_in_turn_share_no_port(tmp_path: Path) -> None:
     seen: list[int] = []
     for number in range(6):
         kept = reserved_by_others(tmp_path, tmp_path / "new")
-        chosen = choose(wanted, {}, {}, LOOPBACK, kept)
+        chosen = allocate(wanted, {}, {}, LOOPBACK, kept)
         lay(tmp_path, f"n{number}", **chosen)
         seen += chosen.values()
     assert len(set(seen)) == 18
@@ -135,12 +137,12 @@ def test_none_free_says_for_what() -> None:
         listening() as port,
         pytest.raises(ResourceError, match=f"No free port was found from {port} on for ui"),
     ):
-        choose({"ui": port}, {}, {}, LOOPBACK, dict.fromkeys(range(port + 1, 65536), "x"))
+        allocate({"ui": port}, {}, {}, LOOPBACK, dict.fromkeys(range(port + 1, 65536), "x"))
 
 
 def test_ports_end_at_the_last_there_is() -> None:
     with listening(port=65535), pytest.raises(ResourceError, match="No free port was found from 65535"):
-        choose({"ui": 65535}, {}, {}, LOOPBACK, {})
+        allocate({"ui": 65535}, {}, {}, LOOPBACK, {})
 
 
 def test_ipv6_has_ports_of_its_own() -> None:
@@ -150,7 +152,7 @@ def test_ipv6_has_ports_of_its_own() -> None:
         with listening("::1") as port:
             assert not free("::1", port)
             with pytest.raises(ResourceError, match=rf"Port {port} of \[::1\] is in use"):
-                choose({"proxy": 1}, {"proxy": port}, {}, "::1", {})
+                allocate({"proxy": 1}, {"proxy": port}, {}, "::1", {})
     except OSError as error:
         pytest.skip(f"no IPv6 loopback on this machine: {error}")
     assert free("::1", port)
@@ -168,7 +170,7 @@ def test_a_port_for_root_alone_is_not_said_to_be_in_use(monkeypatch: pytest.Monk
 
     monkeypatch.setattr(socket.socket, "bind", refuse)
     with pytest.raises(ResourceError, match=r"Port 80 of 127\.0\.0\.1 needs the rights of root"):
-        choose({"proxy": 8080}, {"proxy": 80}, {}, LOOPBACK, {})
+        allocate({"proxy": 8080}, {"proxy": 80}, {}, LOOPBACK, {})
 
 
 def run_but_no_install(argv: Sequence[str], **options: Any) -> Result:
@@ -273,7 +275,7 @@ def test_an_inner_port_is_free_on_the_loopback_whatever_the_node_is_bound_to() -
     with socket.create_server((LOOPBACK, 0)) as other:
         port = other.getsockname()[1]
         # On the bound address it is free, but that is not where an inner service listens.
-        chosen = choose({"api": port, "ui": port}, {}, {}, "127.0.0.2", {}, inner=["api"])
+        chosen = allocate({"api": port, "ui": port}, {}, {}, "127.0.0.2", {}, inner=["api"])
     assert chosen["api"] != port
     assert chosen["ui"] == port
 

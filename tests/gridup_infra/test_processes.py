@@ -19,8 +19,8 @@ from gridup_infra.processes import (
     EngineProcess,
     OwnedProcess,
     Result,
-    attach,
     run,
+    run_interactive,
     start_detached,
     stream,
     wait_until,
@@ -337,7 +337,7 @@ class TestTethered:
     ("code", "expected"), [("sys.exit(7)", 7), ("os.kill(os.getpid(), 15)", 143), ("pass", 0)]
 )
 def test_attach_gives_the_exit_code_as_a_shell_would(code: str, expected: int) -> None:
-    assert attach(python(f"import os, sys; {code}")) == expected
+    assert run_interactive(python(f"import os, sys; {code}")) == expected
 
 
 def test_ctrl_c_is_the_attached_programs_and_not_ours(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from gridup_infra.errors import UsageError
-from gridup_infra.node_facts import told_of
+from gridup_infra.node_facts import node_facts
 from gridup_infra.outputs import NodeOutputs
 from gridup_infra.requirements import Pin, lock_text
 from gridup_infra.spec import PROJECT, DeploySpec
@@ -92,7 +92,7 @@ def test_each_field_alone_survives(key: str) -> None:
 @pytest.mark.parametrize("text", [None, "", "Institut für Zählen"])
 def test_what_is_said_to_be_nothing_reaches_the_node_as_that(tmp_path: Path, text: str | None) -> None:
     spec = DeploySpec(name="Inst", organization=text, description=text)
-    told = told_of(NodeOutputs(spec, "127.0.0.1", services.ports()), "0.9.5", "bundle")
+    told = node_facts(NodeOutputs(spec, "127.0.0.1", services.ports()), "0.9.5", "bundle")
     (tmp_path / "node.json").write_text(json.dumps(told))
     found = facts.load(tmp_path / "node.json")
     assert (found.organization, found.description) == (text, text)

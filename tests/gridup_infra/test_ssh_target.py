@@ -74,7 +74,7 @@ class TestTold:
     )
     def test_a_machine_is_named_as_ssh_would_have_it(self, text: str, made: Destination) -> None:
         assert Destination.read(text) == made
-        assert made.words()[-2:] == ["--", made.host]
+        assert made.argv()[-2:] == ["--", made.host]
 
     @pytest.mark.parametrize(
         "text",

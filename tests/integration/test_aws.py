@@ -128,7 +128,7 @@ def _is_as_promised(moto: Moto, account: Account, cli: Cli) -> None:
     assert [{key for key in params if key.startswith("Tag.")} for params in tagging] == [
         {"Tag.1.Key", "Tag.1.Value"}
     ]
-    assert tagging[0]["Tag.1.Key"] == tags.USED
+    assert tagging[0]["Tag.1.Key"] == tags.HAS_DATA
     # The machine was told which disk is its own, and nothing secret.
     data = things.user_data(machine["InstanceId"])
     assert data.startswith(b"#cloud-config\n")
@@ -168,7 +168,7 @@ def test_kept_data_outlives_plain_destroy_and_is_taken_over_by_the_next_node_whe
     Plain(aws_cli, host)("destroy", "-s", "inst", "--yes", env=moto.environment).ok()
     left = [(title, row) for title, row in things.marked()]
     assert [(title, row["VolumeId"]) for title, row in left] == [("volume", disk["VolumeId"])]
-    assert tags.of(left[0][1])[tags.KEPT]
+    assert tags.of(left[0][1])[tags.RETAINED_AT]
     # In whatever zone the newcomer would have gone to: it goes to the disk's.
     for word in ("--yes", "--json"):
         refused = aws_cli(*(one for one in DEPLOY if one != "--yes"), word)
@@ -182,7 +182,7 @@ def test_kept_data_outlives_plain_destroy_and_is_taken_over_by_the_next_node_whe
     account.one_of_everything(stack_id(aws_cli))
     taken = things.one(kinds.VOLUME)
     assert taken["VolumeId"] == disk["VolumeId"]
-    assert tags.KEPT not in tags.of(taken)
+    assert tags.RETAINED_AT not in tags.of(taken)
     # No node has been healthy with it yet: its end keeps it, and a node that does not want it leaves it.
     deploy(aws_cli, "--no-keep-data")
     assert "keeps the disk" in aws_cli("destroy", "Inst", "--yes").ok().err

@@ -89,7 +89,7 @@ class MoonTarget(Target):
 
     def inspect(self, outputs: NodeOutputs) -> Inspection:
         self._refuse()
-        return Inspection(self.power, whole=True)
+        return Inspection(self.power, complete=True)
 
     def partial_outputs(self, identity: StackRef, spec: DeploySpec, states: object) -> NodeOutputs | None:
         return replace(self.machine, spec=spec) if self.machine else None

@@ -78,7 +78,7 @@ class Stack(pulumi.runtime.Mocks):
         if self._preview:
             known = {key: value for key, value in args.inputs.items() if value is not None}
             return "" if had is None or replaced else self.ids[name], known
-        told = provider.tells if isinstance(provider, Provider) else ()
+        told = provider.computed if isinstance(provider, Provider) else ()
         before = had or {key: ANSWERS.get(key, "x") for key in (*told, "vmId", "ipAddress", "name")}
         kept = {key: value for key, value in before.items() if key not in news}
         self.outs[name] = {**news, **kept, **(self.tells.get(name, {}) if had else {})}

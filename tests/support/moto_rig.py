@@ -424,7 +424,7 @@ class Things:
     def __init__(self, ec2: Any) -> None:
         self.ec2 = ec2
 
-    def all(self, kind: kinds.Kind) -> list[dict[str, Any]]:
+    def all(self, kind: kinds.ResourceKind) -> list[dict[str, Any]]:
         rows = getattr(self.ec2, kind.operation)().get(kind.key) or []
         if kind is kinds.INSTANCE:
             rows = list(itertools.chain.from_iterable(row["Instances"] for row in rows))
@@ -452,7 +452,7 @@ class Things:
             and not (title == kinds.VOLUME.title and ":Instance::" in tags.of(row).get(tags.URN, ""))
         )
 
-    def one(self, kind: kinds.Kind, stack_id: str = "") -> dict[str, Any]:
+    def one(self, kind: kinds.ResourceKind, stack_id: str = "") -> dict[str, Any]:
         """The only thing of a kind that bears it."""
         found = [
             row

@@ -121,7 +121,7 @@ def main(
     for line in planned.target.warnings(planned.spec, planned.current):
         session.ui.warn(line)
     spec, record = planned.spec, planned.record
-    losses, retained = planned.losses, planned.retained
+    losses, retained = planned.destructive_changes, planned.retained
     with (
         session.ui.progress() as reporter,
         # What is not there yet is no other run's, and a look makes no folder.

@@ -25,7 +25,9 @@ def main(
 ) -> None:
     """Remove node environments and images that no node uses."""
     session = Session.of(context, json=json)
-    found = [(target, thing) for target in map(targets.target, targets.names()) for thing in target.prunable()]
+    found = [
+        (target, thing) for target in map(targets.target, targets.names()) for thing in target.prunable()
+    ]
     if found and not dry_run:
         for _, thing in found if session.ui.interactive else ():
             session.ui.say(thing)

@@ -15,7 +15,7 @@ from gridup.commands.options import NameOption, StackOption, complete_names, mea
 from gridup.session import Session
 from gridup_infra import openssh
 from gridup_infra.errors import SetupError
-from gridup_infra.processes import attach, which
+from gridup_infra.processes import run_interactive, which
 from gridup_infra.targets.base import SshAccess
 
 EPILOG = """\b
@@ -65,12 +65,12 @@ def main(
     if (shell := access.shell()) is not None:
         session.check_running(outputs, target)
         words = [shell.program, *(["-c", remote(command)] if command else [])]
-        raise typer.Exit(attach(words, env=shell.environment, cwd=shell.folder))
+        raise typer.Exit(run_interactive(words, env=shell.environment, cwd=shell.folder))
     account = access.ssh()
     client = which("ssh")
     if client is None:
         raise SetupError("There is no `ssh` on this machine.", "Install OpenSSH's client.")
-    code = attach([client, *client_words(account, command)], env=dict(os.environ))
+    code = run_interactive([client, *client_words(account, command)], env=dict(os.environ))
     if code == openssh.UNREACHED:
         session.check_running(outputs, target)
     raise typer.Exit(code)

@@ -154,7 +154,7 @@ def way_on(row: Row) -> str:
 
 def look(session: Session, record: Record, busy: Mapping[str, Holder], *, probe: bool) -> Row:
     """What is really there of one node, and whether it answers."""
-    if (other := busy.get(record.stack)) and other.what not in LOOKS:
+    if (other := busy.get(record.stack)) and other.operation not in LOOKS:
         # Half of it may be there: what is missing is no damage.
         return Row(record, Inspection(Power.UNKNOWN), None, busy=other)
     if record.problem:
@@ -236,7 +236,7 @@ def _table(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
 
 def _cells(row: Row) -> list[str]:
     outputs = row.record.outputs
-    state = f"⏳ {row.busy.what}" if row.busy else POWER_WORDS[row.inspection.power]
+    state = f"⏳ {row.busy.operation}" if row.busy else POWER_WORDS[row.inspection.power]
     if row.inspection.power is Power.RUNNING and row.problems:
         state = "❌ not answering"
     page = outputs.endpoints()["ui"] if outputs else None
@@ -254,7 +254,9 @@ def _json(row: Row, today: datetime) -> dict[str, Any]:
         "state": row.inspection.power.value,
         "right": row.inspection.power is Power.RUNNING and not row.problems,
         "problems": row.problems,
-        "busy": {"what": row.busy.what, "pid": row.busy.pid, "since": row.busy.since} if row.busy else None,
+        "busy": {"what": row.busy.operation, "pid": row.busy.pid, "since": row.busy.since}
+        if row.busy
+        else None,
         "notes": list(row.inspection.notes),
         "updates": row.updates(today),
         "packages": packages(outputs) if outputs else [],

@@ -153,7 +153,7 @@ def by_way(endpoint: Endpoint, budget: Deadline) -> Finding:
         said = passage.said()
         # What the last one on the way was told by the machine; anything else says nothing of that.
         state = ProbeState.DOWN if any("open failed" in line for line in said) else ProbeState.RESTRICTED
-        why, _ = openssh.cause(said, "", "")
+        why, _ = openssh.diagnose(said, "", "")
         return Finding(state, f"on the way there: {why or 'no answer'}", reached=False)
     finally:
         passage.close()

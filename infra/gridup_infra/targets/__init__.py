@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from gridup_infra.errors import UsageError
 
 if TYPE_CHECKING:
-    from gridup_infra.targets.base import Secret, Target
+    from gridup_infra.targets.base import ReadSecret, Target
 
 _REGISTRY: dict[str, str] = {
     "local": "gridup_infra.targets.local:LocalTarget",
@@ -31,7 +31,7 @@ def names() -> tuple[str, ...]:
     return tuple(_REGISTRY)
 
 
-def target(name: str, secret: Secret | None = None) -> Target:
+def target(name: str, secret: ReadSecret | None = None) -> Target:
     """The target called `name`; its module is imported here and not before.
 
     Args:

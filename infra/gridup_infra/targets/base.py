@@ -109,15 +109,15 @@ class Inspection:
 
     power: Power
     problems: tuple[str, ...] = ()
-    dead: tuple[str, ...] = ()
-    whole: bool = False
+    crashed: tuple[str, ...] = ()
+    complete: bool = False
     notes: tuple[str, ...] = ()
     remedy: str = ""
 
     @property
-    def right(self) -> bool:
+    def healthy(self) -> bool:
         """Whether there certainly is no drift, without a refresh."""
-        return self.whole and self.power in (Power.RUNNING, Power.STARTING) and not self.problems
+        return self.complete and self.power in (Power.RUNNING, Power.STARTING) and not self.problems
 
 
 def emptied(name: str) -> str:
@@ -262,11 +262,11 @@ ANSWER_SECONDS = 2.0
 LOG_LINES = 15
 """Of a service that has ended: how much of its log an error shows."""
 
-Secret = Callable[[str, str], str]
+ReadSecret = Callable[[str, str], str]
 """Reads a secret export of a stack: (stack, export) -> its text; whoever has the engine lends it."""
 
 
-def no_secret(stack: str, export: str) -> str:
+def secrets_unavailable(stack: str, export: str) -> str:
     """What a target has that nobody lent a way to read secrets.
 
     Raises:
@@ -297,7 +297,7 @@ class Target(ABC):
     data_resource: ClassVar[str] = ""
     """The resource, in the program, that is nothing but the node's data; empty where there is none such."""
 
-    def __init__(self, secret: Secret = no_secret) -> None:
+    def __init__(self, secret: ReadSecret = secrets_unavailable) -> None:
         self.secret = secret
 
     @abstractmethod
@@ -413,7 +413,7 @@ class Target(ABC):
 
     def terminal_failure(self, outputs: NodeOutputs) -> ResourceError | None:
         """Why waiting longer for the node is no use, with the end of the log that tells; None while it is."""
-        dead = self.inspect(outputs).dead
+        dead = self.inspect(outputs).crashed
         if not dead:
             return None
         lines = self.access(outputs).logs([dead[0].split()[0]], lines=LOG_LINES, follow=False)

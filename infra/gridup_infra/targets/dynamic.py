@@ -33,7 +33,7 @@ from gridup_infra.processes import end_descendants, wait_until
 from gridup_infra.spec import urn
 
 Properties = dict[str, Any]
-Made = TypeVar("Made")
+T = TypeVar("T")
 
 DRIFT = "drift"
 """The output in which `read` says what is not as defined; `diff` makes an update of it."""
@@ -63,7 +63,7 @@ class Provider(ResourceProvider):
         shaped: inputs that change, where they can't be known, as `SHAPE` does.
     """
 
-    tells: ClassVar[tuple[str, ...]] = ()
+    computed: ClassVar[tuple[str, ...]] = ()
     ignored: ClassVar[frozenset[str]] = frozenset()
     sure: ClassVar[frozenset[str]] = frozenset()
     shaped: ClassVar[frozenset[str]] = frozenset()
@@ -81,18 +81,18 @@ class Provider(ResourceProvider):
     def changed(self, olds: Properties, news: Properties) -> list[str]:
         """The inputs that matter and differ."""
         changing = self.sure
-        if plain(olds.get(SHAPE)) != plain(news.get(SHAPE)):
+        if normalize_numbers(olds.get(SHAPE)) != normalize_numbers(news.get(SHAPE)):
             changing |= self.shaped
-        passed_over = {SHAPE, *self.ignored, *self.tells}
+        passed_over = {SHAPE, *self.ignored, *self.computed}
         return [
             key
             for key in changed_inputs(olds, news)
             if key not in passed_over and (key in changing or not unknown(news[key]))
         ]
 
-    def kept(self, olds: Properties) -> Properties:
+    def carry_over_computed(self, olds: Properties) -> Properties:
         """What an update leaves as it was told."""
-        return {key: olds.get(key) for key in self.tells}
+        return {key: olds.get(key) for key in self.computed}
 
 
 SHAPE = "shape"
@@ -131,7 +131,7 @@ class OwnedResource(Resource, module="gridup", name="OwnedResource"):
 
     def __init__(self, name: str, props: Properties, opts: pulumi.ResourceOptions | None = None) -> None:
         # What is told is declared as an input that has no value yet.
-        told = dict.fromkeys(self.provider_class.tells)
+        told = dict.fromkeys(self.provider_class.computed)
         own = urn(pulumi.get_stack(), f"pulumi-python:{self._resource_type_name}", name)
         super().__init__(self.provider_class(), name, {**props, **told, "urn": own}, opts)
 
@@ -139,7 +139,9 @@ class OwnedResource(Resource, module="gridup", name="OwnedResource"):
 def changed_inputs(olds: Mapping[str, Any], news: Mapping[str, Any]) -> list[str]:
     """The inputs that differ from those last applied."""
     return sorted(
-        key for key in news if not key.startswith("__") and plain(news[key]) != plain(olds.get(key))
+        key
+        for key in news
+        if not key.startswith("__") and normalize_numbers(news[key]) != normalize_numbers(olds.get(key))
     )
 
 
@@ -152,18 +154,18 @@ def unknown(value: Any) -> bool:
     return isinstance(value, Unknown)
 
 
-def plain(value: Any) -> Any:
+def normalize_numbers(value: Any) -> Any:
     """Pulumi's wire has one kind of number: 8080.0 and 8080 are the same."""
     if isinstance(value, float) and value.is_integer():
         return int(value)
     if isinstance(value, Mapping):
-        return {key: plain(item) for key, item in value.items()}
+        return {key: normalize_numbers(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [plain(item) for item in value]
+        return [normalize_numbers(item) for item in value]
     return value
 
 
-def guarded(work: Callable[[], Made]) -> Made:
+def translate_errors(work: Callable[[], T]) -> T:
     """Do a provider's work, with our errors in one line.
 
     Raises:

@@ -30,7 +30,7 @@ def reachable(bind: str) -> str:
     return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(bind, bind)  # noqa: S104
 
 
-def obstacle(address: str, port: int) -> int | None:
+def bind_errno(address: str, port: int) -> int | None:
     """The number of the error that listening there would meet; None when it would work.
 
     Raises:
@@ -50,7 +50,7 @@ def obstacle(address: str, port: int) -> int | None:
     return None
 
 
-def free(address: str, port: int, look: Obstacle = obstacle) -> bool:
+def free(address: str, port: int, look: Obstacle = bind_errno) -> bool:
     """Whether we could listen there now.
 
     Raises:
@@ -91,7 +91,7 @@ def hold(address: str, port: int) -> bool:
 _held: list[socket.socket] = []
 
 
-def check_free(address: str, port: int, look: Obstacle = obstacle) -> None:
+def check_free(address: str, port: int, look: Obstacle = bind_errno) -> None:
     """Nothing, when we could listen there now.
 
     Raises:
@@ -162,14 +162,14 @@ def check_kept(port: int, kept: Mapping[int, str]) -> None:
         )
 
 
-def choose(
+def allocate(
     wanted: Mapping[str, int],
     asked: Mapping[str, int],
     current: Mapping[str, int],
     bind: str,
     taken: Mapping[int, str],
     inner: Collection[str] = (),
-    look: Obstacle = obstacle,
+    look: Obstacle = bind_errno,
     hold: Callable[[str, int], bool] = lambda _address, _port: True,
 ) -> dict[str, int]:
     """A port for every key of `wanted`.

@@ -13,7 +13,7 @@ from gridup_infra.naming import typed
 from gridup_infra.outputs import MANAGEMENT_KEY, NodeOutputs
 from gridup_infra.paths import Home, ensure_private, write_private
 from gridup_infra.processes import Result, wait_until
-from gridup_infra.targets.base import NodeAccess, Secret, SshAccess
+from gridup_infra.targets.base import NodeAccess, ReadSecret, SshAccess
 from gridup_infra.vm import first_boot_wait
 from gridup_infra.vm.node import HOST, HOST_KEY, IP, MACHINE, PROJECT
 from gridup_infra.vm.ssh import KILL_ON_DISCONNECT, Session, SshEndpoint, ssh_session
@@ -52,7 +52,7 @@ class VmAccess(NodeAccess):
     def __init__(
         self,
         outputs: NodeOutputs,
-        secret: Secret,
+        secret: ReadSecret,
         enter_seconds: float = CONNECT_TIMEOUT,
         *,
         retry_auth: bool = True,

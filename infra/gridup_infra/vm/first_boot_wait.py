@@ -52,7 +52,7 @@ def wait_for_host(door: SshEndpoint, say: Callable[[str], None], limits: Limits 
         try:
             with ssh_session(here, timeout=limits.ssh, say=say) as session:
                 pinned = session.host_key
-                if not tried and _failed_long_ago(session):
+                if not tried and _is_stale_failure(session):
                     tried = True
                     say("trying the first boot again")
                     session.run(first_boot.AGAIN, timeout=AGAIN_SECONDS)
@@ -113,7 +113,7 @@ def _wait(session: Session, address: str, end: float, say: Callable[[str], None]
         time.sleep(random.uniform(SHORTEST_PAUSE, LONGEST_PAUSE))  # noqa: S311
 
 
-def _failed_long_ago(session: Session) -> bool:
+def _is_stale_failure(session: Session) -> bool:
     state = read_state(session)
     if not state.failed or not state.ended:
         return False

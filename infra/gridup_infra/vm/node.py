@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from gridup_infra.node_facts import told_of
+from gridup_infra.node_facts import node_facts
 from gridup_infra.outputs import BUILT, DNS_NAME, PEOPLE, NodeOutputs
 from gridup_infra.spec import DEFAULT_ADMIN_EMAIL, DeploySpec
 from gridup_node import services
@@ -140,4 +140,4 @@ def _name(spec: DeploySpec) -> str:
 def known(spec: DeploySpec, address: str, version: str, bundle: str, tls: Tls) -> dict[str, Any]:
     """What the node may know of itself."""
     outputs = node_outputs(spec, address, {}, {})
-    return {**told_of(outputs, version, bundle), "tls": tls.told()}
+    return {**node_facts(outputs, version, bundle), "tls": tls.told()}

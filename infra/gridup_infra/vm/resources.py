@@ -16,7 +16,7 @@ from pulumi.dynamic import CreateResult, DiffResult, ReadResult, UpdateResult
 
 from gridup_infra.errors import GridupError
 from gridup_infra.outputs import MANAGEMENT_KEY
-from gridup_infra.progress import tell
+from gridup_infra.progress import report
 from gridup_infra.spec import DeploySpec
 from gridup_infra.targets.dynamic import (
     DRIFT,
@@ -24,9 +24,9 @@ from gridup_infra.targets.dynamic import (
     OwnedResource,
     Properties,
     Provider,
-    guarded,
-    plain,
+    normalize_numbers,
     shape,
+    translate_errors,
 )
 from gridup_infra.vm import console, first_boot_wait, keys
 from gridup_infra.vm import node as machine_node
@@ -58,16 +58,18 @@ class ManagementKeyProvider(Provider):
     tells = ("private_key", "public_key", "former_key", "turned")
 
     def create(self, props: Properties) -> CreateResult:
-        return guarded(lambda: CreateResult(props["stack_id"], {**plain(props), **self._new(props)}))
+        return translate_errors(
+            lambda: CreateResult(props["stack_id"], {**normalize_numbers(props), **self._new(props)})
+        )
 
     def update(self, _id: str, olds: Properties, news: Properties) -> UpdateResult:
         def update() -> UpdateResult:
             # Later than the last one: a deploy that knows of none, or of an earlier one, changes nothing.
             if str(news.get("rotated") or "") > str(olds.get("turned") or ""):
-                return UpdateResult({**plain(news), **self._new(news, olds["public_key"])})
-            return UpdateResult({**plain(news), **self.kept(olds)})
+                return UpdateResult({**normalize_numbers(news), **self._new(news, olds["public_key"])})
+            return UpdateResult({**normalize_numbers(news), **self.carry_over_computed(olds)})
 
-        return guarded(update)
+        return translate_errors(update)
 
     @staticmethod
     def _new(props: Properties, former: str = "") -> Properties:
@@ -91,11 +93,11 @@ class HostProvider(Provider):
             found = _meet(props, "")
             if props.get("console") and not props.get("asked_key"):
                 name = str(props["name"])
-                read = console.reader(plain(props["console"]), props["stack_id"], name)
-                console.compare(name, found, props["address"], read, lambda text: tell("host", text))
-            return CreateResult(props["machine"], {**plain(props), "host_key": found})
+                read = console.reader(normalize_numbers(props["console"]), props["stack_id"], name)
+                console.compare(name, found, props["address"], read, lambda text: report("host", text))
+            return CreateResult(props["machine"], {**normalize_numbers(props), "host_key": found})
 
-        return guarded(create)
+        return translate_errors(create)
 
     def diff(self, _id: str, olds: Properties, news: Properties) -> DiffResult:
         changed = self.changed(olds, news)
@@ -107,16 +109,16 @@ class HostProvider(Provider):
             # The node lets a new key in, after this.
             key = _taken(olds, {**news, "host_key": olds["host_key"]})
             found = _meet({**news, "private_key": key}, olds["host_key"])
-            return UpdateResult({**plain(news), "host_key": found})
+            return UpdateResult({**normalize_numbers(news), "host_key": found})
 
-        return guarded(update)
+        return translate_errors(update)
 
 
 def _meet(props: Properties, pinned: str) -> str:
     """Wait for a machine that shows the key that was asked for, else the pinned one; the key it shows."""
     asked = str(props.get("asked_key") or "")
     try:
-        return first_boot_wait.wait_for_host(_door(props, asked or pinned), lambda text: tell("host", text))
+        return first_boot_wait.wait_for_host(_door(props, asked or pinned), lambda text: report("host", text))
     except HostKeyError:
         if not asked:
             raise
@@ -135,10 +137,10 @@ class NodeProvider(Provider):
     shaped = frozenset({"machine", "plan"})
 
     def create(self, props: Properties) -> CreateResult:
-        return guarded(lambda: CreateResult(props["stack_id"], self._apply(props)))
+        return translate_errors(lambda: CreateResult(props["stack_id"], self._apply(props)))
 
     def update(self, _id: str, olds: Properties, news: Properties) -> UpdateResult:
-        return guarded(lambda: UpdateResult(self._apply(news, _taken(olds, news))))
+        return translate_errors(lambda: UpdateResult(self._apply(news, _taken(olds, news))))
 
     def read(self, id_: str, props: Properties) -> ReadResult:
         def read() -> ReadResult:
@@ -152,7 +154,7 @@ class NodeProvider(Provider):
                 problems = [f"the release is {seen['release'] or 'none'}, not {props['release']}"]
             return ReadResult(id_, {**props, DRIFT: problems})
 
-        return guarded(read)
+        return translate_errors(read)
 
     def delete(self, _id: str, props: Properties) -> None:
         try:
@@ -160,18 +162,18 @@ class NodeProvider(Provider):
                 releases.down()
         except (GridupError, TimeoutError) as error:
             # It goes with its machine, which may be gone by now.
-            tell("node", f"left to its machine: {error}")
+            report("node", f"left to its machine: {error}")
 
     def _apply(self, props: Properties, key: str = "") -> Properties:
         def say(text: str) -> None:
-            tell("node", text)
+            report("node", text)
 
         door = _door(props)
         with connect(replace(door, key=key or door.key), timeout=CONNECT_TIMEOUT, say=say) as releases:
             added = props.get("packages") or ""
-            seen = releases.apply(plain(props["plan"]), props["version"], say, added)
+            seen = releases.apply(normalize_numbers(props["plan"]), props["version"], say, added)
         found = {"ca": seen["ca"] or props["trusted"], "release": seen["release"], "built": seen["built"]}
-        return {**plain(props), **found, DRIFT: []}
+        return {**normalize_numbers(props), **found, DRIFT: []}
 
 
 def _taken(olds: Properties, news: Properties) -> str:

@@ -350,7 +350,7 @@ class Session:
 
 def _said(passage: Passage | None) -> str:
     """Why what is on the way to a machine did not get there; empty where it has not said."""
-    why, _ = openssh.cause(passage.said(), "", "") if passage else ("", "")
+    why, _ = openssh.diagnose(passage.said(), "", "") if passage else ("", "")
     return f"on the way there: {why}" if why else ""
 
 

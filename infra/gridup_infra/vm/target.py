@@ -175,7 +175,7 @@ class MachineTarget(Target):
             return False
 
 
-def begun(
+def partial_outputs(
     identity: StackRef,
     spec: DeploySpec,
     address: str,

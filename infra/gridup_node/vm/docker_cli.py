@@ -313,7 +313,7 @@ class Engine:
             for service, container in list(waiting.items()):
                 if container not in states:
                     raise Failed(f"{service}: the container {container} is gone.")
-                if how := given_up(states[container]):
+                if how := crash_of(states[container]):
                     raise Failed(f"{service}: {how}.", "", self.log(container))
                 asked = ["docker", "exec", container, "python", "-m", "gridup_node.health"]
                 done = self._run(asked, timeout=EXEC_SECONDS)
@@ -335,7 +335,7 @@ class Engine:
         return [line for line in text.splitlines() if line.strip()]
 
 
-def given_up(container: Mapping[str, Any]) -> str:
+def crash_of(container: Mapping[str, Any]) -> str:
     """How the program ended, when there is no hope that it will run; else empty."""
     state = container["State"]
     failing = state["Restarting"] and container["RestartCount"] >= CRASH_LOOP

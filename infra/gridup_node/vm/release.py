@@ -28,7 +28,7 @@ from typing import Any
 
 from gridup_node.confines import IMAGE_UID, SHARE, altered, limits
 from gridup_node.image import REBUILT, archive
-from gridup_node.vm.docker_cli import BASE, MADE, Engine, Failed, Say, given_up
+from gridup_node.vm.docker_cli import BASE, MADE, Engine, Failed, Say, crash_of
 from gridup_node.vm.ipc import alone, emit
 from gridup_node.vm.logins import end_others
 from gridup_node.vm.people import People
@@ -417,7 +417,7 @@ class ReleaseClient:
             told = container["State"]
             if container["Config"]["Labels"].get(MADE) != current.services[service]["labels"][MADE]:
                 problems.append(f"{service}: the container differs from its definition")
-            elif how := given_up(container):
+            elif how := crash_of(container):
                 problems.append(f"{service} {how}")
             elif told["Paused"]:
                 problems.append(f"{service}: the container is paused")
@@ -425,7 +425,7 @@ class ReleaseClient:
                 problems.append(f"{service}: the container does not run (exit code {told['ExitCode']})")
             elif _limits_altered(current.services[service], container, machine):
                 problems.append(f"{service}: the container's limits were changed")
-            if how := given_up(container):
+            if how := crash_of(container):
                 dead.append(f"{service} {how}")
         return problems, dead
 

@@ -12,7 +12,7 @@ from gridup_infra.errors import GridupError, ResourceError, UsageError
 from gridup_infra.outputs import NodeOutputs
 from gridup_infra.spec import STANDARD, UNLIMITED, DeploySpec
 from gridup_infra.targets.base import Capability, DoctorCheck, Inspection, Retained, StackRef
-from gridup_infra.vm.target import MachineTarget, begun, data_disk, describe_access
+from gridup_infra.vm.target import MachineTarget, data_disk, describe_access, partial_outputs
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -112,14 +112,14 @@ class AwsTarget(MachineTarget):
         from gridup_infra.targets.aws.client import connected
 
         with connected(spec.region) as cloud:
-            found = volumes.kept(cloud, {"stack": spec.stack, "name": spec.name})
+            found = volumes.list_retained(cloud, {"stack": spec.stack, "name": spec.name})
         if not found:
             return None
         disk = found[0]
         return Retained(
             str(disk["VolumeId"]),
             f"the disk {disk['VolumeId']} in {disk['AvailabilityZone']}",
-            tags.of(disk).get(tags.KEPT, ""),
+            tags.of(disk).get(tags.RETAINED_AT, ""),
             int(disk["Size"]) * 1024**3,
             **{key: tags.of(disk).get(tag, "") for key, tag in tags.NOTED.items()},
         )
@@ -148,7 +148,7 @@ class AwsTarget(MachineTarget):
             "volume_urn": naming.volume_urn(identity.stack),
         }
         with connected(_region_of(identity)) as cloud:
-            cleanup.sweep(cloud, props, keep_data=False)
+            cleanup.delete_all(cloud, props, keep_data=False)
 
     def destructive_changes(self, spec: DeploySpec, current: NodeOutputs) -> tuple[str, ...]:
         before = current.spec
@@ -184,7 +184,7 @@ class AwsTarget(MachineTarget):
         address = told("Address", "address", "address")
         if spec.private:
             address = told("Instance", "instance", "private_address")
-        return begun(identity, spec, address, facts, states)
+        return partial_outputs(identity, spec, address, facts, states)
 
     def place(self, outputs: NodeOutputs) -> dict[str, str]:
         volume = outputs.facts.get("volume")
@@ -231,7 +231,7 @@ class AwsTarget(MachineTarget):
             yield DoctorCheck("AWS", None, f"Python's AWS library is not installed. {client.NO_SDK}")
             return
         try:
-            account, who = client.glance(client.configured_region(os.environ), DOCTOR_SECONDS)
+            account, who = client.whoami(client.configured_region(os.environ), DOCTOR_SECONDS)
         except GridupError as error:
             yield DoctorCheck("AWS", None, f"{error.message} {error.suggestion}".strip())
         else:

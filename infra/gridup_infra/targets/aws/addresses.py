@@ -14,17 +14,15 @@ def ensure(cloud: Cloud, props: Mapping[str, Any]) -> Thing:
     """The stack's address, allocated where it has none."""
 
     def make(ec2: Any) -> Thing:
-        made: Thing = ec2.allocate_address(
-            Domain="vpc", TagSpecifications=tags.specification(props, "elastic-ip")
-        )
+        made: Thing = ec2.allocate_address(Domain="vpc", TagSpecifications=tags.tag_spec(props, "elastic-ip"))
         return made
 
-    return cloud.made(lambda: kinds.find(cloud, kinds.ADDRESS, props), make)
+    return cloud.create_once(lambda: kinds.find(cloud, kinds.ADDRESS, props), make)
 
 
-def give(cloud: Cloud, allocation: str, instance: str) -> None:
+def associate(cloud: Cloud, allocation: str, instance: str) -> None:
     """Have a machine answer at the address, whoever did before."""
-    cloud.again(
+    cloud.retry_not_found(
         lambda: cloud.ec2.associate_address(
             AllocationId=allocation, InstanceId=instance, AllowReassociation=True
         )
@@ -36,7 +34,7 @@ def holder(found: Mapping[str, Any] | None) -> str:
     return str((found or {}).get("InstanceId") or "")
 
 
-def take(cloud: Cloud, found: Thing) -> None:
+def disassociate(cloud: Cloud, found: Thing) -> None:
     """Take the address from the machine that has it."""
     if found.get("AssociationId"):
         try:
@@ -48,7 +46,7 @@ def take(cloud: Cloud, found: Thing) -> None:
 
 def release(cloud: Cloud, found: Thing) -> None:
     """Give the address back: one that is kept costs, attached or not."""
-    take(cloud, found)
+    disassociate(cloud, found)
     try:
         cloud.ec2.release_address(AllocationId=found["AllocationId"])
     except Exception as error:

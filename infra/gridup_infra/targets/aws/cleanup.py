@@ -8,9 +8,9 @@ from typing import Any
 
 from gridup_infra.targets.aws import addresses, instances, kinds, networks, tags, volumes
 from gridup_infra.targets.aws.client import Cloud
-from gridup_infra.targets.aws.kinds import Kind, Thing
+from gridup_infra.targets.aws.kinds import ResourceKind, Thing
 
-ORDER: tuple[Kind, ...] = (
+ORDER: tuple[ResourceKind, ...] = (
     kinds.INSTANCE,
     kinds.ADDRESS,
     kinds.VOLUME,
@@ -25,10 +25,10 @@ ORDER: tuple[Kind, ...] = (
 """What uses others goes before them."""
 
 
-def found(cloud: Cloud, stack_id: str) -> list[tuple[Kind, Thing]]:
+def found(cloud: Cloud, stack_id: str) -> list[tuple[ResourceKind, Thing]]:
     """All that is there of a stack, in `ORDER`; a disk that was kept is of no stack any more."""
     with ThreadPoolExecutor(max_workers=len(ORDER)) as pool:
-        each = pool.map(lambda kind: kinds.every(cloud, kind, tags.by_stack(stack_id)), ORDER)
+        each = pool.map(lambda kind: kinds.list_all(cloud, kind, tags.by_stack(stack_id)), ORDER)
         return [(kind, thing) for kind, things in zip(ORDER, each, strict=True) for thing in things]
 
 
@@ -47,7 +47,7 @@ def leftovers(cloud: Cloud, stack_id: str) -> list[str]:
     return [f"{kind.title} {thing[kind.id]} in {cloud.region}" for kind, thing in found(cloud, stack_id)]
 
 
-def sweep(cloud: Cloud, props: Mapping[str, Any], *, keep_data: bool) -> None:
+def delete_all(cloud: Cloud, props: Mapping[str, Any], *, keep_data: bool) -> None:
     """Remove all of a stack, or all but its data disk.
 
     Args:
@@ -61,7 +61,7 @@ def sweep(cloud: Cloud, props: Mapping[str, Any], *, keep_data: bool) -> None:
         return
     machines = [thing["InstanceId"] for kind, thing in there if kind is kinds.INSTANCE]
     with ThreadPoolExecutor(max_workers=4) as pool:
-        list(pool.map(lambda id_: instances.end(cloud, id_), machines))
+        list(pool.map(lambda id_: instances.terminate(cloud, id_), machines))
     if keep_data:
         volumes.keep(cloud, {**props, "urn": props["volume_urn"]})
     for kind, thing in there if not machines and not keep_data else found(cloud, props["stack_id"]):

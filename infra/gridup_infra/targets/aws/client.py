@@ -105,7 +105,7 @@ class Cloud:
     ec2: Any
     once: Any
 
-    def made(
+    def create_once(
         self, find: Callable[[], Made | None], make: Callable[[Any], Made], *, looked: bool = False
     ) -> Made:
         """What `find` finds, else what `make` makes of the client it is given: once, whatever gets lost.
@@ -130,7 +130,7 @@ class Cloud:
                     found = find()
         raise AssertionError("unreachable")
 
-    def again(self, call: Callable[[], Made]) -> Made:
+    def retry_not_found(self, call: Callable[[], Made]) -> Made:
         """As `call`, which may refer to what was just made and which EC2 need not know yet."""
         end = time.monotonic() + CONSISTENCY_TIMEOUT
         while True:
@@ -213,7 +213,7 @@ def client(service: str, region: str, *, once: bool = False) -> Any:
 
 
 @contextmanager
-def translated(region: str) -> Iterator[None]:
+def map_errors(region: str) -> Iterator[None]:
     """botocore's errors as ours.
 
     Raises:
@@ -228,9 +228,9 @@ def translated(region: str) -> Iterator[None]:
     try:
         yield
     except ClientError as error:
-        raise refusal(error, region) from error
+        raise map_client_error(error, region) from error
     except BotoCoreError as error:
-        raise _trouble(error, region) from error
+        raise _map_botocore_error(error, region) from error
 
 
 @contextmanager
@@ -243,7 +243,7 @@ def connected(region: str, account: str = "") -> Iterator[Cloud]:
     Raises:
         GridupError: see `translated`; or the credentials are another account's.
     """
-    with translated(region):
+    with map_errors(region):
         cloud = Cloud(region, client("ec2", region), client("ec2", region, once=True))
         if account:
             same_account(region, account)
@@ -259,11 +259,11 @@ def _identity(region: str, _environment: tuple[tuple[str, str], ...]) -> tuple[s
 def identity(region: str) -> tuple[str, str]:
     """The account that the credentials are of, and who they are: asked once in each process."""
     environment = tuple(sorted(item for item in os.environ.items() if item[0].startswith("AWS_")))
-    with translated(region):
+    with map_errors(region):
         return _identity(region, environment)
 
 
-def forget() -> None:
+def clear_caches() -> None:
     """Drop what was kept for this process's life: its clients, and who we are."""
     for kept in (_client, _session, _identity):
         kept.cache_clear()
@@ -329,7 +329,7 @@ def profile(environment: Mapping[str, str]) -> dict[str, str]:
     return found
 
 
-def refusal(error: ClientError, region: str) -> GridupError:
+def map_client_error(error: ClientError, region: str) -> GridupError:
     """What AWS refused, as a person can act on it."""
     code, operation = code_of(error), str(getattr(error, "operation_name", ""))
     message = str(error.response.get("Error", {}).get("Message", "")).strip()
@@ -383,7 +383,7 @@ def _sentence(text: str) -> str:
     return " ".join(text.partition("Encoded authorization failure message")[0].split())
 
 
-def _trouble(error: BotoCoreError, region: str) -> GridupError:
+def _map_botocore_error(error: BotoCoreError, region: str) -> GridupError:
     from botocore import exceptions as known
 
     text = " ".join(str(error).split())
@@ -412,9 +412,9 @@ def _trouble(error: BotoCoreError, region: str) -> GridupError:
     )
 
 
-def glance(region: str, seconds: float) -> tuple[str, str]:
+def whoami(region: str, seconds: float) -> tuple[str, str]:
     """The account and who we are, or an error, within some `seconds`."""
-    with translated(region or "us-east-1"):
+    with map_errors(region or "us-east-1"):
         import boto3
         from botocore.config import Config
 

@@ -112,16 +112,16 @@ def ensure(cloud: Cloud, props: Mapping[str, Any]) -> Thing:
             GroupName=props["project"],
             Description=f"Gridup node {props['stack']}",
             VpcId=props["vpc"],
-            TagSpecifications=tags.specification(props, "security-group"),
+            TagSpecifications=tags.tag_spec(props, "security-group"),
         )
         return made
 
     def find() -> Thing | None:
         # By its network too: in a change of that, the former group is still there.
         filters = [*tags.by_urn(props), {"Name": "vpc-id", "Values": [props["vpc"]]}]
-        return next(iter(kinds.every(cloud, kinds.GROUP, filters)), None)
+        return next(iter(kinds.list_all(cloud, kinds.GROUP, filters)), None)
 
-    found = cloud.made(find, make)
+    found = cloud.create_once(find, make)
     ec2, wanted = cloud.ec2, {Rule.parse(text) for text in props["rules"]}
     for key, asked, revoke, authorize in (
         (INGRESS, wanted, ec2.revoke_security_group_ingress, ec2.authorize_security_group_ingress),
@@ -150,6 +150,6 @@ def _change(
         return True
 
     each = sorted(rules)
-    if each and not cloud.again(lambda: change(each)):
+    if each and not cloud.retry_not_found(lambda: change(each)):
         for rule in each:
             change([rule])

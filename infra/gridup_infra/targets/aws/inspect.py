@@ -17,7 +17,7 @@ from gridup_infra.targets.aws import (
     volumes,
 )
 from gridup_infra.targets.aws.client import Cloud
-from gridup_infra.targets.aws.kinds import Kind, Thing
+from gridup_infra.targets.aws.kinds import ResourceKind, Thing
 from gridup_infra.targets.base import Inspection, Power
 from gridup_infra.vm.node import MACHINE
 
@@ -32,7 +32,7 @@ POWER = {
 def inspect(cloud: Cloud, outputs: NodeOutputs) -> Inspection:
     """See `Target.inspect`: ten describing calls, all at once, and one for CPU credits."""
     facts, spec = outputs.facts, outputs.spec
-    there: dict[Kind, dict[str, Thing]] = {kind: {} for kind in cleanup.ORDER}
+    there: dict[ResourceKind, dict[str, Thing]] = {kind: {} for kind in cleanup.ORDER}
     for kind, thing in cleanup.found(cloud, spec.stack_id):
         there[kind][thing[kind.id]] = thing
     machine = there[kinds.INSTANCE].get(facts[MACHINE])
@@ -59,10 +59,10 @@ def inspect(cloud: Cloud, outputs: NodeOutputs) -> Inspection:
     problems = [*own, *problems]
     # Of the node on the machine nothing is known from here.
     whole = spec.no_node
-    return Inspection(Power.BROKEN if problems else power, tuple(problems), whole=whole)
+    return Inspection(Power.BROKEN if problems else power, tuple(problems), complete=whole)
 
 
-def _network_problems(there: dict[Kind, dict[str, Thing]], spec: DeploySpec, group: str) -> list[str]:
+def _network_problems(there: dict[ResourceKind, dict[str, Thing]], spec: DeploySpec, group: str) -> list[str]:
     problems = []
     wanted = [kinds.KEY] if spec.subnet_id else [kinds.KEY, kinds.VPC, kinds.SUBNET]
     problems += [f"the {kind.title} is gone" for kind in wanted if not there[kind]]
@@ -76,7 +76,7 @@ def _network_problems(there: dict[Kind, dict[str, Thing]], spec: DeploySpec, gro
     return problems
 
 
-def _way_out_problems(there: dict[Kind, dict[str, Thing]]) -> list[str]:
+def _way_out_problems(there: dict[ResourceKind, dict[str, Thing]]) -> list[str]:
     gateways, tables = there[kinds.GATEWAY], there[kinds.ROUTES]
     if not gateways or not tables:
         return ["the network's way out is gone"]

@@ -52,14 +52,14 @@ def launch(cloud: Cloud, props: Mapping[str, Any], user_data: UserData, say: Cal
     """
     disk_props = {**props, "urn": props["volume_urn"]}
     with ThreadPoolExecutor(max_workers=3) as pool:
-        machines = pool.submit(kinds.every, cloud, kinds.INSTANCE, tags.by_urn(props), dead=True)
-        disks_there = pool.submit(volumes.own, cloud, disk_props)
+        machines = pool.submit(kinds.list_all, cloud, kinds.INSTANCE, tags.by_urn(props), dead=True)
+        disks_there = pool.submit(volumes.list_owned, cloud, disk_props)
         subnets_there = pool.submit(networks.subnets, cloud, {**props, "urn": props["subnet_urn"]})
         every, disks = machines.result(), disks_there.result()
         subnets = {row["AvailabilityZone"]: str(row["SubnetId"]) for row in subnets_there.result()}
     live = [row for row in every if kinds.state_of(row) not in kinds.INSTANCE.dead]
     if live:
-        return {**visible(cloud, live[0]["InstanceId"]), "disk": _disk_of(cloud, disks, live[0])}
+        return {**wait_described(cloud, live[0]["InstanceId"]), "disk": _disk_of(cloud, disks, live[0])}
     home = disks[0]["AvailabilityZone"] if disks else ""
     zones = [home] if disks and volumes.holds_data(disks[0]) else _with_first(props["zones"], home)
     dead = sorted(row["InstanceId"] for row in every)
@@ -82,7 +82,7 @@ def launch(cloud: Cloud, props: Mapping[str, Any], user_data: UserData, say: Cal
         for other in disks:
             if other["VolumeId"] != disk["VolumeId"] and not volumes.holds_data(other):
                 volumes.delete(cloud, other["VolumeId"])
-        return {**visible(cloud, made["InstanceId"]), "disk": disk["VolumeId"]}
+        return {**wait_described(cloud, made["InstanceId"]), "disk": disk["VolumeId"]}
     raise no_room(props, refused, data=len(zones) == 1 and bool(disks) and volumes.holds_data(disks[0]))
 
 
@@ -138,7 +138,7 @@ def _run(cloud: Cloud, props: Mapping[str, Any], subnet: str, user_data: bytes, 
         seed = "\n".join([props["stack_id"], props["urn"], subnet, props["size"], *dead, str(number)])
         token = hashlib.sha256(seed.encode()).hexdigest()[:48]
         try:
-            return cloud.made(
+            return cloud.create_once(
                 lambda: kinds.find(cloud, kinds.INSTANCE, props),
                 lambda ec2, token=token: ec2.run_instances(  # type: ignore[misc]
                     **request(props, subnet, user_data), ClientToken=token
@@ -189,12 +189,12 @@ def request(props: Mapping[str, Any], subnet: str, user_data: bytes) -> dict[str
                 "DeleteOnTermination": True,
             }
         ],
-        "TagSpecifications": tags.specification(props, "instance", "volume", "network-interface"),
+        "TagSpecifications": tags.tag_spec(props, "instance", "volume", "network-interface"),
         **({"CreditSpecification": {"CpuCredits": props["cpu_credits"]}} if props.get("cpu_credits") else {}),
     }
 
 
-def visible(cloud: Cloud, instance: str) -> Thing:
+def wait_described(cloud: Cloud, instance: str) -> Thing:
     """A machine that was just launched, as soon as EC2 lists it with its private address."""
     found: list[Thing] = []
 
@@ -342,7 +342,7 @@ def stop(cloud: Cloud, instance: str, name: str) -> None:
         _wait(cloud, instance, ("stopped",), STOP_SECONDS)
 
 
-def end(cloud: Cloud, instance: str) -> None:
+def terminate(cloud: Cloud, instance: str) -> None:
     """Terminate a machine and wait until it is gone: only then is its network free. Nothing when it is.
 
     Raises:
@@ -363,7 +363,7 @@ def end(cloud: Cloud, instance: str) -> None:
 
 
 def _state(cloud: Cloud, instance: str, name: str) -> str:
-    found = kinds.every(
+    found = kinds.list_all(
         cloud, kinds.INSTANCE, [{"Name": kinds.INSTANCE.filter, "Values": [instance]}], dead=True
     )
     state = kinds.state_of(found[0]) if found else ""
@@ -381,7 +381,7 @@ def _wait(cloud: Cloud, instance: str, states: tuple[str, ...], seconds: float) 
 
     def reached() -> bool:
         filters = [{"Name": kinds.INSTANCE.filter, "Values": [instance]}]
-        seen[:] = kinds.every(cloud, kinds.INSTANCE, filters, dead=True)
+        seen[:] = kinds.list_all(cloud, kinds.INSTANCE, filters, dead=True)
         now = kinds.state_of(seen[0]) if seen else ""
         if now in states:
             return True

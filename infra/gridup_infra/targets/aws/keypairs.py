@@ -17,8 +17,8 @@ def ensure(cloud: Cloud, props: Mapping[str, Any]) -> Thing:
         made: Thing = ec2.import_key_pair(
             KeyName=props["project"],
             PublicKeyMaterial=props["public_key"].encode(),
-            TagSpecifications=tags.specification(props, "key-pair"),
+            TagSpecifications=tags.tag_spec(props, "key-pair"),
         )
         return made
 
-    return cloud.made(lambda: kinds.find(cloud, kinds.KEY, props), make)
+    return cloud.create_once(lambda: kinds.find(cloud, kinds.KEY, props), make)

@@ -13,7 +13,7 @@ Thing = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Kind:
+class ResourceKind:
     """One kind of thing.
 
     Attributes:
@@ -35,9 +35,9 @@ class Kind:
     dead: tuple[str, ...] = ()
 
 
-VPC = Kind("VPC", "vpc", "describe_vpcs", "Vpcs", "VpcId", "vpc-id")
-SUBNET = Kind("subnet", "subnet", "describe_subnets", "Subnets", "SubnetId", "subnet-id")
-GATEWAY = Kind(
+VPC = ResourceKind("VPC", "vpc", "describe_vpcs", "Vpcs", "VpcId", "vpc-id")
+SUBNET = ResourceKind("subnet", "subnet", "describe_subnets", "Subnets", "SubnetId", "subnet-id")
+GATEWAY = ResourceKind(
     "internet gateway",
     "internet-gateway",
     "describe_internet_gateways",
@@ -45,18 +45,20 @@ GATEWAY = Kind(
     "InternetGatewayId",
     "internet-gateway-id",
 )
-ROUTES = Kind(
+ROUTES = ResourceKind(
     "route table", "route-table", "describe_route_tables", "RouteTables", "RouteTableId", "route-table-id"
 )
-GROUP = Kind(
+GROUP = ResourceKind(
     "security group", "security-group", "describe_security_groups", "SecurityGroups", "GroupId", "group-id"
 )
-KEY = Kind("key pair", "key-pair", "describe_key_pairs", "KeyPairs", "KeyPairId", "key-pair-id")
-ADDRESS = Kind("elastic IP", "elastic-ip", "describe_addresses", "Addresses", "AllocationId", "allocation-id")
-VOLUME = Kind(
+KEY = ResourceKind("key pair", "key-pair", "describe_key_pairs", "KeyPairs", "KeyPairId", "key-pair-id")
+ADDRESS = ResourceKind(
+    "elastic IP", "elastic-ip", "describe_addresses", "Addresses", "AllocationId", "allocation-id"
+)
+VOLUME = ResourceKind(
     "volume", "volume", "describe_volumes", "Volumes", "VolumeId", "volume-id", ("deleting", "deleted")
 )
-INSTANCE = Kind(
+INSTANCE = ResourceKind(
     "instance",
     "instance",
     "describe_instances",
@@ -65,7 +67,7 @@ INSTANCE = Kind(
     "instance-id",
     ("shutting-down", "terminated"),
 )
-INTERFACE = Kind(
+INTERFACE = ResourceKind(
     "network interface",
     "network-interface",
     "describe_network_interfaces",
@@ -75,7 +77,7 @@ INTERFACE = Kind(
 )
 
 
-def every(cloud: Cloud, kind: Kind, filters: list[Thing], *, dead: bool = False) -> list[Thing]:
+def list_all(cloud: Cloud, kind: ResourceKind, filters: list[Thing], *, dead: bool = False) -> list[Thing]:
     """All things of a kind that pass the filters, the oldest first; those that are gone only with `dead`."""
     call = getattr(cloud.ec2, kind.operation)
     words: dict[str, Any] = {"Filters": filters}
@@ -102,13 +104,13 @@ def state_of(thing: Mapping[str, Any]) -> str:
     return str(state.get("Name", "")) if isinstance(state, Mapping) else str(state)
 
 
-def find(cloud: Cloud, kind: Kind, props: Mapping[str, Any]) -> Thing | None:
+def find(cloud: Cloud, kind: ResourceKind, props: Mapping[str, Any]) -> Thing | None:
     """The live thing that bears this stack's id and this resource's URN; None when there is none."""
-    found = every(cloud, kind, tags.by_urn(props))
+    found = list_all(cloud, kind, tags.by_urn(props))
     return found[0] if found else None
 
 
-def get(cloud: Cloud, kind: Kind, id_: str) -> Thing | None:
+def get(cloud: Cloud, kind: ResourceKind, id_: str) -> Thing | None:
     """The live thing of that id; None when it is gone."""
-    found = every(cloud, kind, [{"Name": kind.filter, "Values": [id_]}]) if id_ else []
+    found = list_all(cloud, kind, [{"Name": kind.filter, "Values": [id_]}]) if id_ else []
     return found[0] if found else None

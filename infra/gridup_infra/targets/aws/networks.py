@@ -10,7 +10,7 @@ from typing import Any
 
 from gridup_infra.targets.aws import kinds, tags
 from gridup_infra.targets.aws.client import POLL_SECONDS, Cloud, code_of, is_missing
-from gridup_infra.targets.aws.kinds import Kind, Thing
+from gridup_infra.targets.aws.kinds import ResourceKind, Thing
 
 CIDR = "10.53.0.0/16"
 """Of the stack's own network: apart from Docker's 172.17.0.0/16 and its followers."""
@@ -23,17 +23,15 @@ DELETE_SECONDS = 180.0
 
 def vpc(cloud: Cloud, props: Mapping[str, Any]) -> Thing:
     def make(ec2: Any) -> Thing:
-        made: Thing = ec2.create_vpc(CidrBlock=CIDR, TagSpecifications=tags.specification(props, "vpc"))[
-            "Vpc"
-        ]
+        made: Thing = ec2.create_vpc(CidrBlock=CIDR, TagSpecifications=tags.tag_spec(props, "vpc"))["Vpc"]
         return made
 
-    return cloud.made(lambda: kinds.find(cloud, kinds.VPC, props), make)
+    return cloud.create_once(lambda: kinds.find(cloud, kinds.VPC, props), make)
 
 
 def subnets(cloud: Cloud, props: Mapping[str, Any]) -> list[Thing]:
     """The stack's subnets: one, and one more for each further zone that its machine had to be tried in."""
-    return kinds.every(cloud, kinds.SUBNET, tags.by_urn(props))
+    return kinds.list_all(cloud, kinds.SUBNET, tags.by_urn(props))
 
 
 def subnet(cloud: Cloud, props: Mapping[str, Any], zone: str) -> Thing:
@@ -48,11 +46,11 @@ def subnet(cloud: Cloud, props: Mapping[str, Any], zone: str) -> Thing:
             VpcId=props["vpc"],
             CidrBlock=str(block),
             AvailabilityZone=zone,
-            TagSpecifications=tags.specification(props, "subnet"),
+            TagSpecifications=tags.tag_spec(props, "subnet"),
         )["Subnet"]
         return made
 
-    return cloud.made(find, make, looked=True)
+    return cloud.create_once(find, make, looked=True)
 
 
 def _number(zones: Iterable[str], zone: str) -> int:
@@ -63,17 +61,19 @@ def gateway(cloud: Cloud, props: Mapping[str, Any]) -> Thing:
     """The internet gateway, attached to the stack's network."""
 
     def make(ec2: Any) -> Thing:
-        made: Thing = ec2.create_internet_gateway(
-            TagSpecifications=tags.specification(props, "internet-gateway")
-        )["InternetGateway"]
+        made: Thing = ec2.create_internet_gateway(TagSpecifications=tags.tag_spec(props, "internet-gateway"))[
+            "InternetGateway"
+        ]
         return made
 
-    found = cloud.made(lambda: kinds.find(cloud, kinds.GATEWAY, props), make)
+    found = cloud.create_once(lambda: kinds.find(cloud, kinds.GATEWAY, props), make)
     if not gateway_drift(found, props):
         return found
     id_ = found["InternetGatewayId"]
     try:
-        cloud.again(lambda: cloud.ec2.attach_internet_gateway(InternetGatewayId=id_, VpcId=props["vpc"]))
+        cloud.retry_not_found(
+            lambda: cloud.ec2.attach_internet_gateway(InternetGatewayId=id_, VpcId=props["vpc"])
+        )
     except Exception as error:
         # A retry of a call whose answer was lost.
         if code_of(error) != "Resource.AlreadyAssociated":
@@ -91,8 +91,8 @@ def remove_gateway(cloud: Cloud, found: Thing) -> None:
     id_ = found["InternetGatewayId"]
     for row in found.get("Attachments") or ():
         detach = partial(cloud.ec2.detach_internet_gateway, InternetGatewayId=id_, VpcId=row["VpcId"])
-        removed(detach, gone=("Gateway.NotAttached",))
-    removed(lambda: cloud.ec2.delete_internet_gateway(InternetGatewayId=id_))
+        delete_with_retry(detach, gone=("Gateway.NotAttached",))
+    delete_with_retry(lambda: cloud.ec2.delete_internet_gateway(InternetGatewayId=id_))
 
 
 def routes(cloud: Cloud, props: Mapping[str, Any]) -> Thing:
@@ -100,15 +100,15 @@ def routes(cloud: Cloud, props: Mapping[str, Any]) -> Thing:
 
     def make(ec2: Any) -> Thing:
         made: Thing = ec2.create_route_table(
-            VpcId=props["vpc"], TagSpecifications=tags.specification(props, "route-table")
+            VpcId=props["vpc"], TagSpecifications=tags.tag_spec(props, "route-table")
         )["RouteTable"]
         return made
 
-    found = cloud.made(lambda: kinds.find(cloud, kinds.ROUTES, props), make)
+    found = cloud.create_once(lambda: kinds.find(cloud, kinds.ROUTES, props), make)
     id_ = found["RouteTableId"]
     if (target := _default_route(found)) != props["gateway"]:
         change = cloud.ec2.replace_route if target is not None else cloud.ec2.create_route
-        cloud.again(
+        cloud.retry_not_found(
             lambda: change(RouteTableId=id_, DestinationCidrBlock=WORLD[0], GatewayId=props["gateway"])
         )
     for subnet in {props["subnet"]} - _users(found):
@@ -118,7 +118,7 @@ def routes(cloud: Cloud, props: Mapping[str, Any]) -> Thing:
 
 def associate(cloud: Cloud, table: str, subnet: str) -> None:
     """Have a subnet use a route table."""
-    cloud.again(lambda: cloud.ec2.associate_route_table(RouteTableId=table, SubnetId=subnet))
+    cloud.retry_not_found(lambda: cloud.ec2.associate_route_table(RouteTableId=table, SubnetId=subnet))
 
 
 def routes_drift(found: Thing, props: Mapping[str, Any]) -> list[str]:
@@ -149,11 +149,11 @@ def remove_routes(cloud: Cloud, found: Thing) -> None:
     for row in found.get("Associations") or ():
         if not row.get("Main"):
             id_ = row["RouteTableAssociationId"]
-            removed(partial(cloud.ec2.disassociate_route_table, AssociationId=id_))
-    removed(lambda: cloud.ec2.delete_route_table(RouteTableId=found["RouteTableId"]))
+            delete_with_retry(partial(cloud.ec2.disassociate_route_table, AssociationId=id_))
+    delete_with_retry(lambda: cloud.ec2.delete_route_table(RouteTableId=found["RouteTableId"]))
 
 
-def remove(cloud: Cloud, kind: Kind, found: Thing) -> None:
+def remove(cloud: Cloud, kind: ResourceKind, found: Thing) -> None:
     """Delete one thing of the network, as soon as what uses it is gone."""
     calls: dict[str, Callable[[], Any]] = {
         kinds.VPC.title: lambda: cloud.ec2.delete_vpc(VpcId=found["VpcId"]),
@@ -166,10 +166,10 @@ def remove(cloud: Cloud, kind: Kind, found: Thing) -> None:
             NetworkInterfaceId=found["NetworkInterfaceId"]
         ),
     }
-    removed(calls[kind.title])
+    delete_with_retry(calls[kind.title])
 
 
-def removed(call: Callable[[], Any], *, gone: tuple[str, ...] = ()) -> None:
+def delete_with_retry(call: Callable[[], Any], *, gone: tuple[str, ...] = ()) -> None:
     """Do a deleting call, again while something still uses the thing; nothing when it is gone.
 
     Args:

@@ -29,7 +29,7 @@ class UnknownSizeError(ResourceError):
     """The region has no size of that name."""
 
 
-def choose(cloud: Cloud, props: Mapping[str, Any]) -> dict[str, Any]:
+def select_placement(cloud: Cloud, props: Mapping[str, Any]) -> dict[str, Any]:
     """The place of a new machine.
 
     Returns:
@@ -181,7 +181,7 @@ def subnet_of(cloud: Cloud, subnet: str) -> Thing:
     return found
 
 
-def near(cloud: Cloud, size: str) -> list[str]:
+def similar_sizes(cloud: Cloud, size: str) -> list[str]:
     """Sizes of the region whose names are like a mistyped one."""
     import difflib
 

@@ -61,7 +61,7 @@ def known_region(region: str) -> None:
     Raises:
         PreflightError: it is none that boto3 knows; near ones are named.
     """
-    with client.translated(region):
+    with client.map_errors(region):
         import boto3
 
         session = boto3.session.Session()
@@ -116,7 +116,7 @@ def _place(cloud: Cloud, spec: DeploySpec) -> None:
         "volume_urn": naming.volume_urn(spec.stack),
     }
     try:
-        placement.choose(cloud, props)
+        placement.select_placement(cloud, props)
     except placement.UnknownSizeError:
         raise unknown_size(cloud, spec.size) from None
 
@@ -138,7 +138,7 @@ def _size(cloud: Cloud, spec: DeploySpec, zone: str) -> None:
 
 def unknown_size(cloud: Cloud, size: str) -> PreflightError:
     """The refusal of a size that the region does not have, with those that are like it."""
-    near = placement.near(cloud, size)
+    near = placement.similar_sizes(cloud, size)
     hint = f"Near it: {', '.join(near)}." if near else f"For example --size {naming.DEFAULT_SIZE}."
     return PreflightError(f"{cloud.region} has no size {size!r}.", hint)
 
@@ -151,7 +151,7 @@ def _quota(cloud: Cloud, spec: DeploySpec) -> None:
         limit = pool.submit(_told, lambda: quotas.limit(spec.region, quota) if quota else None)
         used = pool.submit(_told, lambda: quotas.in_use(cloud, quota) if quota else None)
         most = pool.submit(_told, lambda: _address_limit(cloud))
-        taken = pool.submit(_told, lambda: len(kinds.every(cloud, kinds.ADDRESS, [])))
+        taken = pool.submit(_told, lambda: len(kinds.list_all(cloud, kinds.ADDRESS, [])))
     vcpus = int((wanted.result() or {}).get("VCpuInfo", {}).get("DefaultVCpus") or 0)
     most_vcpus, running = limit.result(), used.result()
     if quota and most_vcpus is not None and running is not None and running + vcpus > most_vcpus:

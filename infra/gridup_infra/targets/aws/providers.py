@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 from pulumi.dynamic import CreateResult, DiffResult, ReadResult, UpdateResult
 
-from gridup_infra.progress import tell
+from gridup_infra.progress import report
 from gridup_infra.targets.aws import (
     addresses,
     cleanup,
@@ -30,8 +30,8 @@ from gridup_infra.targets.aws import (
     volumes,
 )
 from gridup_infra.targets.aws.client import Cloud
-from gridup_infra.targets.aws.kinds import Kind, Thing
-from gridup_infra.targets.dynamic import DRIFT, Properties, Provider, guarded, plain
+from gridup_infra.targets.aws.kinds import ResourceKind, Thing
+from gridup_infra.targets.dynamic import DRIFT, Properties, Provider, normalize_numbers, translate_errors
 from gridup_node.vm.user_data import Host, user_data
 
 
@@ -68,11 +68,11 @@ def _delete(props: Properties, work: Callable[[Cloud], None], vpc: str = "") -> 
 
     def delete() -> None:
         with _cloud(props) as cloud:
-            strays = kinds.every(cloud, kinds.INSTANCE, tags.by_stack(props["stack_id"]))
+            strays = kinds.list_all(cloud, kinds.INSTANCE, tags.by_stack(props["stack_id"]))
             if not [row for row in strays if vpc in ("", row.get("VpcId"))]:
                 work(cloud)
 
-    guarded(delete)
+    translate_errors(delete)
 
 
 class OwnerProvider(AwsProvider):
@@ -83,30 +83,30 @@ class OwnerProvider(AwsProvider):
     def create(self, props: Properties) -> CreateResult:
         def create() -> CreateResult:
             account, _ = client.identity(props["region"])
-            return CreateResult(props["stack_id"], {**plain(props), "account": account})
+            return CreateResult(props["stack_id"], {**normalize_numbers(props), "account": account})
 
-        return guarded(create)
+        return translate_errors(create)
 
     def read(self, id_: str, props: Properties) -> ReadResult:
         def read() -> ReadResult:
             client.same_account(props["region"], props["account"])
             return ReadResult(id_, props)
 
-        return guarded(read)
+        return translate_errors(read)
 
     def update(self, _id: str, olds: Properties, news: Properties) -> UpdateResult:
         def update() -> UpdateResult:
             client.same_account(news["region"], olds["account"])
-            return UpdateResult({**plain(news), **self.kept(olds)})
+            return UpdateResult({**normalize_numbers(news), **self.carry_over_computed(olds)})
 
-        return guarded(update)
+        return translate_errors(update)
 
     def delete(self, _id: str, props: Properties) -> None:
         def delete() -> None:
             with _cloud(props) as cloud:
-                cleanup.sweep(cloud, props, keep_data=bool(props["keep_data"]))
+                cleanup.delete_all(cloud, props, keep_data=bool(props["keep_data"]))
 
-        guarded(delete)
+        translate_errors(delete)
 
 
 class PlaceProvider(AwsProvider):
@@ -117,34 +117,36 @@ class PlaceProvider(AwsProvider):
     def create(self, props: Properties) -> CreateResult:
         def create() -> CreateResult:
             with _cloud(props) as cloud:
-                return CreateResult(props["project"], {**plain(props), **placement.choose(cloud, props)})
+                return CreateResult(
+                    props["project"], {**normalize_numbers(props), **placement.select_placement(cloud, props)}
+                )
 
-        return guarded(create)
+        return translate_errors(create)
 
     def update(self, _id: str, olds: Properties, news: Properties) -> UpdateResult:
         def update() -> UpdateResult:
             with _cloud(news) as cloud:
                 chosen = self._chosen(cloud, olds, news)
-            return UpdateResult({**plain(news), **chosen})
+            return UpdateResult({**normalize_numbers(news), **chosen})
 
-        return guarded(update)
+        return translate_errors(update)
 
     def _chosen(self, cloud: Cloud, olds: Properties, news: Properties) -> Properties:
         """As before, unless there will be another machine."""
         if {"subnet_id", "generation"} & set(self.changed(olds, news)):
-            return placement.choose(cloud, news)
+            return placement.select_placement(cloud, news)
         if olds["size"] == news["size"]:
-            return self.kept(olds)
+            return self.carry_over_computed(olds)
         told = placement.size_of(cloud, news["size"])
         if placement.architecture_of(news["size"], told) != olds["architecture"]:
-            return placement.choose(cloud, news)
-        return self.kept(olds)
+            return placement.select_placement(cloud, news)
+        return self.carry_over_computed(olds)
 
 
 class _Simple(AwsProvider):
     """Of a thing that is found by its id, and of which only its being there matters."""
 
-    kind: ClassVar[Kind]
+    kind: ClassVar[ResourceKind]
     used: ClassVar[bool] = True
     """Whether a machine in the network that `vpc` names keeps it from being deleted."""
 
@@ -167,17 +169,19 @@ class _Simple(AwsProvider):
         def create() -> CreateResult:
             with _cloud(props) as cloud:
                 found = self.ensure(cloud, props)
-            return CreateResult(found[self.kind.id], {**plain(props), **self.told(found), DRIFT: []})
+            return CreateResult(
+                found[self.kind.id], {**normalize_numbers(props), **self.told(found), DRIFT: []}
+            )
 
-        return guarded(create)
+        return translate_errors(create)
 
     def update(self, _id: str, _olds: Properties, news: Properties) -> UpdateResult:
         def update() -> UpdateResult:
             with _cloud(news) as cloud:
                 found = self.ensure(cloud, news)
-            return UpdateResult({**plain(news), **self.told(found), DRIFT: []})
+            return UpdateResult({**normalize_numbers(news), **self.told(found), DRIFT: []})
 
-        return guarded(update)
+        return translate_errors(update)
 
     def read(self, id_: str, props: Properties) -> ReadResult:
         def read() -> ReadResult:
@@ -185,9 +189,9 @@ class _Simple(AwsProvider):
                 found = kinds.get(cloud, self.kind, id_)
             if found is None:
                 return ReadResult("", {})
-            return ReadResult(id_, {**props, DRIFT: self.drift(found, plain(props))})
+            return ReadResult(id_, {**props, DRIFT: self.drift(found, normalize_numbers(props))})
 
-        return guarded(read)
+        return translate_errors(read)
 
     def delete(self, id_: str, props: Properties) -> None:
         def work(cloud: Cloud) -> None:
@@ -197,7 +201,7 @@ class _Simple(AwsProvider):
         if self.used:
             _delete(props, work, str(props["vpc"]))
         else:
-            guarded(partial(self._delete, props, work))
+            translate_errors(partial(self._delete, props, work))
 
     @staticmethod
     def _delete(props: Properties, work: Callable[[Cloud], None]) -> None:
@@ -222,7 +226,7 @@ class VpcProvider(_Simple):
                 if not cleanup.within(cloud, props["stack_id"], id_):
                     networks.remove(cloud, kinds.VPC, {"VpcId": id_})
 
-        guarded(delete)
+        translate_errors(delete)
 
 
 class GatewayProvider(_Simple):
@@ -312,12 +316,14 @@ class SubnetProvider(AwsProvider):
             with _cloud(props) as cloud:
                 there = networks.subnets(cloud, props)
                 found = there[0] if there else networks.subnet(cloud, props, props["zones"][0])
-            return CreateResult(found["SubnetId"], {**plain(props), "subnet": found["SubnetId"], DRIFT: []})
+            return CreateResult(
+                found["SubnetId"], {**normalize_numbers(props), "subnet": found["SubnetId"], DRIFT: []}
+            )
 
-        return guarded(create)
+        return translate_errors(create)
 
     def update(self, _id: str, olds: Properties, news: Properties) -> UpdateResult:
-        return UpdateResult({**plain(news), **self.kept(olds), DRIFT: []})
+        return UpdateResult({**normalize_numbers(news), **self.carry_over_computed(olds), DRIFT: []})
 
     def read(self, id_: str, props: Properties) -> ReadResult:
         def read() -> ReadResult:
@@ -325,7 +331,7 @@ class SubnetProvider(AwsProvider):
                 found = kinds.get(cloud, kinds.SUBNET, id_)
             return ReadResult(id_, props) if found else ReadResult("", {})
 
-        return guarded(read)
+        return translate_errors(read)
 
     def delete(self, _id: str, props: Properties) -> None:
         def work(cloud: Cloud) -> None:
@@ -346,22 +352,22 @@ class VolumeProvider(AwsProvider):
             found = self._ensure(props)
             return CreateResult(found["VolumeId"], self._outs(props, found))
 
-        return guarded(create)
+        return translate_errors(create)
 
     def update(self, _id: str, _olds: Properties, news: Properties) -> UpdateResult:
-        return guarded(lambda: UpdateResult(self._outs(news, self._ensure(news))))
+        return translate_errors(lambda: UpdateResult(self._outs(news, self._ensure(news))))
 
     def read(self, _id: str, props: Properties) -> ReadResult:
         def read() -> ReadResult:
             with _cloud(props) as cloud:
-                found = volumes.own(cloud, props)
+                found = volumes.list_owned(cloud, props)
             if not found:
                 return ReadResult("", {})
             id_ = str(found[0]["VolumeId"])
             small = int(found[0]["Size"]) < volumes.wanted_size(props)
             return ReadResult(id_, {**self._outs(props, found[0]), DRIFT: ["the disk is too small"] * small})
 
-        return guarded(read)
+        return translate_errors(read)
 
     def delete(self, _id: str, props: Properties) -> None:
         def keep() -> None:
@@ -369,7 +375,7 @@ class VolumeProvider(AwsProvider):
                 volumes.keep(cloud, props)
 
         if props["keep_data"]:
-            guarded(keep)
+            translate_errors(keep)
         else:
             _delete(props, lambda cloud: volumes.remove(cloud, props))
 
@@ -379,7 +385,7 @@ class VolumeProvider(AwsProvider):
 
     @staticmethod
     def _outs(props: Properties, found: Thing) -> Properties:
-        return {**plain(props), "volume": found["VolumeId"], DRIFT: []}
+        return {**normalize_numbers(props), "volume": found["VolumeId"], DRIFT: []}
 
 
 class InstanceProvider(AwsProvider):
@@ -401,19 +407,21 @@ class InstanceProvider(AwsProvider):
                     cloud,
                     props,
                     lambda disk: self._user_data(props, disk),
-                    lambda text: tell("instance", text),
+                    lambda text: report("instance", text),
                 )
-            return CreateResult(found["InstanceId"], {**plain(props), **self._told(found), DRIFT: []})
+            return CreateResult(
+                found["InstanceId"], {**normalize_numbers(props), **self._told(found), DRIFT: []}
+            )
 
-        return guarded(create)
+        return translate_errors(create)
 
     def update(self, id_: str, olds: Properties, news: Properties) -> UpdateResult:
         def update() -> UpdateResult:
             with _cloud(news) as cloud:
-                instances.converge(cloud, id_, news, lambda text: tell("instance", text))
-            return UpdateResult({**plain(news), **self.kept(olds), DRIFT: []})
+                instances.converge(cloud, id_, news, lambda text: report("instance", text))
+            return UpdateResult({**normalize_numbers(news), **self.carry_over_computed(olds), DRIFT: []})
 
-        return guarded(update)
+        return translate_errors(update)
 
     def read(self, id_: str, props: Properties) -> ReadResult:
         def read() -> ReadResult:
@@ -422,22 +430,22 @@ class InstanceProvider(AwsProvider):
                 mode = instances.credits_of(cloud, found) if found and props.get("cpu_credits") else ""
             if found is None:
                 return ReadResult("", {})
-            return ReadResult(id_, {**props, DRIFT: instances.drift(found, plain(props), mode)})
+            return ReadResult(id_, {**props, DRIFT: instances.drift(found, normalize_numbers(props), mode)})
 
-        return guarded(read)
+        return translate_errors(read)
 
     def delete(self, id_: str, props: Properties) -> None:
         def delete() -> None:
             with _cloud(props) as cloud:
-                instances.end(cloud, id_)
+                instances.terminate(cloud, id_)
 
-        guarded(delete)
+        translate_errors(delete)
 
     @staticmethod
     def _user_data(props: Properties, disk: str) -> bytes:
         told: dict[str, Any] = {
             name: tuple(value) if isinstance(value, list) else value
-            for name, value in plain(props["host"]).items()
+            for name, value in normalize_numbers(props["host"]).items()
         }
         return user_data(Host(**told, disk=naming.disk_paths(disk)))
 
@@ -460,16 +468,18 @@ class AttachmentProvider(AwsProvider):
     def create(self, props: Properties) -> CreateResult:
         def create() -> CreateResult:
             self._ensure(props)
-            return CreateResult(f"{props['volume']}:{props['instance']}", {**plain(props), DRIFT: []})
+            return CreateResult(
+                f"{props['volume']}:{props['instance']}", {**normalize_numbers(props), DRIFT: []}
+            )
 
-        return guarded(create)
+        return translate_errors(create)
 
     def update(self, _id: str, _olds: Properties, news: Properties) -> UpdateResult:
         def update() -> UpdateResult:
             self._ensure(news)
-            return UpdateResult({**plain(news), DRIFT: []})
+            return UpdateResult({**normalize_numbers(news), DRIFT: []})
 
-        return guarded(update)
+        return translate_errors(update)
 
     def read(self, id_: str, props: Properties) -> ReadResult:
         def read() -> ReadResult:
@@ -486,7 +496,7 @@ class AttachmentProvider(AwsProvider):
                     problems.append("the address does not lead to the instance")
             return ReadResult(id_, {**props, DRIFT: problems})
 
-        return guarded(read)
+        return translate_errors(read)
 
     def delete(self, _id: str, props: Properties) -> None:
         def delete() -> None:
@@ -497,7 +507,7 @@ class AttachmentProvider(AwsProvider):
                 instances.stop(cloud, props["instance"], props["name"])
                 volumes.detach(cloud, props["volume"], props["instance"])
 
-        guarded(delete)
+        translate_errors(delete)
 
     def _ensure(self, props: Properties) -> None:
         machine, disk, allocation = props["instance"], props["volume"], props["allocation"]
@@ -508,5 +518,5 @@ class AttachmentProvider(AwsProvider):
             mark.result()
             attached = pool.submit(volumes.attach, cloud, disk, machine)
             if allocation:
-                addresses.give(cloud, allocation, machine)
+                addresses.associate(cloud, allocation, machine)
             attached.result()

@@ -71,7 +71,7 @@ def limit(region: str, quota: Quota) -> float:
 def in_use(cloud: Cloud, quota: Quota) -> float:
     """The vCPUs of what runs and counts against a quota."""
     filters = [{"Name": "instance-state-name", "Values": ["pending", "running"]}]
-    return vcpus(kinds.every(cloud, kinds.INSTANCE, filters), quota)
+    return vcpus(kinds.list_all(cloud, kinds.INSTANCE, filters), quota)
 
 
 def vcpus(machines: Iterable[Thing], quota: Quota) -> int:

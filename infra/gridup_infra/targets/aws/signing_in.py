@@ -34,7 +34,7 @@ def sign_in(environment: Mapping[str, str], ask: Callable[[str], str | None]) ->
         return {}
     name = client.profile_name(environment)
     region = client.configured_region(environment)
-    with client.translated(region or "us-east-1"):
+    with client.map_errors(region or "us-east-1"):
         import botocore.session
 
         def code(_prompt: str) -> str:

@@ -13,13 +13,13 @@ STACK_ID = f"{PREFIX}stack-id"
 URN = f"{PREFIX}urn"
 STACK = f"{PREFIX}stack"
 NAME = f"{PREFIX}name"
-USED = f"{PREFIX}used"
+HAS_DATA = f"{PREFIX}used"
 """On a data disk that a machine has had: it may hold data."""
-KEPT = f"{PREFIX}kept"
+RETAINED_AT = f"{PREFIX}kept"
 """On a data disk that outlived its stack (`--keep-data`): since when."""
 NOTED = {"admin_email": f"{PREFIX}admin-email", "node_type": f"{PREFIX}node-type"}
 """On such a disk: of the node that had it, by the names of a spec."""
-NOBODY = "kept"
+UNOWNED = "kept"
 """The stack id of such a disk: it is of no stack any more."""
 
 VALUE_MAX = 256
@@ -46,14 +46,14 @@ def tags(props: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def listed(wanted: Mapping[str, str]) -> list[dict[str, str]]:
+def to_api(wanted: Mapping[str, str]) -> list[dict[str, str]]:
     """As the API takes them."""
     return [{"Key": key, "Value": text} for key, text in wanted.items()]
 
 
-def specification(props: Mapping[str, Any], *kinds: str) -> list[dict[str, Any]]:
+def tag_spec(props: Mapping[str, Any], *kinds: str) -> list[dict[str, Any]]:
     """`TagSpecifications` for what a call makes."""
-    return [{"ResourceType": kind, "Tags": listed(tags(props))} for kind in kinds]
+    return [{"ResourceType": kind, "Tags": to_api(tags(props))} for kind in kinds]
 
 
 def of(thing: Mapping[str, Any]) -> dict[str, str]:
@@ -63,17 +63,17 @@ def of(thing: Mapping[str, Any]) -> dict[str, str]:
 
 def by_stack(stack_id: str) -> list[dict[str, Any]]:
     """`Filters` for all that is a stack's."""
-    return [{"Name": f"tag:{STACK_ID}", "Values": [literal(stack_id)]}]
+    return [{"Name": f"tag:{STACK_ID}", "Values": [escape_filter(stack_id)]}]
 
 
 def by_urn(props: Mapping[str, Any]) -> list[dict[str, Any]]:
     """`Filters` for one resource of a stack."""
     return [
         *by_stack(props["stack_id"]),
-        {"Name": f"tag:{URN}", "Values": [literal(value(props["urn"]))]},
+        {"Name": f"tag:{URN}", "Values": [escape_filter(value(props["urn"]))]},
     ]
 
 
-def literal(text: str) -> str:
+def escape_filter(text: str) -> str:
     """A filter's value that means just that text: `*` and `?` are patterns to the API."""
     return text.replace("\\", "\\\\").replace("*", "\\*").replace("?", "\\?")

@@ -17,28 +17,28 @@ READY_SECONDS = 180.0
 """For a volume to be made, attached or detached; each takes EC2 some seconds."""
 
 
-def own(cloud: Cloud, props: Mapping[str, Any]) -> list[Thing]:
+def list_owned(cloud: Cloud, props: Mapping[str, Any]) -> list[Thing]:
     """The stack's data disks, the one that may hold data first. More than one only where a run that moved
     to another zone was broken off."""
-    found = kinds.every(cloud, kinds.VOLUME, tags.by_urn(props))
+    found = kinds.list_all(cloud, kinds.VOLUME, tags.by_urn(props))
     return sorted(found, key=lambda row: not holds_data(row))
 
 
 def holds_data(volume: Mapping[str, Any]) -> bool:
     """Whether some machine has had it; a disk that none has had is blank."""
     marks = tags.of(volume)
-    return tags.USED in marks or tags.KEPT in marks or bool(volume.get("Attachments"))
+    return tags.HAS_DATA in marks or tags.RETAINED_AT in marks or bool(volume.get("Attachments"))
 
 
 def find_owned_or_retained(cloud: Cloud, props: Mapping[str, Any]) -> Thing | None:
     """The disk that a node with these inputs would have: its own, else the one to `adopt`."""
-    found = own(cloud, {**props, "urn": props["volume_urn"]})
+    found = list_owned(cloud, {**props, "urn": props["volume_urn"]})
     return found[0] if found else _to_adopt(cloud, props)
 
 
 def ensure(cloud: Cloud, props: Mapping[str, Any], zone: str) -> Thing:
     """The stack's data disk: the one it has, else the one to `adopt`, else a new one in `zone`."""
-    if found := own(cloud, props):
+    if found := list_owned(cloud, props):
         return ensure_size(cloud, found[0], props)
     if left := _to_adopt(cloud, props):
         return ensure_size(cloud, _take_over(cloud, left, props), props)
@@ -49,7 +49,7 @@ def make(cloud: Cloud, props: Mapping[str, Any], zone: str) -> Thing:
     """A new, blank disk in a zone that has none of the stack's."""
 
     def find() -> Thing | None:
-        return next((row for row in own(cloud, props) if row["AvailabilityZone"] == zone), None)
+        return next((row for row in list_owned(cloud, props) if row["AvailabilityZone"] == zone), None)
 
     def create(ec2: Any) -> Thing:
         made: Thing = ec2.create_volume(
@@ -57,11 +57,11 @@ def make(cloud: Cloud, props: Mapping[str, Any], zone: str) -> Thing:
             Size=wanted_size(props),
             VolumeType="gp3",
             Encrypted=True,
-            TagSpecifications=tags.specification(props, "volume"),
+            TagSpecifications=tags.tag_spec(props, "volume"),
         )
         return made
 
-    return cloud.made(find, create, looked=True)
+    return cloud.create_once(find, create, looked=True)
 
 
 def wanted_size(props: Mapping[str, Any]) -> int:
@@ -88,24 +88,26 @@ def ensure_size(cloud: Cloud, volume: Thing, props: Mapping[str, Any]) -> Thing:
 
 def mark_used(cloud: Cloud, volume: str) -> None:
     """From here on the disk is never taken for a blank one."""
-    cloud.again(lambda: cloud.ec2.create_tags(Resources=[volume], Tags=tags.listed({tags.USED: "true"})))
+    cloud.retry_not_found(
+        lambda: cloud.ec2.create_tags(Resources=[volume], Tags=tags.to_api({tags.HAS_DATA: "true"}))
+    )
 
 
 def keep(cloud: Cloud, props: Mapping[str, Any]) -> None:
     """Leave the stack's data disk to the next node of this name, in one call; blank ones are deleted."""
-    for volume in own(cloud, props):
+    for volume in list_owned(cloud, props):
         if not holds_data(volume):
             delete(cloud, volume["VolumeId"])
             continue
         since = datetime.now(timezone.utc).isoformat(timespec="seconds")
-        marks = {tags.KEPT: since, tags.STACK_ID: tags.NOBODY, tags.USED: "true"}
+        marks = {tags.RETAINED_AT: since, tags.STACK_ID: tags.UNOWNED, tags.HAS_DATA: "true"}
         marks |= {tag: tags.value(props[key]) for key, tag in tags.NOTED.items() if props.get(key)}
-        cloud.ec2.create_tags(Resources=[volume["VolumeId"]], Tags=tags.listed(marks))
+        cloud.ec2.create_tags(Resources=[volume["VolumeId"]], Tags=tags.to_api(marks))
 
 
 def remove(cloud: Cloud, props: Mapping[str, Any]) -> None:
     """Delete the stack's data disks."""
-    for volume in own(cloud, props):
+    for volume in list_owned(cloud, props):
         delete(cloud, volume["VolumeId"])
 
 
@@ -152,7 +154,7 @@ def attach(cloud: Cloud, volume: str, instance: str) -> None:
             f"The data disk {volume} is attached to {holder}.", "Detach it there, and deploy again."
         )
     if not holder:
-        cloud.again(
+        cloud.retry_not_found(
             lambda: cloud.ec2.attach_volume(VolumeId=volume, InstanceId=instance, Device=naming.DEVICE)
         )
     if not wait_until(
@@ -190,25 +192,29 @@ def _attachment(volume: Mapping[str, Any] | None) -> Mapping[str, Any]:
 
 
 def _to_adopt(cloud: Cloud, props: Mapping[str, Any]) -> Thing | None:
-    return next((row for row in kept(cloud, props) if row["VolumeId"] == props.get("adopt")), None)
+    return next((row for row in list_retained(cloud, props) if row["VolumeId"] == props.get("adopt")), None)
 
 
-def kept(cloud: Cloud, props: Mapping[str, Any]) -> list[Thing]:
+def list_retained(cloud: Cloud, props: Mapping[str, Any]) -> list[Thing]:
     """The disks that earlier nodes of this very name have left, the last one first."""
     filters = [
-        {"Name": f"tag:{tags.STACK_ID}", "Values": [tags.NOBODY]},
-        {"Name": f"tag:{tags.STACK}", "Values": [tags.literal(props["stack"])]},
+        {"Name": f"tag:{tags.STACK_ID}", "Values": [tags.UNOWNED]},
+        {"Name": f"tag:{tags.STACK}", "Values": [tags.escape_filter(props["stack"])]},
         {"Name": "status", "Values": ["available"]},
     ]
     # The stack's name alone could be another person's node, whose name only looks alike.
     name = tags.value(props["name"])
-    found = [row for row in kinds.every(cloud, kinds.VOLUME, filters) if tags.of(row).get(tags.NAME) == name]
-    return sorted(found, key=lambda row: tags.of(row).get(tags.KEPT, ""), reverse=True)
+    found = [
+        row for row in kinds.list_all(cloud, kinds.VOLUME, filters) if tags.of(row).get(tags.NAME) == name
+    ]
+    return sorted(found, key=lambda row: tags.of(row).get(tags.RETAINED_AT, ""), reverse=True)
 
 
 def _take_over(cloud: Cloud, volume: Thing, props: Mapping[str, Any]) -> Thing:
     """One call makes it the stack's; the marks of one that was kept go after that."""
     id_ = volume["VolumeId"]
-    cloud.ec2.create_tags(Resources=[id_], Tags=tags.listed({**tags.tags(props), tags.USED: "true"}))
-    cloud.ec2.delete_tags(Resources=[id_], Tags=[{"Key": tag} for tag in (tags.KEPT, *tags.NOTED.values())])
+    cloud.ec2.create_tags(Resources=[id_], Tags=tags.to_api({**tags.tags(props), tags.HAS_DATA: "true"}))
+    cloud.ec2.delete_tags(
+        Resources=[id_], Tags=[{"Key": tag} for tag in (tags.RETAINED_AT, *tags.NOTED.values())]
+    )
     return kinds.get(cloud, kinds.VOLUME, id_) or volume

@@ -12,7 +12,7 @@ from gridup_infra.errors import GridupError, ResourceError, UsageError
 from gridup_infra.outputs import NodeOutputs
 from gridup_infra.spec import DeploySpec
 from gridup_infra.targets.base import Capability, DoctorCheck, Inspection, Retained, StackRef
-from gridup_infra.vm.target import MachineTarget, begun, data_disk, describe_access
+from gridup_infra.vm.target import MachineTarget, data_disk, describe_access, partial_outputs
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -116,7 +116,7 @@ class AzureTarget(MachineTarget):
 
         wanted = {"stack": spec.stack, "name": spec.name, "region": spec.region}
         with client.connected(client.configured_subscription(os.environ)) as arm:
-            found = retained_disk.kept(arm, wanted)
+            found = retained_disk.list_retained(arm, wanted)
         if not found:
             return None
         disk, size = found[0], retained_disk.size_of(found[0]) * 1024**3
@@ -142,14 +142,14 @@ class AzureTarget(MachineTarget):
         from gridup_infra.targets.azure.client import connected
 
         with connected(_subscription(identity)) as arm:
-            cleanup.sweep(arm, _props(identity), keep_data=False)
+            cleanup.delete_all(arm, _props(identity), keep_data=False)
 
     def recover_interrupted(self, identity: StackRef, known: Mapping[str, str]) -> dict[str, str]:
         from gridup_infra.targets.azure import cleanup
         from gridup_infra.targets.azure.client import connected
 
         with connected(_subscription(identity)) as arm:
-            return cleanup.settle(arm, _props(identity), known)
+            return cleanup.recover_interrupted(arm, _props(identity), known)
 
     def translate_error(self, error: ResourceError, spec: DeploySpec) -> GridupError:
         from gridup_infra.targets.azure import client
@@ -162,7 +162,9 @@ class AzureTarget(MachineTarget):
             return error
         code = found[-1]["code"]
         said = _MESSAGE.search(text, found[-1].start())
-        plain = client.explained(code, said["text"].strip().rstrip("\\").rstrip() if said else error.message)
+        plain = client.error_of_code(
+            code, said["text"].strip().rstrip("\\").rstrip() if said else error.message
+        )
         where = error.message.partition(": ")[0]
         message = f"{where}, {spec.size} in {spec.region}: {plain.message}"
         return type(plain)(message, plain.suggestion or error.suggestion)
@@ -203,7 +205,7 @@ class AzureTarget(MachineTarget):
         if spec.private:
             rows = state("interface").get("ipConfigurations") or ()
             address = next((str(row.get("privateIPAddress") or "") for row in rows), "")
-        return begun(identity, spec, address, facts, states, dns_name)
+        return partial_outputs(identity, spec, address, facts, states, dns_name)
 
     def place(self, outputs: NodeOutputs) -> dict[str, str]:
         from gridup_infra.targets.azure import naming
@@ -258,10 +260,10 @@ class AzureTarget(MachineTarget):
 
 def _glance() -> dict[str, Any]:
     from gridup_infra.targets.azure import client
-    from gridup_infra.targets.azure.providers import known
+    from gridup_infra.targets.azure.providers import require_subscription
 
     with client.connected() as arm:
-        return known(arm)
+        return require_subscription(arm)
 
 
 def _disk_size(spec: DeploySpec, previous: DeploySpec | None) -> int:

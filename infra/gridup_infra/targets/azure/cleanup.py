@@ -10,7 +10,7 @@ from typing import Any
 from gridup_infra.errors import DeadlineError, ResourceError
 from gridup_infra.targets.azure import client, kinds, naming
 from gridup_infra.targets.azure.client import Arm
-from gridup_infra.targets.azure.kinds import Kind, Thing
+from gridup_infra.targets.azure.kinds import ResourceKind, Thing
 
 SETTLE_SECONDS = 900.0
 """For a create that nobody waits for any more to end."""
@@ -26,14 +26,14 @@ def leftovers(arm: Arm, props: Mapping[str, Any]) -> list[str]:
     """
     if kinds.resource_group(arm, props["group"]) is None:
         return []
-    rows = kinds.found(arm, props["group"], props["stack_id"], props["project"])
+    rows = kinds.list_owned(arm, props["group"], props["stack_id"], props["project"])
     lines = [f"{kind.title} {thing['name']} in {props['group']}" for kind, thing in rows]
     if _own_group(arm, props):
         lines.append(f"{kinds.RESOURCE_GROUP} {props['group']}")
     return lines
 
 
-def sweep(arm: Arm, props: Mapping[str, Any], *, keep_data: bool) -> None:
+def delete_all(arm: Arm, props: Mapping[str, Any], *, keep_data: bool) -> None:
     """Remove all of a stack, or all but its data disk.
 
     Args:
@@ -88,7 +88,7 @@ def remove_group(arm: Arm, name: str) -> None:
     arm.delete(arm.group(name), client.RESOURCES)
 
 
-def settle(arm: Arm, props: Mapping[str, Any], known: Mapping[str, str]) -> dict[str, str]:
+def recover_interrupted(arm: Arm, props: Mapping[str, Any], known: Mapping[str, str]) -> dict[str, str]:
     """After a deploy that was broken off: what exists, so that the state takes it over; what failed, and what
     the state can't take over, is removed.
 
@@ -103,9 +103,9 @@ def settle(arm: Arm, props: Mapping[str, Any], known: Mapping[str, str]) -> dict
     _await_deletion(arm, props)
     found: dict[str, str] = {}
     own = _own_group(arm, props)
-    rows: list[tuple[Kind | None, Thing]] = [(None, own)] if own else []
+    rows: list[tuple[ResourceKind | None, Thing]] = [(None, own)] if own else []
     rows += _settled(arm, props)
-    stray: list[tuple[Kind | None, Thing]] = []
+    stray: list[tuple[ResourceKind | None, Thing]] = []
     for kind, thing in rows:
         if kind and kinds.is_root_disk(kind, thing, props["project"]):
             continue
@@ -137,22 +137,22 @@ def settle(arm: Arm, props: Mapping[str, Any], known: Mapping[str, str]) -> dict
             arm.delete(str(thing["id"]), kind.api)
     _remove_root_disks(arm, props)
     for kind, thing in rows:
-        if kind is not None and kind.parts and (kind, thing) not in stray:
+        if kind is not None and kind.child_collection and (kind, thing) not in stray:
             found |= _settle_parts(arm, props, known, kind, thing)
     return found
 
 
 def _settle_parts(
-    arm: Arm, props: Mapping[str, Any], known: Mapping[str, str], kind: Kind, thing: Thing
+    arm: Arm, props: Mapping[str, Any], known: Mapping[str, str], kind: ResourceKind, thing: Thing
 ) -> dict[str, str]:
     """As `settle`, of a thing's subnets or rules: they bear no tags, and are known by their names."""
     found: dict[str, str] = {}
-    for row in (thing.get("properties") or {}).get(kind.parts) or ():
+    for row in (thing.get("properties") or {}).get(kind.child_collection) or ():
         name = str(row["name"])
-        urn = naming.part_urn(props["stack"], kind.parts, name)
+        urn = naming.part_urn(props["stack"], kind.child_collection, name)
         if not urn or known.get(urn):
             continue
-        where = kinds.part(arm, props["group"], kind, str(thing["name"]), name)
+        where = kinds.child_path(arm, props["group"], kind, str(thing["name"]), name)
         if urn in known and kinds.state_of(row) == "Succeeded":
             found[urn] = where
         else:
@@ -168,16 +168,16 @@ def _may_hold_data(disk: Thing) -> bool:
 
 def _remove_root_disks(arm: Arm, props: Mapping[str, Any]) -> None:
     """Of a VM that failed or was removed by hand, its own disk may be left, in the way of the next one's."""
-    for kind, thing in kinds.found(arm, props["group"], props["stack_id"], props["project"]):
+    for kind, thing in kinds.list_owned(arm, props["group"], props["stack_id"], props["project"]):
         if kinds.is_root_disk(kind, thing, props["project"]) and not thing.get("managedBy"):
             arm.delete(str(thing["id"]), kind.api)
 
 
-def _settled(arm: Arm, props: Mapping[str, Any]) -> list[tuple[Kind, Thing]]:
+def _settled(arm: Arm, props: Mapping[str, Any]) -> list[tuple[ResourceKind, Thing]]:
     """All that is there of a stack, once nothing of it is being made or removed."""
     end = time.monotonic() + SETTLE_SECONDS
     while True:
-        rows = kinds.found(arm, props["group"], props["stack_id"], props["project"])
+        rows = kinds.list_owned(arm, props["group"], props["stack_id"], props["project"])
         busy = [thing for _, thing in rows if kinds.state_of(thing) not in kinds.SETTLED]
         if not busy:
             return rows

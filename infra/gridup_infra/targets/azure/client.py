@@ -186,7 +186,7 @@ class Arm:
                 told = self._call("GET", status_url, "", {})
                 state = str((told.body or {}).get("status") or "")
                 if state in ("Failed", "Canceled"):
-                    raise refusal(200, told.body or {}, self.subscription)
+                    raise map_error(200, told.body or {}, self.subscription)
                 if state == "Succeeded":
                     return
             else:
@@ -258,7 +258,7 @@ def _read(answer: requests.Response, subscription: str) -> _Answer:
     except ValueError:
         body = None
     if answer.status_code >= 400:
-        raise refusal(answer.status_code, body if isinstance(body, dict) else {}, subscription)
+        raise map_error(answer.status_code, body if isinstance(body, dict) else {}, subscription)
     return _Answer(answer.status_code, answer.headers, body if isinstance(body, dict) else None)
 
 
@@ -405,7 +405,7 @@ def not_let_in(said: str, headers: Mapping[str, str]) -> GridupError:
     return CredentialsError(f"The Azure credentials {what}: {why}", LOG_IN)
 
 
-def forget() -> None:
+def clear_caches() -> None:
     """Drop what was kept for this process's life."""
     for kept in (_credential, _session):
         kept.cache_clear()
@@ -477,11 +477,11 @@ def is_there() -> bool:
         return False
 
 
-def refusal(status: int, body: Mapping[str, Any], subscription: str) -> GridupError:
+def map_error(status: int, body: Mapping[str, Any], subscription: str) -> GridupError:
     """What ARM refused, as a person can act on it."""
     error = body.get("error") if isinstance(body.get("error"), Mapping) else body
     code, message = innermost(error or {})
-    return explained(code or f"HTTP {status}", message, subscription)
+    return error_of_code(code or f"HTTP {status}", message, subscription)
 
 
 def innermost(error: Mapping[str, Any]) -> tuple[str, str]:
@@ -495,7 +495,7 @@ def innermost(error: Mapping[str, Any]) -> tuple[str, str]:
     return code, message
 
 
-def explained(code: str, message: str, subscription: str = "") -> GridupError:
+def error_of_code(code: str, message: str, subscription: str = "") -> GridupError:
     """An error of ARM's by its code, with what to do."""
     if code in ("ExpiredAuthenticationToken",):
         return CredentialsError(

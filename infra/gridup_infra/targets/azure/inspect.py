@@ -43,14 +43,14 @@ def inspect(arm: Arm, outputs: NodeOutputs) -> Inspection:
         notes = (f"stopped, still billed: {stop}",) if machines.is_billed(vm) else ()
         return Inspection(power, tuple(problems), notes=notes)
     # Of the node on the machine nothing is known from here.
-    return Inspection(Power.BROKEN if problems else power, tuple(problems), whole=spec.no_node)
+    return Inspection(Power.BROKEN if problems else power, tuple(problems), complete=spec.no_node)
 
 
-def _title(kind: kinds.Kind) -> str:
+def _title(kind: kinds.ResourceKind) -> str:
     return "data disk" if kind is kinds.DISK else kind.title
 
 
-def _drift(vm: Thing, outputs: NodeOutputs, ours: dict[kinds.Kind, Thing]) -> list[str]:
+def _drift(vm: Thing, outputs: NodeOutputs, ours: dict[kinds.ResourceKind, Thing]) -> list[str]:
     had = vm.get("properties") or {}
     problems = []
     size = str((had.get("hardwareProfile") or {}).get("vmSize") or "")

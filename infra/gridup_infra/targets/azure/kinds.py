@@ -18,7 +18,7 @@ Thing = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Kind:
+class ResourceKind:
     """One kind of thing.
 
     Attributes:
@@ -30,17 +30,17 @@ class Kind:
     path: str
     api: str
     title: str
-    parts: str = ""
+    child_collection: str = ""
 
 
-MACHINE = Kind("Microsoft.Compute/virtualMachines", client.COMPUTE, "VM")
-INTERFACE = Kind("Microsoft.Network/networkInterfaces", client.NETWORK, "network interface")
-ADDRESS = Kind("Microsoft.Network/publicIPAddresses", client.NETWORK, "public address")
-GROUP = Kind(
+MACHINE = ResourceKind("Microsoft.Compute/virtualMachines", client.COMPUTE, "VM")
+INTERFACE = ResourceKind("Microsoft.Network/networkInterfaces", client.NETWORK, "network interface")
+ADDRESS = ResourceKind("Microsoft.Network/publicIPAddresses", client.NETWORK, "public address")
+GROUP = ResourceKind(
     "Microsoft.Network/networkSecurityGroups", client.NETWORK, "network security group", "securityRules"
 )
-NETWORK = Kind("Microsoft.Network/virtualNetworks", client.NETWORK, "network", "subnets")
-DISK = Kind("Microsoft.Compute/disks", client.DISKS, "disk")
+NETWORK = ResourceKind("Microsoft.Network/virtualNetworks", client.NETWORK, "network", "subnets")
+DISK = ResourceKind("Microsoft.Compute/disks", client.DISKS, "disk")
 
 ORDER = (MACHINE, INTERFACE, ADDRESS, GROUP, NETWORK, DISK)
 """What uses others goes before them."""
@@ -48,17 +48,17 @@ ORDER = (MACHINE, INTERFACE, ADDRESS, GROUP, NETWORK, DISK)
 RESOURCE_GROUP = "resource group"
 
 
-def path(arm: Arm, group: str, kind: Kind, name: str = "") -> str:
+def path(arm: Arm, group: str, kind: ResourceKind, name: str = "") -> str:
     """Where a thing is, or with no name all of its kind."""
     return f"{arm.group(group)}/providers/{kind.path}" + (f"/{name}" if name else "")
 
 
-def part(arm: Arm, group: str, kind: Kind, name: str, part_name: str) -> str:
+def child_path(arm: Arm, group: str, kind: ResourceKind, name: str, part_name: str) -> str:
     """Where a part of a thing is."""
-    return f"{path(arm, group, kind, name)}/{kind.parts}/{part_name}"
+    return f"{path(arm, group, kind, name)}/{kind.child_collection}/{part_name}"
 
 
-def get(arm: Arm, group: str, kind: Kind, name: str) -> Thing | None:
+def get(arm: Arm, group: str, kind: ResourceKind, name: str) -> Thing | None:
     """One thing; None when it is not there."""
     return arm.get(path(arm, group, kind, name), kind.api)
 
@@ -77,13 +77,13 @@ def is_of(thing: Thing, stack_id: str) -> bool:
     return tags_of(thing).get(naming.STACK_ID) == stack_id
 
 
-def found(arm: Arm, group: str, stack_id: str, project: str) -> list[tuple[Kind, Thing]]:
+def list_owned(arm: Arm, group: str, stack_id: str, project: str) -> list[tuple[ResourceKind, Thing]]:
     """All that is there of a stack in a group, in `ORDER`.
 
     A VM's own disk is known by its name: Azure makes it, and what tags it has is Azure's to say.
     """
 
-    def every(kind: Kind) -> list[Thing]:
+    def every(kind: ResourceKind) -> list[Thing]:
         return [
             row
             for row in arm.every(path(arm, group, kind), kind.api)
@@ -95,7 +95,7 @@ def found(arm: Arm, group: str, stack_id: str, project: str) -> list[tuple[Kind,
         return [(kind, thing) for kind, things in zip(ORDER, each, strict=True) for thing in things]
 
 
-def is_root_disk(kind: Kind, thing: Thing, project: str) -> bool:
+def is_root_disk(kind: ResourceKind, thing: Thing, project: str) -> bool:
     """Whether it is a VM's own disk, which goes with that."""
     name = str(thing["name"])
     return kind is DISK and name.startswith(project) and name.endswith(naming.ROOT_SUFFIX)

@@ -14,7 +14,7 @@ from gridup_infra.outputs import NodeOutputs
 from gridup_infra.spec import DeploySpec
 from gridup_infra.targets.azure import client, kinds, naming
 from gridup_infra.targets.azure.client import Arm
-from gridup_infra.targets.azure.providers import known, same_subscription
+from gridup_infra.targets.azure.providers import require_subscription, same_subscription
 from gridup_infra.vm import node as machine_node
 from gridup_node.vm.user_data import user_data
 
@@ -47,7 +47,7 @@ def check(spec: DeploySpec, current: NodeOutputs | None) -> None:
             if current is None:
                 _new(arm, spec)
                 return
-            known(arm)
+            require_subscription(arm)
             if spec.size.lower() != current.spec.size.lower():
                 _size(arm, spec)
     except ResourceError as error:
@@ -55,7 +55,7 @@ def check(spec: DeploySpec, current: NodeOutputs | None) -> None:
 
 
 def _new(arm: Arm, spec: DeploySpec) -> None:
-    looks: list[Callable[[Arm, DeploySpec], object]] = [lambda arm, _spec: known(arm), _region]
+    looks: list[Callable[[Arm, DeploySpec], object]] = [lambda arm, _spec: require_subscription(arm), _region]
     looks += [partial(_registered, namespace) for namespace in NAMESPACES]
     looks += [_size_and_quota, _addresses]
     looks += [_group] if spec.resource_group else []

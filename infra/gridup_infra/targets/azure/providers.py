@@ -14,7 +14,7 @@ from pulumi.dynamic import CreateResult, ReadResult, UpdateResult
 from gridup_infra.errors import CredentialsError, ResourceError
 from gridup_infra.targets.azure import cleanup, client, firewall, kinds, machines, naming, retained_disk
 from gridup_infra.targets.base import Power
-from gridup_infra.targets.dynamic import DRIFT, Properties, Provider, guarded, plain
+from gridup_infra.targets.dynamic import DRIFT, Properties, Provider, normalize_numbers, translate_errors
 from gridup_node.vm.user_data import Host, user_data
 
 
@@ -33,10 +33,12 @@ class OwnerProvider(Provider):
         def create() -> CreateResult:
             with client.connected(props["configured"]) as arm:
                 # Who is not let in shall hear of it before anything is made.
-                known(arm)
-            return CreateResult(props["stack_id"], {**plain(props), "subscription": arm.subscription})
+                require_subscription(arm)
+            return CreateResult(
+                props["stack_id"], {**normalize_numbers(props), "subscription": arm.subscription}
+            )
 
-        return guarded(create)
+        return translate_errors(create)
 
     def read(self, id_: str, props: Properties) -> ReadResult:
         return ReadResult(id_, props)
@@ -44,19 +46,19 @@ class OwnerProvider(Provider):
     def update(self, _id: str, olds: Properties, news: Properties) -> UpdateResult:
         def update() -> UpdateResult:
             same_subscription(str(olds["subscription"]), str(news["configured"]))
-            return UpdateResult({**plain(news), **self.kept(olds)})
+            return UpdateResult({**normalize_numbers(news), **self.carry_over_computed(olds)})
 
-        return guarded(update)
+        return translate_errors(update)
 
     def delete(self, _id: str, props: Properties) -> None:
         def delete() -> None:
             with client.connected(props["subscription"]) as arm:
-                cleanup.sweep(arm, props, keep_data=bool(props["keep_data"]))
+                cleanup.delete_all(arm, props, keep_data=bool(props["keep_data"]))
 
-        guarded(delete)
+        translate_errors(delete)
 
 
-def known(arm: client.Arm) -> dict[str, Any]:
+def require_subscription(arm: client.Arm) -> dict[str, Any]:
     """What ARM tells of the subscription.
 
     Raises:
@@ -64,7 +66,7 @@ def known(arm: client.Arm) -> dict[str, Any]:
     """
     found = arm.get(arm.root, client.SUBSCRIPTIONS)
     if found is None:
-        raise client.explained("SubscriptionNotFound", "", arm.subscription)
+        raise client.error_of_code("SubscriptionNotFound", "", arm.subscription)
     if found.get("state") not in ("Enabled", "PastDue"):
         raise CredentialsError(
             f"The Azure subscription {arm.subscription} is {found.get('state')}.",
@@ -94,20 +96,20 @@ class ToldProvider(Provider):
     ignored = frozenset({"host"})
 
     def create(self, props: Properties) -> CreateResult:
-        return guarded(lambda: CreateResult(props["project"], self._told(props)))
+        return translate_errors(lambda: CreateResult(props["project"], self._told(props)))
 
     def update(self, _id: str, olds: Properties, news: Properties) -> UpdateResult:
         if "generation" in self.changed(olds, news):
-            return guarded(lambda: UpdateResult(self._told(news)))
-        return UpdateResult({**plain(news), **self.kept(olds)})
+            return translate_errors(lambda: UpdateResult(self._told(news)))
+        return UpdateResult({**normalize_numbers(news), **self.carry_over_computed(olds)})
 
     @staticmethod
     def _told(props: Properties) -> Properties:
-        told: dict[str, Any] = plain(props["host"])
+        told: dict[str, Any] = normalize_numbers(props["host"])
         host: dict[str, Any] = {
             key: tuple(value) if isinstance(value, list) else value for key, value in told.items()
         }
-        return {**plain(props), "custom_data": base64.b64encode(user_data(Host(**host))).decode()}
+        return {**normalize_numbers(props), "custom_data": base64.b64encode(user_data(Host(**host))).decode()}
 
 
 class KeptProvider(Provider):
@@ -119,12 +121,12 @@ class KeptProvider(Provider):
         def create() -> CreateResult:
             with client.connected(props["subscription"]) as arm:
                 found = retained_disk.find(arm, props)
-            return CreateResult(props["project"], {**plain(props), **found})
+            return CreateResult(props["project"], {**normalize_numbers(props), **found})
 
-        return guarded(create)
+        return translate_errors(create)
 
     def update(self, _id: str, olds: Properties, news: Properties) -> UpdateResult:
-        return UpdateResult({**plain(news), **self.kept(olds)})
+        return UpdateResult({**normalize_numbers(news), **self.carry_over_computed(olds)})
 
 
 class _Ensured(Provider):
@@ -137,10 +139,10 @@ class _Ensured(Provider):
     id_of: ClassVar[str] = "project"
 
     def create(self, props: Properties) -> CreateResult:
-        return guarded(lambda: CreateResult(props[self.id_of], self._ensure(props)))
+        return translate_errors(lambda: CreateResult(props[self.id_of], self._ensure(props)))
 
     def update(self, _id: str, _olds: Properties, news: Properties) -> UpdateResult:
-        return guarded(lambda: UpdateResult(self._ensure(news)))
+        return translate_errors(lambda: UpdateResult(self._ensure(news)))
 
     def _ensure(self, props: Properties) -> Properties:
         """Bring it to what is asked. Returns its outputs."""
@@ -163,7 +165,7 @@ class GrownProvider(_Ensured):
             wrong = ["the data disk is smaller than it was asked to be, or others may export it"]
             return ReadResult(id_, {**props, DRIFT: wrong if self._missing(disk, props) else []})
 
-        return guarded(read)
+        return translate_errors(read)
 
     def _ensure(self, props: Properties) -> Properties:
         name = naming.data_disk_of(props["project"])
@@ -174,7 +176,7 @@ class GrownProvider(_Ensured):
             if missing := self._missing(disk, props):
                 where = kinds.path(arm, props["group"], kinds.DISK, name)
                 arm.patch(where, kinds.DISK.api, {"properties": missing})
-        return {**plain(props), DRIFT: []}
+        return {**normalize_numbers(props), DRIFT: []}
 
     @staticmethod
     def _missing(disk: kinds.Thing, props: Properties) -> dict[str, Any]:
@@ -194,7 +196,7 @@ class TakenProvider(_Ensured):
         if props["source"]:
             with client.connected(props["subscription"]) as arm:
                 retained_disk.remove(arm, props["source"])
-        return plain(props)  # type: ignore[no-any-return]
+        return normalize_numbers(props)  # type: ignore[no-any-return]
 
 
 class FirewallProvider(_Ensured):
@@ -211,16 +213,16 @@ class FirewallProvider(_Ensured):
             drift = [f"the firewall has a rule {name} that is not the node's" for name in found]
             return ReadResult(id_, {**props, DRIFT: drift})
 
-        return guarded(read)
+        return translate_errors(read)
 
     def _ensure(self, props: Properties) -> Properties:
         with client.connected(props["subscription"]) as arm:
             group = kinds.get(arm, props["group"], kinds.GROUP, props["project"]) or {}
             for name in firewall.unmanaged_rules(group, props["rules"]):
                 arm.delete(
-                    kinds.part(arm, props["group"], kinds.GROUP, props["project"], name), client.NETWORK
+                    kinds.child_path(arm, props["group"], kinds.GROUP, props["project"], name), client.NETWORK
                 )
-        return {**plain(props), DRIFT: []}
+        return {**normalize_numbers(props), DRIFT: []}
 
 
 class RunningProvider(_Ensured):
@@ -237,9 +239,9 @@ class RunningProvider(_Ensured):
             stopped = machines.power_of(vm) not in (Power.RUNNING, Power.STARTING)
             return ReadResult(id_, {**props, DRIFT: ["the VM is stopped"] if stopped else []})
 
-        return guarded(read)
+        return translate_errors(read)
 
     def _ensure(self, props: Properties) -> Properties:
         with client.connected(props["subscription"]) as arm:
             machines.start(arm, props, props["name"])
-        return {**plain(props), DRIFT: []}
+        return {**normalize_numbers(props), DRIFT: []}

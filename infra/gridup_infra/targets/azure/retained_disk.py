@@ -25,11 +25,11 @@ def find(arm: Arm, props: Mapping[str, Any]) -> dict[str, Any]:
         source: its id, empty where there is none; size: in GB.
     """
     wanted = str(props.get("adopt") or "").lower()
-    found = next((row for row in kept(arm, props) if str(row["id"]).lower() == wanted), None)
+    found = next((row for row in list_retained(arm, props) if str(row["id"]).lower() == wanted), None)
     return {"source": str(found["id"]), "size": size_of(found)} if found else {"source": "", "size": 0}
 
 
-def kept(arm: Arm, props: Mapping[str, Any]) -> list[Thing]:
+def list_retained(arm: Arm, props: Mapping[str, Any]) -> list[Thing]:
     """The disks that earlier nodes of this very name have left in the region, the newest first."""
     rows = arm.every(f"{arm.root}/providers/{kinds.DISK.path}", client.DISKS)
     ours = [row for row in rows if _is_kept(row, props)]

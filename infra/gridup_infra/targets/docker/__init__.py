@@ -192,7 +192,7 @@ class DockerTarget(Target):
         from gridup_infra.targets.docker.client import connected
 
         with connected(_host_of(identity)) as client:
-            cleanup.sweep(client, identity.stack, identity.name, identity.stack_id, keep_data=False)
+            cleanup.delete_all(client, identity.stack, identity.name, identity.stack_id, keep_data=False)
 
     def access(self, outputs: NodeOutputs) -> NodeAccess:
         from gridup_infra.targets.docker.access import DockerAccess
@@ -298,7 +298,7 @@ def _inspection(
     stopped = all(
         container is not None
         and not container["State"]["Running"]
-        and not container_lifecycle.given_up(container)
+        and not container_lifecycle.crash_of(container)
         for container in found
     )
     dead: list[str] = []
@@ -308,21 +308,21 @@ def _inspection(
             own.append(f"{props['service']}: the container {container_lifecycle.name_of(props)} is gone")
             continue
         own += container_lifecycle.drift(container, props, machine)
-        if how := container_lifecycle.given_up(container):
+        if how := container_lifecycle.crash_of(container):
             dead.append(f"{props['service']} {how}")
     if stopped:
-        return Inspection(Power.STOPPED, tuple(problems), whole=False)
+        return Inspection(Power.STOPPED, tuple(problems), complete=False)
     problems = [*problems, *own, *(line for line in dead if not any(line.split()[0] in one for one in own))]
     if not any(found):
         return Inspection(Power.GONE, tuple(problems))
     if problems:
-        return Inspection(Power.BROKEN, tuple(problems), tuple(dead), whole=True)
+        return Inspection(Power.BROKEN, tuple(problems), tuple(dead), complete=True)
     healthy = all(
         (container["State"].get("Health") or {}).get("Status") != "starting"
         for container in found
         if container
     )
-    return Inspection(Power.RUNNING if healthy else Power.STARTING, (), (), whole=True)
+    return Inspection(Power.RUNNING if healthy else Power.STARTING, (), (), complete=True)
 
 
 def _host_of(identity: StackRef) -> str:

@@ -26,7 +26,7 @@ def leftovers(client: docker.DockerClient, stack_id: str) -> list[str]:
     return found
 
 
-def sweep(client: docker.DockerClient, stack: str, name: str, stack_id: str, *, keep_data: bool) -> None:
+def delete_all(client: docker.DockerClient, stack: str, name: str, stack_id: str, *, keep_data: bool) -> None:
     """Remove all of the stack, or all but its data.
 
     Raises:

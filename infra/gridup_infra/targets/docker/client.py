@@ -83,9 +83,9 @@ def check_host(host: str) -> None:
     except ValueError:
         scheme = ""
     if scheme == SSH:
-        from gridup_infra.targets.docker.ssh_host import Place
+        from gridup_infra.targets.docker.ssh_host import SshDockerHost
 
-        Place.parse(host)
+        SshDockerHost.parse(host)
     elif scheme not in (*LOCAL, "tcp", "http", "https"):
         raise UnreachableError(
             f"DOCKER_HOST={host} is not the address of a daemon.",

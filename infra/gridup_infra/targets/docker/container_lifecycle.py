@@ -22,7 +22,7 @@ from gridup_infra.processes import wait_until
 from gridup_infra.targets import ports
 from gridup_infra.targets.docker import images, node_labels, nowhere
 from gridup_infra.targets.docker.client import reason
-from gridup_infra.targets.dynamic import fault_point, plain
+from gridup_infra.targets.dynamic import fault_point, normalize_numbers
 from gridup_node.confines import LOG_DRIVER, LOG_LIMITS, NOWHERE, altered, limits
 from gridup_node.containers import MEMORY_FOR_SHARED, RESTART, VOLUME_PATH
 from gridup_node.services import backends
@@ -67,7 +67,7 @@ def config_hash(props: Mapping[str, Any]) -> str:
     container = ("image", "command", "environment", "volume", "tmpfs", "share", "yielding")
     keys = (*container, "networks", "closed", "port", "published", "fronts", "bind")
     return hashlib.sha256(
-        json.dumps({key: plain(props[key]) for key in keys}, sort_keys=True).encode()
+        json.dumps({key: normalize_numbers(props[key]) for key in keys}, sort_keys=True).encode()
     ).hexdigest()[:16]
 
 
@@ -127,7 +127,7 @@ def is_ours(container: Mapping[str, Any], stack_id: str) -> bool:
     return bool((container["Config"]["Labels"] or {}).get(node_labels.STACK_ID) == stack_id)
 
 
-def given_up(container: Mapping[str, Any]) -> str:
+def crash_of(container: Mapping[str, Any]) -> str:
     """How the program ended, when there is no hope that it will run; else empty."""
     state = container["State"]
     failing = state["Restarting"] and container["RestartCount"] >= CRASH_LOOP
@@ -248,7 +248,7 @@ def _wait_healthy(client: docker.DockerClient, identity: str, props: Mapping[str
         state = find(client, identity)
         if state is None:
             raise ResourceError(f"{props['service']}: the new container is gone.")
-        if how := given_up(state):
+        if how := crash_of(state):
             raise ResourceError(f"{props['service']}: {how}.", "", log_tail(client, identity))
         code, text = asked(client, identity, HEALTH)
         if code == 0:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gridup_infra.node_facts import asked_facts, told_of
+from gridup_infra.node_facts import asked_facts, node_facts
 from gridup_infra.outputs import BUILT, NodeOutputs
 from gridup_infra.spec import HTTPS, DeploySpec
 from gridup_infra.targets import fronting
@@ -117,7 +117,7 @@ def known(
         names: see `names_of`.
     """
     tls = fronting.tls(spec, address(spec), names)
-    told = {**told_of(outputs(spec, ports), version, bundle), **asked_facts(spec, names)}
+    told = {**node_facts(outputs(spec, ports), version, bundle), **asked_facts(spec, names)}
     return {**told, "tls": tls.told()} if tls else told
 
 

@@ -59,7 +59,7 @@ def ensure(
                     others, lambda port: not rootless and ports.free(props["bind"], port, look)
                 )
             }
-        chosen = ports.choose(
+        chosen = ports.allocate(
             wanted,
             {FRONT: asked} if asked else {},
             {name: port for name, port in known.items() if name not in gone},
@@ -121,7 +121,7 @@ def _look(client: docker.DockerClient, props: Mapping[str, Any]) -> ports.Obstac
         # The daemon listens for us: what this user may not open, or what is elsewhere, is no obstacle.
         if not here or port in own:
             return None
-        met = ports.obstacle(address, port)
+        met = ports.bind_errno(address, port)
         return None if met == errno.EACCES else met
 
     return look

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pulumi
 from pulumi.dynamic import CreateResult, ReadResult, UpdateResult
 
-from gridup_infra.progress import tell
+from gridup_infra.progress import report
 from gridup_infra.spec import HTTPS, DeploySpec
 from gridup_infra.targets.docker import (
     cleanup,
@@ -31,9 +31,9 @@ from gridup_infra.targets.dynamic import (
     OwnedResource,
     Properties,
     Provider,
-    guarded,
-    plain,
+    normalize_numbers,
     shape,
+    translate_errors,
 )
 from gridup_node import catalog
 from gridup_node.containers import NO_NETWORK, containers
@@ -55,9 +55,11 @@ class OwnerProvider(Provider):
     def create(self, props: Properties) -> CreateResult:
         def create() -> CreateResult:
             with connected(props["host"]) as client:
-                return CreateResult(props["stack_id"], {**plain(props), "daemon": daemon_id(client.info())})
+                return CreateResult(
+                    props["stack_id"], {**normalize_numbers(props), "daemon": daemon_id(client.info())}
+                )
 
-        return guarded(create)
+        return translate_errors(create)
 
     def read(self, id_: str, props: Properties) -> ReadResult:
         def read() -> ReadResult:
@@ -65,22 +67,22 @@ class OwnerProvider(Provider):
                 same_daemon(client.info(), props.get("daemon", ""), props["host"])
             return ReadResult(id_, props)
 
-        return guarded(read)
+        return translate_errors(read)
 
     def update(self, _id: str, olds: Properties, news: Properties) -> UpdateResult:
         def update() -> UpdateResult:
             with connected(news["host"]) as client:
                 told = client.info()
                 same_daemon(told, olds.get("daemon", ""), news["host"])
-                return UpdateResult({**plain(news), "daemon": daemon_id(told)})
+                return UpdateResult({**normalize_numbers(news), "daemon": daemon_id(told)})
 
-        return guarded(update)
+        return translate_errors(update)
 
     def delete(self, _id: str, props: Properties) -> None:
         def delete() -> None:
             with connected(props["host"]) as client:
                 same_daemon(client.info(), props.get("daemon", ""), props["host"])
-                cleanup.sweep(
+                cleanup.delete_all(
                     client,
                     props["stack"],
                     props["name"],
@@ -88,7 +90,7 @@ class OwnerProvider(Provider):
                     keep_data=bool(props["keep_data"]),
                 )
 
-        guarded(delete)
+        translate_errors(delete)
 
 
 class ImageProvider(Provider):
@@ -97,32 +99,32 @@ class ImageProvider(Provider):
     tells = ("image_id", "built")
 
     def create(self, props: Properties) -> CreateResult:
-        return guarded(lambda: CreateResult(props["project"], self._ensure(props)))
+        return translate_errors(lambda: CreateResult(props["project"], self._ensure(props)))
 
     def update(self, _id: str, _olds: Properties, news: Properties) -> UpdateResult:
-        return guarded(lambda: UpdateResult(self._ensure(news)))
+        return translate_errors(lambda: UpdateResult(self._ensure(news)))
 
     def read(self, id_: str, props: Properties) -> ReadResult:
         def read() -> ReadResult:
             with connected(props["host"]) as client:
                 return ReadResult(id_, {**props, DRIFT: images.drift(client, props)})
 
-        return guarded(read)
+        return translate_errors(read)
 
     def delete(self, _id: str, props: Properties) -> None:
         def delete() -> None:
             with connected(props["host"]) as client:
                 images.remove(client, props["stack_id"])
 
-        guarded(delete)
+        translate_errors(delete)
 
     def _ensure(self, props: Properties) -> Properties:
         with connected(props["host"]) as client:
-            made = images.ensure(client, props, lambda text: tell("image", text))
+            made = images.ensure(client, props, lambda text: report("image", text))
             # Of former versions, what no container runs on.
             images.remove(client, props["stack_id"], but=props["image"])
             built = images.built(client, props)
-        return {**plain(props), "image_id": made, "built": built, DRIFT: []}
+        return {**normalize_numbers(props), "image_id": made, "built": built, DRIFT: []}
 
 
 class NetworkProvider(Provider):
@@ -131,20 +133,20 @@ class NetworkProvider(Provider):
     tells = ("ports",)
 
     def create(self, props: Properties) -> CreateResult:
-        return guarded(lambda: CreateResult(props["project"], self._ensure(props, {})))
+        return translate_errors(lambda: CreateResult(props["project"], self._ensure(props, {})))
 
     def update(self, _id: str, olds: Properties, news: Properties) -> UpdateResult:
-        return guarded(lambda: UpdateResult(self._ensure(news, plain(olds["ports"]))))
+        return translate_errors(lambda: UpdateResult(self._ensure(news, normalize_numbers(olds["ports"]))))
 
     def read(self, id_: str, props: Properties) -> ReadResult:
         def read() -> ReadResult:
             with connected(props["host"]) as client:
                 if not node_labels.networks(client, props["stack_id"]):
                     return ReadResult("", {})
-                problems = port_allocation.problems(client, props, plain(props["ports"]))
+                problems = port_allocation.problems(client, props, normalize_numbers(props["ports"]))
                 return ReadResult(id_, {**props, DRIFT: problems})
 
-        return guarded(read)
+        return translate_errors(read)
 
     def delete(self, _id: str, props: Properties) -> None:
         def delete() -> None:
@@ -154,12 +156,12 @@ class NetworkProvider(Provider):
                 for network in node_labels.networks(client, props["stack_id"]):
                     client.api.remove_network(network["Id"])
 
-        guarded(delete)
+        translate_errors(delete)
 
     def _ensure(self, props: Properties, current: Mapping[str, int]) -> Properties:
         with connected(props["host"]) as client:
             chosen = port_allocation.ensure(client, props, current)
-        return {**plain(props), "ports": chosen, DRIFT: []}
+        return {**normalize_numbers(props), "ports": chosen, DRIFT: []}
 
 
 class VolumeProvider(Provider):
@@ -168,10 +170,10 @@ class VolumeProvider(Provider):
     tells = ("volume",)
 
     def create(self, props: Properties) -> CreateResult:
-        return guarded(lambda: CreateResult(props["project"], self._ensure(props)))
+        return translate_errors(lambda: CreateResult(props["project"], self._ensure(props)))
 
     def update(self, _id: str, _olds: Properties, news: Properties) -> UpdateResult:
-        return guarded(lambda: UpdateResult(self._ensure(news)))
+        return translate_errors(lambda: UpdateResult(self._ensure(news)))
 
     def read(self, id_: str, props: Properties) -> ReadResult:
         def read() -> ReadResult:
@@ -179,7 +181,7 @@ class VolumeProvider(Provider):
                 found = volumes.find(client, props["stack_id"])
             return ReadResult(id_, {**props, "volume": found}) if found else ReadResult("", {})
 
-        return guarded(read)
+        return translate_errors(read)
 
     def delete(self, _id: str, props: Properties) -> None:
         def delete() -> None:
@@ -189,11 +191,11 @@ class VolumeProvider(Provider):
                 elif not _left_to_owner(client, props):
                     volumes.remove(client, props["stack_id"])
 
-        guarded(delete)
+        translate_errors(delete)
 
     def _ensure(self, props: Properties) -> Properties:
         with connected(props["host"]) as client:
-            return {**plain(props), "volume": volumes.ensure(client, props), DRIFT: []}
+            return {**normalize_numbers(props), "volume": volumes.ensure(client, props), DRIFT: []}
 
 
 class ContainerProvider(Provider):
@@ -203,10 +205,12 @@ class ContainerProvider(Provider):
     shaped = frozenset({"environment", "published", "fronts"})
 
     def create(self, props: Properties) -> CreateResult:
-        return guarded(lambda: CreateResult(container_lifecycle.name_of(props), self._converge(props)))
+        return translate_errors(
+            lambda: CreateResult(container_lifecycle.name_of(props), self._converge(props))
+        )
 
     def update(self, _id: str, _olds: Properties, news: Properties) -> UpdateResult:
-        return guarded(lambda: UpdateResult(self._converge(news)))
+        return translate_errors(lambda: UpdateResult(self._converge(news)))
 
     def read(self, id_: str, props: Properties) -> ReadResult:
         def read() -> ReadResult:
@@ -216,20 +220,25 @@ class ContainerProvider(Provider):
                 return ReadResult("", {})
             return ReadResult(id_, {**props, DRIFT: container_lifecycle.drift(found, props, machine)})
 
-        return guarded(read)
+        return translate_errors(read)
 
     def delete(self, id_: str, props: Properties) -> None:
         def delete() -> None:
             with connected(props["host"]) as client:
                 container_lifecycle.remove(client, id_, props["stack_id"], int(props["stop_seconds"]))
 
-        guarded(delete)
+        translate_errors(delete)
 
     def _converge(self, props: Properties) -> Properties:
         with connected(props["host"]) as client:
-            container_lifecycle.converge(client, props, lambda text: tell(props["service"], text))
+            container_lifecycle.converge(client, props, lambda text: report(props["service"], text))
             ca = container_lifecycle.ca_of(client, props)
-        return {**plain(props), "config": container_lifecycle.config_hash(props), "ca": ca, DRIFT: []}
+        return {
+            **normalize_numbers(props),
+            "config": container_lifecycle.config_hash(props),
+            "ca": ca,
+            DRIFT: [],
+        }
 
 
 def _left_to_owner(client: docker.DockerClient, props: Properties) -> bool:
@@ -298,7 +307,7 @@ def build(spec: DeploySpec) -> pulumi.Output[Any]:
     volume = Volume("volume", {**common, "keep_data": spec.keeps, **spec.leaves, **spec.adopts}, after)
     names = naming.names_of(spec)
     facts = network.ports.apply(
-        lambda ports: naming.known(spec, plain(ports), version, bundle_digest(), names)
+        lambda ports: naming.known(spec, normalize_numbers(ports), version, bundle_digest(), names)
     )
     # In a preview of another port that one is known; the others stay as they are.
     asked = {**dict.fromkeys(naming.published(), 0), FRONT: spec.port}
@@ -339,7 +348,7 @@ def build(spec: DeploySpec) -> pulumi.Output[Any]:
         built=image.built,
         ca=made[FRONT].ca,
         configs={name: container.config for name, container in made.items()},
-    ).apply(lambda values: naming.outputs(spec, **{**values, "ports": plain(values["ports"])}))
+    ).apply(lambda values: naming.outputs(spec, **{**values, "ports": normalize_numbers(values["ports"])}))
 
 
 def _environment(service: str, known: Mapping[str, Any]) -> dict[str, str]:

@@ -13,7 +13,7 @@ SOCKET = "/var/run/docker.sock"
 
 
 @dataclass(frozen=True)
-class Place(Destination):
+class SshDockerHost(Destination):
     """A daemon behind ssh.
 
     Attributes:
@@ -23,7 +23,7 @@ class Place(Destination):
     path: str = SOCKET
 
     @classmethod
-    def parse(cls, text: str) -> Place:
+    def parse(cls, text: str) -> SshDockerHost:
         """`ssh://[user@]host[:port][/path/to/docker.sock]`.
 
         Raises:
@@ -47,10 +47,10 @@ class Place(Destination):
 
     def debug_command(self) -> str:
         """The command by which a person sees for themselves what is wrong."""
-        return self.command("docker", "version")
+        return self.shell_command("docker", "version")
 
 
-def _problem(place: Place, user_given: bool) -> str:
+def _problem(place: SshDockerHost, user_given: bool) -> str:
     if problem := place.problem(user_given=user_given):
         return problem
     if set(":\\$") & set(place.path) or not place.path.isprintable():

@@ -18,7 +18,7 @@ from gridup_infra import openssh
 from gridup_infra.errors import PreflightError
 from gridup_infra.processes import OwnedProcess, Result, run, wait_until
 from gridup_infra.targets.docker.client import UnreachableError
-from gridup_infra.targets.docker.ssh_host import Place
+from gridup_infra.targets.docker.ssh_host import SshDockerHost
 
 TUNNEL_TIMEOUT = 13.0
 """Until the tunnel must be there, logging in included."""
@@ -33,7 +33,7 @@ class Tunnel:
     Use `tunnel_to`, so that this process has no more than one to a place.
     """
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: SshDockerHost) -> None:
         self.place = place
         self._lock = threading.Lock()
         self._ssh: OwnedProcess | None = None
@@ -73,7 +73,7 @@ class Tunnel:
         there = self.place.path.replace("%", "%%")
         # ExitOnForwardFailure is not set: a `LocalForward` of the person's own may well fail here while
         # they are logged in there. Whether ours works is seen by the socket.
-        words = [*openssh.ssh("-nNT", "-L", f"{here}:{there}"), *self.place.words()]
+        words = [*openssh.ssh("-nNT", "-L", f"{here}:{there}"), *self.place.argv()]
         try:
             ssh = OwnedProcess(words, litter=folder)
         except FileNotFoundError:
@@ -114,11 +114,11 @@ def tunnel_to(host: str) -> Tunnel:
     Raises:
         UnreachableError: `host` is not such an address.
     """
-    place = Place.parse(host)
+    place = SshDockerHost.parse(host)
     return _TUNNELS.setdefault(place, Tunnel(place))
 
 
-_TUNNELS: dict[Place, Tunnel] = {}
+_TUNNELS: dict[SshDockerHost, Tunnel] = {}
 """They live as long as the process: a tunnel costs a login, and every call to the daemon needs it."""
 
 
@@ -128,11 +128,11 @@ def machine_of(host: str) -> str:
     Raises:
         UnreachableError: `host` is not such an address.
     """
-    return _host_name(Place.parse(host))
+    return _host_name(SshDockerHost.parse(host))
 
 
 @functools.cache
-def _host_name(place: Place) -> str:
+def _host_name(place: SshDockerHost) -> str:
     with contextlib.suppress(OSError, PreflightError):
         return openssh.configuration(place)["hostname"]
     return place.host
@@ -159,7 +159,7 @@ def _refusal(ssh: OwnedProcess | None) -> str:
     return lines[-1].partition("open failed: ")[2].rstrip(".") if lines else ""
 
 
-def _no_socket(place: Place) -> UnreachableError:
+def _no_socket(place: SshDockerHost) -> UnreachableError:
     """Nothing took the connection there: ask the machine why, for OpenSSH's word is always the same."""
     # What is in a folder that may not be entered does not seem to be there.
     script = (
@@ -189,10 +189,10 @@ def _no_socket(place: Place) -> UnreachableError:
     )
 
 
-def _ask(place: Place, words: list[str]) -> Result | None:
+def _ask(place: SshDockerHost, words: list[str]) -> Result | None:
     """Run a command there. None when it did not end in time."""
     try:
-        return run([*openssh.ssh("-nT"), *place.words(), shlex.join(words)], timeout=openssh.ASK_SECONDS)
+        return run([*openssh.ssh("-nT"), *place.argv(), shlex.join(words)], timeout=openssh.ASK_SECONDS)
     except OSError:
         return None
 
@@ -204,10 +204,10 @@ def _no_ssh() -> UnreachableError:
     )
 
 
-def _no_way(place: Place, said: tuple[str, ...]) -> UnreachableError:
+def _no_way(place: SshDockerHost, said: tuple[str, ...]) -> UnreachableError:
     """Why ssh did not get there, by the line of its own that tells it."""
     lines = [line.strip() for line in said if line.strip()]
-    why, suggestion = openssh.cause(lines, place.debug_command(), "ssh://host:2222")
+    why, suggestion = openssh.diagnose(lines, place.debug_command(), "ssh://host:2222")
     return UnreachableError(
         f"{place.host} can't be reached by ssh: {why or f'not within {TUNNEL_TIMEOUT:g} s'}.",
         suggestion,

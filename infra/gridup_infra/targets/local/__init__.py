@@ -99,7 +99,7 @@ class LocalTarget(Target):
             if spec.port:
                 ports.check_kept(spec.port, kept)
             if spec.port and (spec.port != had or moved):
-                ports.check_free(bind, spec.port, self._look(spec) if spec.port == had else ports.obstacle)
+                ports.check_free(bind, spec.port, self._look(spec) if spec.port == had else ports.bind_errno)
         except ResourceError as error:
             raise PreflightError(error.message, error.suggestion) from None
 
@@ -108,7 +108,7 @@ class LocalTarget(Target):
         from gridup_infra.targets.local import process_env
 
         def look(address: str, port: int) -> int | None:
-            met = ports.obstacle(address, port)
+            met = ports.bind_errno(address, port)
             if met == errno.EADDRINUSE and (there := ports.listeners(port)):
                 own = {process.pid for process in process_env.find(spec.stack_id, self.folder(spec.stack))}
                 return None if there <= own else met
@@ -179,7 +179,7 @@ class LocalTarget(Target):
             power = Power.STARTING
         else:
             power = Power.RUNNING
-        return Inspection(power, tuple(problems), dead, whole=True, remedy=remedy)
+        return Inspection(power, tuple(problems), dead, complete=True, remedy=remedy)
 
     def leftovers(self, identity: StackRef) -> tuple[str, ...]:
         from gridup_infra.targets.local import cleanup
@@ -189,7 +189,7 @@ class LocalTarget(Target):
     def delete_all(self, identity: StackRef) -> None:
         from gridup_infra.targets.local import cleanup
 
-        cleanup.sweep(identity.stack_id, self._folder_of(identity), keep_data=False)
+        cleanup.delete_all(identity.stack_id, self._folder_of(identity), keep_data=False)
 
     def access(self, outputs: NodeOutputs) -> NodeAccess:
         return LocalAccess(outputs, self._supervisor(outputs))

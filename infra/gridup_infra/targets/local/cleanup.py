@@ -17,7 +17,7 @@ def leftovers(stack_id: str, folder: Path) -> list[str]:
     return found
 
 
-def sweep(stack_id: str, folder: Path, *, keep_data: bool) -> None:
+def delete_all(stack_id: str, folder: Path, *, keep_data: bool) -> None:
     """End the stack's processes and remove its folder, or all of it but the data.
 
     Raises:

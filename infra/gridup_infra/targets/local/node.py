@@ -355,7 +355,7 @@ def _choose_ports(plan: Plan, current: Mapping[str, int], table: Sequence[Servic
     if plan.tls and FRONT not in known:
         front = {FRONT: fronting.first_port(taken, lambda port: port_choice.free(plan.bind, port))}
     inner = [row.name for row in table if row.inner]
-    return port_choice.choose(
+    return port_choice.allocate(
         {**ports_outside(table), **behind, **front},
         asked,
         known,

@@ -17,10 +17,17 @@ from pulumi.dynamic import CheckResult, CreateResult, ReadResult, Resource, Upda
 from gridup_infra.outputs import BUILT
 from gridup_infra.paths import account
 from gridup_infra.processes import which
-from gridup_infra.progress import tell
+from gridup_infra.progress import report
 from gridup_infra.spec import HTTPS, DeploySpec
 from gridup_infra.targets import fronting
-from gridup_infra.targets.dynamic import DRIFT, Properties, Provider, guarded, plain, unknown
+from gridup_infra.targets.dynamic import (
+    DRIFT,
+    Properties,
+    Provider,
+    normalize_numbers,
+    translate_errors,
+    unknown,
+)
 from gridup_infra.targets.local import cleanup, node, runtime
 from gridup_infra.targets.local.supervisor import Supervisor, running_problems
 from gridup_node import catalog
@@ -32,14 +39,14 @@ class OwnerProvider(Provider):
     """The stack's mark on this machine; see the module's first lines."""
 
     def create(self, props: Properties) -> CreateResult:
-        return guarded(lambda: CreateResult(props["stack_id"], plain(props)))
+        return translate_errors(lambda: CreateResult(props["stack_id"], normalize_numbers(props)))
 
     def update(self, _id: str, _olds: Properties, news: Properties) -> UpdateResult:
-        return UpdateResult(plain(news))
+        return UpdateResult(normalize_numbers(news))
 
     def delete(self, _id: str, props: Properties) -> None:
-        guarded(
-            lambda: cleanup.sweep(
+        translate_errors(
+            lambda: cleanup.delete_all(
                 props["stack_id"], Path(props["folder"]), keep_data=bool(props["keep_data"])
             )
         )
@@ -49,11 +56,11 @@ class RuntimeProvider(Provider):
     """The shared environment. Its delete does nothing: other nodes may use it, `gridup prune` asks."""
 
     def create(self, props: Properties) -> CreateResult:
-        made = guarded(lambda: self._ensure(props))
+        made = translate_errors(lambda: self._ensure(props))
         return CreateResult(made["path"], made)
 
     def update(self, _id: str, _olds: Properties, news: Properties) -> UpdateResult:
-        return UpdateResult(guarded(lambda: self._ensure(news)))
+        return UpdateResult(translate_errors(lambda: self._ensure(news)))
 
     def read(self, id_: str, props: Properties) -> ReadResult:
         found = runtime.load(Path(props["path"]))
@@ -68,9 +75,15 @@ class RuntimeProvider(Provider):
         lock = catalog.lock_for(props["syft_version"])
         rebuilt, added = props.get("rebuilt", ""), props.get("packages", "")
         made = runtime.ensure(
-            Path(props["runtimes"]), lock, lambda text: tell("runtime", text), rebuilt, added
+            Path(props["runtimes"]), lock, lambda text: report("runtime", text), rebuilt, added
         )
-        return {**plain(props), "path": str(made.path), "stamp": made.stamp, "python": made.python, DRIFT: []}
+        return {
+            **normalize_numbers(props),
+            "path": str(made.path),
+            "stamp": made.stamp,
+            "python": made.python,
+            DRIFT: [],
+        }
 
 
 class NodeProvider(Provider):
@@ -92,19 +105,19 @@ class NodeProvider(Provider):
         return CheckResult(inputs, [])
 
     def create(self, props: Properties) -> CreateResult:
-        made = guarded(lambda: node.lay(_plan(props), {}))
-        return CreateResult(props["folder"], {**plain(props), **made})
+        made = translate_errors(lambda: node.lay(_plan(props), {}))
+        return CreateResult(props["folder"], {**normalize_numbers(props), **made})
 
     def update(self, _id: str, olds: Properties, news: Properties) -> UpdateResult:
-        made = guarded(lambda: node.lay(_plan(news), plain(olds["ports"])))
+        made = translate_errors(lambda: node.lay(_plan(news), normalize_numbers(olds["ports"])))
         # A repair must restart its service even when it is the second one.
         made["repaired"] = {**olds.get("repaired", {}), **made["repaired"]}
-        return UpdateResult({**plain(news), **made})
+        return UpdateResult({**normalize_numbers(news), **made})
 
     def read(self, id_: str, props: Properties) -> ReadResult:
         if node.owner_of(Path(props["folder"])) is None and not (Path(props["folder"]) / "data").exists():
             return ReadResult("", {})
-        found = guarded(lambda: node.drift(_plan(props), plain(props["ports"])))
+        found = translate_errors(lambda: node.drift(_plan(props), normalize_numbers(props["ports"])))
         return ReadResult(id_, {**props, DRIFT: found})
 
     def delete(self, _id: str, _props: Properties) -> None:
@@ -121,16 +134,16 @@ class ServicesProvider(Provider):
     def create(self, props: Properties) -> CreateResult:
         def create() -> CreateResult:
             self._start(props, restart=True)
-            return CreateResult(props["stack_id"], {**plain(props), "ca": _ca(props), DRIFT: []})
+            return CreateResult(props["stack_id"], {**normalize_numbers(props), "ca": _ca(props), DRIFT: []})
 
-        return guarded(create)
+        return translate_errors(create)
 
     def update(self, _id: str, olds: Properties, news: Properties) -> UpdateResult:
         def update() -> UpdateResult:
-            self._converge(plain(olds), plain(news))
-            return UpdateResult({**plain(news), "ca": _ca(news), DRIFT: []})
+            self._converge(normalize_numbers(olds), normalize_numbers(news))
+            return UpdateResult({**normalize_numbers(news), "ca": _ca(news), DRIFT: []})
 
-        return guarded(update)
+        return translate_errors(update)
 
     def read(self, id_: str, props: Properties) -> ReadResult:
         folder = Path(props["folder"])
@@ -144,10 +157,10 @@ class ServicesProvider(Provider):
 
     def delete(self, _id: str, props: Properties) -> None:
         if Path(props["folder"]).exists():
-            guarded(_supervisor(props).stop)
+            translate_errors(_supervisor(props).stop)
 
     def _start(self, props: Properties, *, restart: bool) -> None:
-        tell("services", "starting")
+        report("services", "starting")
         supervisor = _supervisor(props)
         if restart:
             # Whatever a broken-off create started may run on an older configuration.
@@ -303,7 +316,7 @@ def build(spec: DeploySpec, folder: Path, runtimes: Path) -> pulumi.Output[Any]:
             tuple(values["names"] or ()),
             values["address"] or "",
         )
-        made = node.node_outputs(plan, plain(values["ports"]), ca=values["ca"] or "")
+        made = node.node_outputs(plan, normalize_numbers(values["ports"]), ca=values["ca"] or "")
         return replace(made, facts={**made.facts, BUILT: runtime.built(values["stamp"])})
 
     return pulumi.Output.all(

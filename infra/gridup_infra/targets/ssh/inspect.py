@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gridup_infra.outputs import MANAGEMENT_KEY, NodeOutputs
-from gridup_infra.targets.base import Inspection, Power, Secret
+from gridup_infra.targets.base import Inspection, Power, ReadSecret
 from gridup_infra.vm import first_boot_wait
 from gridup_infra.vm.access import door_of
 from gridup_infra.vm.node import HOST_KEY
@@ -14,7 +14,7 @@ from gridup_infra.vm.target import INSPECT_TIMEOUT
 HOST_IS_GONE = "what Gridup made of the machine is gone"
 
 
-def inspect(outputs: NodeOutputs, secret: Secret) -> Inspection:
+def inspect(outputs: NodeOutputs, secret: ReadSecret) -> Inspection:
     """See `Target.inspect`.
 
     Raises:
@@ -28,7 +28,7 @@ def inspect(outputs: NodeOutputs, secret: Secret) -> Inspection:
             if not state.done:
                 return Inspection(Power.BROKEN, (HOST_IS_GONE if not state.failed else str(state),))
             if outputs.spec.no_node:
-                return Inspection(Power.RUNNING, whole=True)
+                return Inspection(Power.RUNNING, complete=True)
             found = ReleaseClient(session).look()
     except AuthenticationError:
         return Inspection(
@@ -37,4 +37,4 @@ def inspect(outputs: NodeOutputs, secret: Secret) -> Inspection:
         )
     problems = tuple(found["problems"])
     power = Power.BROKEN if problems else Power.RUNNING
-    return Inspection(power, problems, tuple(found["dead"]), whole=True)
+    return Inspection(power, problems, tuple(found["dead"]), complete=True)

@@ -37,7 +37,7 @@ SAID_LINES = 200
 RunAsRoot = Callable[[Sequence[str], bytes, Say, float], Result]
 
 
-class Way(Protocol):
+class RootRunner(Protocol):
     """A way to run a program on the machine as root."""
 
     @property
@@ -123,7 +123,7 @@ def _looked(spec: DeploySpec, pinned: str, asked: existing_host.Told) -> dict[st
         raise PreflightError(error.message, error.suggestion) from None
 
 
-def seen(way: Way, asked: existing_host.Told) -> dict[str, Any]:
+def seen(way: RootRunner, asked: existing_host.Told) -> dict[str, Any]:
     """What `existing_host.look` reports.
 
     Raises:
@@ -165,12 +165,12 @@ def choice(adopted: str, *, adopting: bool) -> dict[str, Any]:
     return {"adopted": "" if new else adopted, "adopting": adopting, "new_data": new}
 
 
-def make(way: Way, asked: existing_host.Told, say: Say) -> dict[str, Any]:
+def make(way: RootRunner, asked: existing_host.Told, say: Say) -> dict[str, Any]:
     """See `existing_host.make`."""
     return call(way, "make", asked, say, MAKE_SECONDS)
 
 
-def leave(way: Way, asked: existing_host.Told, say: Say = lambda _text: None) -> bool:
+def leave(way: RootRunner, asked: existing_host.Told, say: Say = lambda _text: None) -> bool:
     """See `existing_host.leave`. Returns whether there was anything."""
     return bool(call(way, "leave", asked, say, DELETE_TIMEOUT)["there"])
 
@@ -198,7 +198,9 @@ def holds(identity: StackRef) -> bool:
     return bool(mark.get("stack_id") == identity.stack_id)
 
 
-def call(way: Way, command: str, asked: existing_host.Told, say: Say, timeout: float) -> dict[str, Any]:
+def call(
+    way: RootRunner, command: str, asked: existing_host.Told, say: Say, timeout: float
+) -> dict[str, Any]:
     """Run the machine's program, whose output is lines of JSON: what it does, and at last what came of it.
 
     Raises:

@@ -18,9 +18,16 @@ from pulumi.dynamic import CreateResult, ReadResult, UpdateResult
 from gridup_infra.errors import GridupError, ResourceError
 from gridup_infra.naming import typed
 from gridup_infra.outputs import BEHIND, NodeOutputs
-from gridup_infra.progress import tell
+from gridup_infra.progress import report
 from gridup_infra.spec import DeploySpec
-from gridup_infra.targets.dynamic import DRIFT, OwnedResource, Properties, Provider, guarded, plain
+from gridup_infra.targets.dynamic import (
+    DRIFT,
+    OwnedResource,
+    Properties,
+    Provider,
+    normalize_numbers,
+    translate_errors,
+)
 from gridup_infra.targets.ssh import machine_agent
 from gridup_infra.targets.ssh.user_ssh import verify_host
 from gridup_infra.vm import node as machine_node
@@ -48,23 +55,29 @@ class OwnerProvider(Provider):
     sure = frozenset({"private_key"})
 
     def create(self, props: Properties) -> CreateResult:
-        return guarded(lambda: CreateResult(props["stack_id"], self._meet(props)))
+        return translate_errors(lambda: CreateResult(props["stack_id"], self._meet(props)))
 
     def update(self, _id: str, olds: Properties, news: Properties) -> UpdateResult:
         def update() -> UpdateResult:
             if any(olds.get(key) != news[key] for key in ("host", "asked_key")):
                 # The same machine at another address has the same key; one installed anew the given one.
                 return UpdateResult(self._meet(news, "" if news["asked_key"] else olds["host_key"]))
-            return UpdateResult({**plain(news), **self.kept(olds), "behind": olds.get("behind") or ""})
+            return UpdateResult(
+                {
+                    **normalize_numbers(news),
+                    **self.carry_over_computed(olds),
+                    "behind": olds.get("behind") or "",
+                }
+            )
 
-        return guarded(update)
+        return translate_errors(update)
 
     def changed(self, olds: Properties, news: Properties) -> list[str]:
         # What an earlier version has made does not say by way of what the machine is reached.
         return super().changed(olds, news) + ["behind"] * ("behind" not in olds)
 
     def delete(self, _id: str, props: Properties) -> None:
-        guarded(lambda: _leave(props))
+        translate_errors(lambda: _leave(props))
 
     def _meet(self, props: Properties, pinned: str = "") -> Properties:
         person = verify_host(props["host"], props["asked_key"] or pinned)
@@ -74,10 +87,10 @@ class OwnerProvider(Provider):
                 existing_host.Told(props["stack"], props["stack_id"], props["name"], machine_node.PROJECT),
             )
         if person.fresh:
-            tell("owner", f"pinned at first contact: {fingerprint(person.host_key)}")
+            report("owner", f"pinned at first contact: {fingerprint(person.host_key)}")
         found = person.configured
         return {
-            **plain(props),
+            **normalize_numbers(props),
             "address": found.address,
             "port": found.port,
             "host_key": person.host_key,
@@ -103,7 +116,7 @@ class MachineProvider(Provider):
                 made = again
             return CreateResult(props["stack_id"], made)
 
-        return guarded(create)
+        return translate_errors(create)
 
     def update(self, _id: str, olds: Properties, news: Properties) -> UpdateResult:
         def update() -> UpdateResult:
@@ -112,7 +125,7 @@ class MachineProvider(Provider):
             made = self._if_let_in(news) or self._if_let_in(former) or self._by_person(news)
             return UpdateResult({**made, "private_key": news["private_key"]})
 
-        return guarded(update)
+        return translate_errors(update)
 
     def read(self, id_: str, props: Properties) -> ReadResult:
         def read() -> ReadResult:
@@ -125,7 +138,7 @@ class MachineProvider(Provider):
             there = mark.get("stack_id") == props["stack_id"] and state.get("state") == "done"
             return ReadResult(id_, {**props, DRIFT: [] if there else ["it is no container host any more"]})
 
-        return guarded(read)
+        return translate_errors(read)
 
     def delete(self, _id: str, props: Properties) -> None:
         """Nothing: its owner takes it away."""
@@ -141,9 +154,9 @@ class MachineProvider(Provider):
         except AuthenticationError:
             return None
 
-    def _make(self, props: Properties, way: machine_agent.Way) -> Properties:
-        found = machine_agent.make(way, _told(props), lambda text: tell("machine", text))
-        return {**plain(props), "machine": found["machine"], DRIFT: []}
+    def _make(self, props: Properties, way: machine_agent.RootRunner) -> Properties:
+        found = machine_agent.make(way, _told(props), lambda text: report("machine", text))
+        return {**normalize_numbers(props), "machine": found["machine"], DRIFT: []}
 
 
 def _told(props: Properties) -> existing_host.Told:
@@ -167,7 +180,7 @@ def _leave(props: Properties) -> None:
         ResourceError: it could not be; says what is left, and how it goes.
     """
 
-    def leave(way: machine_agent.Way) -> None:
+    def leave(way: machine_agent.RootRunner) -> None:
         asked = existing_host.Told(
             stack=props["stack"],
             stack_id=props["stack_id"],
@@ -177,7 +190,7 @@ def _leave(props: Properties) -> None:
             admin_email=props.get("admin_email", ""),
             node_type=props.get("node_type", ""),
         )
-        machine_agent.leave(way, asked, lambda text: tell("owner", text))
+        machine_agent.leave(way, asked, lambda text: report("owner", text))
 
     try:
         try:
@@ -190,7 +203,7 @@ def _leave(props: Properties) -> None:
         containers = f"the containers {machine_node.PROJECT}-*"
         left = f"the user {USER}, {containers}, {MOUNT}, {existing_host.PLACE}, {existing_host.SUDOERS}"
         if os.environ.get(FORGET):
-            tell("owner", f"left on {props['host']}, if it still is: {left}")
+            report("owner", f"left on {props['host']}, if it still is: {left}")
             return
         raise ResourceError(
             f"What the node has on {props['host']} could not be deleted ({left}): {error.message}",

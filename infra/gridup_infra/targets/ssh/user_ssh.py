@@ -83,7 +83,7 @@ class UserSsh:
         """
         remote = shlex.join(["sh", "-c", AS_ROOT, "gridup", *argv])
         with self._options() as options:
-            words = [*openssh.ssh("-T", options=options), *self.destination.words(), remote]
+            words = [*openssh.ssh("-T", options=options), *self.destination.argv(), remote]
             return stream(words, on_line, timeout=timeout, input=FIRST_LINE + input)
 
     def refused(self, said: Sequence[str], what: str, code: int) -> GridupError:
@@ -111,8 +111,8 @@ class UserSsh:
             )
         if code != openssh.UNREACHED:
             return self._not_run(said, code)
-        by_hand = self.destination.command("true")
-        why, suggestion = openssh.cause(said, by_hand, OTHER_PORT)
+        by_hand = self.destination.shell_command("true")
+        why, suggestion = openssh.diagnose(said, by_hand, OTHER_PORT)
         if not self.theirs and "ost key verification failed" in why:
             shown = _shown(self.host, self.destination, self.configured)
             return _another(self.host, shown, "that was given, or pinned at first contact")
@@ -126,7 +126,7 @@ class UserSsh:
         with self._options() as options:
             # Only what the shell says: neither ssh's words nor sshd's banner.
             words = openssh.ssh("-T", options={**options, "LogLevel": "QUIET"})
-            words += [*self.destination.words(), f"exit {RUNS}"]
+            words += [*self.destination.argv(), f"exit {RUNS}"]
             try:
                 asked = run(words, timeout=SHELL_SECONDS, input=FIRST_LINE)
             except TimeoutError:
@@ -221,7 +221,7 @@ def _shown(host: str, destination: Destination, configured: Configured) -> str:
     except SshUnreachableError as error:
         said = "Operation timed out" if error.message == "no answer" else error.message
         said = said[:1].upper() + said[1:]
-    why, suggestion = openssh.cause([said], destination.command("true"), OTHER_PORT)
+    why, suggestion = openssh.diagnose([said], destination.shell_command("true"), OTHER_PORT)
     raise PreflightError(f"{host} can't be reached by ssh: {why}.", suggestion)
 
 
