@@ -157,7 +157,7 @@ def find_made(plan: Plan) -> Path | None:
 
 
 def remove_leftovers(plan: Plan) -> None:
-    """What a broken-off run left behind. We hold the lock, so nobody is at it."""
+    """What a interrupted run left behind. We hold the lock, so nobody is at it."""
     whole = set(made_folders(plan))
     for path in [*VENVS.glob(f"{plan.name}-*"), *VENVS.glob(f".{plan.name}-*")]:
         if path not in whole:

@@ -108,7 +108,7 @@ class Plan:
 
     @property
     def current(self) -> NodeOutputs | None:
-        """The node as it is deployed; None for a new one, and for one whose making was broken off."""
+        """The node as it is deployed; None for a new one, and for one whose making was interrupted."""
         return self.record.outputs if self.record else None
 
 
@@ -154,7 +154,7 @@ def plan(
                 f'"{name}" is deployed, and has its data: --adopt and --new-data are for a new node.'
             )
         return Plan(spec, target, record, target.destructive_changes(spec, record.outputs))
-    # A deploy that was broken off has chosen already, where that is still known.
+    # A deploy that was interrupted has chosen already, where that is still known.
     found = None if spec.adopted else target.retained(spec)
     said = {key for options in (usual, given) for key, value in options.items() if value is not None}
     return Plan(chosen(spec, found, _adopt(asked, defaults), said), target, record, (), found)
@@ -315,7 +315,7 @@ def _machine_told(session: Session, stack: str) -> Iterator[None]:
                     gone = typed("destroy", record.name)
                     session.ui.warn(
                         f"The machine was made, and costs money: {', '.join(place.values())}. "
-                        f"`{typed('status', record.name)}` looks at it, `{gone}` takes all of it away."
+                        f"`{typed('status', record.name)}` looks at it, `{gone}` deletes all of it."
                     )
         raise
 
@@ -473,7 +473,7 @@ def resolve(
     """What the node should be: the flags given, over what the stack has, over the defaults.
 
     Args:
-        stored: the stack's configuration on this machine, for a first deploy that was broken off.
+        stored: the stack's configuration on this machine, for a first deploy that was interrupted.
         secret: lent to the target.
         prepare: sees that the target's SDK is there, once what is asked is known to be possible.
         now: the clock.
@@ -543,9 +543,9 @@ def resolve(
 
 
 def recover(record: Record, target: Target, engine: Engine, reporter: Reporter) -> None:
-    """Have what a broken-off deploy has made taken into the state, where the target can tell of it."""
+    """Have what a interrupted deploy has made taken into the state, where the target can tell of it."""
     if record.identity and (made := target.recover_interrupted(record.identity, record.known)):
-        reporter.step(f'Taking over what was made of "{record.name}" before it was broken off')
+        reporter.step(f'Taking over what was made of "{record.name}" before it was interrupted')
         engine.adopt(record.stack, made, reporter)
 
 
@@ -558,7 +558,7 @@ def needs_refresh(record: Record | None, target: Target) -> bool:
 
 
 def with_begun_rotation(previous: DeploySpec | None, stored: Mapping[str, str]) -> DeploySpec | None:
-    """What is known of a spec, with a replacement of its secrets that was broken off before it was exported:
+    """What is known of a spec, with a replacement of its secrets that was interrupted before it was exported:
     it goes on, and does not begin once more.
 
     Args:

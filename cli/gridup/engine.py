@@ -158,7 +158,7 @@ class PulumiEngine:
         record = State.of(self._settings).read(stack)
         name = record.name if record else stack
         exists = ", ".join(record.resources) if record and record.resources else "nothing"
-        half = f"; broken off: {', '.join(record.pending)}" if record and record.pending else ""
+        half = f"; interrupted: {', '.join(record.pending)}" if record and record.pending else ""
         return StoppedError(
             f'Stopped. What exists of "{name}": {exists}{half}.',
             f"Run the same command again to go on, or `{typed('destroy', name)}` to take it away.",

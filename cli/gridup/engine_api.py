@@ -53,7 +53,7 @@ class Engine(Protocol):
         ...
 
     def adopt(self, stack: str, ids: Mapping[str, str], reporter: Reporter) -> Report:
-        """Take what creates that were broken off have made after all into the state; forget the other ones.
+        """Take what creates that were interrupted have made after all into the state; forget the other ones.
 
         Args:
             ids: the cloud's own, by URN.

@@ -37,7 +37,7 @@ def foreign(deployment: Mapping[str, Any]) -> list[str]:
     for row in rows:
         name = row["urn"].rpartition("::")[2]
         found += [f"{what} of {name}" for what in _of_resource(row, packages)]
-    # An update that was broken off stands among the resources and the operations.
+    # An update that was interrupted stands among the resources and the operations.
     return list(dict.fromkeys(found))
 
 

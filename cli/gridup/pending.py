@@ -1,4 +1,4 @@
-"""Creates that were broken off, in a stack's state as the engine exports it. Pure."""
+"""Creates that were interrupted, in a stack's state as the engine exports it. Pure."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ Deployment = MutableMapping[str, Any]
 
 
 def take(deployment: Deployment, ids: Mapping[str, str]) -> dict[str, Any]:
-    """Make of creates that were broken off the resources that they have made; the inputs of those, by URN.
+    """Make of creates that were interrupted the resources that they have made; the inputs of those, by URN.
 
     `pulumi refresh --import-pending-creates` should do it, and in this version only forgets them.
 

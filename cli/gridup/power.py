@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from gridup import health, probes
 from gridup.session import Session, Which, require
 from gridup_infra.naming import typed
-from gridup_infra.targets.base import Capability, Power
+from gridup_infra.targets.base import Capability, NodeStatus
 
 
 def start(session: Session, which: Which, *, wait_lock: float, timeout: float) -> None:
@@ -30,7 +30,7 @@ def start(session: Session, which: Which, *, wait_lock: float, timeout: float) -
             target.start(outputs)
         if outputs is record.outputs:
             results = health.wait_healthy(target, outputs, reporter, timeout, own=session.own_address)
-    data = {"name": record.name, "state": Power.RUNNING.value, "endpoints": probes.to_json(results)}
+    data = {"name": record.name, "state": NodeStatus.RUNNING.value, "endpoints": probes.to_json(results)}
 
     def human() -> None:
         if outputs is record.outputs:
@@ -61,7 +61,7 @@ def stop(session: Session, which: Which, *, wait_lock: float) -> None:
         reporter.step(f'Stopping "{record.name}"')
         target.stop(outputs)
     done = f'"{record.name}" is stopped; its data stays. `{typed("start", record.name)}` starts it.'
-    session.ui.result({"name": record.name, "state": Power.STOPPED.value}, lambda: session.ui.line(done))
+    session.ui.result({"name": record.name, "state": NodeStatus.STOPPED.value}, lambda: session.ui.line(done))
 
 
 def _told_how_to_go_on(command: str, name: str) -> AbstractContextManager[None]:

@@ -1,6 +1,6 @@
 """Replacing every secret of a node: what the state has of it, what the node itself has, and the proof.
 
-Until a new secret is in use the former one is. So a run may be broken off anywhere: the same again goes on.
+Until a new secret is in use the former one is. So a run may be interrupted anywhere: the same again goes on.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from gridup.session import Session, Which
 from gridup_infra.errors import ResourceError
 from gridup_infra.naming import typed
 from gridup_infra.outputs import NodeOutputs
-from gridup_infra.targets.base import Capability, NodeAccess, Power, Target
+from gridup_infra.targets.base import Capability, NodeAccess, NodeStatus, Target
 from gridup_node.rotation import concerns
 
 RENEW_SECONDS = 120
@@ -82,9 +82,13 @@ def rotate(session: Session, which: Which, how: DeployOptions) -> None:
 
 def _check_runs(name: str, outputs: NodeOutputs, target: Target) -> None:
     found = target.inspect(outputs)
-    if found.power in (Power.STOPPED, Power.GONE, Power.UNKNOWN):
-        how = {Power.STOPPED: "stopped", Power.GONE: "gone", Power.UNKNOWN: "not to be reached"}[found.power]
-        hint = f"`{typed('start', name)}` starts it." if found.power is Power.STOPPED else ""
+    if found.power in (NodeStatus.STOPPED, NodeStatus.MISSING, NodeStatus.UNKNOWN):
+        how = {
+            NodeStatus.STOPPED: "stopped",
+            NodeStatus.MISSING: "gone",
+            NodeStatus.UNKNOWN: "not to be reached",
+        }[found.power]
+        hint = f"`{typed('start', name)}` starts it." if found.power is NodeStatus.STOPPED else ""
         raise ResourceError(
             f'"{name}" is {how}: its secrets are replaced by its own programs, which must run.',
             hint or f"`{typed('deploy', name)}` puts it right.",

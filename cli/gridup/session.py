@@ -31,7 +31,7 @@ from gridup_infra.locking import Holder, holder, leave_no_folder, locked
 from gridup_infra.naming import stack_name, typed
 from gridup_infra.outputs import NodeOutputs
 from gridup_infra.paths import ensure_home
-from gridup_infra.targets.base import Capability, Power, Target
+from gridup_infra.targets.base import Capability, NodeStatus, Target
 
 if TYPE_CHECKING:
     from gridup.engine_api import Engine
@@ -179,7 +179,7 @@ class Session:
 
         Raises:
             StateError: what the state has of it is damaged.
-            ResourceError: its deploy was broken off.
+            ResourceError: its deploy was interrupted.
             BusyError: it is still under way.
         """
         if record.problem:
@@ -199,7 +199,7 @@ class Session:
         """What is known of a node, by the state alone: while a deploy was not completed, that is its machine.
 
         Raises:
-            ResourceError: its deploy was broken off before there was a machine.
+            ResourceError: its deploy was interrupted before there was a machine.
         """
         stored = {} if record.outputs else self.settings.stored_config(record.stack)
         spec = record.previous_spec(stored)
@@ -227,7 +227,7 @@ class Session:
     def stopped(outputs: NodeOutputs, target: Target) -> bool:
         """Whether it is known that a node was stopped."""
         with contextlib.suppress(GridupError):
-            return target.inspect(outputs).power is Power.STOPPED
+            return target.inspect(outputs).power is NodeStatus.STOPPED
         return False
 
     @staticmethod

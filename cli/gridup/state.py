@@ -49,10 +49,10 @@ class Record:
         outputs: of the node; None while no deploy has succeeded.
         identity: enough to find leftovers; None for a stack that holds nothing of ours.
         resources: the names of what exists, as in the program.
-        pending: operations that were broken off, as "creating node".
+        pending: operations that were interrupted, as "creating node".
         problem: why it can't be read; empty when it can.
         remedy: what can be done about the problem, for people; empty where nothing is known.
-        known: the URNs of what exists, each with its id; empty for a create that was broken off.
+        known: the URNs of what exists, each with its id; empty for a create that was interrupted.
         states: the URNs of what exists, each with its outputs as the state has them, and its id as `id`.
     """
 
@@ -80,7 +80,7 @@ class Record:
 
     @property
     def incomplete(self) -> bool:
-        """Whether a create was broken off."""
+        """Whether a create was interrupted."""
         return self.outputs is None or bool(self.pending)
 
     @property
@@ -91,7 +91,7 @@ class Record:
         return f"`{typed('deploy', self.name)}` {'repairs' if self.outputs else 'completes'} it."
 
     def previous_spec(self, stored: Mapping[str, str]) -> DeploySpec | None:
-        """What is known of the spec: as last deployed; of a broken-off first deploy as it was asked for.
+        """What is known of the spec: as last deployed; of a interrupted first deploy as it was asked for.
 
         Args:
             stored: the stack's configuration on this machine; empty where it has none.
@@ -233,7 +233,7 @@ class EngineBackend:
         found = json.loads(self._pulumi("output", "--json", "--show-secrets", *stack_words))
         if isinstance(found.get(export), str):
             return str(found[export])
-        # A deploy that was broken off has exported nothing; what it made is in the state all the same.
+        # A deploy that was interrupted has exported nothing; what it made is in the state all the same.
         whole = json.loads(self._pulumi("export", "--show-secrets", *stack_words))
         try:
             made = _private_key(whole["deployment"].get("resources") or [], export)
@@ -422,7 +422,7 @@ def _record(stack: str, deployment: Mapping[str, Any]) -> Record:
     return Record(
         stack=stack,
         outputs=outputs,
-        # The very first create may be what was broken off: then its owner stands there alone.
+        # The very first create may be what was interrupted: then its owner stands there alone.
         identity=_identity(stack, [*own, *(item["resource"] for item in pending)], outputs),
         resources=tuple(resource_name(resource["urn"]) for resource in own),
         # A destroy keeps what was pending before it for ever. With no resource left, not even the

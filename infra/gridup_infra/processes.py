@@ -29,7 +29,7 @@ LEFT_SECONDS = 1.0
 """For what a program has written to come, once it has ended."""
 
 DETACHED = "GRIDUP_DETACHED"
-"""Set for programs that were started to outlive us: whoever cleans up after a broken-off run spares them."""
+"""Set for programs that were started to outlive us: whoever cleans up after a interrupted run spares them."""
 
 
 PROC = Path("/proc")

@@ -115,7 +115,7 @@ def known_hosts(host_key: str) -> str:
 
 
 def whole(path: Path) -> bool:
-    """Whether both halves of a key are there: a broken-off run may have left one."""
+    """Whether both halves of a key are there: a interrupted run may have left one."""
     return all(half.is_file() and half.stat().st_size > 0 for half in (path, path.with_suffix(".pub")))
 
 

@@ -5,8 +5,8 @@
 
 Which secrets those are tell the folders of the service (see `services`); each is run where the service sees
 them. Stdin holds JSON: `id`, another one each time all are to be replaced, and `lock`, see `rekey`. With the
-same id once more nothing is made anew, so that a run which was broken off is put right by the next; and until
-the service is started again the former secrets hold.
+same id once more nothing is made anew, so that a run which was interrupted is put right by the next; and
+until the service is started again the former secrets hold.
 
 A failure is one line on stderr and exit code 1; no secret is ever in it, or in argv.
 """

@@ -89,7 +89,7 @@ def test_a_preview_of_a_stack_that_exists_writes_nothing_into_its_folder(
 ) -> None:
     real = _real(settings, request)
     assert isinstance(real, PulumiEngine)
-    # As a first deploy leaves it that was broken off before it made anything.
+    # As a first deploy leaves it that was interrupted before it made anything.
     real._open(SPEC.stack, SPEC)
     folder = settings.home.stack(SPEC.stack)
     before = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}

@@ -20,7 +20,7 @@ from gridup_infra.outputs import NodeOutputs
 from gridup_infra.spec import DeploySpec
 from gridup_infra.targets.aws import naming
 from gridup_infra.targets.azure import naming as azure_naming
-from gridup_infra.targets.base import Capability, Power, ReadSecret, StackRef, Target
+from gridup_infra.targets.base import Capability, NodeStatus, ReadSecret, StackRef, Target
 from gridup_infra.targets.docker import naming as docker_naming
 from gridup_infra.vm import keys, node
 from gridup_node.containers import containers
@@ -250,7 +250,7 @@ def test_looking_and_telling_make_nothing(
 
 def test_a_node_of_which_nothing_is_left_is_gone(target: Target, gone: NodeOutputs) -> None:
     seen = target.inspect(gone)
-    assert seen.power is Power.GONE
+    assert seen.power is NodeStatus.MISSING
     assert seen.problems
     assert not seen.healthy
 

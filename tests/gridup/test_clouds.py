@@ -230,7 +230,7 @@ class TestLosses:
         self, inside: Inside, deploy: Deploy, person: list[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         told = iter([("one",), ("one", "another")])
-        monkeypatch.setattr(MoonTarget, "losses", lambda *_: next(told))
+        monkeypatch.setattr(MoonTarget, "destructive_changes", lambda *_: next(told))
         person.append("y")
         ended = deploy("--new-machine")
         assert (ended.code, inside.engine.calls) == (1, [])
@@ -239,7 +239,7 @@ class TestLosses:
     def test_a_preview_shows_it_and_asks_nobody(self, inside: Inside) -> None:
         ended = inside("preview", "Inst", "--new-machine").ok()
         assert "It destroys the VM i-1" in ended.out
-        assert inside("preview", "Inst", "--json").ok().json["losses"] == [
+        assert inside("preview", "Inst", "--json").ok().json["destructive_changes"] == [
             "the VM i-1, and what is on its root disk"
         ]
 
@@ -311,7 +311,7 @@ class TestCredentials:
         rows = {row["name"]: row for row in inside("status", "--json").ok().json}
         assert rows["Away"]["state"] == "unknown"
         assert rows["Away"]["problems"] == ["can't be looked at: The moon has no credentials of yours."]
-        assert rows["Here"]["state"] == "gone"
+        assert rows["Here"]["state"] == "missing"
         shown = inside("status").ok()
         assert "Away: Set MOON_KEY." in shown.out
         assert "❔ unknown" in shown.out
@@ -393,7 +393,7 @@ class TestSdk:
         self, inside: Inside, got: list[str], monkeypatch: pytest.MonkeyPatch, there: bool, said: str
     ) -> None:
         monkeypatch.setattr(extras, "installed", lambda _extra: there)
-        found = {row["what"]: row for row in inside("doctor", "--json").json}["SDK of the moon"]
+        found = {row["name"]: row for row in inside("doctor", "--json").json}["SDK of the moon"]
         assert found["ok"] is (True if there else None)
         assert found["detail"].startswith(said)
 
@@ -420,7 +420,7 @@ class TestSdk:
         inside.lay("Here")
         tries.clear()
         rows = {row["name"]: row["state"] for row in inside("status", "--json").ok().json}
-        assert rows == {"Here": "gone", "One": "unknown", "Two": "unknown", "Three": "unknown"}
+        assert rows == {"Here": "missing", "One": "unknown", "Two": "unknown", "Three": "unknown"}
         assert tries == ["moon"], "one try is enough"
 
 

@@ -37,7 +37,7 @@ from gridup_infra.requirements import lock_text
 from gridup_infra.spec import DeploySpec
 from gridup_infra.targets import docker
 from gridup_infra.targets.base import Inspection
-from gridup_infra.targets.base import Power as State
+from gridup_infra.targets.base import NodeStatus as State
 from gridup_infra.targets.local import LocalTarget, runtime
 from gridup_node import catalog, services
 from support.checkpoints import PORTS, RESOURCES
@@ -152,8 +152,8 @@ class TestAnyCommandAboutANode:
             shown = inside("status").ok()
             (row,) = inside("status", "--json").ok().json
         assert "⏳ a deploy" in shown.out and "Inst: a deploy by process" in shown.out
-        assert "repairs" not in shown.out and "broken" not in shown.out
-        assert (row["name"], row["state"], row["busy"]["what"]) == ("Inst", "unknown", "a deploy")
+        assert "repairs" not in shown.out and "degraded" not in shown.out
+        assert (row["name"], row["state"], row["busy"]["operation"]) == ("Inst", "unknown", "a deploy")
         assert row["busy"]["pid"] == os.getpid()
         if laid == "whole":
             assert inside("status", "--json", "--no-probe").ok().json[0]["busy"] is None
@@ -187,7 +187,7 @@ class TestAnyCommandAboutANode:
         monkeypatch.setenv("PULUMI_BACKEND_URL", "s3://bucket")
         told = "was not completed, or is still under way elsewhere"
         assert f'The deploy of "Inst" {told}.' in inside("outputs", "Inst").err
-        assert f"its deploy {told} (broken off while" in inside("status", "Inst").ok().out
+        assert f"its deploy {told} (interrupted while" in inside("status", "Inst").ok().out
 
     @pytest.mark.parametrize(
         "command", ["outputs", "ssh", "logs", "check", "start", "stop", "rotate", "open"]
@@ -354,7 +354,7 @@ class TestDeploy:
         assert destroyed.code == 1
         assert f'"My Lab" is busy: a deploy by process {os.getpid()} since' in destroyed.err
         (row,) = status.ok().json
-        assert (row["name"], row["busy"]["what"]) == ("My Lab", "a deploy")
+        assert (row["name"], row["busy"]["operation"]) == ("My Lab", "a deploy")
 
     def test_one_that_is_refused_leaves_no_folder(self, inside: Inside) -> None:
         for words in (["--region", "sea"], ["--cloud", "docker", "--adopt", "--port", "0"]):
@@ -470,7 +470,7 @@ class TestTheLookBefore:
 
     @staticmethod
     def disk(inside: Inside) -> tuple[bool, str]:
-        (found,) = (row for row in inside("doctor", "--json").json if row["what"] == "disk")
+        (found,) = (row for row in inside("doctor", "--json").json if row["name"] == "disk")
         return found["ok"], found["detail"]
 
     @pytest.mark.parametrize(
@@ -676,10 +676,10 @@ class TestShowing:
     def test_status_sees_that_a_node_is_gone(self, inside: Inside) -> None:
         inside.lay("Inst")
         ended = inside("status").ok()
-        assert "❌ gone" in ended.out
+        assert "❌ missing" in ended.out
         assert "its data are lost: `gridup deploy --name Inst` makes an empty node." in ended.out
         row = inside("status", "Inst", "--json").ok().json[0]
-        assert (row["state"], row["right"], row["target"]) == ("gone", False, "local")
+        assert (row["state"], row["right"], row["target"]) == ("missing", False, "local")
 
     def test_status_of_nothing(self, inside: Inside) -> None:
         assert "There are no deployments yet" in inside("status").ok().out
@@ -689,7 +689,7 @@ class TestShowing:
         inside.lay("Inst")
         inside.lay("Other", half=True)
         rows = {row["name"]: row for row in inside("status", "--json").ok().json}
-        assert rows["Other"]["problems"] == ["its deploy was not completed (broken off while creating node)"]
+        assert rows["Other"]["problems"] == ["its deploy was not completed (interrupted while creating node)"]
         assert rows["Other"]["endpoints"] is None
 
     def test_outputs_mask_what_is_secret_and_give_each_address(self, inside: Inside) -> None:
@@ -791,7 +791,7 @@ class TestCheck:
         assert f"{again} waits for it." in inside("check", "--timeout", "1").err
         assert f"{again} goes on waiting." in inside("check", "--wait", "--timeout", "0.5").err
         ended = ResourceError("api has ended", "", ("its last words",))
-        monkeypatch.setattr(LocalTarget, "given_up", lambda _self, _outputs: ended)
+        monkeypatch.setattr(LocalTarget, "terminal_failure", lambda _self, _outputs: ended)
         assert "`gridup logs 'My Lab'` tells more." in inside("check", "My Lab", "--wait").err
 
     def test_a_wait_that_runs_out_exits_9_with_one_report(self, inside: Inside) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gridup_infra.outputs import NOT_COMPLETED, NodeOutputs
-from gridup_infra.targets.base import PUBLIC_IP, Inspection, Power
+from gridup_infra.targets.base import PUBLIC_IP, Inspection, NodeStatus
 from support.fake_target import MoonTarget
 from support.inside import Inside
 
@@ -26,14 +26,14 @@ def half(inside: Inside, moon: type[MoonTarget]) -> type[MoonTarget]:
 def test_status_shows_its_address_and_that_it_runs(inside: Inside, half: type[MoonTarget]) -> None:
     told = inside("status").ok().out
     assert "203.0.113.9" in told and "Public IP" in told
-    assert "Lab One: its deploy was not completed (broken off while creating node)" in told
+    assert "Lab One: its deploy was not completed (interrupted while creating node)" in told
     assert "its machine runs, and costs money: `gridup stop 'Lab One'` stops it" in told
     assert "`gridup deploy --name 'Lab One'` completes it." in told
     assert "repairs" not in told
     (row,) = inside("status", "Lab One", "--json").json
-    assert (row["state"], row["machine"], row["right"]) == ("broken", "running", False)
+    assert (row["state"], row["machine"], row["right"]) == ("degraded", "running", False)
     assert {key: row[key] for key in WHERE} == WHERE
-    half.power = Power.STOPPED
+    half.power = NodeStatus.STOPPED
     assert "its machine is stopped." in inside("status").out
 
 
@@ -82,7 +82,7 @@ def test_a_deploy_that_fails_after_it_was_made_says_so(inside: Inside, half: typ
     ended = inside("deploy", "Lab One", "--allow-cidr", "203.0.113.0/24")
     assert ended.code == 4
     assert "The machine was made, and costs money: 203.0.113.9, sea, m-1, large, v-1." in ended.err
-    assert "`gridup destroy 'Lab One'` takes all of it away" in ended.err
+    assert "`gridup destroy 'Lab One'` deletes all of it" in ended.err
 
 
 class TestPlace:
@@ -122,7 +122,7 @@ class TestPlace:
             return inspect(target, outputs)
 
         monkeypatch.setattr(moon, "inspect", counted)
-        moon.silent, moon.power = True, Power.STOPPED
+        moon.silent, moon.power = True, NodeStatus.STOPPED
         for words in (["ssh", "Inst"], ["logs", "Inst"], ["check", "Inst"]):
             ended = inside(*words)
             assert (ended.code, '"Inst" is stopped.' in ended.err) == (10, True), words

@@ -314,7 +314,7 @@ class TestBootLog:
             assert (identity.stack_id, found.name, len(states)) == (spec.stack_id, "Inst", 2)
             return NodeOutputs(spec, "", {}, facts={"machine": "m-1"})
 
-        monkeypatch.setattr(MoonTarget, "begun", partial_outputs)
+        monkeypatch.setattr(MoonTarget, "partial_outputs", partial_outputs)
         monkeypatch.setattr(MoonTarget, "boot_log", lambda _self, outputs: f"of {outputs.facts['machine']}")
         assert inside("logs", "Inst", "--boot").ok().out == "of m-1\n"
 

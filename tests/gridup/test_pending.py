@@ -1,4 +1,4 @@
-"""Creates that were broken off: what they have made is put into the state as they would have put it."""
+"""Creates that were interrupted: what they have made is put into the state as they would have put it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`gridup rotate`: what it asks, in which order it goes, and how one that was broken off goes on."""
+"""`gridup rotate`: what it asks, in which order it goes, and how one that was interrupted goes on."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gridup import deploy_flow
 from gridup.settings import Settings
 from gridup.state import State
 from gridup_infra.processes import Result
-from gridup_infra.targets.base import Inspection, Power
+from gridup_infra.targets.base import Inspection, NodeStatus
 from support.fake_target import MoonTarget, _NoWay
 from support.inside import Inside, spec_of
 
@@ -125,14 +125,14 @@ def test_a_name_is_needed(inside: Inside, node: Node) -> None:
     assert "gridup rotate NAME" in ended.err
 
 
-@pytest.mark.parametrize("power", [Power.STOPPED, Power.GONE, Power.UNKNOWN])
+@pytest.mark.parametrize("power", [NodeStatus.STOPPED, NodeStatus.MISSING, NodeStatus.UNKNOWN])
 def test_a_node_that_does_not_run_is_refused(
-    inside: Inside, node: Node, monkeypatch: pytest.MonkeyPatch, power: Power
+    inside: Inside, node: Node, monkeypatch: pytest.MonkeyPatch, power: NodeStatus
 ) -> None:
     monkeypatch.setattr(MoonTarget, "inspect", lambda *_: Inspection(power))
     ended = inside("rotate", "Inst", "--yes")
     assert ended.code == 4
-    assert ("gridup start" in ended.err) == (power is Power.STOPPED)
+    assert ("gridup start" in ended.err) == (power is NodeStatus.STOPPED)
     assert (inside.engine.calls, node.calls) == ([], [])
 
 

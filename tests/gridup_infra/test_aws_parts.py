@@ -32,7 +32,7 @@ from gridup_infra.targets.aws import (
 )
 from gridup_infra.targets.aws.client import configured_region
 from gridup_infra.targets.aws.firewall import Rule, rules
-from gridup_infra.targets.base import Power, StackRef
+from gridup_infra.targets.base import NodeStatus, StackRef
 from gridup_infra.targets.dynamic import ProviderError
 from gridup_infra.vm import node
 from gridup_node.vm.user_data import LIMIT, Host, user_data
@@ -564,7 +564,7 @@ def test_what_was_made_before_a_deploy_was_broken_off_is_known(aws: Moto) -> Non
     aws_target = target("aws")
     found = aws_target.partial_outputs(who, parts.spec, states)
     assert found is not None
-    assert aws_target.inspect(found).power is Power.RUNNING
+    assert aws_target.inspect(found).power is NodeStatus.RUNNING
     assert aws_target.place(found) == {
         "public_ip": parts.outs["address"]["address"],
         "region": REGION,
@@ -575,7 +575,7 @@ def test_what_was_made_before_a_deploy_was_broken_off_is_known(aws: Moto) -> Non
     assert (found.facts["ip"], found.facts.get("host_key")) == (parts.outs["address"]["address"], None)
     assert set(found.not_offered.values()) == {NOT_COMPLETED}
     aws_target.stop(found)
-    assert aws_target.inspect(found).power is Power.STOPPED
+    assert aws_target.inspect(found).power is NodeStatus.STOPPED
     # The key that it was met with is pinned; another machine's is not.
     met = any_urn(stack, "pulumi-python:dynamic/gridup-vm:Host", "host")
     for machine, key in ((found.facts["machine"], "ssh-ed25519 AAAA"), ("i-0", "")):

@@ -79,7 +79,7 @@ def look(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, dict[str, float]], l
         ec2 = SimpleNamespace(describe_account_attributes=lambda **_: {"AccountAttributes": []})
         service = SimpleNamespace(get_service_quota=answer)
         monkeypatch.setattr(client, "client", lambda *_, **__: service)
-        monkeypatch.setattr(kinds, "every", every)
+        monkeypatch.setattr(kinds, "list_all", every)
         monkeypatch.setattr(placement, "size_of", lambda *_: {"VCpuInfo": {"DefaultVCpus": 4}})
         spec = DeploySpec("Inst", target="aws", region="eu-west-1", size=size)
         preflight._quota(cast("Cloud", SimpleNamespace(ec2=ec2)), spec)

@@ -1,5 +1,5 @@
 """What the Azure target does by itself, against an ARM of our own and without an engine: looking before a
-deploy, settling what was broken off, removing what no state knows of."""
+deploy, settling what was interrupted, removing what no state knows of."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gridup_infra.errors import CredentialsError, GridupError, PreflightError, R
 from gridup_infra.outputs import NodeOutputs
 from gridup_infra.spec import NEW_DATA, DeploySpec
 from gridup_infra.targets.azure import AzureTarget, cleanup, client, naming, preflight
-from gridup_infra.targets.base import Power, StackRef
+from gridup_infra.targets.base import NodeStatus, StackRef
 from gridup_infra.targets.dynamic import DRIFT
 from gridup_infra.vm import node
 from support.arm import SUBSCRIPTION, Arm
@@ -254,15 +254,15 @@ def test_it_is_stopped_for_good_and_started_and_tells_what_it_printed(azure: Arm
     made = Made(account, spec()).whole()
     target = AzureTarget()
     there = outputs(made.spec, account.machine()["properties"]["vmId"])
-    assert target.inspect(there).power in (Power.RUNNING, Power.BROKEN)
+    assert target.inspect(there).power in (NodeStatus.RUNNING, NodeStatus.DEGRADED)
     for _ in range(2):
         target.stop(there)
     assert account.power() == "deallocated"
-    assert (target.inspect(there).power, target.inspect(there).notes) == (Power.STOPPED, ())
+    assert (target.inspect(there).power, target.inspect(there).notes) == (NodeStatus.STOPPED, ())
     # As `poweroff` within it leaves it.
     azure.things().power(account.machine()["id"], "stopped")
     seen = target.inspect(there)
-    assert seen.power is Power.STOPPED
+    assert seen.power is NodeStatus.STOPPED
     assert seen.notes == ("stopped, still billed: `gridup stop Inst` deallocates it",)
     target.stop(there)
     assert account.power() == "deallocated"
@@ -270,7 +270,7 @@ def test_it_is_stopped_for_good_and_started_and_tells_what_it_printed(azure: Arm
         target.start(there)
     assert account.power() == "running"
     gone = outputs(made.spec, "another")
-    assert target.inspect(gone).power is Power.GONE
+    assert target.inspect(gone).power is NodeStatus.MISSING
 
 
 def refused(wanted: DeploySpec, error: type[GridupError] = PreflightError) -> str:
@@ -362,7 +362,7 @@ def test_what_the_program_declares_is_what_azure_takes_and_stays_as_it_is(accoun
     assert made.refresh() == {}
     target = AzureTarget()
     seen = target.inspect(there)
-    assert (seen.power, seen.problems, seen.healthy) == (Power.RUNNING, (), True)
+    assert (seen.power, seen.problems, seen.healthy) == (NodeStatus.RUNNING, (), True)
     group = account.one(f"{NETWORK}/networkSecurityGroups")
     account.customer.drop(f"{group['id']}/securityRules/staff")
     assert made.refresh() == {"rule-staff": ["gone"]}

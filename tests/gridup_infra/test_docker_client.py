@@ -218,7 +218,7 @@ class TestCommands:
 
     @staticmethod
     def found(inside: Inside) -> tuple[bool | None, str]:
-        row = next(row for row in inside("doctor", "--json").json if row["what"] == "Docker")
+        row = next(row for row in inside("doctor", "--json").json if row["name"] == "Docker")
         return row["ok"], row["detail"]
 
     @pytest.mark.parametrize(

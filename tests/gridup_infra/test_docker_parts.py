@@ -219,7 +219,7 @@ class TestVolumes:
         made = volumes.ensure(place.client, first)
         volumes.keep(place.client, first)
         volumes.ensure(place.client, {**second, "adopt": made})
-        # A destroy that was broken off is completed later.
+        # A destroy that was interrupted is completed later.
         assert volumes.find(place.client, first["stack_id"]) is None
         assert volumes.left(place.client, first["stack_id"]) == []
         volumes.keep(place.client, first)
@@ -263,7 +263,7 @@ class TestPorts:
         cleanup.delete_all(place.client, other["stack"], other["name"], other["stack_id"], keep_data=False)
         assert set(chosen) == {"proxy", "ssh", "jupyter"}
         assert port_allocation.ensure(place.client, props, {}) == chosen, (
-            "as after a create that was broken off"
+            "as after a create that was interrupted"
         )
         assert port_allocation.ensure(place.client, props, chosen) == chosen
         networks = {row["Name"]: row for row in node_labels.networks(place.client, props["stack_id"])}

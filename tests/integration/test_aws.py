@@ -232,7 +232,7 @@ def test_a_machine_that_was_terminated_elsewhere_is_gone_and_made_again_with_its
     first = things.one(kinds.INSTANCE)["InstanceId"]
     account.ec2.terminate_instances(InstanceIds=[first])
     seen = aws_cli("status", "Inst", "--json").ok().json[0]
-    assert seen["state"] == "gone"
+    assert seen["state"] == "missing"
     assert f"the instance {first} is gone" in seen["problems"]
     deploy(aws_cli)
     account.one_of_everything(stack_id(aws_cli))

@@ -1,4 +1,4 @@
-"""Deploys to AWS, broken off just when AWS has accepted a call: nothing is orphaned, or made twice."""
+"""Deploys to AWS, interrupted just when AWS has accepted a call: nothing is orphaned, or made twice."""
 
 from __future__ import annotations
 

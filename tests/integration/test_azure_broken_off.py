@@ -1,4 +1,4 @@
-"""Deploys to Azure, broken off just when ARM has accepted a call: nothing is orphaned, or made twice."""
+"""Deploys to Azure, interrupted just when ARM has accepted a call: nothing is orphaned, or made twice."""
 
 from __future__ import annotations
 

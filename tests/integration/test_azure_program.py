@@ -1,7 +1,7 @@
 """The product's own program, each of whose resources the provider makes in the emulator: without an engine.
 
 What takes minutes under the engine is seen here in a second: that ARM takes each body, that a refresh of what
-nobody touched finds nothing, and that what is imported after a broken-off create need not be replaced.
+nobody touched finds nothing, and that what is imported after a interrupted create need not be replaced.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ def test_arm_takes_it_all_and_finds_it_again(azure: Arm, run: Run, how: dict[str
     for name, (type_, id_, inputs, outputs) in engine.made.items():
         read = provider.read(type_, id_, outputs, inputs)
         assert plain(read.inputs) == inputs, name
-        # By `import`, and as the engine settles a create that was broken off: with the inputs, and no state.
+        # By `import`, and as the engine settles a create that was interrupted: with the inputs, and no state.
         for known in (None, inputs):
             read = provider.read(type_, id_, {}, known)
             told = provider.diff(type_, plain(read.inputs), inputs, plain(read.properties))

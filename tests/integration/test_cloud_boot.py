@@ -289,7 +289,7 @@ def test_a_machine_that_was_deleted_elsewhere_is_made_anew_and_its_end_leaves_no
     booted = inst.hypervisor.only()
     inst.tenancy.delete(booted.identity)
     inst.hypervisor.settle()
-    assert state(inst) == "gone"
+    assert state(inst) == "missing"
     inst.cli(*inst.words(), "--no-node", "--no-wait").ok()
     inst.hypervisor.settle()
     another = inst.hypervisor.only()

@@ -1,4 +1,4 @@
-"""Deploys to Docker that are broken off. Nothing is orphaned on the daemon, and the next run goes on."""
+"""Deploys to Docker that are interrupted. Nothing is orphaned on the daemon, and the next run goes on."""
 
 from __future__ import annotations
 

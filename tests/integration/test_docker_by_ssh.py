@@ -181,7 +181,7 @@ def test_a_call_that_the_tunnel_breaks_under_is_one_error_and_the_next_call_work
 def test_doctor_tells_of_the_daemon_and_of_the_way_to_it(far: Cli, machine: Machine) -> None:
     def docker() -> dict[str, object]:
         rows: list[dict[str, object]] = far("doctor", "--json").json
-        return next(row for row in rows if row["what"] == "Docker")
+        return next(row for row in rows if row["name"] == "Docker")
 
     assert docker()["ok"] is True
     machine.stop()

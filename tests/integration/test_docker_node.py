@@ -303,7 +303,7 @@ def test_containers_that_are_gone_are_made_anew_with_their_data(inst: Cli, thing
     volume = volume_of(things, identity)
     kept = inst("outputs", "Inst", "--show-secrets", "--json").ok().json
     remove_containers(things, identity)
-    assert inst("status", "Inst", "--json").ok().json[0]["state"] == "gone"
+    assert inst("status", "Inst", "--json").ok().json[0]["state"] == "missing"
     inst("deploy", "--name", "Inst").ok()
     assert volume_of(things, identity) == volume
     assert inst("outputs", "Inst", "--show-secrets", "--json").ok().json == kept
@@ -877,7 +877,7 @@ def test_unused_images_are_pruned_and_used_ones_are_not(inst: Cli, things: Thing
 
 def test_doctor_tells_of_the_daemon(inst: Cli) -> None:
     rows = inst("doctor", "--json").ok().json
-    assert next(row for row in rows if row["what"] == "Docker")["ok"] is True
+    assert next(row for row in rows if row["name"] == "Docker")["ok"] is True
 
 
 def test_destroy_leaves_nothing_of_ours_and_all_of_others(

@@ -431,7 +431,7 @@ def test_kept_data_is_found_by_the_next_node(cli: Cli, runtime: Path) -> None:
 def test_a_deleted_folder_is_gone_and_laid_anew(cli: Cli) -> None:
     cli.deploy("Inst", "--no-wait")
     shutil.rmtree(cli.node())
-    assert cli("status", "Inst", "--json").ok().json[0]["state"] == "gone"
+    assert cli("status", "Inst", "--json").ok().json[0]["state"] == "missing"
     cli("deploy", "--name", "Inst").ok()
     assert problems(cli) == []
 

@@ -204,7 +204,7 @@ def test_a_deploy_that_is_broken_off_is_gone_with_plain_pulumi_or_goes_on(lab: L
     assert lab.ada.known_hosts.read_bytes() == known
     # Taken away behind our back: told as it is, and made anew by the person's own way in.
     lab.machine.run("userdel", "--force", "--remove", "gridup")
-    assert lab.cli("status", "Inst", "--json").ok().json[0]["state"] == "gone"
+    assert lab.cli("status", "Inst", "--json").ok().json[0]["state"] == "missing"
     lab.cli(*words).ok()
     assert lab.cli("ssh", "Inst", "--", "sudo", "-n", "id", "-u").ok().out == "0\n"
     lab.cli("destroy", "Inst", "--yes").ok()

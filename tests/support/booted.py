@@ -17,7 +17,7 @@ import pulumi
 from gridup_infra import targets
 from gridup_infra.outputs import NodeOutputs
 from gridup_infra.spec import DeploySpec
-from gridup_infra.targets.base import Inspection, Power, StackRef
+from gridup_infra.targets.base import Inspection, NodeStatus, StackRef
 from gridup_infra.vm.node import MACHINE, node_outputs
 from gridup_infra.vm.resources import ManagementKey, declare, turned
 from gridup_infra.vm.target import MachineTarget
@@ -56,7 +56,7 @@ class BootedTarget(MachineTarget):
         return "its folder there"
 
     def inspect(self, outputs: NodeOutputs) -> Inspection:
-        return Inspection(Power.RUNNING)
+        return Inspection(NodeStatus.RUNNING)
 
     def leftovers(self, identity: StackRef) -> tuple[str, ...]:
         return ()

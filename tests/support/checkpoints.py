@@ -43,7 +43,7 @@ def deployment(
     outputs: Mapping[str, Any] | None = None,
     pending: Sequence[tuple[str, str]] = (),
 ) -> dict[str, Any]:
-    """What a checkpoint holds: the stack, a provider of its own kind, the resources, what was broken off."""
+    """What a checkpoint holds: the stack, a provider of its own kind, the resources, what was interrupted."""
     stack = spec.stack
     root = urn(stack, "pulumi:pulumi:Stack", f"{PROJECT}-{stack}")
     owner = {"stack_id": spec.stack_id, "name": spec.name, "target": spec.target, "keep_data": spec.keep_data}

@@ -1,4 +1,4 @@
-"""What must be true of a Docker daemon after a run was broken off, and after the next one."""
+"""What must be true of a Docker daemon after a run was interrupted, and after the next one."""
 
 from __future__ import annotations
 

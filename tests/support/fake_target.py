@@ -16,7 +16,7 @@ from gridup_infra.targets.base import (
     Capability,
     Inspection,
     NodeAccess,
-    Power,
+    NodeStatus,
     Retained,
     SshAccess,
     StackRef,
@@ -35,7 +35,7 @@ class MoonTarget(Target):
         left: what an earlier node of whatever name has left there.
         readiness: its answers to `ready`, the last one for ever; an error is raised.
         restart: what its machine is to be restarted for.
-        machine: what its state has of a machine whose deploy was broken off.
+        machine: what its state has of a machine whose deploy was interrupted.
         where: where its nodes are.
         power: how they run.
         silent: whether no way in answers.
@@ -60,7 +60,7 @@ class MoonTarget(Target):
     restart: ClassVar[tuple[str, ...] | None] = None
     machine: ClassVar[NodeOutputs | None] = None
     where: ClassVar[dict[str, str]] = {}
-    power: ClassVar[Power] = Power.RUNNING
+    power: ClassVar[NodeStatus] = NodeStatus.RUNNING
     silent: ClassVar[bool] = False
     explains: ClassVar[GridupError | None] = None
 
@@ -167,7 +167,7 @@ def moon(monkeypatch: pytest.MonkeyPatch) -> type[MoonTarget]:
     registry = {**targets._REGISTRY, "moon": "support.fake_target:MoonTarget"}
     monkeypatch.setattr("gridup_infra.targets._REGISTRY", registry)
     told = {"calls": [], "refuses": None, "lost": (), "gives_up": None, "left": None, "restart": None}
-    told |= {"machine": None, "where": {}, "power": Power.RUNNING, "silent": False, "explains": None}
+    told |= {"machine": None, "where": {}, "power": NodeStatus.RUNNING, "silent": False, "explains": None}
     for name, value in told.items():
         monkeypatch.setattr(MoonTarget, name, value)
     monkeypatch.setattr(MoonTarget, "readiness", [True])

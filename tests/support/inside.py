@@ -41,7 +41,7 @@ class Inside:
         return Ended(code, out, err)
 
     def lay(self, name: str, *, half: bool = False, **fields: object) -> DeploySpec:
-        """A node that is deployed as far as the state knows (`half`: broken off); nothing of it is there."""
+        """A node that is deployed as far as the state knows (`half`: interrupted); nothing of it is there."""
         spec = self.spec(name, **fields)
         if half:
             latest = deployment(spec, RESOURCES[:2], pending=[("creating", "node")])

@@ -35,10 +35,10 @@ def main(context: typer.Context, json: Json = False) -> None:
     marks = {True: "✅", False: "❌", None: "➖"}
 
     def human() -> None:
-        session.ui.table(["", "What", "Found"], [[marks[f.ok], f.what, f.detail] for f in findings])
+        session.ui.table(["", "What", "Found"], [[marks[f.ok], f.name, f.detail] for f in findings])
 
-    session.ui.result([{"what": f.what, "ok": f.ok, "detail": f.detail} for f in findings], human)
-    bad = [f.what for f in findings if f.ok is False]
+    session.ui.result([{"name": f.name, "ok": f.ok, "detail": f.detail} for f in findings], human)
+    bad = [f.name for f in findings if f.ok is False]
     if bad:
         raise GridupError(f"Not ready: {', '.join(bad)}.")
 

@@ -138,7 +138,7 @@ def main(
             {"resource": c.name, "operation": c.operation, "changed": list(c.changed)} for c in report.changes
         ],
         "makes": list(makes),
-        "losses": list(losses),
+        "destructive_changes": list(losses),
         "retained": asdict(retained) if retained else None,
         "adopts": spec.adopting,
     }

@@ -19,7 +19,7 @@ Examples:
 
 The node must run. The data stays; all sessions, kernels and running jobs end.
 On a cloud the VM is replaced by another one, on the same data disk. A run that
-is broken off leaves the node as it was or with the new secrets, never with
+is interrupted leaves the node as it was or with the new secrets, never with
 neither: the same command again goes on.
 
 \b

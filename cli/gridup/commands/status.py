@@ -19,7 +19,7 @@ from gridup_infra.errors import GridupError
 from gridup_infra.locking import Holder
 from gridup_infra.naming import typed
 from gridup_infra.outputs import NOT_COMPLETED
-from gridup_infra.targets.base import PUBLIC_IP, Inspection, Power
+from gridup_infra.targets.base import PUBLIC_IP, Inspection, NodeStatus
 from gridup_node.services import ProbeKind
 
 EPILOG = """\b
@@ -41,13 +41,13 @@ LOOKS = ("a look", "a preview")
 NAMED = 3
 """Packages that are named for whose sake a machine is to be restarted."""
 
-POWER_WORDS: dict[Power, str] = {
-    Power.RUNNING: "✅ running",
-    Power.STARTING: "⏳ starting",
-    Power.STOPPED: "⏹ stopped",
-    Power.BROKEN: "❌ broken",
-    Power.GONE: "❌ gone",
-    Power.UNKNOWN: "❔ unknown",
+POWER_WORDS: dict[NodeStatus, str] = {
+    NodeStatus.RUNNING: "✅ running",
+    NodeStatus.STARTING: "⏳ starting",
+    NodeStatus.STOPPED: "⏹ stopped",
+    NodeStatus.DEGRADED: "❌ degraded",
+    NodeStatus.MISSING: "❌ missing",
+    NodeStatus.UNKNOWN: "❔ unknown",
 }
 
 
@@ -70,7 +70,7 @@ class Row:
     busy: Holder | None = None
     restart: tuple[str, ...] | None = None
     place: Mapping[str, str] = field(default_factory=dict)
-    machine: Power | None = None
+    machine: NodeStatus | None = None
 
     @property
     def name(self) -> str:
@@ -136,7 +136,7 @@ def main(
                 session.ui.line(f"{row.record.name}: {note}")
             if row.restart is not None:
                 session.ui.line(f"{row.record.name}: {restart_line(row.restart, row.record)}")
-            if row.inspection.power is Power.UNKNOWN and row.suggestion:
+            if row.inspection.power is NodeStatus.UNKNOWN and row.suggestion:
                 session.ui.line(f"{row.record.name}: {row.suggestion}")
             if row.machine:
                 session.ui.line(f"{row.record.name}: {machine_line(row)}")
@@ -148,7 +148,7 @@ def main(
 
 def way_on(row: Row) -> str:
     """What a person is told to do about what is not right; empty where there is nothing."""
-    broken = row.inspection.power in (Power.BROKEN, Power.GONE)
+    broken = row.inspection.power in (NodeStatus.DEGRADED, NodeStatus.MISSING)
     return row.inspection.remedy or (row.record.way_on if broken else "")
 
 
@@ -156,11 +156,11 @@ def look(session: Session, record: Record, busy: Mapping[str, Holder], *, probe:
     """What is really there of one node, and whether it answers."""
     if (other := busy.get(record.stack)) and other.operation not in LOOKS:
         # Half of it may be there: what is missing is no damage.
-        return Row(record, Inspection(Power.UNKNOWN), None, busy=other)
+        return Row(record, Inspection(NodeStatus.UNKNOWN), None, busy=other)
     if record.problem:
-        return Row(record, Inspection(Power.BROKEN, (record.problem,)), None)
+        return Row(record, Inspection(NodeStatus.DEGRADED, (record.problem,)), None)
     if record.outputs is None and (other := session.elsewhere(record)):
-        return Row(record, Inspection(Power.UNKNOWN), None, busy=other)
+        return Row(record, Inspection(NodeStatus.UNKNOWN), None, busy=other)
     if record.outputs is None:
         return _begun(session, record)
     _, target = session.known(record)
@@ -170,15 +170,15 @@ def look(session: Session, record: Record, busy: Mapping[str, Holder], *, probe:
         inspection = target.inspect(record.outputs)
     except GridupError as error:
         # One that can't be looked at hides no other.
-        seen = Inspection(Power.UNKNOWN, (f"can't be looked at: {error.message}",))
+        seen = Inspection(NodeStatus.UNKNOWN, (f"can't be looked at: {error.message}",))
         return Row(record, seen, None, error.suggestion, place=place)
-    if not probe or inspection.power not in (Power.RUNNING, Power.STARTING):
+    if not probe or inspection.power not in (NodeStatus.RUNNING, NodeStatus.STARTING):
         return Row(record, inspection, None, place=place)
     from gridup import health, probes
 
     results = health.look(health.endpoints(record.outputs), PROBE_SECONDS, session.own_address)
-    if inspection.power is Power.STARTING and probes.healthy(results):
-        inspection = replace(inspection, power=Power.RUNNING)
+    if inspection.power is NodeStatus.STARTING and probes.healthy(results):
+        inspection = replace(inspection, power=NodeStatus.RUNNING)
     restart = None
     if any(result.up and result.endpoint.proof is ProbeKind.SSH_BANNER for result in results):
         restart = target.restart_due(record.outputs)
@@ -186,9 +186,9 @@ def look(session: Session, record: Record, busy: Mapping[str, Holder], *, probe:
 
 
 def _begun(session: Session, record: Record) -> Row:
-    """One whose deploy was broken off: there may be a machine, which costs money."""
-    what = f" (broken off while {', '.join(record.pending)})" if record.pending else ""
-    seen = Inspection(Power.BROKEN, (f"{NOT_COMPLETED}{session.or_elsewhere}{what}",))
+    """One whose deploy was interrupted: there may be a machine, which costs money."""
+    what = f" (interrupted while {', '.join(record.pending)})" if record.pending else ""
+    seen = Inspection(NodeStatus.DEGRADED, (f"{NOT_COMPLETED}{session.or_elsewhere}{what}",))
     try:
         outputs, target = session.known(record)
     except GridupError:
@@ -199,18 +199,20 @@ def _begun(session: Session, record: Record) -> Row:
     except GridupError as error:
         why = f"its machine can't be looked at: {error.message}"
         seen = replace(seen, problems=(*seen.problems, why))
-        return Row(record, seen, None, error.suggestion, place=target.place(outputs), machine=Power.UNKNOWN)
+        return Row(
+            record, seen, None, error.suggestion, place=target.place(outputs), machine=NodeStatus.UNKNOWN
+        )
     return Row(record, seen, None, place=target.place(outputs), machine=machine)
 
 
 def machine_line(row: Row) -> str:
     """What a person is told of the machine of a node whose deploy was not completed."""
     name = row.record.name
-    if row.machine in (Power.GONE, Power.STOPPED):
+    if row.machine in (NodeStatus.MISSING, NodeStatus.STOPPED):
         return f"its machine is {row.machine.value}."
-    known = "may run" if row.machine is Power.UNKNOWN else "runs"
+    known = "may run" if row.machine is NodeStatus.UNKNOWN else "runs"
     stop, gone = typed("stop", name), typed("destroy", name)
-    return f"its machine {known}, and costs money: `{stop}` stops it, `{gone}` takes all of it away."
+    return f"its machine {known}, and costs money: `{stop}` stops it, `{gone}` deletes all of it."
 
 
 def restart_line(packages: tuple[str, ...], record: Record) -> str:
@@ -237,7 +239,7 @@ def _table(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
 def _cells(row: Row) -> list[str]:
     outputs = row.record.outputs
     state = f"⏳ {row.busy.operation}" if row.busy else POWER_WORDS[row.inspection.power]
-    if row.inspection.power is Power.RUNNING and row.problems:
+    if row.inspection.power is NodeStatus.RUNNING and row.problems:
         state = "❌ not answering"
     page = outputs.endpoints()["ui"] if outputs else None
     url = page.url if page and not page.reason else ""
@@ -252,9 +254,9 @@ def _json(row: Row, today: datetime) -> dict[str, Any]:
         "target": row.record.target,
         "type": outputs.spec.node_type if outputs else None,
         "state": row.inspection.power.value,
-        "right": row.inspection.power is Power.RUNNING and not row.problems,
+        "right": row.inspection.power is NodeStatus.RUNNING and not row.problems,
         "problems": row.problems,
-        "busy": {"what": row.busy.operation, "pid": row.busy.pid, "since": row.busy.since}
+        "busy": {"operation": row.busy.operation, "pid": row.busy.pid, "since": row.busy.since}
         if row.busy
         else None,
         "notes": list(row.inspection.notes),

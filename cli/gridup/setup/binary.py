@@ -136,7 +136,7 @@ def publish(staged: Path, target: Path, source: str) -> Engine:
 
 
 def remove_leftovers(engines: Path) -> None:
-    """Remove what broken-off runs left. The caller holds the lock, so nobody is at it."""
+    """Remove what interrupted runs left. The caller holds the lock, so nobody is at it."""
     for folder in engines.glob(f"{STAGING}*"):
         remove(folder)
 

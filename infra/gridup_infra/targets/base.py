@@ -79,16 +79,16 @@ class Capability(Enum):
     """`logs --boot`: what the machine printed as it booted, by way of the cloud."""
 
 
-class Power(Enum):
+class NodeStatus(Enum):
     """Whether a node runs, as seen just now."""
 
     RUNNING = "running"
     STARTING = "starting"
     STOPPED = "stopped"
     """On purpose, by `gridup stop`."""
-    BROKEN = "broken"
+    DEGRADED = "degraded"
     """It should run, and does not, or differs from its definition."""
-    GONE = "gone"
+    MISSING = "missing"
     """What the state knows is not there any more."""
     UNKNOWN = "unknown"
     """It could not be looked at, for want of credentials or of a network."""
@@ -99,7 +99,7 @@ class Inspection:
     """A cheap look at what is really there.
 
     Attributes:
-        power: see `Power`.
+        power: see `NodeStatus`.
         problems: what differs from the definition, a line each; empty when all is right.
         dead: services that crashed and are not restarted, each with its exit code.
         notes: what is as defined, and should be known, a line each.
@@ -107,7 +107,7 @@ class Inspection:
         remedy: what there is to do where a deploy brings nothing back, for people; empty where it repairs.
     """
 
-    power: Power
+    power: NodeStatus
     problems: tuple[str, ...] = ()
     crashed: tuple[str, ...] = ()
     complete: bool = False
@@ -117,7 +117,7 @@ class Inspection:
     @property
     def healthy(self) -> bool:
         """Whether there certainly is no drift, without a refresh."""
-        return self.complete and self.power in (Power.RUNNING, Power.STARTING) and not self.problems
+        return self.complete and self.power in (NodeStatus.RUNNING, NodeStatus.STARTING) and not self.problems
 
 
 def emptied(name: str) -> str:
@@ -127,7 +127,7 @@ def emptied(name: str) -> str:
 
 @dataclass(frozen=True)
 class StackRef:
-    """What is known of a stack even when its making was broken off: enough to find its leftovers."""
+    """What is known of a stack even when its making was interrupted: enough to find its leftovers."""
 
     stack: str
     stack_id: str
@@ -198,7 +198,7 @@ class DoctorCheck:
         detail: what was found, and what to do.
     """
 
-    what: str
+    name: str
     ok: bool | None
     detail: str
 
@@ -390,13 +390,13 @@ class Target(ABC):
         """
 
     def recover_interrupted(self, identity: StackRef, known: Mapping[str, str]) -> dict[str, str]:  # noqa: ARG002
-        """Make what a broken-off deploy has left fit for the next one: what exists is told, so that the state
-        takes it over; what the state can't take over is removed. A target whose creates look for themselves
-        has nothing to do.
+        """Make what a interrupted deploy has left fit for the next one: what exists is told, so that the
+        state takes it over; what the state can't take over is removed. A target whose creates look for
+        themselves has nothing to do.
 
         Args:
             known: the URNs that the state knows, each with the id it has; empty for a create that was
-                broken off.
+                interrupted.
 
         Returns:
             The ids of things that exist, by those URNs whose id is empty.

@@ -186,7 +186,7 @@ def translate_errors(work: Callable[[], T]) -> T:
 
 FAULT_POINT = "GRIDUP_TEST_HOLD"
 """For our test suite alone: `NodeProvider.create=FILE` makes that work, once done, create FILE and wait
-until it is gone before the engine hears of it. So a run can be broken off at a known moment."""
+until it is gone before the engine hears of it. So a run can be interrupted at a known moment."""
 
 
 def _hold(work: Callable[[], object]) -> None:

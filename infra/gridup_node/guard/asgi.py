@@ -391,7 +391,7 @@ class Guard:
             await self._refuse(request, Refusal(429, "too many requests; try again in a while"))
         except Exception:
             if request.started and not request.answered:
-                # Half an answer can only be broken off.
+                # Half an answer can only be interrupted.
                 raise
             # Left to the server it would close the connection without a word, on which the reverse proxy
             # has passed on the next request by then: another person's would be lost.

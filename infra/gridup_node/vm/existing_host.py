@@ -395,7 +395,7 @@ def _docker(here: Here, told: Told, mark: Mapping[str, Any] | None) -> Iterator[
             )
         return
     if mark and mark.get("docker") == "ours" and not mark.get("made"):
-        return  # A deploy was broken off in the middle of its installation, which goes on.
+        return  # A deploy was interrupted in the middle of its installation, which goes on.
     how = "Gridup uses the machine's own Docker as it is, and changes nothing of it."
     told_by = run(["docker", "version", "--format", "{{.Server.Version}}"], timeout=30)
     if told_by.code != 0:
@@ -529,7 +529,7 @@ def make(told: Told) -> dict[str, Any]:
     else:
         steps.append(("docker", let_use_docker))
     # Of a machine that was made once, what lies there is the node's own by now, also where a destroy that
-    # was to keep it was broken off.
+    # was to keep it was interrupted.
     aside = told.new_data and not mark["made"]
     steps.append(("folder", lambda machine: ensure_folder(machine, aside=aside, adopting=told.adopting)))
     steps.append(("node folder", ensure_node_folder))

@@ -18,14 +18,14 @@ from gridup_infra.targets.aws import (
 )
 from gridup_infra.targets.aws.client import Cloud
 from gridup_infra.targets.aws.kinds import ResourceKind, Thing
-from gridup_infra.targets.base import Inspection, Power
+from gridup_infra.targets.base import Inspection, NodeStatus
 from gridup_infra.vm.node import MACHINE
 
 POWER = {
-    "pending": Power.STARTING,
-    "running": Power.RUNNING,
-    "stopping": Power.STOPPED,
-    "stopped": Power.STOPPED,
+    "pending": NodeStatus.STARTING,
+    "running": NodeStatus.RUNNING,
+    "stopping": NodeStatus.STOPPED,
+    "stopped": NodeStatus.STOPPED,
 }
 
 
@@ -50,16 +50,16 @@ def inspect(cloud: Cloud, outputs: NodeOutputs) -> Inspection:
             problems.append("the address does not lead to the instance")
     if machine is None:
         gone = f"the instance {facts[MACHINE]} is gone"
-        return Inspection(Power.GONE, (gone, *problems))
-    power = POWER.get(kinds.state_of(machine), Power.BROKEN)
+        return Inspection(NodeStatus.MISSING, (gone, *problems))
+    power = POWER.get(kinds.state_of(machine), NodeStatus.DEGRADED)
     wanted = {"size": spec.size, "group": facts["group"], **naming.credits_input(spec)}
     own = instances.drift(machine, wanted, instances.credits_of(cloud, machine) if spec.cpu_credits else "")
-    if power is Power.STOPPED:
+    if power is NodeStatus.STOPPED:
         return Inspection(power, (*(line for line in own if "stopped" not in line), *problems))
     problems = [*own, *problems]
     # Of the node on the machine nothing is known from here.
     whole = spec.no_node
-    return Inspection(Power.BROKEN if problems else power, tuple(problems), complete=whole)
+    return Inspection(NodeStatus.DEGRADED if problems else power, tuple(problems), complete=whole)
 
 
 def _network_problems(there: dict[ResourceKind, dict[str, Thing]], spec: DeploySpec, group: str) -> list[str]:

@@ -116,7 +116,7 @@ def _with_first(zones: list[str], first: str) -> list[str]:
 
 
 def _disk_of(cloud: Cloud, disks: list[Thing], machine: Thing) -> str:
-    """The data disk of a machine whose launch was broken off: the one in its zone."""
+    """The data disk of a machine whose launch was interrupted: the one in its zone."""
     zone = machine["Placement"]["AvailabilityZone"]
     here = [row for row in disks if row["AvailabilityZone"] == zone]
     for row in disks:

@@ -60,7 +60,7 @@ def _cloud(props: Properties) -> AbstractContextManager[Cloud]:
 
 def _delete(props: Properties, work: Callable[[Cloud], None], vpc: str = "") -> None:
     """Delete something, or leave it to Owner's delete where a machine that no state knows of uses it: its
-    create was broken off.
+    create was interrupted.
 
     Args:
         vpc: the network that such a machine is in; empty for whatever network.

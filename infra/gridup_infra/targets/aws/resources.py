@@ -1,7 +1,7 @@
 """The AWS target's resources: Owner, Place, the network, KeyPair, Address, Volume, Instance, Attachment.
 
 Owner is first and deleted last: its delete removes whatever still bears the stack's tags, so that a
-broken-off create leaves nothing behind, not even under plain `pulumi destroy`. What does not depend on
+interrupted create leaves nothing behind, not even under plain `pulumi destroy`. What does not depend on
 something else is made at the same time. The providers are in `providers`.
 """
 

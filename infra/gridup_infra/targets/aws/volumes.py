@@ -19,7 +19,7 @@ READY_SECONDS = 180.0
 
 def list_owned(cloud: Cloud, props: Mapping[str, Any]) -> list[Thing]:
     """The stack's data disks, the one that may hold data first. More than one only where a run that moved
-    to another zone was broken off."""
+    to another zone was interrupted."""
     found = kinds.list_all(cloud, kinds.VOLUME, tags.by_urn(props))
     return sorted(found, key=lambda row: not holds_data(row))
 

@@ -286,7 +286,7 @@ def _stays(spec: DeploySpec, previous: DeploySpec) -> None:
         ("--resource-group", previous.resource_group, spec.resource_group),
         ("--subnet-id", previous.subnet_id, spec.subnet_id),
     ):
-        known = bool(previous.region)  # Of a first deploy that was broken off elsewhere, little is.
+        known = bool(previous.region)  # Of a first deploy that was interrupted elsewhere, little is.
         if known and was.lower() != now.lower():
             raise UsageError(
                 f'{flag}: "{spec.name}" is in {was or "one of its own"}; it can\'t be moved.',

@@ -1,4 +1,4 @@
-"""All that bears a stack's id: found, removed, or settled after a create that was broken off."""
+"""All that bears a stack's id: found, removed, or settled after a create that was interrupted."""
 
 from __future__ import annotations
 
@@ -89,12 +89,12 @@ def remove_group(arm: Arm, name: str) -> None:
 
 
 def recover_interrupted(arm: Arm, props: Mapping[str, Any], known: Mapping[str, str]) -> dict[str, str]:
-    """After a deploy that was broken off: what exists, so that the state takes it over; what failed, and what
-    the state can't take over, is removed.
+    """After a deploy that was interrupted: what exists, so that the state takes it over; what failed, and
+    what the state can't take over, is removed.
 
     Args:
         props: as `leftovers`.
-        known: the URNs that the state knows, those of creates that were broken off among them, each with the
+        known: the URNs that the state knows, those of creates that were interrupted among them, each with the
             id that it has; empty where it has none yet.
 
     Returns:

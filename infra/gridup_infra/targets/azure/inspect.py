@@ -9,7 +9,7 @@ from gridup_infra.outputs import NodeOutputs
 from gridup_infra.targets.azure import firewall, kinds, machines, naming
 from gridup_infra.targets.azure.client import Arm
 from gridup_infra.targets.azure.kinds import Thing
-from gridup_infra.targets.base import Inspection, Power
+from gridup_infra.targets.base import Inspection, NodeStatus
 from gridup_infra.vm.node import MACHINE
 
 
@@ -33,17 +33,17 @@ def inspect(arm: Arm, outputs: NodeOutputs) -> Inspection:
         problems += firewall.drift(ours[kinds.GROUP], rules)
     if vm is None or (vm.get("properties") or {}).get("vmId") != facts[MACHINE]:
         gone = f"the VM {facts['vm']} is gone"
-        return Inspection(Power.GONE, (gone, *problems))
+        return Inspection(NodeStatus.MISSING, (gone, *problems))
     power = machines.power_of(vm)
-    if power is Power.BROKEN:
+    if power is NodeStatus.DEGRADED:
         problems.insert(0, "the VM is not running")
     problems += _drift(vm, outputs, ours)
-    if power is Power.STOPPED:
+    if power is NodeStatus.STOPPED:
         stop = f"`{typed('stop', spec.name)}` deallocates it"
         notes = (f"stopped, still billed: {stop}",) if machines.is_billed(vm) else ()
         return Inspection(power, tuple(problems), notes=notes)
     # Of the node on the machine nothing is known from here.
-    return Inspection(Power.BROKEN if problems else power, tuple(problems), complete=spec.no_node)
+    return Inspection(NodeStatus.DEGRADED if problems else power, tuple(problems), complete=spec.no_node)
 
 
 def _title(kind: kinds.ResourceKind) -> str:

@@ -9,15 +9,15 @@ from gridup_infra.naming import typed
 from gridup_infra.targets.azure import client, kinds
 from gridup_infra.targets.azure.client import Arm
 from gridup_infra.targets.azure.kinds import Thing
-from gridup_infra.targets.base import Power
+from gridup_infra.targets.base import NodeStatus
 
 POWERS = {
-    "starting": Power.STARTING,
-    "running": Power.RUNNING,
-    "stopping": Power.STOPPED,
-    "stopped": Power.STOPPED,
-    "deallocating": Power.STOPPED,
-    "deallocated": Power.STOPPED,
+    "starting": NodeStatus.STARTING,
+    "running": NodeStatus.RUNNING,
+    "stopping": NodeStatus.STOPPED,
+    "stopped": NodeStatus.STOPPED,
+    "deallocating": NodeStatus.STOPPED,
+    "deallocated": NodeStatus.STOPPED,
 }
 """By the code `PowerState/…`
 (https://learn.microsoft.com/azure/virtual-machines/states-billing#power-states-and-billing)."""
@@ -28,14 +28,14 @@ def get(arm: Arm, group: str, name: str) -> Thing | None:
     return arm.get(kinds.path(arm, group, kinds.MACHINE, name), client.COMPUTE, **{"$expand": "instanceView"})
 
 
-def power_of(vm: Thing) -> Power:
+def power_of(vm: Thing) -> NodeStatus:
     """Whether it runs."""
     view = (vm.get("properties") or {}).get("instanceView") or {}
     codes = [str(row.get("code")) for row in view.get("statuses") or ()]
     state = next((code.partition("/")[2] for code in codes if code.startswith("PowerState/")), "")
     if not state:
-        return Power.STARTING if kinds.state_of(vm) in ("Creating", "Updating") else Power.BROKEN
-    return POWERS.get(state, Power.BROKEN)
+        return NodeStatus.STARTING if kinds.state_of(vm) in ("Creating", "Updating") else NodeStatus.DEGRADED
+    return POWERS.get(state, NodeStatus.DEGRADED)
 
 
 def is_billed(vm: Thing) -> bool:
@@ -53,7 +53,7 @@ def start(arm: Arm, facts: Mapping[str, str], name: str) -> None:
     Raises:
         ResourceError: it is gone, or Azure has no room for it.
     """
-    if power_of(_get(arm, facts, name)) not in (Power.RUNNING, Power.STARTING):
+    if power_of(_get(arm, facts, name)) not in (NodeStatus.RUNNING, NodeStatus.STARTING):
         arm.post(_path(arm, facts, "start"), client.COMPUTE)
 
 

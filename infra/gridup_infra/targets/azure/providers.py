@@ -13,7 +13,7 @@ from pulumi.dynamic import CreateResult, ReadResult, UpdateResult
 
 from gridup_infra.errors import CredentialsError, ResourceError
 from gridup_infra.targets.azure import cleanup, client, firewall, kinds, machines, naming, retained_disk
-from gridup_infra.targets.base import Power
+from gridup_infra.targets.base import NodeStatus
 from gridup_infra.targets.dynamic import DRIFT, Properties, Provider, normalize_numbers, translate_errors
 from gridup_node.vm.user_data import Host, user_data
 
@@ -236,7 +236,7 @@ class RunningProvider(_Ensured):
                 vm = machines.get(arm, props["group"], props["vm"])
             if vm is None:
                 return ReadResult("", {})
-            stopped = machines.power_of(vm) not in (Power.RUNNING, Power.STARTING)
+            stopped = machines.power_of(vm) not in (NodeStatus.RUNNING, NodeStatus.STARTING)
             return ReadResult(id_, {**props, DRIFT: ["the VM is stopped"] if stopped else []})
 
         return translate_errors(read)

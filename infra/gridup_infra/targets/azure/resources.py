@@ -3,8 +3,8 @@ address, interface, disk, machine. Subnet and rules are resources of their own: 
 in a part of a resource (its etag) would look like a change of that.
 
 Ours is Owner, first and deleted last: its delete removes whatever still bears the stack's tags, so that a
-broken-off create leaves nothing behind, not even under plain `pulumi destroy`. It makes nothing in Azure, so
-that it can't be what was broken off. What does not depend on something else is made at the same time.
+interrupted create leaves nothing behind, not even under plain `pulumi destroy`. It makes nothing in Azure, so
+that it can't be what was interrupted. What does not depend on something else is made at the same time.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from gridup_infra.targets.base import (
     DoctorCheck,
     Inspection,
     NodeAccess,
-    Power,
+    NodeStatus,
     Retained,
     StackRef,
     Target,
@@ -165,7 +165,7 @@ class DockerTarget(Target):
             data = volumes.find(client, spec.stack_id)
             if not any(found) and data is None:
                 gone = "the node's containers and its volume are gone"
-                return Inspection(Power.GONE, (gone,), remedy=emptied(spec.name))
+                return Inspection(NodeStatus.MISSING, (gone,), remedy=emptied(spec.name))
             problems = [] if data else ["the node's volume is gone"]
             marked = {"stack_id": spec.stack_id, "host": facts["host"], "bind": spec.bind}
             problems += images.drift(client, {**marked, **{key: facts[key] for key in ("image", "shared")}})
@@ -311,18 +311,18 @@ def _inspection(
         if how := container_lifecycle.crash_of(container):
             dead.append(f"{props['service']} {how}")
     if stopped:
-        return Inspection(Power.STOPPED, tuple(problems), complete=False)
+        return Inspection(NodeStatus.STOPPED, tuple(problems), complete=False)
     problems = [*problems, *own, *(line for line in dead if not any(line.split()[0] in one for one in own))]
     if not any(found):
-        return Inspection(Power.GONE, tuple(problems))
+        return Inspection(NodeStatus.MISSING, tuple(problems))
     if problems:
-        return Inspection(Power.BROKEN, tuple(problems), tuple(dead), complete=True)
+        return Inspection(NodeStatus.DEGRADED, tuple(problems), tuple(dead), complete=True)
     healthy = all(
         (container["State"].get("Health") or {}).get("Status") != "starting"
         for container in found
         if container
     )
-    return Inspection(Power.RUNNING if healthy else Power.STARTING, (), (), complete=True)
+    return Inspection(NodeStatus.RUNNING if healthy else NodeStatus.STARTING, (), (), complete=True)
 
 
 def _host_of(identity: StackRef) -> str:

@@ -1,7 +1,7 @@
 """A node's containers on a daemon: make one, tell how it differs, change it, give way to the former one.
 
 A change is a new container, since nearly nothing of one can be altered. The former one is renamed and
-stopped, not removed, until the new one has proven itself; a run that is broken off in between is put
+stopped, not removed, until the new one has proven itself; a run that is interrupted in between is put
 right by the next.
 """
 
@@ -167,7 +167,7 @@ def _bring(
     """Make the container what it should be, by what it is; see `converge`.
 
     Args:
-        served: whether a replacement of it was broken off, so that it ran.
+        served: whether a replacement of it was interrupted, so that it ran.
     """
     if current is None:
         _make(client, props, say)
@@ -456,7 +456,7 @@ def _limits(share: Mapping[str, float], machine: Mapping[str, Any]) -> dict[str,
 
 
 def _settle(client: docker.DockerClient, name: str, stack_id: str) -> bool:
-    """Undo a replacement that was broken off: the new one has not proven itself. Whether there was one."""
+    """Undo a replacement that was interrupted: the new one has not proven itself. Whether there was one."""
     former = find(client, f"{name}{PREVIOUS_SUFFIX}")
     if former is None or not is_ours(former, stack_id):
         return False
@@ -480,7 +480,9 @@ def stop(client: docker.DockerClient, identity: str, seconds: int) -> None:
 
 
 def remove(client: docker.DockerClient, name: str, stack_id: str, seconds: int) -> None:
-    """Stop and remove a container, and what a broken-off replacement left of it; nothing that is not ours."""
+    """Stop and remove a container, and what a interrupted replacement left of it; nothing that is not
+    ours.
+    """
     for one in (name, f"{name}{PREVIOUS_SUFFIX}"):
         found = find(client, one)
         if found is not None and is_ours(found, stack_id):

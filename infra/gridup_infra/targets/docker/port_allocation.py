@@ -46,7 +46,7 @@ def ensure(
         busy="The ports are being chosen",
     ):
         networks = node_labels.networks(client, props["stack_id"])
-        # A create that was broken off has chosen already: what the network bears is this node's.
+        # A create that was interrupted has chosen already: what the network bears is this node's.
         borne = (_ports(node_labels.label(row, node_labels.PORTS)) for row in networks)
         known = dict(current) or next((ports for ports in borne if ports), {})
         gone = lost(client, props, known)

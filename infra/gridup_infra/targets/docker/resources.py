@@ -1,7 +1,7 @@
 """The Docker target's resources: Owner, Image, Network, Volume and a Container for each program.
 
 Owner is first and deleted last: its delete removes whatever still bears the stack's marks, so
-that a broken-off create leaves nothing behind, not even under plain `pulumi destroy`.
+that a interrupted create leaves nothing behind, not even under plain `pulumi destroy`.
 """
 
 from __future__ import annotations
@@ -244,7 +244,7 @@ class ContainerProvider(Provider):
 def _left_to_owner(client: docker.DockerClient, props: Properties) -> bool:
     """Whether containers still use what is to be deleted: Owner's delete removes both, in that order.
 
-    The engine knows of no such container: its create was broken off. (Or the person replaces the network or
+    The engine knows of no such container: its create was interrupted. (Or the person replaces the network or
     volume by hand, and it does: then what the running containers use must stay all the more.)
     """
     return bool(node_labels.containers(client, props["stack_id"]))

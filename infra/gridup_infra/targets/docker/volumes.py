@@ -138,7 +138,7 @@ def _make(client: docker.DockerClient, props: Mapping[str, Any]) -> str:
 
 
 def _forget(client: docker.DockerClient, name: str) -> None:
-    """It is in use again: a broken-off destroy may have left the note."""
+    """It is in use again: a interrupted destroy may have left the note."""
     for note in _kept_notes(client, name):
         _remove(client, note["Name"])
 

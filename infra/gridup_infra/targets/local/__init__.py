@@ -20,7 +20,7 @@ from gridup_infra.targets.base import (
     Capability,
     Inspection,
     NodeAccess,
-    Power,
+    NodeStatus,
     Retained,
     Shell,
     SshAccess,
@@ -89,7 +89,7 @@ class LocalTarget(Target):
         from gridup_infra.targets.local import node
 
         folder = self.folder(spec.stack)
-        # A deploy that was broken off may run already, with no outputs: its port is its own.
+        # A deploy that was interrupted may run already, with no outputs: its port is its own.
         had = current.ports.get(FRONT) if current else node.ports_of(folder, spec.stack_id).get(FRONT)
         bind = spec.bind or "127.0.0.1"
         moved = current is not None and current.spec.bind != spec.bind
@@ -149,7 +149,9 @@ class LocalTarget(Target):
 
         plan = self._plan(outputs)
         if not plan.folder.exists():
-            return Inspection(Power.GONE, (f"{plan.folder} is gone",), remedy=emptied(outputs.spec.name))
+            return Inspection(
+                NodeStatus.MISSING, (f"{plan.folder} is gone",), remedy=emptied(outputs.spec.name)
+            )
         problems = node.drift(plan, outputs.ports)
         if runtime.load(Path(plan.bin).parent) is None:
             problems.append(f"the Python environment {Path(plan.bin).parent} is missing or damaged")
@@ -159,12 +161,12 @@ class LocalTarget(Target):
         remedy = database.REMEDY if lost else ""
         supervisor = self._supervisor(outputs)
         if supervisor.stopped_on_purpose:
-            return Inspection(Power.STOPPED, tuple(problems), remedy=remedy)
+            return Inspection(NodeStatus.STOPPED, tuple(problems), remedy=remedy)
         states = supervisor.states()
         if states is None and supervisor.rebooted:
             start = typed("start", outputs.spec.name)
             note = f"this machine was restarted since it ran: `{start}` starts it"
-            return Inspection(Power.STOPPED, tuple(problems), notes=(note,), remedy=remedy)
+            return Inspection(NodeStatus.STOPPED, tuple(problems), notes=(note,), remedy=remedy)
         wanted = [row.name for row in _offered(outputs)]
         running = running_problems(states, wanted)
         dead = tuple(
@@ -174,11 +176,11 @@ class LocalTarget(Target):
         )
         problems += running
         if problems:
-            power = Power.BROKEN
+            power = NodeStatus.DEGRADED
         elif any(state.state != "RUNNING" for state in (states or {}).values()):
-            power = Power.STARTING
+            power = NodeStatus.STARTING
         else:
-            power = Power.RUNNING
+            power = NodeStatus.RUNNING
         return Inspection(power, tuple(problems), dead, complete=True, remedy=remedy)
 
     def leftovers(self, identity: StackRef) -> tuple[str, ...]:

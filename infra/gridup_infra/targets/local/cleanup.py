@@ -31,7 +31,7 @@ def delete_all(stack_id: str, folder: Path, *, keep_data: bool) -> None:
 def is_ours(stack_id: str, folder: Path) -> bool:
     """Whether the folder is this stack's, or one that nobody has finished laying.
 
-    A folder without its configuration is a broken-off create: its stack is the one named like it.
+    A folder without its configuration is a interrupted create: its stack is the one named like it.
     """
     owner = node.owner_of(folder)
     # What was kept is nobody's, until a stack has taken it over.

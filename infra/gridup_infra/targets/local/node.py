@@ -345,7 +345,7 @@ def _claim(plan: Plan) -> None:
 
 
 def _choose_ports(plan: Plan, current: Mapping[str, int], table: Sequence[Service]) -> dict[str, int]:
-    # A create that was broken off has chosen already: what it wrote is this node's.
+    # A create that was interrupted has chosen already: what it wrote is this node's.
     known = dict(current) or ports_of(plan.folder, plan.spec.stack_id)
     asked = {FRONT: plan.spec.port} if plan.spec.port else {}
     taken = port_choice.reserved_by_others(plan.folder.parent, plan.folder)

@@ -1,7 +1,7 @@
 """The local target's resources: Owner, Runtime, Node and Services, with their providers.
 
 Owner is first and deleted last: its delete removes whatever still bears the stack's marks, so
-that a broken-off create leaves nothing behind, not even under plain `pulumi destroy`.
+that a interrupted create leaves nothing behind, not even under plain `pulumi destroy`.
 """
 
 from __future__ import annotations
@@ -163,7 +163,7 @@ class ServicesProvider(Provider):
         report("services", "starting")
         supervisor = _supervisor(props)
         if restart:
-            # Whatever a broken-off create started may run on an older configuration.
+            # Whatever a interrupted create started may run on an older configuration.
             supervisor.stop()
         supervisor.start()
 

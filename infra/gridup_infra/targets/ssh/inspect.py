@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gridup_infra.outputs import MANAGEMENT_KEY, NodeOutputs
-from gridup_infra.targets.base import Inspection, Power, ReadSecret
+from gridup_infra.targets.base import Inspection, NodeStatus, ReadSecret
 from gridup_infra.vm import first_boot_wait
 from gridup_infra.vm.access import door_of
 from gridup_infra.vm.node import HOST_KEY
@@ -26,15 +26,15 @@ def inspect(outputs: NodeOutputs, secret: ReadSecret) -> Inspection:
         with ssh_session(door, timeout=INSPECT_TIMEOUT, retry_auth=False) as session:
             state = first_boot_wait.read_state(session)
             if not state.done:
-                return Inspection(Power.BROKEN, (HOST_IS_GONE if not state.failed else str(state),))
+                return Inspection(NodeStatus.DEGRADED, (HOST_IS_GONE if not state.failed else str(state),))
             if outputs.spec.no_node:
-                return Inspection(Power.RUNNING, complete=True)
+                return Inspection(NodeStatus.RUNNING, complete=True)
             found = ReleaseClient(session).look()
     except AuthenticationError:
         return Inspection(
-            Power.GONE,
+            NodeStatus.MISSING,
             (f"{outputs.address} does not let the node's user in any more: it has nothing of the node",),
         )
     problems = tuple(found["problems"])
-    power = Power.BROKEN if problems else Power.RUNNING
+    power = NodeStatus.DEGRADED if problems else NodeStatus.RUNNING
     return Inspection(power, problems, tuple(found["dead"]), complete=True)

@@ -1,7 +1,7 @@
 """The ssh target's resources: ManagementKey, Owner, Machine, and the node on it.
 
 Owner pins the machine's host key and makes nothing; it is deleted last, and its delete removes whatever
-bears the stack's mark on the machine, so that a broken-off create leaves nothing behind. Machine makes it a
+bears the stack's mark on the machine, so that a interrupted create leaves nothing behind. Machine makes it a
 container host.
 """
 
@@ -109,7 +109,7 @@ class MachineProvider(Provider):
             try:
                 made = self._by_person(props)
             except GridupError:
-                # One that was made before its deploy was broken off lets the node's key in.
+                # One that was made before its deploy was interrupted lets the node's key in.
                 again = self._if_let_in(props)
                 if again is None:
                     raise
