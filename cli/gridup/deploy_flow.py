@@ -147,7 +147,7 @@ def plan(
     )
     look(spec, target, record.outputs if record else None)
     anew = bool({**(usual if record is None else {}), **given}.get("rebuild"))
-    spec = locked(session, opened(session, spec, target), announced, anew=anew)
+    spec = locked(session, with_default_cidr(session, spec, target), announced, anew=anew)
     if record and record.outputs:
         if asked.get("adopt") is not None:
             raise UsageError(
@@ -275,7 +275,7 @@ def _deploy(
             set_password(target, outputs, reporter, how.password)
     for line in moved(outputs, target, now.current):
         session.ui.say(line)
-    show(session.ui, outputs, target, report, results, password=how.password is not None)
+    render_result(session.ui, outputs, target, report, results, password=how.password is not None)
 
 
 def glance(session: Session, spec: DeploySpec, target: Target, current: NodeOutputs | None) -> None:
@@ -438,7 +438,7 @@ def locked(session: Session, spec: DeploySpec, announced: DeploySpec | None, *, 
     return replace(spec, packages_lock=resolving.lock(spec.packages, spec.tag, former))
 
 
-def opened(session: Session, spec: DeploySpec, target: Target) -> DeploySpec:
+def with_default_cidr(session: Session, spec: DeploySpec, target: Target) -> DeploySpec:
     """The spec with whom ssh and jupyter are opened to: by default to whoever deploys.
 
     Raises:
@@ -544,9 +544,9 @@ def resolve(
 
 def recover(record: Record, target: Target, engine: Engine, reporter: Reporter) -> None:
     """Have what a interrupted deploy has made taken into the state, where the target can tell of it."""
-    if record.identity and (made := target.recover_interrupted(record.identity, record.known)):
+    if record.identity and (made := target.recover_interrupted(record.identity, record.resource_ids)):
         reporter.step(f'Taking over what was made of "{record.name}" before it was interrupted')
-        engine.adopt(record.stack, made, reporter)
+        engine.import_existing(record.stack, made, reporter)
 
 
 def needs_refresh(record: Record | None, target: Target) -> bool:
@@ -599,17 +599,17 @@ def moved(outputs: NodeOutputs, target: Target, before: NodeOutputs | None = Non
         usual = {name: (before.ports[name],) for name in usual if name in before.ports}
     return [
         f"Port {usual[row.name][-1]} was in use: "
-        f"{'the node' if row.name == services.FRONT else row.title} is at {outputs.ports[row.name]}."
+        f"{'the node' if row.name == services.PROXY else row.title} is at {outputs.ports[row.name]}."
         for row in services.probed()
         if row.name in usual
         and not row.front_path
         and row.name not in outputs.not_offered
         and outputs.ports.get(row.name, usual[row.name][0]) not in usual[row.name]
-        and not (row.name == services.FRONT and outputs.spec.port)
+        and not (row.name == services.PROXY and outputs.spec.port)
     ]
 
 
-def show(
+def render_result(
     ui: Ui, outputs: NodeOutputs, target: Target, report: Report, results: Any, *, password: bool = False
 ) -> None:
     """The end of a deploy: the table, where the node is, and what to do next.
@@ -655,7 +655,7 @@ def show(
             return
         secret = typed("outputs", name, "--show-secrets")
         ui.say(f"Log in as {outputs.spec.admin_email}. `{secret}` shows the password.")
-        for line in health.trust(outputs):
+        for line in health.ca_instructions(outputs):
             ui.say(line)
 
     ui.result(data, human)

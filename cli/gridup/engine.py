@@ -97,13 +97,13 @@ class PulumiEngine:
                 lambda: opened.refresh(on_event=watch.event, show_secrets=False, clear_pending_creates=True),
             )
 
-    def adopt(self, stack: str, ids: Mapping[str, str], reporter: Reporter) -> Report:
+    def import_existing(self, stack: str, ids: Mapping[str, str], reporter: Reporter) -> Report:
         opened = self._open(stack)
         # A killed run leaves its lock, and an import respects it.
         self.unlock(stack)
-        asked = self._edited(opened, lambda deployment: pending.take(deployment, ids))
+        asked = self._edited(opened, lambda deployment: pending.import_pending(deployment, ids))
         report = self.refresh(stack, reporter)
-        self._edited(opened, lambda deployment: pending.restore(deployment, asked))
+        self._edited(opened, lambda deployment: pending.reset_inputs(deployment, asked))
         return report
 
     def destroy(self, stack: str, reporter: Reporter) -> Report:
@@ -111,7 +111,7 @@ class PulumiEngine:
         with watching(reporter) as watch:
             return self._do(stack, watch, lambda: opened.destroy(on_event=watch.event, show_secrets=False))
 
-    def forget(self, stack: str) -> None:
+    def remove_stack(self, stack: str) -> None:
         import shutil
 
         folder = self._home.stack(stack)

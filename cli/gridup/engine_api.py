@@ -52,7 +52,7 @@ class Engine(Protocol):
         """Take what is really there into the state."""
         ...
 
-    def adopt(self, stack: str, ids: Mapping[str, str], reporter: Reporter) -> Report:
+    def import_existing(self, stack: str, ids: Mapping[str, str], reporter: Reporter) -> Report:
         """Take what creates that were interrupted have made after all into the state; forget the other ones.
 
         Args:
@@ -64,7 +64,7 @@ class Engine(Protocol):
         """Delete every resource of the stack."""
         ...
 
-    def forget(self, stack: str) -> None:
+    def remove_stack(self, stack: str) -> None:
         """Remove an empty stack, its history and its configuration."""
         ...
 

@@ -24,7 +24,7 @@ from gridup_infra.outputs import BEHIND, NodeOutputs
 from gridup_infra.spec import DeploySpec
 from gridup_infra.targets.base import Target
 from gridup_node.services import (
-    FRONT,
+    PROXY,
     Audience,
     ProbeKind,
     Service,
@@ -77,7 +77,7 @@ def open_to(spec: DeploySpec) -> dict[str, tuple[str, ...]]:
     allowed = {Audience.WEB: spec.web_cidr, Audience.STAFF: spec.allow_cidr}
     found = {}
     for row in probed():
-        audience = service(FRONT).audience if row.front_path else row.audience
+        audience = service(PROXY).audience if row.front_path else row.audience
         networks = allowed.get(audience, ())
         if networks and all(ipaddress.ip_network(network).prefixlen for network in networks):
             found[row.name] = networks
@@ -86,7 +86,7 @@ def open_to(spec: DeploySpec) -> dict[str, tuple[str, ...]]:
 
 def look(endpoints: Sequence[probes.Endpoint], timeout: float, own: Own) -> list[probes.ProbeResult]:
     """One round of probes; our own address is asked for only where one is silent that is not open to all."""
-    return probes.settled(probes.probe_all(endpoints, timeout), own)
+    return probes.reclassify(probes.probe_all(endpoints, timeout), own)
 
 
 def inside(
@@ -161,7 +161,7 @@ def show(
     ui.table([title, "Info", ""], rows)
 
 
-def trust(outputs: NodeOutputs) -> tuple[str, ...]:
+def ca_instructions(outputs: NodeOutputs) -> tuple[str, ...]:
     """How a client of the node's comes to trust its own CA, a line each; empty where a public one vouches."""
     if not outputs.ca or outputs.not_offered.get("api"):
         return ()

@@ -8,7 +8,7 @@ from typing import Any
 Deployment = MutableMapping[str, Any]
 
 
-def take(deployment: Deployment, ids: Mapping[str, str]) -> dict[str, Any]:
+def import_pending(deployment: Deployment, ids: Mapping[str, str]) -> dict[str, Any]:
     """Make of creates that were interrupted the resources that they have made; the inputs of those, by URN.
 
     `pulumi refresh --import-pending-creates` should do it, and in this version only forgets them.
@@ -32,7 +32,7 @@ def take(deployment: Deployment, ids: Mapping[str, str]) -> dict[str, Any]:
     return taken
 
 
-def restore(deployment: Deployment, asked: Mapping[str, Any]) -> None:
+def reset_inputs(deployment: Deployment, asked: Mapping[str, Any]) -> None:
     """Set the inputs of resources back to those by which they were made.
 
     A refresh of such a one fills its outputs, and takes each default of the cloud's for an input that was set

@@ -53,7 +53,7 @@ def rotate(session: Session, which: Which, how: DeployOptions) -> None:
         DeadlineError: its endpoints did not answer in time; the secrets are replaced.
     """
     record = session.find(which, how.wait_lock)
-    outputs, target = session.deployed(record)
+    outputs, target = session.require_target(record)
     name = record.name
     _check_runs(name, outputs, target)
     # A container host without its node stays one.
@@ -193,7 +193,7 @@ def _show(
             session.ui.say(f"{locked} accounts need a new password, which the administrator sets.")
         for peer in peers:
             session.ui.say(f'Associate it with "{peer}" again.')
-        for line in health.trust(outputs):
+        for line in health.ca_instructions(outputs):
             session.ui.say(line)
 
     session.ui.result(data, human)

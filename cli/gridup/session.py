@@ -190,7 +190,7 @@ class Session:
             raise ResourceError(self.unfinished(record), record.way_on)
         return record.outputs
 
-    def deployed(self, record: Record) -> tuple[NodeOutputs, Target]:
+    def require_target(self, record: Record) -> tuple[NodeOutputs, Target]:
         """As `outputs`, with the node's target ready to be asked."""
         outputs = self.outputs(record)
         return outputs, self.target(outputs.spec.target)

@@ -63,7 +63,7 @@ class Record:
     pending: tuple[str, ...]
     problem: str = ""
     remedy: str = ""
-    known: Mapping[str, str] = field(default_factory=dict)
+    resource_ids: Mapping[str, str] = field(default_factory=dict)
     states: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
@@ -428,7 +428,7 @@ def _record(stack: str, deployment: Mapping[str, Any]) -> Record:
         # A destroy keeps what was pending before it for ever. With no resource left, not even the
         # stack's own, there is nothing that it could have made: the owner's delete has seen to that.
         pending=operations if resources else (),
-        known={
+        resource_ids={
             **{item["resource"]["urn"]: "" for item in pending if item["type"] == "creating"},
             **{resource["urn"]: str(resource.get("id") or "") for resource in own},
         },

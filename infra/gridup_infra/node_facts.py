@@ -10,7 +10,7 @@ from gridup_infra.naming import typed
 from gridup_infra.outputs import NodeOutputs
 from gridup_infra.spec import DeploySpec
 from gridup_node import services
-from gridup_node.services import FRONT
+from gridup_node.services import PROXY
 
 MIB = 1024 * 1024
 
@@ -30,7 +30,7 @@ def node_facts(node: NodeOutputs, version: str, bundle: str) -> dict[str, Any]:
         "endpoints": {
             name: typed("ssh", spec.name) if name == "ssh" else endpoint.url
             for name, endpoint in node.endpoints().items()
-            if name != FRONT and not endpoint.reason
+            if name != PROXY and not endpoint.reason
         },
         "admin_email": spec.admin_email,
         "gridup_version": __version__,

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from gridup_infra.errors import StateError, UsageError
 from gridup_infra.spec import DeploySpec
-from gridup_node.services import FRONT, SERVICES, Service, probed
+from gridup_node.services import PROXY, SERVICES, Service, probed
 
 EXPORT = "node"
 """The export that carries the whole of `NodeOutputs`; the others are conveniences for plain Pulumi."""
@@ -83,9 +83,9 @@ class NodeOutputs:
     def endpoint(self, row: Service) -> Endpoint:
         """Where `row` is reached on this node."""
         reason = self.not_offered.get(row.name, "")
-        port = self.ports[FRONT if row.front_path else row.name]
+        port = self.ports[PROXY if row.front_path else row.name]
         host = url_host(self.address)
-        if row.name == FRONT:
+        if row.name == PROXY:
             url = self.address
         elif row.front_path:
             url = f"{self._scheme}://{host}{self._suffix(port)}{row.front_path}"

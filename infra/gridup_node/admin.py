@@ -33,7 +33,7 @@ class AdminError(Exception):
 def main(argv: list[str], stdin: IO[str], stdout: IO[str], stderr: IO[str]) -> int:
     """Run one command. Returns the exit code."""
     try:
-        folder = facts.Folder.from_env()
+        folder = facts.NodeDir.from_env()
         node = facts.load(folder.facts)
         if argv == ["secrets"]:
             stdout.write(json.dumps(show(folder, node)) + "\n")
@@ -47,7 +47,7 @@ def main(argv: list[str], stdin: IO[str], stdout: IO[str], stderr: IO[str]) -> i
     return 0
 
 
-def show(folder: facts.Folder, node: facts.Facts) -> dict[str, str]:
+def show(folder: facts.NodeDir, node: facts.Facts) -> dict[str, str]:
     """What opens the node's doors.
 
     Raises:
@@ -63,7 +63,7 @@ def show(folder: facts.Folder, node: facts.Facts) -> dict[str, str]:
         raise AdminError("the node has no secrets yet: it makes them at its first start") from None
 
 
-def set_password(folder: facts.Folder, node: facts.Facts, password: str) -> str:
+def set_password(folder: facts.NodeDir, node: facts.Facts, password: str) -> str:
     """Make `password` the administrator's, in syft and then in the node's secrets; returns what was done.
 
     The file is written last, so where the two are alike nothing is left to do, and a run that was cut
@@ -82,7 +82,7 @@ def set_password(folder: facts.Folder, node: facts.Facts, password: str) -> str:
     return "the administrator's password is set"
 
 
-def _change(folder: facts.Folder, node: facts.Facts, password: str) -> None:
+def _change(folder: facts.NodeDir, node: facts.Facts, password: str) -> None:
     wait_for(folder, node, START_SECONDS)
     # Not before: importing syft takes seconds, and the node is told to be down in an instant.
     from gridup_node.account import Account, Refused
@@ -99,7 +99,7 @@ def _change(folder: facts.Folder, node: facts.Facts, password: str) -> None:
         raise AdminError(f"the node refused the new password: {_one_line(str(error))}") from None
 
 
-def wait_for(folder: facts.Folder, node: facts.Facts, seconds: float) -> None:
+def wait_for(folder: facts.NodeDir, node: facts.Facts, seconds: float) -> None:
     """Wait until the node's api answers.
 
     Raises:
@@ -126,7 +126,7 @@ class _Remote:
     """syft's server of this node in another process, as `Account` calls it."""
 
     id: Any
-    folder: facts.Folder
+    folder: facts.NodeDir
     node: facts.Facts
 
     def handle_api_call_with_unsigned_result(self, call: Any) -> Any:
@@ -153,7 +153,7 @@ class _Remote:
         return _deserialize(body, from_bytes=True).message.data
 
 
-def _remote(folder: facts.Folder, node: facts.Facts) -> tuple[_Remote, Any]:
+def _remote(folder: facts.NodeDir, node: facts.Facts) -> tuple[_Remote, Any]:
     from syft.server.credentials import SyftSigningKey
     from syft.types.uid import UID
 
@@ -163,7 +163,7 @@ def _remote(folder: facts.Folder, node: facts.Facts) -> tuple[_Remote, Any]:
 
 
 @contextmanager
-def exclusive(folder: facts.Folder) -> Iterator[None]:
+def exclusive(folder: facts.NodeDir) -> Iterator[None]:
     """One change at a time: syft and the file must end with the same password."""
     folder.run.mkdir(mode=0o700, parents=True, exist_ok=True)
     with (folder.run / "admin.lock").open("w") as file:

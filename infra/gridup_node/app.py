@@ -23,7 +23,7 @@ STOCK_ORGANIZATION, STOCK_DESCRIPTION = "OpenMined", "This is the default descri
 log = logging.getLogger(__name__)
 
 
-def create(folder: facts.Folder, node: facts.Facts, proxies: Sequence[str]) -> Asgi:
+def create(folder: facts.NodeDir, node: facts.Facts, proxies: Sequence[str]) -> Asgi:
     """Start syft's server for this node and the app that serves it, behind the guard.
 
     Expects the environment of `serve.environment` and the node's folder as working folder.
@@ -66,7 +66,7 @@ def create(folder: facts.Folder, node: facts.Facts, proxies: Sequence[str]) -> A
     return watched(guard, Database(folder).problem)
 
 
-def own_names(folder: facts.Folder, node: facts.Facts) -> frozenset[str]:
+def own_names(folder: facts.NodeDir, node: facts.Facts) -> frozenset[str]:
     """The names that people open this node by. node.json may have changed since the start."""
     with contextlib.suppress(facts.FactsError):
         node = facts.load(folder.facts)
@@ -91,7 +91,7 @@ def syft_app(server: Any, node: facts.Facts) -> Asgi:
     return made
 
 
-def start_server(folder: facts.Folder, node: facts.Facts) -> Any:
+def start_server(folder: facts.NodeDir, node: facts.Facts) -> Any:
     """syft's server on this node's data, in production mode, as the deployer's facts want it.
 
     syft's `app_factory` is not used since it takes the database as an address, which a folder
@@ -107,7 +107,7 @@ def start_server(folder: facts.Folder, node: facts.Facts) -> Any:
     password = secrets.read(folder.secrets, secrets.ADMIN_PASSWORD)
     if not password or password == STOCK_PASSWORD:
         raise RuntimeError("the administrator's password is empty or syft's stock one")
-    queueing.confine()
+    queueing.bind_to_unix_socket()
     kind = {"datasite": Datasite, "gateway": Gateway}[node.server_type]
     server = kind(
         name=node.name,
@@ -135,11 +135,11 @@ def start_server(folder: facts.Folder, node: facts.Facts) -> Any:
     queueing.attach_workers(server)
     # `gridup_node.admin` may have given the node that was just making its database another one.
     now = secrets.read(folder.secrets, secrets.ADMIN_PASSWORD)
-    settle(server, node, password=now if now != password else "")
+    apply_settings(server, node, password=now if now != password else "")
     return server
 
 
-def settle(server: Any, node: facts.Facts, password: str = "") -> None:
+def apply_settings(server: Any, node: facts.Facts, password: str = "") -> None:
     """Bring what syft keeps in its database, and reads from there, to what node.json says.
 
     Args:

@@ -21,11 +21,11 @@ from gridup_node.confines import (
     SHARE,
     writable,
 )
-from gridup_node.entrypoint import TOLD, told
+from gridup_node.entrypoint import FACTS_ENV, told
 from gridup_node.facts import HOME_VARIABLE
 from gridup_node.health import SERVICE
 from gridup_node.services import (
-    FRONT,
+    PROXY,
     SERVICES,
     Service,
     backends,
@@ -92,9 +92,9 @@ class Container:
     environment: Mapping[str, str]
     port: int
     published: bool
-    after: tuple[str, ...]
+    depends_on: tuple[str, ...]
     stop_seconds: int
-    doors: Mapping[int, int] = field(default_factory=dict)
+    published_ports: Mapping[int, int] = field(default_factory=dict)
     folders: tuple[str, ...] = ()
     hidden: tuple[str, ...] = ()
     share: Mapping[str, float] = field(default_factory=dict)
@@ -129,7 +129,7 @@ def _networks(row: Service, table: Sequence[Service], *, egress: bool) -> tuple[
     behind = [name for name in networks(table) if name != OUT]
     if row.offline:
         return ()
-    if row.name == FRONT:
+    if row.name == PROXY:
         return tuple(sorted(behind, key=networks(table).__getitem__))
     if row.name not in behind:
         return (OUT,)
@@ -152,15 +152,15 @@ def containers(
         Container(
             service=row.name,
             command=(row.name,),
-            environment={SERVICE: row.name, TOLD: told(row, known)},
+            environment={SERVICE: row.name, FACTS_ENV: told(row, known)},
             port=row.port,
             published=bool(row.port) and not row.inner and row.name not in passed_on,
-            fronts=passed_on if row.name == FRONT else (),
+            fronts=passed_on if row.name == PROXY else (),
             networks=where[row.name],
             closed=all(networks(table)[name] for name in where[row.name]),
             # A new version that fails must fail before anything else of the node is touched. And before the
             # reverse proxy has a port of theirs, those must be gone that had it themselves.
-            after=() if row.name in behind else (*behind, *(passed_on if row.name == FRONT else ())),
+            depends_on=() if row.name in behind else (*behind, *(passed_on if row.name == PROXY else ())),
             stop_seconds=row.stop_seconds,
             folders=row.folders,
             hidden=tuple(name for name in folders(table) if name not in row.folders),
@@ -193,7 +193,7 @@ def machine_containers(
             part,
             published=False,
             fronts=(),
-            doors=doors if part.service == FRONT else {},
+            published_ports=doors if part.service == PROXY else {},
             uid=MACHINE_UID,
         )
         for part in containers(known, table, egress=egress)
@@ -265,9 +265,11 @@ def compose(
         services[part.service]["volumes"] = shown if apart else [f"{volume}:{VOLUME_PATH}"]
         tmpfs = part.tmpfs(covered=not apart)
         services[part.service]["tmpfs"] = [f"{path}:{how}" for path, how in tmpfs.items()]
-        if part.doors:
+        if part.published_ports:
             at = f"{host}:" if bind else ""
-            services[part.service]["ports"] = [f"{at}{outer}:{inner}" for outer, inner in part.doors.items()]
+            services[part.service]["ports"] = [
+                f"{at}{outer}:{inner}" for outer, inner in part.published_ports.items()
+            ]
         if part.published:
             inner = {part.service: part.port, **{name: service(name, table).port for name in part.fronts}}
             services[part.service]["ports"] = [f"{host}:{ports[name]}:{port}" for name, port in inner.items()]

@@ -35,14 +35,14 @@ TRIES, PAUSE = 5, 0.2
 log = logging.getLogger(__name__)
 
 
-def check(folder: facts.Folder) -> str:
+def check(folder: facts.NodeDir) -> str:
     """Why the node must not start, in a line; empty where it may: a node that has lost its database would
     begin with an empty one."""
     missing = lost(folder)
     return f"{missing}. {REMEDY}" if missing else ""
 
 
-def lost(folder: facts.Folder) -> str:
+def lost(folder: facts.NodeDir) -> str:
     """That the database of a node that has had one is missing, in words; empty where it is not."""
     if folder.database.exists() or not (folder.secrets / HAD).exists():
         return ""
@@ -56,7 +56,7 @@ class Database:
         folder: the node's.
     """
 
-    def __init__(self, folder: facts.Folder) -> None:
+    def __init__(self, folder: facts.NodeDir) -> None:
         self._path = folder.database
         self._opened = _identity(self._path)
         self._problem = ""

@@ -20,9 +20,9 @@ from gridup_node import facts, folders, keys, launch, secrets
 from gridup_node.folders import DATA
 from gridup_node.render import ACME_ROOT, Context, Tls, render
 from gridup_node.sandbox.frames import CONTAINER, SHELL
-from gridup_node.services import FRONT, SERVICES, Service, ports, service
+from gridup_node.services import PROXY, SERVICES, Service, ports, service
 
-TOLD = "GRIDUP_NODE"
+FACTS_ENV = "GRIDUP_NODE"
 """The variable that holds what this container is told, as JSON: see `told`."""
 
 EVERYWHERE = "0.0.0.0"  # noqa: S104 - within the container; what is published is for the daemon to say
@@ -30,10 +30,10 @@ EVERYWHERE = "0.0.0.0"  # noqa: S104 - within the container; what is published i
 
 def told(row: Service, known: Mapping[str, Any]) -> str:
     """What the container of `row` is told of the node: only what its program reads. Never a secret."""
-    return json.dumps({key: known[key] for key in row.knows if key in known}, sort_keys=True)
+    return json.dumps({key: known[key] for key in row.facts_read if key in known}, sort_keys=True)
 
 
-def lay(home: Path, data: Path, row: Service, known: Mapping[str, Any], table: Sequence[Service]) -> None:
+def prepare(home: Path, data: Path, row: Service, known: Mapping[str, Any], table: Sequence[Service]) -> None:
     """Make the node's folder in this container; every step may be repeated.
 
     Raises:
@@ -51,7 +51,9 @@ def lay(home: Path, data: Path, row: Service, known: Mapping[str, Any], table: S
     own = [name for name in secrets.MAKERS if folders.holder(f"secrets/{name}") in row.folders]
     if own:
         secrets.ensure(home / "secrets", own)
-    tools = {row.needs: path} if row.needs and (path := shutil.which(row.needs)) else {}
+    tools = (
+        {row.requires_tool: path} if row.requires_tool and (path := shutil.which(row.requires_tool)) else {}
+    )
     if tools:
         keys.ensure(data / "keys", "gridup", known.get("ssh_keys", ()))
     tls = Tls(**known["tls"]) if "tls" in known else None
@@ -63,7 +65,7 @@ def lay(home: Path, data: Path, row: Service, known: Mapping[str, Any], table: S
         user=pwd.getpwuid(os.getuid()).pw_name,
         tools=tools,
         facts=dict(known),
-        apart=True,
+        separate_hosts=True,
         tls=tls,
     )
     files = render(context, table)
@@ -82,14 +84,16 @@ def _link(path: Path, place: Path) -> None:
 def main(name: str) -> None:
     """Become the program of the service `name`."""
     os.umask(0o077)
-    folder = facts.Folder.from_env()
+    folder = facts.NodeDir.from_env()
     row = service(name)
     try:
-        lay(folder.root, Path(os.environ[DATA]), row, json.loads(os.environ.get(TOLD, "{}")), SERVICES)
+        prepare(
+            folder.root, Path(os.environ[DATA]), row, json.loads(os.environ.get(FACTS_ENV, "{}")), SERVICES
+        )
     except OSError as error:
         sys.exit(f"gridup_node.entrypoint: {error}")
     os.environ["GRIDUP_LISTEN"] = EVERYWHERE
-    os.environ["GRIDUP_PROXY"] = FRONT
+    os.environ["GRIDUP_PROXY"] = PROXY
     os.environ[SHELL] = CONTAINER
     launch.main(name)
 

@@ -26,13 +26,13 @@ class FactsError(Exception):
 
 
 @dataclass(frozen=True)
-class Folder:
+class NodeDir:
     """The folder tree of one node. Making a path here creates nothing."""
 
     root: Path
 
     @classmethod
-    def from_env(cls) -> Folder:
+    def from_env(cls) -> NodeDir:
         """The folder that `GRIDUP_NODE_HOME` names.
 
         Raises:

@@ -13,13 +13,13 @@ import socket
 from contextlib import suppress
 from pathlib import Path
 
-from gridup_node.facts import Facts, Folder
+from gridup_node.facts import Facts, NodeDir
 from gridup_node.services import service
 
 SOCKET = service("api").socket
 
 
-def connection(folder: Folder, node: Facts, seconds: float) -> http.client.HTTPConnection:
+def connection(folder: NodeDir, node: Facts, seconds: float) -> http.client.HTTPConnection:
     """A way to the api, not yet connected; `seconds` bound each step of it."""
     port = node.ports.get("api")
     return http.client.HTTPConnection("127.0.0.1", port, timeout=seconds) if port else _Local(folder, seconds)
@@ -49,7 +49,7 @@ def claim() -> None:
 
 
 class _Local(http.client.HTTPConnection):
-    def __init__(self, folder: Folder, seconds: float) -> None:
+    def __init__(self, folder: NodeDir, seconds: float) -> None:
         super().__init__("localhost", timeout=seconds)
         self._root: Path = folder.root
 

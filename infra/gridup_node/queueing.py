@@ -15,7 +15,7 @@ SOCKET = "run/queue"
 ADDRESS = f"ipc://{SOCKET}"
 
 
-def confine() -> None:
+def bind_to_unix_socket() -> None:
     """Make every producer bind, and every worker connect to, `ADDRESS`. Call it before a server is made.
 
     Raises:

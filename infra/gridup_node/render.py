@@ -15,7 +15,7 @@ from typing import Any
 from gridup_node.facts import MAX_UPLOAD
 from gridup_node.guard.headers import NO_PAGE
 from gridup_node.services import (
-    FRONT,
+    PROXY,
     REDIRECT_PORT,
     SERVICES,
     Service,
@@ -90,11 +90,11 @@ class Context:
     user: str = ""
     tools: Mapping[str, str] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
-    apart: bool = False
+    separate_hosts: bool = False
     tls: Tls | None = None
     fronted: Mapping[str, int] = field(default_factory=dict)
 
-    def fill(self, template: str) -> str:
+    def format(self, template: str) -> str:
         """A template of the service table with this node's paths in it."""
         return template.format(home=self.home, bin=self.bin, config=f"{self.home}/config", **self.tools)
 
@@ -103,12 +103,12 @@ class Context:
 
         A container's loopback is its own: there the others come in by the node's private network.
         """
-        behind = row.inner or (row.name in self.fronted and row.name != FRONT)
-        return LOOPBACK if behind and not self.apart else self.bind
+        behind = row.inner or (row.name in self.fronted and row.name != PROXY)
+        return LOOPBACK if behind and not self.separate_hosts else self.bind
 
     def upstream(self, row: Service) -> str:
         """Where the reverse proxy finds a program, as Caddy names it."""
-        if self.apart:
+        if self.separate_hosts:
             return f"{row.name}:{self.ports[row.name]}"
         # It runs in the node's folder.
         return f"unix/{row.socket}" if row.socket else f"{LOOPBACK}:{self.ports[row.name]}"
@@ -116,7 +116,9 @@ class Context:
 
 def offered(context: Context, table: Sequence[Service] = SERVICES) -> tuple[Service, ...]:
     """The programs that this node can run: those whose tools the machine has."""
-    return tuple(row for row in programs(table) if not row.needs or row.needs in context.tools)
+    return tuple(
+        row for row in programs(table) if not row.requires_tool or row.requires_tool in context.tools
+    )
 
 
 def render(context: Context, table: Sequence[Service] = SERVICES) -> dict[str, str]:
@@ -159,11 +161,11 @@ def caddyfile(context: Context, table: Sequence[Service]) -> str:
     log = "\tlog {\n\t\tlevel WARN\n\t\texclude http.log.error\n\t}\n"
     if context.tls is None:
         options = f"\tadmin off\n\tauto_https off\n\tpersist_config off\n\t{_servers(context, '')}\n"
-        if context.ports[FRONT] == machine_ports()[FRONT]:
+        if context.ports[PROXY] == machine_ports()[PROXY]:
             # Caddy refuses plain http at what it takes for the port of https.
             options += f"\thttps_port {NOWHERE}\n"
-        sites = {f"http://:{context.ports[FRONT]}": _routes(context, table)}
-        if context.apart:
+        sites = {f"http://:{context.ports[PROXY]}": _routes(context, table)}
+        if context.separate_hosts:
             sites |= {
                 f"http://:{context.ports[row.name]}": _own_port(context.upstream(row))
                 for row in fronted(table)
@@ -171,7 +173,7 @@ def caddyfile(context: Context, table: Sequence[Service]) -> str:
     else:
         options = _tls_options(context, context.tls)
         sites = _tls_sites(context, context.tls, table)
-    if context.apart:
+    if context.separate_hosts:
         # For programs of the node's, such as notebooks: nobody outside finds this port.
         sites[f"http://:{context.ports[backends(table)[0].name]}"] = _routes(context, table)
     blocks = (f"\n{where} {{\n\tbind {bind}\n\theader -Server\n{what}}}\n" for where, what in sites.items())
@@ -257,7 +259,7 @@ def _tls_ports(context: Context, table: Sequence[Service]) -> Mapping[str, int]:
 
 def _tls_options(context: Context, tls: Tls) -> str:
     """Caddy's global options: how it gets its certificate, and no port but those that are published."""
-    https = _tls_ports(context, SERVICES)[FRONT]
+    https = _tls_ports(context, SERVICES)[PROXY]
     # Caddy wants another one than for https, though no site may be plain: then nothing listens there.
     http = NOWHERE if context.fronted else inside(REDIRECT_PORT)
     lines = [
@@ -292,7 +294,7 @@ def _tls_sites(context: Context, tls: Tls, table: Sequence[Service]) -> dict[str
     hsts = f'\theader Strict-Transport-Security "max-age={HSTS_SECONDS}"\n' if tls.acme else ""
     sites = {}
     for name, port in _tls_ports(context, table).items():
-        behind = context.upstream(service(name, table)) if name != FRONT else ""
+        behind = context.upstream(service(name, table)) if name != PROXY else ""
         own = _own_port(behind, SECURE_COOKIES) if behind else _routes(context, table)
         sites[at(port)] = hsts + own
     if not context.fronted:
@@ -465,8 +467,8 @@ def supervisord_conf(context: Context, table: Sequence[Service]) -> str:
 
 def _program(context: Context, row: Service) -> dict[str, Any]:
     return {
-        "argv": [context.fill(word) for word in row.command],
-        "environment": {name: context.fill(value) for name, value in row.environment.items()},
+        "argv": [context.format(word) for word in row.command],
+        "environment": {name: context.format(value) for name, value in row.environment.items()},
     }
 
 

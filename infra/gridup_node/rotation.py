@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from gridup_node import admin, durable, facts, keys, rekey, secrets
-from gridup_node.services import FRONT, service
+from gridup_node.services import PROXY, service
 
 WHERE = frozenset({"secrets", "proxy", "keys", "jupyter"})
 """The folders of the node's data with what is replaced."""
@@ -69,7 +69,7 @@ def main(argv: list[str], stdin: IO[str], stdout: IO[str], stderr: IO[str]) -> i
     """Run one command. Returns the exit code."""
     try:
         command, name = argv
-        folder, asked = facts.Folder.from_env(), _asked(stdin)
+        folder, asked = facts.NodeDir.from_env(), _asked(stdin)
         work = {"renew": renew, "settle": settle}[command]
         stdout.write(json.dumps(work(folder, service(name).folders, asked)) + "\n")
     except (ValueError, KeyError):
@@ -89,9 +89,9 @@ def _asked(stdin: IO[str]) -> Asked:
         raise RotationError('stdin must hold JSON: {"id": "…", "lock": false}') from None
 
 
-def renew(folder: facts.Folder, of: tuple[str, ...], asked: Asked) -> dict[str, Any]:
+def renew(folder: facts.NodeDir, of: tuple[str, ...], asked: Asked) -> dict[str, Any]:
     """Make what takes the place of the secrets in those folders of the node's data."""
-    work: Mapping[str, Callable[[facts.Folder, Asked], None]] = {
+    work: Mapping[str, Callable[[facts.NodeDir, Asked], None]] = {
         "secrets": _renew_own,
         "proxy": _renew_tls,
         "keys": _renew_ssh,
@@ -103,7 +103,7 @@ def renew(folder: facts.Folder, of: tuple[str, ...], asked: Asked) -> dict[str, 
     return {}
 
 
-def settle(folder: facts.Folder, of: tuple[str, ...], asked: Asked) -> dict[str, Any]:
+def settle(folder: facts.NodeDir, of: tuple[str, ...], asked: Asked) -> dict[str, Any]:
     """Wait until the service, started anew, has what `renew` has made; what came of it.
 
     Raises:
@@ -141,7 +141,7 @@ def _note(folder: Path, asked: Asked, **more: Any) -> None:
 # The node's own secrets: password, keys of accounts, Jupyter's token. They are in use, and in the database.
 
 
-def _renew_own(folder: facts.Folder, asked: Asked) -> None:
+def _renew_own(folder: facts.NodeDir, asked: Asked) -> None:
     secrets.ensure(folder.secrets)
     with admin.exclusive(folder):
         following = folder.secrets / NEXT
@@ -157,7 +157,7 @@ def _renew_own(folder: facts.Folder, asked: Asked) -> None:
         durable.sync(folder.secrets)
 
 
-def finish(folder: facts.Folder) -> str:
+def finish(folder: facts.NodeDir) -> str:
     """Put the secrets that `renew` has made in the place of the former ones, before the node's server starts.
 
     Each step may be repeated, and what was cut short is done by the next start. Where it can't be done the
@@ -181,7 +181,7 @@ def finish(folder: facts.Folder) -> str:
     return ""
 
 
-def _put(folder: facts.Folder, following: Path) -> None:
+def _put(folder: facts.NodeDir, following: Path) -> None:
     asked = Asked(**json.loads((following / DONE).read_text(encoding="utf-8")))
     came = rekey.Rekeyed()
     if folder.database.exists():
@@ -209,8 +209,8 @@ def _hash(password: str) -> str:
 # The reverse proxy's: what proves that the node is the node.
 
 
-def _renew_tls(folder: facts.Folder, asked: Asked) -> None:
-    place = folder.root / FRONT
+def _renew_tls(folder: facts.NodeDir, asked: Asked) -> None:
+    place = folder.root / PROXY
     if (place / CADDY).is_dir():
         shutil.rmtree(place / FORMER, ignore_errors=True)
         # It has them in memory, and so serves on.
@@ -218,8 +218,8 @@ def _renew_tls(folder: facts.Folder, asked: Asked) -> None:
     _note(place, asked)
 
 
-def _settle_tls(folder: facts.Folder) -> None:
-    place = folder.root / FRONT
+def _settle_tls(folder: facts.NodeDir) -> None:
+    place = folder.root / PROXY
     if not _certificates(place / FORMER):
         return
     deadline = time.monotonic() + CERTIFICATE_SECONDS
@@ -242,7 +242,7 @@ def _certificates(place: Path) -> bool:
 # ssh's, and Jupyter's.
 
 
-def _renew_ssh(folder: facts.Folder, asked: Asked) -> None:
+def _renew_ssh(folder: facts.NodeDir, asked: Asked) -> None:
     place = folder.root / "keys"
     # Nothing there: the machine has no sshd, or ssh has never run.
     if keys.whole(place / keys.CLIENT_KEY):
@@ -253,7 +253,7 @@ def _renew_ssh(folder: facts.Folder, asked: Asked) -> None:
     _note(place, asked)
 
 
-def _renew_jupyter(folder: facts.Folder, asked: Asked) -> None:
+def _renew_jupyter(folder: facts.NodeDir, asked: Asked) -> None:
     place = folder.root / "jupyter"
     for name in JUPYTERS:
         (place / name).unlink(missing_ok=True)

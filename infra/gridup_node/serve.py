@@ -36,7 +36,7 @@ PR_SET_PDEATHSIG = 1
 """From Linux's <sys/prctl.h>."""
 
 
-def environment(folder: facts.Folder) -> dict[str, str]:
+def environment(folder: facts.NodeDir) -> dict[str, str]:
     """The variables that syft reads at its import. Nothing secret: those are handed over as values.
 
     syft keeps objects of more than a megabyte in `tempfile.gettempdir() / SYFT_TEMP_ROOT`, which an
@@ -63,7 +63,7 @@ def main() -> int:
     log = logging.getLogger("gridup_node")
     log.setLevel(logging.INFO)
     try:
-        folder = facts.Folder.from_env()
+        folder = facts.NodeDir.from_env()
         node = facts.load(folder.facts)
     except facts.FactsError as error:
         print(f"gridup_node.serve: {error}", file=sys.stderr)  # noqa: T201

@@ -100,7 +100,7 @@ class Service:
     environment: Mapping[str, str] = field(default_factory=dict)
     files: tuple[str, ...] = ()
     restart_on_facts: tuple[str, ...] = ()
-    knows: tuple[str, ...] = ()
+    facts_read: tuple[str, ...] = ()
     folders: tuple[str, ...] = ()
     memory: float = 0.25
     cpus: float = 0.5
@@ -108,7 +108,7 @@ class Service:
     yields: bool = False
     offline: bool = False
     outward: bool = False
-    needs: str = ""
+    requires_tool: str = ""
     start_seconds: int = 1
     stop_seconds: int = 10
 
@@ -128,12 +128,12 @@ class Service:
         return self.proof in (ProbeKind.LOGIN_PAGE, ProbeKind.SYFT_METADATA, ProbeKind.JUPYTER_API)
 
 
-FRONT = "proxy"
+PROXY = "proxy"
 """The service people's browsers and clients connect to; it passes on to those with a `front_path`."""
 
 SERVICES: tuple[Service, ...] = (
     Service(
-        name=FRONT,
+        name=PROXY,
         title="host",
         port=8080,
         vm_port=443,
@@ -142,7 +142,7 @@ SERVICES: tuple[Service, ...] = (
         proof=ProbeKind.ANY,
         environment={"XDG_DATA_HOME": "{home}/proxy", "XDG_CONFIG_HOME": "{home}/proxy"},
         files=("Caddyfile",),
-        knows=("tls", "max_upload", "trusted_proxies"),
+        facts_read=("tls", "max_upload", "trusted_proxies"),
         folders=("proxy",),
         memory=0.15,
         outward=True,
@@ -171,7 +171,7 @@ SERVICES: tuple[Service, ...] = (
             *("name", "node_type", "admin_email", "bundle", "max_upload", "guests"),
             *("organization", "description"),
         ),
-        knows=(
+        facts_read=(
             *("name", "node_type", "admin_email", "bundle", "ports", "endpoints", "gridup_version"),
             *("max_upload", "guests", "host_names", "organization", "description", "packages"),
         ),
@@ -190,7 +190,7 @@ SERVICES: tuple[Service, ...] = (
         command=("{bin}/python", "-m", "gridup_node.sandbox"),
         proof=ProbeKind.SANDBOX,
         restart_on_facts=("bundle",),
-        knows=("bundle",),
+        facts_read=("bundle",),
         folders=("jobs",),
         memory=0.5,
         cpus=0.75,
@@ -209,12 +209,12 @@ SERVICES: tuple[Service, ...] = (
         command=("{sshd}", "-D", "-e", "-f", "{config}/sshd_config"),
         proof=ProbeKind.SSH_BANNER,
         files=("sshd_config",),
-        knows=("ssh_keys",),
+        facts_read=("ssh_keys",),
         folders=("keys", "notebooks"),
         memory=0.5,
         outward=True,
         yields=True,
-        needs="sshd",
+        requires_tool="sshd",
         stop_seconds=5,
     ),
     Service(
@@ -321,7 +321,7 @@ def machine_doors(
     """
     own = machine_ports(table)
     # Of each service the door in the container is the same, wherever it is found outside.
-    doors = {own[FRONT]: inside(own[FRONT])} if not port else {port: inside(own[FRONT])}
+    doors = {own[PROXY]: inside(own[PROXY])} if not port else {port: inside(own[PROXY])}
     if not fronted:
         doors[REDIRECT_PORT] = inside(REDIRECT_PORT)
     return doors | {own[row.name]: inside(own[row.name]) for row in machine_fronted(table)}
@@ -334,12 +334,12 @@ def inside(port: int) -> int:
 
 def fronted(table: Sequence[Service] = SERVICES) -> tuple[Service, ...]:
     """The programs with a port of their own that the reverse proxy has where each is in a container."""
-    return tuple(row for row in programs(table) if row.speaks_http and not row.inner and row.name != FRONT)
+    return tuple(row for row in programs(table) if row.speaks_http and not row.inner and row.name != PROXY)
 
 
 def https_ports(table: Sequence[Service] = SERVICES) -> dict[str, int]:
     """What the reverse proxy listens on in its container where it speaks https, by service."""
-    rows = (service(FRONT, table), *machine_fronted(table))
+    rows = (service(PROXY, table), *machine_fronted(table))
     return {row.name: inside(row.vm_port) for row in rows}
 
 

@@ -122,7 +122,7 @@ class TestFake:
         gone = fake.destroy("my-lab-2", Silent())
         assert [change.name for change in gone.changes] == list(reversed(RESOURCES))
         assert state(settings).read("my-lab-2") is None
-        fake.forget("my-lab-2")
+        fake.remove_stack("my-lab-2")
         assert state(settings).stacks() == []
 
     def test_a_create_that_fails_leaves_what_was_made_before(

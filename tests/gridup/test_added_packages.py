@@ -15,7 +15,7 @@ from gridup_infra.program import with_packages
 from gridup_node import catalog
 from support.checkpoints import outputs_for
 from support.cli import Ended
-from support.fake_target import MoonTarget
+from support.fake_target import FakeTarget
 from support.inside import Inside, spec_of
 from support.package_index import PackageIndex
 from support.package_index import package_index as package_index
@@ -39,7 +39,7 @@ def pins(inside: Inside) -> list[str]:
 
 
 def test_they_are_locked_once_and_kept_until_they_are_taken_back(
-    inside: Inside, moon: type[MoonTarget], package_index: PackageIndex, listed: Path
+    inside: Inside, moon: type[FakeTarget], package_index: PackageIndex, listed: Path
 ) -> None:
     package_index.add("tinysum", "1.0")
     said = deploy(inside, "--packages", str(listed)).ok().err
@@ -66,7 +66,7 @@ def test_they_are_locked_once_and_kept_until_they_are_taken_back(
 
 def test_another_lock_of_the_nodes_own_has_them_locked_anew_and_their_versions_kept(
     inside: Inside,
-    moon: type[MoonTarget],
+    moon: type[FakeTarget],
     package_index: PackageIndex,
     listed: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -85,7 +85,7 @@ def test_another_lock_of_the_nodes_own_has_them_locked_anew_and_their_versions_k
 
 
 def test_a_preview_looks_for_them_too_and_keeps_nothing(
-    inside: Inside, moon: type[MoonTarget], package_index: PackageIndex, listed: Path
+    inside: Inside, moon: type[FakeTarget], package_index: PackageIndex, listed: Path
 ) -> None:
     words = ("preview", "Inst", *ON_THE_MOON[:-1], "--packages")
     ended = inside(*words, str(listed))
@@ -98,7 +98,7 @@ def test_a_preview_looks_for_them_too_and_keeps_nothing(
 
 
 def test_with_no_node_nothing_is_looked_for_yet(
-    inside: Inside, moon: type[MoonTarget], package_index: PackageIndex, listed: Path
+    inside: Inside, moon: type[FakeTarget], package_index: PackageIndex, listed: Path
 ) -> None:
     package_index.add("tinysum", "1.0")
     deploy(inside, "--packages", str(listed), "--no-node").ok()
@@ -112,7 +112,7 @@ def test_with_no_node_nothing_is_looked_for_yet(
 
 
 def test_a_published_image_gets_none(
-    inside: Inside, moon: type[MoonTarget], package_index: PackageIndex, listed: Path
+    inside: Inside, moon: type[FakeTarget], package_index: PackageIndex, listed: Path
 ) -> None:
     package_index.add("tinysum", "1.0")
     published = ("--image", "registry.example/node@sha256:" + "0" * 64)
@@ -150,7 +150,7 @@ def test_a_file_that_is_not_there_is_named(inside: Inside, listed: Path) -> None
 
 
 def test_a_mark_of_utf_8_and_windows_lines_are_no_part_of_a_package(
-    inside: Inside, moon: type[MoonTarget], package_index: PackageIndex, listed: Path
+    inside: Inside, moon: type[FakeTarget], package_index: PackageIndex, listed: Path
 ) -> None:
     package_index.add("tinysum", "1.0")
     listed.write_bytes(b"\xef\xbb\xbftinysum>=1\r\n\r\n")

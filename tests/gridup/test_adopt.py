@@ -9,7 +9,7 @@ import pytest
 from gridup_infra.errors import DeadlineError
 from gridup_infra.spec import NEW_DATA
 from gridup_infra.targets.base import Retained
-from support.fake_target import MoonTarget
+from support.fake_target import FakeTarget
 from support.inside import Inside, spec_of
 
 LEFT = Retained("crater-7", "the crater 7", "2026-11-29T10:11:12+00:00", 12_300_000_000)
@@ -18,8 +18,8 @@ PREVIEW = ("preview", *DEPLOY[1:])
 
 
 @pytest.fixture
-def left(moon: type[MoonTarget], monkeypatch: pytest.MonkeyPatch) -> type[MoonTarget]:
-    monkeypatch.setattr(MoonTarget, "left", LEFT)
+def left(moon: type[FakeTarget], monkeypatch: pytest.MonkeyPatch) -> type[FakeTarget]:
+    monkeypatch.setattr(FakeTarget, "left", LEFT)
     # Whatever is waited for is there.
     monkeypatch.setattr("gridup.deploy_flow.health.wait_healthy", lambda *_words, **_named: [_Up()])
     monkeypatch.setattr("gridup.deploy_flow.health.show", lambda *_words: None)
@@ -33,7 +33,7 @@ class _Up:
 
 @pytest.mark.parametrize("words", [(), ("--yes",), ("--json",)])
 def test_a_script_must_say_what_becomes_of_them(
-    inside: Inside, left: type[MoonTarget], words: tuple[str, ...]
+    inside: Inside, left: type[FakeTarget], words: tuple[str, ...]
 ) -> None:
     ended = inside(*DEPLOY, *words)
     assert (ended.code, ended.out) == (2, "")
@@ -44,7 +44,7 @@ def test_a_script_must_say_what_becomes_of_them(
 
 @pytest.mark.parametrize("answer", ["", "n", "what?"])
 def test_no_is_the_default_and_nothing_is_done(
-    inside: Inside, left: type[MoonTarget], person: list[str], answer: str
+    inside: Inside, left: type[FakeTarget], person: list[str], answer: str
 ) -> None:
     person.append(answer)
     ended = inside(*DEPLOY)
@@ -54,7 +54,7 @@ def test_no_is_the_default_and_nothing_is_done(
 
 
 def test_yes_takes_them_over_for_good_once_the_node_is_healthy(
-    inside: Inside, left: type[MoonTarget], person: list[str]
+    inside: Inside, left: type[FakeTarget], person: list[str]
 ) -> None:
     # What visitors read comes first; the last question is whether to make the node.
     person += ["", "", "y", "y"]
@@ -66,7 +66,7 @@ def test_yes_takes_them_over_for_good_once_the_node_is_healthy(
 
 
 def test_until_then_they_are_kept_whatever_ends_it(
-    inside: Inside, left: type[MoonTarget], monkeypatch: pytest.MonkeyPatch
+    inside: Inside, left: type[FakeTarget], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def down(*_words: object, **_named: object) -> None:
         raise DeadlineError("Inst was not up.")
@@ -83,7 +83,7 @@ def test_until_then_they_are_kept_whatever_ends_it(
     assert (spec_of(inside).adopted, spec_of(inside).adopting) == ("crater-7", False)
 
 
-def test_who_wants_none_of_them_leaves_them(inside: Inside, left: type[MoonTarget]) -> None:
+def test_who_wants_none_of_them_leaves_them(inside: Inside, left: type[FakeTarget]) -> None:
     done = inside(*DEPLOY, "--new-data", "--json").ok()
     assert done.json["adopted"] == ""
     spec = spec_of(inside)
@@ -91,11 +91,11 @@ def test_who_wants_none_of_them_leaves_them(inside: Inside, left: type[MoonTarge
     assert inside.engine.calls == ["up"]
 
 
-def test_json_tells_what_was_taken_over(inside: Inside, left: type[MoonTarget]) -> None:
+def test_json_tells_what_was_taken_over(inside: Inside, left: type[FakeTarget]) -> None:
     assert inside(*DEPLOY, "--adopt", "--json").ok().json["adopted"] == "crater-7"
 
 
-def test_a_preview_tells_and_asks_nothing(inside: Inside, left: type[MoonTarget]) -> None:
+def test_a_preview_tells_and_asks_nothing(inside: Inside, left: type[FakeTarget]) -> None:
     assert "It asks about the crater 7" in inside(*PREVIEW).ok().out
     assert "It takes over the crater 7" in inside(*PREVIEW, "--adopt").ok().out
     assert "It leaves the crater 7" in inside(*PREVIEW, "--new-data").ok().out
@@ -104,7 +104,7 @@ def test_a_preview_tells_and_asks_nothing(inside: Inside, left: type[MoonTarget]
     assert inside(*PREVIEW, "--json").ok().json["adopts"] is False
 
 
-def test_what_is_not_there_can_not_be_taken_over(inside: Inside, moon: type[MoonTarget]) -> None:
+def test_what_is_not_there_can_not_be_taken_over(inside: Inside, moon: type[FakeTarget]) -> None:
     ended = inside(*DEPLOY, "--no-wait", "--adopt")
     assert ended.code == 2
     assert 'no data of an earlier "Inst" was kept here' in ended.err
@@ -116,17 +116,17 @@ def test_what_is_not_there_can_not_be_taken_over(inside: Inside, moon: type[Moon
 
 
 def test_what_changed_after_the_question_is_not_taken_over(
-    inside: Inside, left: type[MoonTarget], monkeypatch: pytest.MonkeyPatch
+    inside: Inside, left: type[FakeTarget], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = iter([LEFT, Retained("crater-8", "the crater 8")])
-    monkeypatch.setattr(MoonTarget, "retained", lambda _self, _spec: next(found))
+    monkeypatch.setattr(FakeTarget, "retained", lambda _self, _spec: next(found))
     ended = inside(*DEPLOY, "--adopt")
     assert ended.code == 1
     assert "were changed meanwhile" in ended.err
     assert inside.engine.calls == []
 
 
-def test_hagrids_words_know_it_too(inside: Inside, left: type[MoonTarget]) -> None:
+def test_hagrids_words_know_it_too(inside: Inside, left: type[FakeTarget]) -> None:
     words = ("launch", "Inst", "to", "moon", "--allow-cidr", "203.0.113.0/24")
     assert inside(*words).code == 2
     inside(*words, "--adopt").ok()
@@ -139,12 +139,12 @@ FORMER = replace(LEFT, admin_email="ada@inst.example", node_type="network")
 @pytest.mark.parametrize("words", [("--adopt",), ()])
 def test_who_logged_in_still_does_and_what_was_kept_stays_kept(
     inside: Inside,
-    left: type[MoonTarget],
+    left: type[FakeTarget],
     person: list[str],
     monkeypatch: pytest.MonkeyPatch,
     words: tuple[str, ...],
 ) -> None:
-    monkeypatch.setattr(MoonTarget, "left", FORMER)
+    monkeypatch.setattr(FakeTarget, "left", FORMER)
     person += ["", "", "y", "y"]
     told = inside(*DEPLOY, *words).ok().err
     spec = spec_of(inside)
@@ -155,16 +155,16 @@ def test_who_logged_in_still_does_and_what_was_kept_stays_kept(
 
 
 def test_what_is_asked_for_counts(
-    inside: Inside, left: type[MoonTarget], monkeypatch: pytest.MonkeyPatch
+    inside: Inside, left: type[FakeTarget], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(MoonTarget, "left", FORMER)
+    monkeypatch.setattr(FakeTarget, "left", FORMER)
     inside(*DEPLOY, "--adopt", "--admin-email", "it@inst.example", "--no-keep-data").ok()
     spec = spec_of(inside)
     assert (spec.admin_email, spec.node_type, spec.keep_data) == ("it@inst.example", "network", False)
 
 
 def test_data_of_which_less_is_known_are_taken_over_as_they_are(
-    inside: Inside, left: type[MoonTarget]
+    inside: Inside, left: type[FakeTarget]
 ) -> None:
     inside(*DEPLOY, "--adopt", "--type", "network").ok()
     spec = spec_of(inside)
@@ -173,9 +173,9 @@ def test_data_of_which_less_is_known_are_taken_over_as_they_are(
 
 @pytest.mark.parametrize("words", [DEPLOY, PREVIEW])
 def test_data_of_another_type_are_not_taken_over(
-    inside: Inside, left: type[MoonTarget], monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+    inside: Inside, left: type[FakeTarget], monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
 ) -> None:
-    monkeypatch.setattr(MoonTarget, "left", FORMER)
+    monkeypatch.setattr(FakeTarget, "left", FORMER)
     ended = inside(*words, "--adopt", "--type", "domain")
     assert ended.code == 2
     assert "the crater 7 is of a network node; its data are no domain node's" in " ".join(ended.err.split())

@@ -16,7 +16,7 @@ from gridup_infra.targets.local import LocalTarget
 from support import http_rig as rig
 from support.checkpoints import write_checkpoint
 from support.cli import Ended
-from support.fake_target import MoonTarget
+from support.fake_target import FakeTarget
 from support.inside import Inside, spec_of
 
 OPEN = ("--allow-cidr", "203.0.113.0/24")
@@ -25,7 +25,7 @@ Deploy = Callable[..., Ended]
 
 
 @pytest.fixture
-def deploy(inside: Inside, moon: type[MoonTarget]) -> Deploy:
+def deploy(inside: Inside, moon: type[FakeTarget]) -> Deploy:
     """`gridup deploy Inst` on the cloud, not waited for."""
 
     def run(*words: str) -> Ended:
@@ -70,7 +70,7 @@ class TestOptions:
         "words", [["destroy", "Inst", "--yes"], ["refresh", "Inst"], ["deploy", "Inst", *OPEN]]
     )
     def test_what_a_provider_fails_with_is_explained_whatever_the_engine_was_asked_for(
-        self, inside: Inside, deploy: Deploy, moon: type[MoonTarget], words: list[str]
+        self, inside: Inside, deploy: Deploy, moon: type[FakeTarget], words: list[str]
     ) -> None:
         deploy(*OPEN).ok()
         inside.engine.fail_at = ("node", "token: 401")
@@ -121,7 +121,7 @@ class TestOptions:
     )
     @pytest.mark.parametrize("command", ["deploy", "preview"])
     def test_the_impossible_is_refused_before_anything_is_made(
-        self, inside: Inside, moon: type[MoonTarget], command: str, words: list[str], said: str
+        self, inside: Inside, moon: type[FakeTarget], command: str, words: list[str], said: str
     ) -> None:
         ended = inside(command, "Inst", "--cloud", "moon", *OPEN, *words)
         assert (ended.code, inside.engine.calls) == (2, [])
@@ -143,7 +143,7 @@ class TestOptions:
         assert (ended.code, inside.engine.calls) == (2, [])
         assert f"A node on {LocalTarget.title} has no {words[0]}." in ended.err
 
-    def test_hagrids_words_take_what_a_cloud_asks(self, inside: Inside, moon: type[MoonTarget]) -> None:
+    def test_hagrids_words_take_what_a_cloud_asks(self, inside: Inside, moon: type[FakeTarget]) -> None:
         words = ["launch", "Inst", "to", "moon", "--region", "eu-west-1", "--size", "large", *OPEN]
         # Nothing of it is there, so the wait would last.
         moon.gives_up = ResourceError("There is no air.")
@@ -182,7 +182,7 @@ class TestOwnAddress:
 
     @pytest.mark.parametrize("command", ["deploy", "preview"])
     def test_where_nobody_tells_the_flag_is_demanded(
-        self, inside: Inside, moon: type[MoonTarget], monkeypatch: pytest.MonkeyPatch, command: str
+        self, inside: Inside, moon: type[FakeTarget], monkeypatch: pytest.MonkeyPatch, command: str
     ) -> None:
         monkeypatch.setenv(public_ip.VARIABLE, "http://127.0.0.1:9/")
         ended = inside(command, "Inst", "--cloud", "moon")
@@ -197,7 +197,7 @@ class TestLosses:
     """What a change destroys is said first."""
 
     @pytest.fixture(autouse=True)
-    def _deployed(self, inside: Inside, deploy: Deploy, moon: type[MoonTarget]) -> None:
+    def _deployed(self, inside: Inside, deploy: Deploy, moon: type[FakeTarget]) -> None:
         deploy(*OPEN).ok()
         moon.lost = ("the VM i-1, and what is on its root disk",)
         inside.engine.calls.clear()
@@ -230,7 +230,7 @@ class TestLosses:
         self, inside: Inside, deploy: Deploy, person: list[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         told = iter([("one",), ("one", "another")])
-        monkeypatch.setattr(MoonTarget, "destructive_changes", lambda *_: next(told))
+        monkeypatch.setattr(FakeTarget, "destructive_changes", lambda *_: next(told))
         person.append("y")
         ended = deploy("--new-machine")
         assert (ended.code, inside.engine.calls) == (1, [])
@@ -286,7 +286,7 @@ class TestCredentials:
     """Case G14: nobody is logged in."""
 
     @pytest.fixture(autouse=True)
-    def _nobody(self, moon: type[MoonTarget]) -> None:
+    def _nobody(self, moon: type[FakeTarget]) -> None:
         moon.refuses = CredentialsError("The moon has no credentials of yours.", "Set MOON_KEY.")
 
     def test_a_deploy_makes_nothing(self, inside: Inside, deploy: Deploy) -> None:
@@ -324,7 +324,7 @@ def test_a_node_is_destroyed_without_its_region_being_named(inside: Inside, depl
     assert "a crater in eu-west-1" in ended.err
 
 
-def test_nor_that_of_one_whose_making_was_broken_off(inside: Inside, moon: type[MoonTarget]) -> None:
+def test_nor_that_of_one_whose_making_was_broken_off(inside: Inside, moon: type[FakeTarget]) -> None:
     spec = inside.lay("Inst", half=True, target="moon")
     path = inside.state / ".pulumi/stacks/gridup/inst.json"
     latest = json.loads(path.read_text())["checkpoint"]["latest"]
@@ -339,8 +339,8 @@ class TestSdk:
     """A target's SDK is installed when it is first needed."""
 
     @pytest.fixture(autouse=True)
-    def _needs(self, moon: type[MoonTarget], monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(MoonTarget, "extra", "moon")
+    def _needs(self, moon: type[FakeTarget], monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(FakeTarget, "extra", "moon")
 
     @pytest.fixture
     def got(self, monkeypatch: pytest.MonkeyPatch) -> list[str]:
@@ -350,7 +350,7 @@ class TestSdk:
         return calls
 
     def test_once_a_run_before_the_target_looks_at_anything(
-        self, deploy: Deploy, got: list[str], moon: type[MoonTarget]
+        self, deploy: Deploy, got: list[str], moon: type[FakeTarget]
     ) -> None:
         deploy(*OPEN).ok()
         assert got == ["moon"]

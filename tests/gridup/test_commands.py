@@ -506,7 +506,7 @@ class TestPreview:
         assert str(inside.home.node("inst")) in " ".join(found["makes"])
 
     def test_it_names_the_ports(self, inside: Inside) -> None:
-        front, jupyter = (str(services.service(name).port) for name in (services.FRONT, "jupyter"))
+        front, jupyter = (str(services.service(name).port) for name in (services.PROXY, "jupyter"))
         for words, at in (((), front), (("--port", "9007"), "9007")):
             made = inside("preview", "Inst", "--json", *words).ok().json["makes"]
             (line,) = [line for line in made if line.startswith("ports: ")]

@@ -19,7 +19,7 @@ from gridup_infra.spec import DeploySpec
 from gridup_infra.targets.local import runtime
 from gridup_node import catalog
 from support.checkpoints import outputs_for
-from support.fake_target import MoonTarget
+from support.fake_target import FakeTarget
 from support.inside import Inside
 
 TODAY = datetime(2026, 11, 29, 12, tzinfo=timezone.utc)
@@ -116,7 +116,7 @@ class TestRebuild:
         return record.outputs.spec
 
     def test_each_time_is_another_and_between_them_nothing_changes(
-        self, inside: Inside, moon: type[MoonTarget]
+        self, inside: Inside, moon: type[FakeTarget]
     ) -> None:
         assert self.deploy(inside).rebuilt == ""
         first = self.deploy(inside, "--rebuild").rebuilt
@@ -124,11 +124,11 @@ class TestRebuild:
         assert self.deploy(inside).rebuilt == first, "a later deploy without it keeps what was made"
         assert self.deploy(inside, "--rebuild").rebuilt not in ("", first)
 
-    def test_it_is_the_time_that_the_clock_tells(self, moon: type[MoonTarget]) -> None:
+    def test_it_is_the_time_that_the_clock_tells(self, moon: type[FakeTarget]) -> None:
         spec, _ = resolve({"target": "moon", "rebuild": True}, {}, "Inst", None, {}, now=lambda: TODAY)
         assert spec.rebuilt == "2026-11-29T12:00:00.000000+00:00"
 
-    def test_a_published_image_is_not_built_here(self, moon: type[MoonTarget]) -> None:
+    def test_a_published_image_is_not_built_here(self, moon: type[FakeTarget]) -> None:
         published = "registry.example/node@sha256:" + "0" * 64
         with pytest.raises(UsageError, match="runs a published image") as caught:
             resolve({"target": "moon", "rebuild": True, "image": published}, {}, "Inst", None, {})

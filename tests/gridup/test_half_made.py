@@ -6,14 +6,14 @@ import pytest
 
 from gridup_infra.outputs import NOT_COMPLETED, NodeOutputs
 from gridup_infra.targets.base import PUBLIC_IP, Inspection, NodeStatus
-from support.fake_target import MoonTarget
+from support.fake_target import FakeTarget
 from support.inside import Inside
 
 WHERE = {PUBLIC_IP: "203.0.113.9", "region": "sea", "instance": "m-1", "size": "large", "volume": "v-1"}
 
 
 @pytest.fixture
-def half(inside: Inside, moon: type[MoonTarget]) -> type[MoonTarget]:
+def half(inside: Inside, moon: type[FakeTarget]) -> type[FakeTarget]:
     """ "Lab One", of which the state has its machine, and no outputs."""
     spec = inside.lay("Lab One", half=True, target="moon")
     absent = dict.fromkeys(("ui", "api", "jupyter"), NOT_COMPLETED)
@@ -23,7 +23,7 @@ def half(inside: Inside, moon: type[MoonTarget]) -> type[MoonTarget]:
     return moon
 
 
-def test_status_shows_its_address_and_that_it_runs(inside: Inside, half: type[MoonTarget]) -> None:
+def test_status_shows_its_address_and_that_it_runs(inside: Inside, half: type[FakeTarget]) -> None:
     told = inside("status").ok().out
     assert "203.0.113.9" in told and "Public IP" in told
     assert "Lab One: its deploy was not completed (interrupted while creating node)" in told
@@ -37,7 +37,7 @@ def test_status_shows_its_address_and_that_it_runs(inside: Inside, half: type[Mo
     assert "its machine is stopped." in inside("status").out
 
 
-def test_one_that_cannot_be_looked_at_is_told_of_all_the_same(inside: Inside, half: type[MoonTarget]) -> None:
+def test_one_that_cannot_be_looked_at_is_told_of_all_the_same(inside: Inside, half: type[FakeTarget]) -> None:
     from gridup_infra.errors import CredentialsError
 
     half.refuses = CredentialsError("There are no credentials here.")
@@ -48,7 +48,7 @@ def test_one_that_cannot_be_looked_at_is_told_of_all_the_same(inside: Inside, ha
 
 
 def test_it_is_stopped_and_started_and_its_outputs_and_boot_log_are_shown(
-    inside: Inside, half: type[MoonTarget]
+    inside: Inside, half: type[FakeTarget]
 ) -> None:
     inside("stop", "Lab One").ok()
     assert half.calls[-1] == "stop m-1"
@@ -64,20 +64,20 @@ def test_it_is_stopped_and_started_and_its_outputs_and_boot_log_are_shown(
     assert "Linux on the moon" in inside("logs", "Lab One", "--boot").ok().out
 
 
-def test_what_needs_a_node_says_what_is_missing(inside: Inside, half: type[MoonTarget]) -> None:
+def test_what_needs_a_node_says_what_is_missing(inside: Inside, half: type[FakeTarget]) -> None:
     for words in (["check", "Lab One"], ["outputs", "Lab One", "--show-secrets"], ["open", "Lab One"]):
         ended = inside(*words)
         assert (ended.code, "was not completed" in ended.err) == (4, True), words
 
 
-def test_refresh_never_says_that_all_is_well(inside: Inside, half: type[MoonTarget]) -> None:
+def test_refresh_never_says_that_all_is_well(inside: Inside, half: type[FakeTarget]) -> None:
     ended = inside("refresh", "Lab One").ok()
     assert "as defined" not in ended.out
     assert NOT_COMPLETED in ended.out
     assert inside("refresh", "Lab One", "--json").json["problems"] == [NOT_COMPLETED]
 
 
-def test_a_deploy_that_fails_after_it_was_made_says_so(inside: Inside, half: type[MoonTarget]) -> None:
+def test_a_deploy_that_fails_after_it_was_made_says_so(inside: Inside, half: type[FakeTarget]) -> None:
     inside.engine.fail_at = ("node", "ssh is blocked")
     ended = inside("deploy", "Lab One", "--allow-cidr", "203.0.113.0/24")
     assert ended.code == 4
@@ -89,11 +89,11 @@ class TestPlace:
     """Where a node is, which every command shows."""
 
     @pytest.fixture(autouse=True)
-    def _whole(self, inside: Inside, moon: type[MoonTarget]) -> None:
+    def _whole(self, inside: Inside, moon: type[FakeTarget]) -> None:
         inside.lay("Inst", target="moon")
         moon.where = dict(WHERE)
 
-    def test_status_has_a_column_for_the_address(self, inside: Inside, moon: type[MoonTarget]) -> None:
+    def test_status_has_a_column_for_the_address(self, inside: Inside, moon: type[FakeTarget]) -> None:
         told = inside("status", "Inst", "--no-probe").ok().out
         assert "Public IP" in told
         assert "Inst: 203.0.113.9, sea, m-1, large, v-1" in told
@@ -112,12 +112,12 @@ class TestPlace:
         assert {key: ended.json[key] for key in WHERE} == WHERE
 
     def test_one_that_is_stopped_answers_at_once(
-        self, inside: Inside, moon: type[MoonTarget], monkeypatch: pytest.MonkeyPatch
+        self, inside: Inside, moon: type[FakeTarget], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         looks: list[NodeOutputs] = []
         inspect = moon.inspect
 
-        def counted(target: MoonTarget, outputs: NodeOutputs) -> Inspection:
+        def counted(target: FakeTarget, outputs: NodeOutputs) -> Inspection:
             looks.append(outputs)
             return inspect(target, outputs)
 
@@ -133,7 +133,7 @@ class TestPlace:
         assert {one["detail"] for one in row["endpoints"] if one["service"] == "api"} == {"stopped"}
 
 
-def test_a_host_without_a_node_has_no_page(inside: Inside, moon: type[MoonTarget]) -> None:
+def test_a_host_without_a_node_has_no_page(inside: Inside, moon: type[FakeTarget]) -> None:
     spec = inside.spec("Inst", target="moon", no_node=True)
     absent = dict.fromkeys(("ui", "api", "jupyter"), "--no-node")
     inside.lay_outputs(
@@ -148,7 +148,7 @@ def test_a_host_without_a_node_has_no_page(inside: Inside, moon: type[MoonTarget
 
 
 def test_what_is_announced_is_made(
-    inside: Inside, moon: type[MoonTarget], monkeypatch: pytest.MonkeyPatch
+    inside: Inside, moon: type[FakeTarget], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[str] = []
     monkeypatch.setattr(moon, "makes", lambda _self, spec: (seen.append(spec.stack_id) or "it",))

@@ -18,14 +18,14 @@ from gridup_infra.outputs import NodeOutputs
 from gridup_infra.spec import DeploySpec
 from gridup_infra.targets.base import StackRef
 from support import http_rig as rig
-from support.fake_target import MoonTarget
+from support.fake_target import FakeTarget
 from support.inside import Inside
 
 TAIL = ("E: Unable to locate package docker.oi", "gridup-host: step packages failed")
 
 
 @pytest.fixture
-def machine(inside: Inside, moon: type[MoonTarget]) -> Iterator[NodeOutputs]:
+def machine(inside: Inside, moon: type[FakeTarget]) -> Iterator[NodeOutputs]:
     """A container host whose ssh answers, and which has no node."""
     with rig.serve(rig.banner("SSH-2.0-OpenSSH_10.0"), speaks_first=True) as ssh:
         outputs = host(inside.spec("Inst", target="moon", no_node=True), ssh.port)
@@ -43,7 +43,7 @@ class TestRestart:
     """What `status` says of a machine whose updates wait for a restart."""
 
     def test_it_is_said_with_the_packages_and_what_to_do(
-        self, inside: Inside, moon: type[MoonTarget], machine: NodeOutputs
+        self, inside: Inside, moon: type[FakeTarget], machine: NodeOutputs
     ) -> None:
         moon.restart = ("base", "linux-1", "linux-2", "x")
         told = inside("status", "Inst").ok().out
@@ -58,7 +58,7 @@ class TestRestart:
         assert "it comes with the updates at 03:30" in told
 
     def test_nothing_is_said_where_none_is_due_and_nobody_asked_whose_ssh_is_silent(
-        self, inside: Inside, moon: type[MoonTarget], machine: NodeOutputs
+        self, inside: Inside, moon: type[FakeTarget], machine: NodeOutputs
     ) -> None:
         assert "restart" not in inside("status").ok().out
         assert inside("status", "--json").ok().json[0]["reboot_due"] is False
@@ -74,7 +74,7 @@ class TestFirstBoot:
     """What no probe sees: whether the first boot has ended, and how."""
 
     def test_a_wait_lasts_until_it_has(
-        self, inside: Inside, moon: type[MoonTarget], machine: NodeOutputs, monkeypatch: pytest.MonkeyPatch
+        self, inside: Inside, moon: type[FakeTarget], machine: NodeOutputs, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(health, "READY_PAUSE", 0.05)
         moon.readiness = [False, ResourceError("sshd is being restarted."), False, True]
@@ -84,7 +84,7 @@ class TestFirstBoot:
         assert "➖ --no-node" in ended.out
 
     def test_one_that_failed_ends_it_at_once_with_the_tail(
-        self, inside: Inside, moon: type[MoonTarget], machine: NodeOutputs
+        self, inside: Inside, moon: type[FakeTarget], machine: NodeOutputs
     ) -> None:
         moon.readiness = [False]
         moon.gives_up = FirstBootError("The first boot of Inst failed.", "gridup logs Inst --boot", TAIL)
@@ -96,7 +96,7 @@ class TestFirstBoot:
 
     @pytest.mark.parametrize(("words", "code"), [(["--wait", "--timeout", "1"], 9), ([], 10)])
     def test_one_that_has_not_ended_in_time_is_not_up(
-        self, inside: Inside, moon: type[MoonTarget], machine: NodeOutputs, words: list[str], code: int
+        self, inside: Inside, moon: type[FakeTarget], machine: NodeOutputs, words: list[str], code: int
     ) -> None:
         moon.readiness = [ResourceError("sshd is being restarted.")]
         ended = inside("check", "Inst", "--json", *words)
@@ -106,7 +106,7 @@ class TestFirstBoot:
         assert (row["name"], row["up"]) == ("Inst", False)
 
     def test_what_comes_of_it_is_a_deploys_end_too(
-        self, inside: Inside, moon: type[MoonTarget], machine: NodeOutputs, monkeypatch: pytest.MonkeyPatch
+        self, inside: Inside, moon: type[FakeTarget], machine: NodeOutputs, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(
             "support.fake_engine.outputs_for", lambda spec, _folder: replace(machine, spec=spec)
@@ -124,7 +124,7 @@ class TestFirstBoot:
         assert "password" not in ended.err
 
     def test_nobody_waits_who_asked_not_to(
-        self, inside: Inside, moon: type[MoonTarget], machine: NodeOutputs
+        self, inside: Inside, moon: type[FakeTarget], machine: NodeOutputs
     ) -> None:
         moon.readiness = [False]
         words = ["--cloud", "moon", "--no-node", "--allow-cidr", "127.0.0.0/8", "--no-wait"]
@@ -136,7 +136,7 @@ class TestOwnCa:
     """A node whose certificate its own CA signed."""
 
     @pytest.fixture
-    def node(self, inside: Inside, moon: type[MoonTarget], tmp_path: Path) -> Iterator[NodeOutputs]:
+    def node(self, inside: Inside, moon: type[FakeTarget], tmp_path: Path) -> Iterator[NodeOutputs]:
         certificate = rig.self_signed(tmp_path)
         with ExitStack() as stack:
             web = stack.enter_context(rig.serve(rig.node(), tls=certificate.context))
@@ -177,7 +177,7 @@ class TestOwnCa:
         why = "its certificate is not this node's own: self-signed certificate"
         assert [rows[key] for key in ("ui", "api", "jupyter")] == [("down", why)] * 3
         assert inside("check", "Inst", "--wait", "--timeout", "1").code == 9
-        target = MoonTarget()
+        target = FakeTarget()
         with pytest.raises(DeadlineError, match="its certificate is not this node's own"):
             health.wait_healthy(target, outputs, Silent(), 0.5, own=lambda: None)
         # Of a host that nobody says is ours, nothing else can be known.
@@ -248,7 +248,7 @@ class TestWhoIsLetIn:
     def test_a_check_from_outside_says_restricted(
         self,
         inside: Inside,
-        moon: type[MoonTarget],
+        moon: type[FakeTarget],
         monkeypatch: pytest.MonkeyPatch,
         deaf_port: int,
         own: str,
@@ -266,7 +266,7 @@ class TestWhoIsLetIn:
         assert len(asked) == 1
 
     def test_a_healthy_node_asks_nobody(
-        self, inside: Inside, moon: type[MoonTarget], monkeypatch: pytest.MonkeyPatch
+        self, inside: Inside, moon: type[FakeTarget], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(public_ip, "ask", lambda _url: pytest.fail("asked"))
         with (
@@ -283,11 +283,11 @@ class TestBootLog:
     """gridup logs --boot."""
 
     def test_it_is_shown_without_what_moves_the_cursor(
-        self, inside: Inside, moon: type[MoonTarget], monkeypatch: pytest.MonkeyPatch
+        self, inside: Inside, moon: type[FakeTarget], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         inside.lay("Inst", target="moon")
         text = "\x1b[2J\x1b[0;32m OK \x1b[0m Started sshd\r\ncloud-init: done\x07\r\n"
-        monkeypatch.setattr(MoonTarget, "boot_log", lambda *_: text)
+        monkeypatch.setattr(FakeTarget, "boot_log", lambda *_: text)
         assert inside("logs", "Inst", "--boot").ok().out == " OK  Started sshd\ncloud-init: done\n"
         assert inside("logs", "Inst", "--boot", "--json").ok().json == [
             {"service": "boot", "line": " OK  Started sshd"},
@@ -295,32 +295,32 @@ class TestBootLog:
         ]
 
     def test_one_that_is_not_there_yet_says_so(
-        self, inside: Inside, moon: type[MoonTarget], monkeypatch: pytest.MonkeyPatch
+        self, inside: Inside, moon: type[FakeTarget], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         inside.lay("Inst", target="moon")
-        monkeypatch.setattr(MoonTarget, "boot_log", lambda *_: "")
+        monkeypatch.setattr(FakeTarget, "boot_log", lambda *_: "")
         ended = inside("logs", "Inst", "--boot").ok()
         assert (ended.out, ended.err.startswith("The cloud has nothing yet")) == ("", True)
 
     def test_a_node_whose_deploy_failed_has_one_as_soon_as_it_has_a_machine(
-        self, inside: Inside, moon: type[MoonTarget], monkeypatch: pytest.MonkeyPatch
+        self, inside: Inside, moon: type[FakeTarget], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         spec = inside.lay("Inst", half=True, target="moon")
         assert "was not completed" in inside("logs", "Inst", "--boot").err
 
         def partial_outputs(
-            _self: MoonTarget, identity: StackRef, found: DeploySpec, states: Mapping[str, object]
+            _self: FakeTarget, identity: StackRef, found: DeploySpec, states: Mapping[str, object]
         ) -> NodeOutputs:
             assert (identity.stack_id, found.name, len(states)) == (spec.stack_id, "Inst", 2)
             return NodeOutputs(spec, "", {}, facts={"machine": "m-1"})
 
-        monkeypatch.setattr(MoonTarget, "partial_outputs", partial_outputs)
-        monkeypatch.setattr(MoonTarget, "boot_log", lambda _self, outputs: f"of {outputs.facts['machine']}")
+        monkeypatch.setattr(FakeTarget, "partial_outputs", partial_outputs)
+        monkeypatch.setattr(FakeTarget, "boot_log", lambda _self, outputs: f"of {outputs.facts['machine']}")
         assert inside("logs", "Inst", "--boot").ok().out == "of m-1\n"
 
     @pytest.mark.parametrize("words", [["api"], ["-f"]])
     def test_it_is_the_machines_and_whole(
-        self, inside: Inside, moon: type[MoonTarget], words: list[str]
+        self, inside: Inside, moon: type[FakeTarget], words: list[str]
     ) -> None:
         inside.lay("Inst", target="moon")
         assert inside("logs", "Inst", "--boot", *words).code == 2

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from gridup.pending import restore, take
+from gridup.pending import import_pending, reset_inputs
 
 URN = "urn:pulumi:inst::gridup::azure-native:network:PublicIPAddress::address"
 OTHER = "urn:pulumi:inst::gridup::azure-native:network:VirtualNetwork::network"
@@ -27,7 +27,7 @@ def deployment() -> dict[str, Any]:
 
 def test_what_exists_stands_after_what_it_depends_on_and_is_pending_no_more() -> None:
     state = deployment()
-    assert take(state, {URN: "/address"}) == {URN: INPUTS}
+    assert import_pending(state, {URN: "/address"}) == {URN: INPUTS}
     assert [row["urn"] for row in state["resources"]] == ["urn:stack", "urn:group", URN]
     assert state["resources"][-1] == {
         "urn": URN,
@@ -45,10 +45,10 @@ def test_what_exists_stands_after_what_it_depends_on_and_is_pending_no_more() ->
 
 def test_a_clouds_defaults_do_not_become_what_was_asked_for() -> None:
     state = deployment()
-    asked = take(state, {URN: "/address"})
+    asked = import_pending(state, {URN: "/address"})
     state["resources"][-1]["inputs"] = {**INPUTS, "idleTimeoutInMinutes": 4}
     state["resources"][-1]["outputs"] = {**INPUTS, "ipAddress": "203.0.113.20"}
-    restore(state, asked)
+    reset_inputs(state, asked)
     assert state["resources"][-1]["inputs"] == INPUTS
     assert state["resources"][-1]["outputs"]["ipAddress"] == "203.0.113.20"
     assert state["resources"][1]["inputs"] == {"a": 1}
@@ -56,5 +56,5 @@ def test_a_clouds_defaults_do_not_become_what_was_asked_for() -> None:
 
 def test_with_nothing_pending_nothing_is_done() -> None:
     state: dict[str, Any] = {"resources": []}
-    assert take(state, {URN: "/address"}) == {}
+    assert import_pending(state, {URN: "/address"}) == {}
     assert state == {"resources": [], "pending_operations": []}

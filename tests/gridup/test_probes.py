@@ -22,7 +22,7 @@ from gridup.probes import (
     endpoints_for_node,
     healthy,
     probe_all,
-    settled,
+    reclassify,
     summary,
     to_json,
 )
@@ -734,14 +734,14 @@ def test_what_is_silent_to_one_who_is_let_in_is_not_restricted(deaf_port, own, s
     with rig.serve(rig.node()) as server:
         closed = endpoint(ProbeKind.SSH_BANNER, deaf_port, open_to=OTHERS)
         results = probe_all([host(), endpoint(ProbeKind.LOGIN_PAGE, server.port), closed], 0.5)
-    results = settled(results, lambda: own)
+    results = reclassify(results, lambda: own)
     assert [r.state for r in results] == [UP, UP, state]
     assert healthy(results) is up
 
 
 def test_the_host_row_follows(deaf_port):
     results = probe_all([host(), endpoint(ProbeKind.SSH_BANNER, deaf_port, open_to=OTHERS)], 0.5)
-    assert [r.state for r in settled(results, lambda: "203.0.113.7")] == [TIMEOUT, TIMEOUT]
+    assert [r.state for r in reclassify(results, lambda: "203.0.113.7")] == [TIMEOUT, TIMEOUT]
 
 
 def test_our_own_address_is_asked_for_only_where_it_matters(deaf_port):
@@ -755,7 +755,7 @@ def test_our_own_address_is_asked_for_only_where_it_matters(deaf_port):
             endpoint(ProbeKind.SSH_BANNER, rig.free_port()),
         )
         results = probe_all([host(), up, silent, replace(refused, open_to=OTHERS)], 0.5)
-    assert settled(results, own) == results
+    assert reclassify(results, own) == results
 
 
 # What is made of results

@@ -14,7 +14,7 @@ from gridup.settings import Settings
 from gridup.state import State
 from gridup_infra.processes import Result
 from gridup_infra.targets.base import Inspection, NodeStatus
-from support.fake_target import MoonTarget, _NoWay
+from support.fake_target import FakeTarget, _NoWay
 from support.inside import Inside, spec_of
 
 OPEN = ("--allow-cidr", "203.0.113.0/24")
@@ -49,12 +49,12 @@ class Node(_NoWay):
 
 
 @pytest.fixture
-def node(inside: Inside, moon: type[MoonTarget], monkeypatch: pytest.MonkeyPatch) -> Node:
+def node(inside: Inside, moon: type[FakeTarget], monkeypatch: pytest.MonkeyPatch) -> Node:
     """The node "Inst" on the moon."""
     made = Node()
     inside("deploy", "Inst", "--cloud", "moon", "--no-wait", *OPEN).ok()
     inside.engine.calls.clear()
-    monkeypatch.setattr(MoonTarget, "access", lambda _self, _outputs: made)
+    monkeypatch.setattr(FakeTarget, "access", lambda _self, _outputs: made)
     monkeypatch.setattr("gridup.rotating.health.wait_healthy", lambda *_words, **_named: None)
     return made
 
@@ -129,7 +129,7 @@ def test_a_name_is_needed(inside: Inside, node: Node) -> None:
 def test_a_node_that_does_not_run_is_refused(
     inside: Inside, node: Node, monkeypatch: pytest.MonkeyPatch, power: NodeStatus
 ) -> None:
-    monkeypatch.setattr(MoonTarget, "inspect", lambda *_: Inspection(power))
+    monkeypatch.setattr(FakeTarget, "inspect", lambda *_: Inspection(power))
     ended = inside("rotate", "Inst", "--yes")
     assert ended.code == 4
     assert ("gridup start" in ended.err) == (power is NodeStatus.STOPPED)

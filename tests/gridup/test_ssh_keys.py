@@ -10,7 +10,7 @@ from gridup.ssh_keys import read_key, rsa_bits
 from gridup_infra.errors import UsageError
 from gridup_infra.processes import run, which
 from support import ssh_keys
-from support.fake_target import MoonTarget
+from support.fake_target import FakeTarget
 from support.inside import Inside
 
 KEY = ssh_keys.ed25519("a b: c #1")
@@ -63,7 +63,7 @@ def test_a_file_that_is_no_text_is_refused(inside: Inside, tmp_path: Path) -> No
 
 @pytest.mark.parametrize("key", [ssh_keys.ed25519("a"), ssh_keys.rsa4096("a"), ssh_keys.rsa(2048, "a")])
 def test_what_every_cloud_takes_is_taken(
-    inside: Inside, moon: type[MoonTarget], tmp_path: Path, key: str
+    inside: Inside, moon: type[FakeTarget], tmp_path: Path, key: str
 ) -> None:
     (tmp_path / "k.pub").write_text(key)
     words = ["--allow-cidr", "203.0.113.7/32", "--ssh-key", str(tmp_path / "k.pub")]
@@ -73,7 +73,7 @@ def test_what_every_cloud_takes_is_taken(
 
 @pytest.mark.parametrize("command", ["deploy", "preview"])
 def test_a_type_that_the_target_does_not_take_is_refused_naming_it(
-    inside: Inside, moon: type[MoonTarget], tmp_path: Path, command: str
+    inside: Inside, moon: type[FakeTarget], tmp_path: Path, command: str
 ) -> None:
     (tmp_path / "k.pub").write_text(ssh_keys.ecdsa("ada@inst"))
     ended = inside(command, "Inst", "--cloud", "moon", "--ssh-key", str(tmp_path / "k.pub"))
@@ -98,7 +98,7 @@ def test_the_length_of_a_real_rsa_key_is_known(tmp_path: Path, bits: int) -> Non
 
 
 def test_nobodys_takes_the_keys_away_and_an_administrators_are_read_as_well(
-    inside: Inside, moon: type[MoonTarget], tmp_path: Path
+    inside: Inside, moon: type[FakeTarget], tmp_path: Path
 ) -> None:
     for name in ("ada", "bob"):
         (tmp_path / f"{name}.pub").write_text(ssh_keys.ed25519(name))
@@ -114,7 +114,7 @@ def test_nobodys_takes_the_keys_away_and_an_administrators_are_read_as_well(
     assert "--admin-ssh-key /no/such.pub can't be read" in ended.err
 
 
-def test_the_hour_of_restarts_is_kept_and_taken_back(inside: Inside, moon: type[MoonTarget]) -> None:
+def test_the_hour_of_restarts_is_kept_and_taken_back(inside: Inside, moon: type[FakeTarget]) -> None:
     words = ["--cloud", "moon", "--allow-cidr", "203.0.113.7/32", "--no-wait"]
     inside("deploy", "Inst", *words, "--reboot-at", "03:30").ok()
     assert inside.outputs("inst").spec.reboot_at == "03:30"
@@ -127,7 +127,7 @@ def test_the_hour_of_restarts_is_kept_and_taken_back(inside: Inside, moon: type[
 
 
 def test_from_where_the_stacks_own_key_lets_in_is_changed_by_the_next_deploy_alone(
-    inside: Inside, moon: type[MoonTarget]
+    inside: Inside, moon: type[FakeTarget]
 ) -> None:
     networks = ("203.0.113.0/24", "2001:db8::/32")
     words = [word for network in networks for word in ("--key-from", network)]

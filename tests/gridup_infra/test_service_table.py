@@ -63,7 +63,7 @@ METRICS = Service(
     audience=Audience.STAFF,
     command=("{bin}/metrics",),
     proof=ProbeKind.JUPYTER_API,
-    knows=("name",),
+    facts_read=("name",),
     stop_seconds=3,
 )
 TABLE = (*SERVICES, CATALOG, METRICS)
@@ -376,7 +376,7 @@ class TestContainers:
             },
             port=9100,
             published=False,
-            after=("api", "catalog"),
+            depends_on=("api", "catalog"),
             networks=("metrics",),
             closed=True,
             stop_seconds=3,
@@ -401,10 +401,10 @@ class TestContainers:
 
     def test_what_a_program_reads_at_its_start_its_container_is_told(self) -> None:
         for row in programs():
-            assert set(row.restart_on_facts) <= set(row.knows), row.name
+            assert set(row.restart_on_facts) <= set(row.facts_read), row.name
 
     def test_all_wait_for_those_behind_the_front_door_which_wait_for_nobody(self) -> None:
-        after = {part.service: part.after for part in containers(KNOWN, TABLE)}
+        after = {part.service: part.depends_on for part in containers(KNOWN, TABLE)}
         behind = tuple(row.name for row in backends(TABLE))
         assert behind == ("api", "catalog")
         # The reverse proxy has the ports of the last two, which may have had them themselves before.

@@ -158,11 +158,11 @@ class TestMeeting:
             assert HERE not in person.known_hosts.read_text()
         found = verify_host("machine")
         assert found.host_key == own_key(person)
-        assert (found.theirs, found.fresh) == (False, False)
+        assert (found.trusted_by_known_hosts, found.first_contact) == (False, False)
 
     def test_one_that_they_do_not_know_is_told_of(self, person: Machine) -> None:
         person.known_hosts.write_text("")
-        assert verify_host("machine").fresh
+        assert verify_host("machine").first_contact
         assert person.known_hosts.read_text() == ""
 
     def test_another_key_than_theirs_is_refused(self, person: Machine) -> None:

@@ -22,11 +22,11 @@ TOLD = {
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> facts.Folder:
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> facts.NodeDir:
     (tmp_path / "config").mkdir()
     (tmp_path / "config" / "node.json").write_text(json.dumps(TOLD))
     monkeypatch.setenv("GRIDUP_NODE_HOME", str(tmp_path))
-    return facts.Folder(tmp_path)
+    return facts.NodeDir(tmp_path)
 
 
 def run(*argv: str, stdin: str = "") -> tuple[int, str, str]:
@@ -43,7 +43,7 @@ def run(*argv: str, stdin: str = "") -> tuple[int, str, str]:
         (json.dumps({**TOLD, "node_type": "x"}), "domain, network"),
     ],
 )
-def test_a_wrong_node_json_is_one_clear_line(folder: facts.Folder, change: str, said: str) -> None:
+def test_a_wrong_node_json_is_one_clear_line(folder: facts.NodeDir, change: str, said: str) -> None:
     folder.facts.write_text(change)
     with pytest.raises(facts.FactsError, match=said):
         facts.load(folder.facts)
@@ -51,7 +51,7 @@ def test_a_wrong_node_json_is_one_clear_line(folder: facts.Folder, change: str, 
     assert (code, out, err.count("\n")) == (1, "", 1)
 
 
-def test_secrets_are_shown_once_the_node_has_made_them(folder: facts.Folder) -> None:
+def test_secrets_are_shown_once_the_node_has_made_them(folder: facts.NodeDir) -> None:
     code, out, err = run("secrets")
     assert (code, out) == (1, "")
     assert "at its first start" in err
@@ -74,7 +74,7 @@ def test_secrets_are_shown_once_the_node_has_made_them(folder: facts.Folder) -> 
         ('{"password": "aaaaaaaaaaaa"}', "a password has 10 to 72 bytes"),
     ],
 )
-def test_a_bad_password_is_refused_in_one_line(folder: facts.Folder, stdin: str, said: str) -> None:
+def test_a_bad_password_is_refused_in_one_line(folder: facts.NodeDir, stdin: str, said: str) -> None:
     code, out, err = run("set-password", stdin=stdin)
     assert (code, out, err.count("\n")) == (1, "", 1)
     assert said in err
@@ -82,7 +82,7 @@ def test_a_bad_password_is_refused_in_one_line(folder: facts.Folder, stdin: str,
 
 
 def test_a_node_that_is_down_is_named_and_nothing_is_changed(
-    folder: facts.Folder, monkeypatch: pytest.MonkeyPatch
+    folder: facts.NodeDir, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(admin, "START_SECONDS", 0.3)
     secrets.ensure(folder.secrets)

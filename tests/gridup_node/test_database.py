@@ -18,14 +18,14 @@ from gridup_node.services import PROBLEM
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> facts.Folder:
+def folder(tmp_path: Path) -> facts.NodeDir:
     for name in ("data", "secrets"):
         (tmp_path / name).mkdir()
-    return facts.Folder(tmp_path)
+    return facts.NodeDir(tmp_path)
 
 
 @pytest.fixture
-def held(folder: facts.Folder) -> Iterator[sqlite3.Connection]:
+def held(folder: facts.NodeDir) -> Iterator[sqlite3.Connection]:
     """The node's own connection, with a row."""
     with contextlib.closing(sqlite3.connect(folder.database)) as connection:
         connection.execute("CREATE TABLE people (name)")
@@ -39,12 +39,12 @@ def people(path: Path) -> list[str]:
         return [row[0] for row in connection.execute("SELECT name FROM people")]
 
 
-def test_a_node_that_never_had_one_may_start(folder: facts.Folder) -> None:
+def test_a_node_that_never_had_one_may_start(folder: facts.NodeDir) -> None:
     assert check(folder) == ""
 
 
 def test_one_that_lost_it_while_it_was_stopped_does_not_begin_with_an_empty_one(
-    folder: facts.Folder, held: sqlite3.Connection
+    folder: facts.NodeDir, held: sqlite3.Connection
 ) -> None:
     Database(folder)
     held.close()
@@ -56,7 +56,7 @@ def test_one_that_lost_it_while_it_was_stopped_does_not_begin_with_an_empty_one(
 
 
 def test_what_is_removed_under_it_is_put_back_and_no_more_is_taken(
-    folder: facts.Folder, held: sqlite3.Connection
+    folder: facts.NodeDir, held: sqlite3.Connection
 ) -> None:
     found = Database(folder)
     assert found.problem() == ""
@@ -71,7 +71,7 @@ def test_what_is_removed_under_it_is_put_back_and_no_more_is_taken(
     assert Database(folder).problem() == ""
 
 
-def test_one_that_nobody_has_open_is_told_of(folder: facts.Folder, held: sqlite3.Connection) -> None:
+def test_one_that_nobody_has_open_is_told_of(folder: facts.NodeDir, held: sqlite3.Connection) -> None:
     found = Database(folder)
     held.close()
     folder.database.unlink()
@@ -79,7 +79,7 @@ def test_one_that_nobody_has_open_is_told_of(folder: facts.Folder, held: sqlite3
     assert not folder.database.exists()
 
 
-def test_one_that_was_replaced_stays_as_it_is(folder: facts.Folder, held: sqlite3.Connection) -> None:
+def test_one_that_was_replaced_stays_as_it_is(folder: facts.NodeDir, held: sqlite3.Connection) -> None:
     found = Database(folder)
     copy = folder.data / "copy"
     with contextlib.closing(sqlite3.connect(copy)) as connection:
@@ -90,7 +90,7 @@ def test_one_that_was_replaced_stays_as_it_is(folder: facts.Folder, held: sqlite
     assert people(folder.database) == []
 
 
-def test_a_change_within_it_is_none_of_it(folder: facts.Folder, held: sqlite3.Connection) -> None:
+def test_a_change_within_it_is_none_of_it(folder: facts.NodeDir, held: sqlite3.Connection) -> None:
     found = Database(folder)
     held.execute("INSERT INTO people VALUES ('grace')")
     held.commit()

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from gridup_node import entrypoint, folders, health, keys, secrets
-from gridup_node.entrypoint import lay, told
+from gridup_node.entrypoint import prepare, told
 from gridup_node.services import PORTAL_MARK, SERVICES, ProbeKind, Service, programs, served, service
 from support.http_rig import (
     LOGIN,
@@ -128,7 +128,7 @@ class TestLay:
             folder.mkdir(mode=0o700, exist_ok=True)
         folders.ensure(data)
         row = service(name)
-        lay(home, data, row, json.loads(told(row, KNOWN)), SERVICES)
+        prepare(home, data, row, json.loads(told(row, KNOWN)), SERVICES)
         return home, data
 
     @staticmethod
@@ -163,7 +163,7 @@ class TestLay:
         (tmp_path / "apart").mkdir()
         other = tmp_path / "apart/home"
         other.mkdir()
-        lay(other, tmp_path / "data", service("jupyter"), {}, SERVICES)
+        prepare(other, tmp_path / "data", service("jupyter"), {}, SERVICES)
         made = {path.name: path.read_text() for path in (other / "secrets").iterdir()}
         assert made == {secrets.JUPYTER_TOKEN: (home / "secrets" / secrets.JUPYTER_TOKEN).read_text()}
 

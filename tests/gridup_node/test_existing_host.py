@@ -17,15 +17,15 @@ import pytest
 from gridup_node import kept
 from gridup_node.vm import existing_host, user_data
 from gridup_node.vm.docker_cli import Completed
-from gridup_node.vm.existing_host import Here, Told
+from gridup_node.vm.existing_host import HostFacts, Request
 from gridup_node.vm.machine import LOG, Config, Machine
 
-TOLD = Told("inst", "0123456789abcdef", "Inst", "gridup", ports=(1,))
+TOLD = Request("inst", "0123456789abcdef", "Inst", "gridup", ports=(1,))
 
 TRIXIE = 'ID=debian\nVERSION_ID="13"\nPRETTY_NAME="Debian GNU/Linux 13 (trixie)"\n'
 SSHD = "authorizedkeysfile .ssh/authorized_keys .ssh/authorized_keys2\npubkeyauthentication yes\n"
 
-Make = Callable[..., Here]
+Make = Callable[..., HostFacts]
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
         systemd: bool = True,
         programs: dict[str, str] | None = None,
         kind: str = "x86_64",
-    ) -> Here:
+    ) -> HostFacts:
         for name, text in {
             "etc/os-release": system,
             "proc/1/comm": "tini\n",
@@ -67,7 +67,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
             )
 
         monkeypatch.setattr(existing_host, "run", run)
-        return Here(tmp_path, run)
+        return HostFacts(tmp_path, run)
 
     return make
 
@@ -76,12 +76,12 @@ FAILS = "fails"
 DOCKER = {"docker": "", "docker version": "28.1.1", "docker compose": "v2", "docker buildx": "v0.20"}
 
 
-def problems(here: Here, told: Told = TOLD) -> list[str]:
-    return [one["message"] for one in existing_host.look(here, told)["problems"]]
+def problems(here: HostFacts, told: Request = TOLD) -> list[str]:
+    return [one["message"] for one in existing_host.inspect(here, told)["problems"]]
 
 
 def test_nothing_speaks_against_a_plain_debian(here: Make) -> None:
-    found = existing_host.look(here(), TOLD)
+    found = existing_host.inspect(here(), TOLD)
     assert found["problems"] == []
     assert found["mark"] is None
 
@@ -129,7 +129,7 @@ def test_each_thing_in_the_way_is_told(
     here: Make, monkeypatch: pytest.MonkeyPatch, told: dict[str, Any], why: str
 ) -> None:
     monkeypatch.setattr(existing_host, "_is_name", lambda _find, name="": name == "docker")
-    (one,) = existing_host.look(here(**told), TOLD)["problems"]
+    (one,) = existing_host.inspect(here(**told), TOLD)["problems"]
     assert why in one["message"]
     assert one["suggestion"]
 
@@ -162,7 +162,7 @@ def test_another_stacks_machine_is_refused_by_its_name_and_ones_own_is_not(here:
 
 
 def test_a_node_that_moves_to_a_machine_that_is_not_its_own_is_refused(here: Make) -> None:
-    told = Told(TOLD.stack, TOLD.stack_id, TOLD.name, TOLD.project, must_be_ours=True)
+    told = Request(TOLD.stack, TOLD.stack_id, TOLD.name, TOLD.project, must_be_ours=True)
     (why,) = problems(here(), told)
     assert 'does not hold the node "Inst"' in why
 
@@ -171,7 +171,7 @@ SINCE = "2026-11-29T10:11:12.000000+00:00"
 LEFT = {"stack": "inst", "name": "Inst", "since": SINCE, "size": 5, "admin_email": "ada@inst.example"}
 
 
-def lay_kept(machine: Here | Machine, note: dict[str, Any] | None = None) -> None:
+def lay_kept(machine: HostFacts | Machine, note: dict[str, Any] | None = None) -> None:
     (machine.path(existing_host.MOUNT) / "node").mkdir(parents=True)
     (machine.path(existing_host.MOUNT) / "node" / "db").write_text("12345")
     if note:
@@ -205,15 +205,15 @@ def test_data_that_are_there_are_taken_over_by_their_own_name_alone_and_where_th
 
 def test_a_look_tells_what_an_earlier_node_of_the_very_name_has_left(here: Make) -> None:
     machine = here()
-    assert existing_host.look(machine, TOLD)["kept"] is None
+    assert existing_host.inspect(machine, TOLD)["kept"] is None
     lay_kept(machine, LEFT)
-    assert existing_host.look(machine, TOLD)["kept"] == LEFT
-    assert existing_host.look(machine, replace(TOLD, name="inst"))["kept"] is None
+    assert existing_host.inspect(machine, TOLD)["kept"] == LEFT
+    assert existing_host.inspect(machine, replace(TOLD, name="inst"))["kept"] is None
     # As versions wrote it that took them over without a word.
     machine.path(f"{existing_host.MOUNT}/{kept.NOTE}").write_text(
         json.dumps({"stack": "inst", "name": "Inst"})
     )
-    assert existing_host.look(machine, TOLD)["kept"]["since"].startswith("20")
+    assert existing_host.inspect(machine, TOLD)["kept"]["since"].startswith("20")
 
 
 class TestKept:
@@ -291,13 +291,13 @@ NFT = "table inet f {{\n\tchain in {{\n\t\ttype filter hook input priority filte
 def test_a_firewall_that_denies_by_default_is_told_of(
     here: Make, programs: dict[str, str], called: str
 ) -> None:
-    assert existing_host.look(here(programs=programs), TOLD)["firewall"] == called
+    assert existing_host.inspect(here(programs=programs), TOLD)["firewall"] == called
 
 
 class TestKeyFrom:
     """The deployer's key lets in from some networks alone."""
 
-    def coming(self, machine: Here, connection: str) -> Here:
+    def coming(self, machine: HostFacts, connection: str) -> HostFacts:
         """Its login is two processes away, beyond sudo, which keeps that from what it runs."""
         parents = {os.getpid(): (40, ""), 40: (30, connection), 30: (1, "SSH_CONNECTION=192.0.2.1 1 b 22")}
         for pid, (parent, told) in parents.items():
@@ -360,7 +360,7 @@ def test_who_listens_is_named() -> None:
 @pytest.mark.tier("gate")  # of a machine that has an sshd
 def test_it_runs_from_its_input_alone_and_writes_no_file(tmp_path: Path) -> None:
     program = user_data.zipapp("gridup_node.vm.existing_host", existing_host.MODULES)
-    argv = [sys.executable, "-I", "-B", "-c", existing_host.LOADER, str(len(program)), "look"]
+    argv = [sys.executable, "-I", "-B", "-c", existing_host.LOADER, str(len(program)), "inspect"]
     told = json.dumps({"stack": "inst", "stack_id": "0", "name": "Zoë's 😀", "project": "gridup"}).encode()
     ended = subprocess.run(argv, input=program + told, capture_output=True, cwd=tmp_path, timeout=60)
     assert ended.stderr == b""

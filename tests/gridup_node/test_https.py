@@ -19,7 +19,7 @@ import pytest
 
 from gridup_infra.processes import wait_until
 from gridup_node.containers import compose, machine_containers
-from gridup_node.entrypoint import lay, told
+from gridup_node.entrypoint import prepare, told
 from gridup_node.render import Context, Tls, render
 from gridup_node.services import SERVICES, inside, machine_fronted, machine_ports, ports, service
 from support import http_rig as rig
@@ -80,7 +80,12 @@ def front(runtime: Path, folder: Path, here: str, tls: Tls) -> Iterator[Front]:
     with rig.serve(rig.node()) as api, rig.serve(rig.jupyter()) as notebooks:
         upstreams = {**ports(), "api": api.port, "jupyter": notebooks.port}
         context = Context(
-            home=str(home), bin=str(runtime / "bin"), bind=here, ports=upstreams, apart=False, tls=tls
+            home=str(home),
+            bin=str(runtime / "bin"),
+            bind=here,
+            ports=upstreams,
+            separate_hosts=False,
+            tls=tls,
         )
         # In the place of the api stands a port.
         files = render(context, tuple(replace(row, socket="") for row in SERVICES))
@@ -212,7 +217,7 @@ NAMES = [Tls("192.0.2.7"), Tls("2001:db8::7"), Tls(NAME, True), Tls(NAME, True, 
 
 @pytest.mark.parametrize("tls", NAMES, ids=lambda tls: tls.email or tls.name)
 def test_caddy_takes_what_is_rendered(runtime: Path, tmp_path: Path, tls: Tls) -> None:
-    context = Context(home="/srv/node", bin="/b", bind="0.0.0.0", ports=ports(), apart=True, tls=tls)
+    context = Context(home="/srv/node", bin="/b", bind="0.0.0.0", ports=ports(), separate_hosts=True, tls=tls)
     file = tmp_path / "Caddyfile"
     file.write_text(render(context)["Caddyfile"])
     argv = [runtime / "bin" / "caddy", "adapt", "--config", file, "--adapter", "caddyfile"]
@@ -270,7 +275,7 @@ class TestContainers:
     def test_the_table_says_what_the_front_door_serves_beside_itself(self) -> None:
         assert [row.name for row in machine_fronted()] == ["jupyter"]
         more = replace(service("jupyter"), name="metrics", port=9100, vm_port=9100)
-        doors = {part.service: part.doors for part in machine_containers({}, (*SERVICES, more))}
+        doors = {part.service: part.published_ports for part in machine_containers({}, (*SERVICES, more))}
         assert doors["proxy"][9100] == 9100
 
     def test_each_is_found_by_its_name(self) -> None:
@@ -297,7 +302,7 @@ def test_a_container_lays_down_its_certificates_authority(tmp_path: Path) -> Non
         folder.mkdir(mode=0o700)
     row = service("proxy")
     tls = Tls(NAME, True, acme_url="https://ca.inst.example/dir", acme_ca="PEM\n").told()
-    lay(home, data, row, json.loads(told(row, {"tls": tls})), SERVICES)
+    prepare(home, data, row, json.loads(told(row, {"tls": tls})), SERVICES)
     caddyfile = (home / "config" / "Caddyfile").read_text()
     assert f'acme_ca_root "{home}/config/acme-root.pem"' in caddyfile
     assert 'acme_ca "https://ca.inst.example/dir"' in caddyfile

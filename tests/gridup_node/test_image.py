@@ -251,7 +251,11 @@ class TestImage:
         assert built.run("find / -xdev -name 'ssh_host_*'", user="root") == []
 
     def test_all_programs_of_the_table_are_there(self, built: Built) -> None:
-        for tool in {row.needs for row in programs() if row.needs} | {"caddy", "ssh-keygen", "jupyter"}:
+        for tool in {row.requires_tool for row in programs() if row.requires_tool} | {
+            "caddy",
+            "ssh-keygen",
+            "jupyter",
+        }:
             assert built.run(f"command -v {tool}"), tool
 
     def test_it_proves_its_program_by_itself(self, built: Built) -> None:

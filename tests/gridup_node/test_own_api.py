@@ -14,7 +14,7 @@ from socketserver import UnixStreamServer
 import pytest
 
 from gridup_node import own_api, serve
-from gridup_node.facts import Facts, Folder
+from gridup_node.facts import Facts, NodeDir
 from gridup_node.own_api import SOCKET
 
 NODE = Facts("Inst", "domain", {"proxy": 8080}, {}, "admin@inst.example")
@@ -61,7 +61,7 @@ def test_it_is_found_from_any_folder(root: Path, tmp_path: Path, monkeypatch: py
         thread = threading.Thread(target=server.handle_request)
         thread.start()
         monkeypatch.chdir(tmp_path)
-        asking = own_api.connection(Folder(root), NODE, 30)
+        asking = own_api.connection(NodeDir(root), NODE, 30)
         asking.request("GET", "/x")
         assert json.loads(asking.getresponse().read()) == "/x"
         assert Path.cwd() == tmp_path
@@ -72,7 +72,7 @@ def test_it_is_found_from_any_folder(root: Path, tmp_path: Path, monkeypatch: py
 def test_where_nobody_listens_is_an_error_that_leaves_the_working_folder(root: Path) -> None:
     before = os.getcwd()
     with pytest.raises(OSError, match="No such file"):
-        own_api.connection(Folder(root), NODE, 5).request("GET", "/")
+        own_api.connection(NodeDir(root), NODE, 5).request("GET", "/")
     assert os.getcwd() == before
 
 
@@ -112,4 +112,4 @@ def test_a_job_that_was_forked_holds_no_connection_of_the_servers(root: Path, by
 def test_in_a_container_it_is_a_port() -> None:
     node = Facts("Inst", "domain", {"api": 18080}, {}, "admin@inst.example")
     assert own_api.where(node) == "127.0.0.1:18080"
-    assert own_api.connection(Folder(Path("/srv/node")), node, 5).port == 18080
+    assert own_api.connection(NodeDir(Path("/srv/node")), node, 5).port == 18080

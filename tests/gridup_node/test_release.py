@@ -23,7 +23,7 @@ from gridup_node.containers import compose, machine_containers
 from gridup_node.vm import docker_cli, logins, release
 from gridup_node.vm.docker_cli import MADE, Completed, Engine, Failed, told
 from gridup_node.vm.people import People
-from gridup_node.vm.release import Plan, Release, ReleaseClient, State
+from gridup_node.vm.release import Plan, Release, ReleaseManager, State
 from gridup_node.vm.shield import COUNTS, DOORS, MOST_CONNECTIONS, PATH, UNIT, Shield, opening, removal, unit
 from gridup_node.vm.store import Store
 from gridup_node.vm.updates import Updates, settings
@@ -193,18 +193,18 @@ class Place:
         self.said: list[str] = []
         self.ended = 0
         self.releases = self.fresh()
-        self.releases.store.take(tar_of(FILES.values()))
+        self.releases.store.upload(tar_of(FILES.values()))
 
-    def fresh(self) -> ReleaseClient:
+    def fresh(self) -> ReleaseManager:
         """As another run of the program."""
         return self.releases_of(self.docker.sleep)
 
     def end_logins(self) -> None:
         self.ended += 1
 
-    def releases_of(self, sleep: Callable[[float], None]) -> ReleaseClient:
+    def releases_of(self, sleep: Callable[[float], None]) -> ReleaseManager:
         run = self.docker.run
-        return ReleaseClient(
+        return ReleaseManager(
             self.folder,
             self.home,
             self.said.append,
@@ -249,12 +249,12 @@ class TestStore:
         store = Store(tmp_path / "files")
         one, two = (hashlib.sha256(data).hexdigest() for data in (b"one", b"two"))
         assert store.missing([one, two]) == [one, two]
-        assert store.take(tar_of([b"one", b"two"])) == 2
+        assert store.upload(tar_of([b"one", b"two"])) == 2
         assert store.missing([one, two]) == []
         (tmp_path / "files" / two).write_bytes(b"tw")
         assert store.missing([one, two]) == [two]
         assert store.read(one) == b"one"
-        store.keep([one])
+        store.retain_only([one])
         assert [path.name for path in (tmp_path / "files").iterdir()] == [one]
         assert (tmp_path / "files" / one).stat().st_mode & 0o077 == 0
 
@@ -262,7 +262,7 @@ class TestStore:
     def test_a_file_that_is_not_what_its_name_says_is_refused(self, tmp_path: Path, name: str) -> None:
         store = Store(tmp_path / "files")
         with pytest.raises(ValueError, match="did not arrive whole"):
-            store.take(tar_of([b"one"], lambda _data: name))
+            store.upload(tar_of([b"one"], lambda _data: name))
         assert list((tmp_path / "files").iterdir()) == []
         assert not (tmp_path / "outside").exists()
 
@@ -948,16 +948,16 @@ class TestProgram:
     def test_it_takes_files_and_tells_what_is_missing(self, machine: Any) -> None:
         names = [hashlib.sha256(data).hexdigest() for data in FILES.values()]
         assert machine("missing", json.dumps(names).encode()) == (0, [{"done": {"missing": names}}])
-        assert machine("take", tar_of(FILES.values()).getvalue()) == (0, [{"done": {"taken": 2}}])
+        assert machine("upload", tar_of(FILES.values()).getvalue()) == (0, [{"done": {"taken": 2}}])
         assert machine("missing", json.dumps(names).encode()) == (0, [{"done": {"missing": []}}])
 
     def test_a_failure_is_told_as_one(self, machine: Any) -> None:
-        code, told_ = machine("take", tar_of([b"x"], lambda _data: "y").getvalue())
+        code, told_ = machine("upload", tar_of([b"x"], lambda _data: "y").getvalue())
         assert code == 1
         assert told_[0]["failed"]["message"].startswith("The copy to the machine broke off")
 
     def test_without_docker_it_says_so(self, machine: Any, tmp_path: Path) -> None:
-        machine("take", tar_of(FILES.values()).getvalue())
+        machine("upload", tar_of(FILES.values()).getvalue())
         sent = json.dumps({**vars(plan()), "surplus": 1}).encode()
         code, lines = machine("apply", sent)
         assert code == 1
@@ -974,7 +974,7 @@ class TestProgram:
             '#!/bin/sh\ncase "$*" in *build*) sleep 1; echo "#1 line"; touch "$HOME/built";; esac\nexit 1\n'
         )
         docker.chmod(0o755)
-        ReleaseClient(program.parent, tmp_path, print).store.take(tar_of(FILES.values()))
+        ReleaseManager(program.parent, tmp_path, print).store.upload(tar_of(FILES.values()))
         process = subprocess.Popen(
             [sys.executable, "-I", str(program), "apply"],
             stdin=subprocess.PIPE,

@@ -23,14 +23,14 @@ CODE = "def total(ages): return ages.sum()"
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> facts.Folder:
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> facts.NodeDir:
     (tmp_path / "config").mkdir()
     told = {"name": "Inst", "node_type": "domain", "ports": {"api": 1}, "admin_email": "a@inst.example"}
     (tmp_path / "config" / "node.json").write_text(json.dumps(told))
     for name in ("secrets", "proxy", "keys", "jupyter", "data"):
         (tmp_path / name).mkdir(mode=0o700)
     monkeypatch.setenv("GRIDUP_NODE_HOME", str(tmp_path))
-    return facts.Folder(tmp_path)
+    return facts.NodeDir(tmp_path)
 
 
 def run(*argv: str, told: Any = None) -> tuple[int, str, str]:
@@ -39,7 +39,7 @@ def run(*argv: str, told: Any = None) -> tuple[int, str, str]:
     return rotation.main(list(argv), stdin, out, err), out.getvalue(), err.getvalue()
 
 
-def held(folder: facts.Folder) -> dict[str, str]:
+def held(folder: facts.NodeDir) -> dict[str, str]:
     """The node's own secrets."""
     return {name: secrets.read(folder.secrets, name) for name in secrets.MAKERS}
 
@@ -196,7 +196,7 @@ def hashes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def whole(folder: facts.Folder, database: Path, hashes: None) -> facts.Folder:
+def whole(folder: facts.NodeDir, database: Path, hashes: None) -> facts.NodeDir:
     """A node with a database."""
     secrets.ensure(folder.secrets)
     secrets.replace(folder.secrets, secrets.SERVER_KEY, KEY)
@@ -206,7 +206,7 @@ def whole(folder: facts.Folder, database: Path, hashes: None) -> facts.Folder:
     return folder
 
 
-def test_until_the_next_start_the_former_secrets_hold(whole: facts.Folder) -> None:
+def test_until_the_next_start_the_former_secrets_hold(whole: facts.NodeDir) -> None:
     before, data = held(whole), dump(whole.database)
     assert run("renew", "api") == (0, "{}\n", "")
     assert held(whole) == before
@@ -220,7 +220,7 @@ def test_until_the_next_start_the_former_secrets_hold(whole: facts.Folder) -> No
     assert not list(whole.secrets.glob("*next*")) + list(whole.secrets.glob(".*"))
 
 
-def test_the_same_id_again_makes_nothing_anew_and_another_does(whole: facts.Folder) -> None:
+def test_the_same_id_again_makes_nothing_anew_and_another_does(whole: facts.NodeDir) -> None:
     run("renew", "api")
     rotation.finish(whole)
     first = held(whole)
@@ -267,7 +267,7 @@ STEPS: list[tuple[Any, str]] = [
 @pytest.mark.parametrize("late", [False, True], ids=["before", "after"])
 @pytest.mark.parametrize(("where", "step"), STEPS, ids=[name for _, name in STEPS])
 def test_wherever_it_is_cut_short_the_node_has_one_whole_set_and_goes_on(
-    whole: facts.Folder, monkeypatch: pytest.MonkeyPatch, where: Any, step: str, late: bool
+    whole: facts.NodeDir, monkeypatch: pytest.MonkeyPatch, where: Any, step: str, late: bool
 ) -> None:
     """Each call of each step in turn: the database and the files then belong together after a start."""
     before = held(whole)
@@ -296,7 +296,7 @@ def test_wherever_it_is_cut_short_the_node_has_one_whole_set_and_goes_on(
     raise AssertionError("there are more steps than were tried")
 
 
-def belong_together(folder: facts.Folder) -> None:
+def belong_together(folder: facts.NodeDir) -> None:
     now, root = held(folder), fields(folder.database, "User")
     assert root["signing_key"] == now["server_key"]
     assert root["hashed_password"] in (f"hash of {now['admin_password']}", "hash of a@inst.example")
@@ -304,7 +304,7 @@ def belong_together(folder: facts.Folder) -> None:
 
 
 def test_where_the_database_can_not_be_written_all_former_ones_stay_and_it_is_said(
-    whole: facts.Folder, monkeypatch: pytest.MonkeyPatch
+    whole: facts.NodeDir, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before, data = held(whole), dump(whole.database)
     run("renew", "api")
@@ -325,7 +325,7 @@ def test_where_the_database_can_not_be_written_all_former_ones_stay_and_it_is_sa
     assert (code, json.loads(out)["accounts"]) == (0, 1)
 
 
-def test_no_secret_is_said(whole: facts.Folder) -> None:
+def test_no_secret_is_said(whole: facts.NodeDir) -> None:
     before = held(whole)
     said = [*run("renew", "api"), *run("renew", "proxy"), *run("renew", "jupyter"), rotation.finish(whole)]
     for secret in (*before.values(), *held(whole).values()):
@@ -333,12 +333,12 @@ def test_no_secret_is_said(whole: facts.Folder) -> None:
 
 
 @pytest.mark.parametrize("argv", [(), ("renew",), ("renew", "nobody"), ("nothing", "api")])
-def test_a_command_that_is_none_is_one_line(folder: facts.Folder, argv: tuple[str, ...]) -> None:
+def test_a_command_that_is_none_is_one_line(folder: facts.NodeDir, argv: tuple[str, ...]) -> None:
     code, out, err = run(*argv)
     assert (code, out, err.count("\n")) == (2, "", 1)
 
 
-def test_an_input_that_is_none_is_one_line(folder: facts.Folder) -> None:
+def test_an_input_that_is_none_is_one_line(folder: facts.NodeDir) -> None:
     code, _, err = run("renew", "api", told=[1])
     assert (code, err.count("\n")) == (1, 1)
 
@@ -346,7 +346,7 @@ def test_an_input_that_is_none_is_one_line(folder: facts.Folder) -> None:
 # What proves that the node is the node.
 
 
-def certificate(folder: facts.Folder, text: str) -> Path:
+def certificate(folder: facts.NodeDir, text: str) -> Path:
     path = folder.root / "proxy/caddy/certificates/local/inst/inst.crt"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
@@ -354,7 +354,7 @@ def certificate(folder: facts.Folder, text: str) -> Path:
 
 
 def test_the_reverse_proxy_makes_its_keys_anew_and_the_former_ones_go_once_it_has(
-    folder: facts.Folder,
+    folder: facts.NodeDir,
 ) -> None:
     path = certificate(folder, "old")
     assert run("renew", "proxy")[0] == 0
@@ -368,7 +368,7 @@ def test_the_reverse_proxy_makes_its_keys_anew_and_the_former_ones_go_once_it_ha
 
 
 def test_where_there_is_no_new_certificate_the_former_one_comes_back(
-    folder: facts.Folder, monkeypatch: pytest.MonkeyPatch
+    folder: facts.NodeDir, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rotation, "CERTIFICATE_SECONDS", 0.0)
     path = certificate(folder, "old")
@@ -381,7 +381,7 @@ def test_where_there_is_no_new_certificate_the_former_one_comes_back(
     assert not path.exists(), "the same again tries it once more"
 
 
-def test_plain_http_has_nothing_to_wait_for(folder: facts.Folder) -> None:
+def test_plain_http_has_nothing_to_wait_for(folder: facts.NodeDir) -> None:
     assert run("renew", "proxy")[0] == run("settle", "proxy")[0] == 0
 
 

@@ -116,7 +116,7 @@ def test_a_program_s_output_is_in_the_log(tmp_path: Path) -> None:
     assert real.run("no-such-program")[0] == 127
     assert real.run("sleep", "5", timeout=0.1) == (124, "sleep did not end within 0.1 s")
     with pytest.raises(Failed, match="sh -c echo why; exit 1 ended with 1: why"):
-        real.must("sh", "-c", "echo why; exit 1")
+        real.check_run("sh", "-c", "echo why; exit 1")
 
 
 def test_without_its_user_the_host_goes_no_further(machine: Fake) -> None:
@@ -245,7 +245,7 @@ def test_a_disk_with_anything_on_it_is_left_as_it_is(
     ],
 )
 def test_only_our_own_file_system_is_ours(found: dict[str, str], what: str) -> None:
-    assert disk.foreign(found) == what
+    assert disk.describe_foreign(found) == what
 
 
 def test_a_disk_that_can_t_be_read_is_not_taken_for_a_blank_one(machine: Fake) -> None:

@@ -92,7 +92,7 @@ def test_the_name_is_known_to_the_bastion_alone(machine: Machine) -> None:
 
 def test_the_first_contact_is_made_and_the_machine_looked_at(person: Machine) -> None:
     met = verify_host("lab")
-    assert (met.host_key, met.fresh, met.configured.address) == (own(person), False, NAME)
+    assert (met.host_key, met.first_contact, met.configured.address) == (own(person), False, NAME)
     with pytest.raises(PreflightError, match=r"lab can't take the node"):
         machine_agent.look(SPEC, pinned="", must_be_ours=True)
 
@@ -101,7 +101,7 @@ def test_one_that_known_hosts_do_not_know_shows_its_key(person: Machine) -> None
     lines = person.known_hosts.read_text().splitlines(keepends=True)
     person.known_hosts.write_text("".join(line for line in lines if NAME not in line))
     met = verify_host("lab")
-    assert (met.host_key, met.fresh) == (own(person), True)
+    assert (met.host_key, met.first_contact) == (own(person), True)
 
 
 def test_the_nodes_key_enters_the_same_way_and_leaves_nothing_running(

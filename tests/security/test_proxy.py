@@ -140,7 +140,7 @@ def test_a_connection_is_kept_longer_than_by_what_stands_in_front_and_not_for_mi
 
 @pytest.mark.parametrize(("tls", "sent"), [(Tls("node.inst.example", True), True), (Tls("192.0.2.7"), False)])
 def test_a_name_with_a_public_certificate_is_https_for_ever(tls: Tls, sent: bool) -> None:
-    made = render(Context("/srv/node", "/b", "0.0.0.0", ports(), apart=True, tls=tls))["Caddyfile"]
+    made = render(Context("/srv/node", "/b", "0.0.0.0", ports(), separate_hosts=True, tls=tls))["Caddyfile"]
     assert (f'Strict-Transport-Security "max-age={HSTS_SECONDS}"' in made) is sent
 
 

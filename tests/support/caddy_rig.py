@@ -12,7 +12,7 @@ from pathlib import Path
 
 from gridup_infra.processes import wait_until
 from gridup_node.render import Context, render
-from gridup_node.services import FRONT, ports
+from gridup_node.services import PROXY, ports
 from support.workers import free_port
 
 
@@ -30,12 +30,12 @@ def before(home: Path, environment: Path, max_upload: int) -> Iterator[int]:
         home=str(home),
         bin=str(environment / "bin"),
         bind="127.0.0.1",
-        ports={**ports(), FRONT: port},
+        ports={**ports(), PROXY: port},
         facts={"max_upload": max_upload},
     )
     files = render(context)
     (home / "config" / "Caddyfile").write_text(files["Caddyfile"])
-    program = json.loads(files["programs.json"])[FRONT]
+    program = json.loads(files["programs.json"])[PROXY]
     process = subprocess.Popen(
         program["argv"],
         env={"PATH": os.defpath, "HOME": str(home), **program["environment"]},

@@ -80,7 +80,7 @@ def _sick(one: Inspected) -> bool:
 
 def _sshd(node: Node) -> Iterable[str]:
     """Containers whose program is an sshd, by the service table."""
-    servers = {row.name for row in SERVICES if row.needs == "sshd"}
+    servers = {row.name for row in SERVICES if row.requires_tool == "sshd"}
     return sorted(servers & set(node.containers))
 
 

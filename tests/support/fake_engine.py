@@ -69,7 +69,7 @@ class FakeEngine:
             raise self._failed(self.fail_at[0])
         return Report()
 
-    def adopt(self, stack: str, ids: Mapping[str, str], reporter: Reporter) -> Report:
+    def import_existing(self, stack: str, ids: Mapping[str, str], reporter: Reporter) -> Report:
         self.calls.append("adopt")
         self._known(stack)
         return Report()
@@ -88,7 +88,7 @@ class FakeEngine:
         self._write(spec or self._identity(stack), [])
         return report
 
-    def forget(self, stack: str) -> None:
+    def remove_stack(self, stack: str) -> None:
         self.calls.append("forget")
         self._known(stack)
         checkpoint_path(self._root, stack).unlink()

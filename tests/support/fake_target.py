@@ -24,7 +24,7 @@ from gridup_infra.targets.base import (
 )
 
 
-class MoonTarget(Target):
+class FakeTarget(Target):
     """The moon.
 
     Attributes:
@@ -162,13 +162,13 @@ class _NoWay(NodeAccess):
 
 
 @pytest.fixture
-def moon(monkeypatch: pytest.MonkeyPatch) -> type[MoonTarget]:
+def moon(monkeypatch: pytest.MonkeyPatch) -> type[FakeTarget]:
     """The target, registered for one test beside the real ones, with nothing told to it yet."""
     registry = {**targets._REGISTRY, "moon": "support.fake_target:MoonTarget"}
     monkeypatch.setattr("gridup_infra.targets._REGISTRY", registry)
     told = {"calls": [], "refuses": None, "lost": (), "gives_up": None, "left": None, "restart": None}
     told |= {"machine": None, "where": {}, "power": NodeStatus.RUNNING, "silent": False, "explains": None}
     for name, value in told.items():
-        monkeypatch.setattr(MoonTarget, name, value)
-    monkeypatch.setattr(MoonTarget, "readiness", [True])
-    return MoonTarget
+        monkeypatch.setattr(FakeTarget, name, value)
+    monkeypatch.setattr(FakeTarget, "readiness", [True])
+    return FakeTarget

@@ -130,7 +130,7 @@ class Node:
         assert self.process is not None
         assert self.process.poll() is None, self.log.read_text()[-3000:]
         with contextlib.suppress(OSError, http.client.HTTPException):
-            folder = facts.Folder(self.home)
+            folder = facts.NodeDir(self.home)
             connection = own_api.connection(folder, facts.load(folder.facts), 5)
             try:
                 connection.request("GET", "/api/v2/metadata")

@@ -264,7 +264,7 @@ def _named(session: Session, text: str, *, explicit: bool) -> Checked:
 
 
 def _checked(session: Session, record: Record) -> Checked:
-    outputs, target = session.deployed(record)
+    outputs, target = session.require_target(record)
     return Checked(record.name, health.endpoints(outputs), outputs, target)
 
 

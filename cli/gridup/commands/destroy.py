@@ -130,7 +130,7 @@ def _delete(
         raise ResourceError(
             f'Something of "{record.name}" is left.', "Run the same command again.", tuple(left)
         )
-    engine.forget(record.stack)
+    engine.remove_stack(record.stack)
 
 
 def _left(session: Session, record: Record, target: Target | None) -> list[str]:

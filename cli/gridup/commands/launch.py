@@ -131,7 +131,7 @@ def main(
     if follow and not json:
         from gridup.commands.logs import choose, show_lines
 
-        outputs, target = session.deployed(session.find(Which(line.name)))
+        outputs, target = session.require_target(session.find(Which(line.name)))
         show_lines(session.ui, target.access(outputs), choose([], outputs), lines=10, follow=True)
 
 

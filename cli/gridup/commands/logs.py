@@ -63,7 +63,7 @@ def main(
         require(target, Capability.BOOT_LOG, "--boot")
         show_boot(session.ui, target.boot_log(outputs))
         return
-    outputs, target = session.deployed(session.find(asked))
+    outputs, target = session.require_target(session.find(asked))
     chosen = choose(wanted, outputs)
     session.check_answers(outputs, target)
     access = target.access(outputs)

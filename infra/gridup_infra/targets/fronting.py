@@ -16,7 +16,7 @@ from dataclasses import replace
 from gridup_infra.loopback import is_loopback
 from gridup_infra.spec import HTTPS, DeploySpec
 from gridup_node.render import LOOPBACK, Tls
-from gridup_node.services import FRONT, inside, ports, service
+from gridup_node.services import PROXY, inside, ports, service
 
 _HOST = re.compile(r"[0-9a-z]([0-9a-z.:-]*[0-9a-z])?|::1")
 """A name or address as it may stand in the reverse proxy's configuration."""
@@ -109,10 +109,10 @@ def first_port(taken: Collection[int], free: Callable[[int], bool]) -> int:
     return own if own not in taken and free(own) else other
 
 
-_FIRST = (service(FRONT).vm_port, inside(service(FRONT).vm_port))
+_FIRST = (service(PROXY).vm_port, inside(service(PROXY).vm_port))
 
 
 def usual_ports(spec: DeploySpec) -> dict[str, tuple[int, ...]]:
     """See `Target.usual_ports`."""
     usual: dict[str, tuple[int, ...]] = {name: (port,) for name, port in ports().items()}
-    return {**usual, FRONT: _FIRST} if spec.scheme == HTTPS else usual
+    return {**usual, PROXY: _FIRST} if spec.scheme == HTTPS else usual

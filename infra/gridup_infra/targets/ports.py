@@ -216,11 +216,11 @@ def _from(default: int) -> Iterator[int]:
 
 def announced(spec: DeploySpec) -> tuple[str, ...]:
     """At which ports a new node is reached, as far as that is known before it is made."""
-    asked = {services.FRONT: spec.port} if spec.port else {}
+    asked = {services.PROXY: spec.port} if spec.port else {}
     rows = [row for row in services.probed() if row.port and not row.front_path]
     if spec.scheme == HTTPS and not asked:
         # Chosen when it is made: which of https's may be had depends on the machine.
-        rows = [row for row in rows if row.name != services.FRONT]
-    titles = {services.FRONT: "the node"}
+        rows = [row for row in rows if row.name != services.PROXY]
+    titles = {services.PROXY: "the node"}
     told = [f"{titles.get(row.name, row.title)} at {asked.get(row.name, row.port)}" for row in rows]
     return (f"ports: {', '.join(told)}; in the place of one that is in use, the next free one",)

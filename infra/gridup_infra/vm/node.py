@@ -11,7 +11,7 @@ from gridup_infra.outputs import BUILT, DNS_NAME, PEOPLE, NodeOutputs
 from gridup_infra.spec import DEFAULT_ADMIN_EMAIL, DeploySpec
 from gridup_node import services
 from gridup_node.render import Tls
-from gridup_node.services import FRONT, Audience
+from gridup_node.services import PROXY, Audience
 from gridup_node.vm import people
 from gridup_node.vm.machine import USER
 from gridup_node.vm.user_data import Host
@@ -88,7 +88,7 @@ def node_outputs(
     absent: dict[str, str] = {}
     if spec.no_node:
         every = (*ports, *(row.name for row in services.probed()))
-        absent = dict.fromkeys((name for name in every if name not in (SSH, FRONT)), "--no-node")
+        absent = dict.fromkeys((name for name in every if name not in (SSH, PROXY)), "--no-node")
     elif is_fronted(spec):
         where = f"{spec.bind or 'the machine'}:"
         absent = {row.name: f"only at {where}{ports[row.name]}" for row in services.machine_fronted()}

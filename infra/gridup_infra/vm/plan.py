@@ -12,7 +12,7 @@ from gridup_infra.vm.release_client import context
 from gridup_node import catalog, image
 from gridup_node.confines import MACHINE_UID
 from gridup_node.containers import CA_FILE, compose, machine_containers
-from gridup_node.services import FRONT
+from gridup_node.services import PROXY
 from gridup_node.vm.docker import NODE
 
 REPOSITORY = "gridup-node"
@@ -62,9 +62,9 @@ def plan(
         "compose": compose(node.PROJECT, name, parts, {}, spec.bind, NODE),
         "data": NODE,
         "uid": MACHINE_UID,
-        "first": [part.service for part in parts if not part.after],
+        "first": [part.service for part in parts if not part.depends_on],
         "people": [*(let_in_from(spec.key_from, key) for key in own), *spec.admin_ssh_keys],
-        "ca_file": "" if tls.acme else f"{FRONT}:{CA_FILE}",
+        "ca_file": "" if tls.acme else f"{PROXY}:{CA_FILE}",
         "health_seconds": HEALTH_SECONDS,
         # Another size has other limits for the containers, though the release is the same.
         **({"size": spec.size} if spec.size else {}),

@@ -104,7 +104,7 @@ class ReleaseClient:
                 info = tarfile.TarInfo(name)
                 info.size = len(content[name])
                 tar.addfile(info, io.BytesIO(content[name]))
-        self._run("take", buffer.getvalue(), say, timeout=COPY_SECONDS)
+        self._run("upload", buffer.getvalue(), say, timeout=COPY_SECONDS)
 
     def _call(self, command: str, told: object, say: Say, *, timeout: float) -> dict[str, Any]:
         return self._run(command, json.dumps(told).encode(), say, timeout=timeout)

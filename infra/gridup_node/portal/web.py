@@ -75,7 +75,7 @@ STAFF = ("ADMIN", "DATA_OWNER")
 log = logging.getLogger(__name__)
 
 
-def portal(server: Any, folder: facts.Folder, session_key: bytes, throttle: Throttle) -> Starlette:
+def portal(server: Any, folder: facts.NodeDir, session_key: bytes, throttle: Throttle) -> Starlette:
     """The portal of `server`, as an ASGI app.
 
     Args:
@@ -100,7 +100,7 @@ def portal(server: Any, folder: facts.Folder, session_key: bytes, throttle: Thro
 
 
 class _Portal:
-    def __init__(self, server: Any, folder: facts.Folder, key: bytes, throttle: Throttle) -> None:
+    def __init__(self, server: Any, folder: facts.NodeDir, key: bytes, throttle: Throttle) -> None:
         self._server = server
         self._folder = folder
         self._key = key

@@ -7,7 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-from gridup_node.facts import Folder
+from gridup_node.facts import NodeDir
 from gridup_node.sandbox import confining, frames, shells
 from gridup_node.sandbox.client import look
 from gridup_node.sandbox.supervisor import Setting, Supervisor, memory_of_one
@@ -28,7 +28,7 @@ def main(argv: list[str]) -> None:
         sys.stderr.write(f"code that was approved runs in: {', '.join(setting.means)}\n")
         Supervisor(setting).serve()
         return
-    home = Folder.from_env().root
+    home = NodeDir.from_env().root
     if argv == ["look"]:
         # From here its path is short.
         os.chdir(home)

@@ -8,7 +8,7 @@ import stat
 from collections.abc import Iterable
 from pathlib import Path
 
-from gridup_node.vm.machine import MOUNT, UNIT, Failed, Machine, end
+from gridup_node.vm.machine import MOUNT, UNIT, Failed, Machine, last_lines
 
 FS_LABEL = "gridup-data"
 """The label that tells a data disk of ours. ext4 allows 16 characters."""
@@ -37,13 +37,13 @@ def ensure_disk(machine: Machine) -> None:
             make_immutable(machine, machine.path(MOUNT))
             check(machine, device)
         machine.write("/etc/fstab", after)
-        machine.must("systemctl", "daemon-reload")
+        machine.check_run("systemctl", "daemon-reload")
     mount(machine)
     if machine.path(MOUNT).stat().st_dev != os.stat(device).st_rdev:  # noqa: PTH116
         raise Failed(f"another disk than {device} is mounted at {MOUNT}")
     if can_grow(device):
         # The kernel does it while the node works.
-        machine.must("resize2fs", device, timeout=FORMAT_SECONDS)
+        machine.check_run("resize2fs", device, timeout=FORMAT_SECONDS)
 
 
 def wait_for_disk(machine: Machine) -> str:
@@ -98,11 +98,11 @@ def ensure_filesystem(machine: Machine, device: str) -> str:
                 f"{device} holds data of no known kind, so it is left alone. "
                 f"If none of it is needed, run `sudo wipefs --all {device}`, zero its first MB and reboot"
             )
-        machine.say(f"{device} is blank: making a file system")
-        machine.must("mkfs.ext4", "-q", "-L", FS_LABEL, device, timeout=FORMAT_SECONDS)
+        machine.log(f"{device} is blank: making a file system")
+        machine.check_run("mkfs.ext4", "-q", "-L", FS_LABEL, device, timeout=FORMAT_SECONDS)
         machine.run("udevadm", "settle", "--timeout=30")
         found = probe(machine, device)
-    if what := foreign(found):
+    if what := describe_foreign(found):
         raise Failed(
             f"{device} holds {what} that Gridup did not make, so it is left alone. "
             f"If nothing on it is needed, run `sudo wipefs --all {device}`, zero its first MB and reboot"
@@ -118,12 +118,12 @@ def probe(machine: Machine, device: str) -> dict[str, str]:
     """
     code, text = machine.run("blkid", "--probe", "--output", "export", device)
     if code not in (0, 2):
-        why = "signatures of several kinds" if code == 8 else end(text)
+        why = "signatures of several kinds" if code == 8 else last_lines(text)
         raise Failed(f"can't tell what is on {device}, so it is left alone: {why}")
     return dict(line.split("=", 1) for line in text.splitlines() if "=" in line) if code == 0 else {}
 
 
-def foreign(found: dict[str, str]) -> str:
+def describe_foreign(found: dict[str, str]) -> str:
     """What a disk holds that is not ours; empty for our own file system."""
     if kind := found.get("PTTYPE"):
         return f"a partition table ({kind})"
@@ -169,9 +169,11 @@ def check(machine: Machine, device: str) -> None:
     # resize2fs wants even what is marked as clean to be looked through.
     code, text = machine.run("e2fsck", "-fp" if larger else "-p", device, timeout=FORMAT_SECONDS)
     if code >= DAMAGED:
-        raise Failed(f"the file system on {device} is damaged, run `sudo e2fsck {device}`: {end(text)}")
+        raise Failed(
+            f"the file system on {device} is damaged, run `sudo e2fsck {device}`: {last_lines(text)}"
+        )
     if larger:
-        machine.must("resize2fs", device, timeout=FORMAT_SECONDS)
+        machine.check_run("resize2fs", device, timeout=FORMAT_SECONDS)
 
 
 def mount(machine: Machine) -> None:
@@ -186,7 +188,7 @@ def mount(machine: Machine) -> None:
         if code == 0:
             return
         if machine.clock() >= deadline:
-            raise Failed(f"the data disk could not be mounted at {MOUNT}: {end(text)}")
+            raise Failed(f"the data disk could not be mounted at {MOUNT}: {last_lines(text)}")
         machine.sleep(1)
 
 

@@ -11,7 +11,7 @@ import os
 import stat
 from collections.abc import Sequence
 
-from gridup_node.vm.machine import MOUNT, UID, USER, Failed, Machine, end
+from gridup_node.vm.machine import MOUNT, UID, USER, Failed, Machine, last_lines
 
 NODE = f"{MOUNT}/node"
 
@@ -29,7 +29,7 @@ def lay_docker(machine: Machine) -> None:
     unit = docker_unit(machine.config.proxy, machine.config.no_proxy)
     changed |= machine.write("/etc/systemd/system/docker.service.d/gridup.conf", unit)
     if changed:
-        machine.must("systemctl", "daemon-reload")
+        machine.check_run("systemctl", "daemon-reload")
         # Where the image brought Docker along. `ensure_docker` starts it again.
         machine.run("systemctl", "stop", "docker.service")
 
@@ -47,17 +47,17 @@ def docker_unit(proxy: str, no_proxy: Sequence[str]) -> str:
 
 def ensure_docker(machine: Machine) -> None:
     """Docker enabled, answering, with its compose plugin, and open to `USER`."""
-    machine.must("systemctl", "enable", "--now", "--quiet", "docker.service")
+    machine.check_run("systemctl", "enable", "--now", "--quiet", "docker.service")
     deadline = machine.clock() + DOCKER_SECONDS
     while True:
         code, text = machine.run("docker", "version", "--format", "{{.Server.Version}}")
         if code == 0:
             break
         if machine.clock() >= deadline:
-            raise Failed(f"Docker did not answer within {DOCKER_SECONDS:g} s: {end(text)}")
+            raise Failed(f"Docker did not answer within {DOCKER_SECONDS:g} s: {last_lines(text)}")
         machine.sleep(0.5)
-    machine.must("docker", "compose", "version")
-    machine.must("usermod", "--append", "--groups", "docker", USER)
+    machine.check_run("docker", "compose", "version")
+    machine.check_run("usermod", "--append", "--groups", "docker", USER)
 
 
 def ensure_node_folder(machine: Machine) -> None:

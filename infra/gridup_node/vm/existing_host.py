@@ -36,8 +36,19 @@ from gridup_node.confines import MACHINE_UID
 from gridup_node.vm import firewall, host, packages, people, shield
 from gridup_node.vm.docker import NODE, ensure_docker, ensure_node_folder
 from gridup_node.vm.docker_cli import run
-from gridup_node.vm.ipc import alone, emit
-from gridup_node.vm.machine import LOG, MOUNT, STATE, UID, USER, Config, Failed, Machine, end, keys
+from gridup_node.vm.ipc import emit, exclusive
+from gridup_node.vm.machine import (
+    LOG,
+    MOUNT,
+    STATE,
+    UID,
+    USER,
+    Config,
+    Failed,
+    Machine,
+    last_lines,
+    parse_env_file,
+)
 
 _OWN = (
     "machine",
@@ -99,7 +110,7 @@ Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Told:
+class Request:
     """What the deployer tells.
 
     Attributes:
@@ -140,7 +151,7 @@ class Told:
         return {"stack": self.stack, "name": self.name, **{key: text for key, text in told.items() if text}}
 
     @classmethod
-    def parse(cls, told: Mapping[str, Any]) -> Told:
+    def parse(cls, told: Mapping[str, Any]) -> Request:
         words: dict[str, Any] = {
             key: tuple(value) if isinstance(value, list) else value for key, value in told.items()
         }
@@ -155,7 +166,7 @@ class Problem:
     suggestion: str = ""
 
 
-class Here:
+class HostFacts:
     """The machine as `look` sees it; every answer changes nothing.
 
     Args:
@@ -185,7 +196,7 @@ class Here:
     def system(self) -> tuple[str, float, str]:
         """Of os-release: its ID, its version, and how it calls itself."""
         try:
-            told = keys(self.path("/etc/os-release").read_text(encoding="utf-8"))
+            told = parse_env_file(self.path("/etc/os-release").read_text(encoding="utf-8"))
         except OSError:
             told = {}
         version = told.get("VERSION_ID", "")
@@ -227,7 +238,7 @@ class Here:
         return [line for line in found if line.startswith("ssh-ed25519 ")]
 
 
-def look(here: Here, told: Told) -> dict[str, Any]:
+def inspect(here: HostFacts, told: Request) -> dict[str, Any]:
     """What is here.
 
     Returns:
@@ -249,7 +260,7 @@ def look(here: Here, told: Told) -> dict[str, Any]:
     }
 
 
-def _own(note: dict[str, Any] | None, told: Told) -> dict[str, Any] | None:
+def _own(note: dict[str, Any] | None, told: Request) -> dict[str, Any] | None:
     """The note beside kept data, where these are of the very node."""
     # The stack's name alone could be another person's node, whose name only looks alike.
     return note if note and (note.get("stack"), note.get("name")) == (told.stack, told.name) else None
@@ -259,7 +270,7 @@ def _plain(one: Problem) -> dict[str, str]:
     return {"message": one.message, "suggestion": one.suggestion}
 
 
-def _problems(here: Here, told: Told, mark: Mapping[str, Any] | None) -> Iterator[Problem]:
+def _problems(here: HostFacts, told: Request, mark: Mapping[str, Any] | None) -> Iterator[Problem]:
     yield from _system(here)
     ours = mark is not None and mark.get("stack_id") == told.stack_id
     if mark and not ours:
@@ -285,7 +296,7 @@ def _problems(here: Here, told: Told, mark: Mapping[str, Any] | None) -> Iterato
     yield from _login(here)
 
 
-def _system(here: Here) -> Iterator[Problem]:
+def _system(here: HostFacts) -> Iterator[Problem]:
     if not here.path("/run/systemd/system").is_dir():
         try:
             first = here.path("/proc/1/comm").read_text().strip()
@@ -306,7 +317,7 @@ def _system(here: Here) -> Iterator[Problem]:
         yield Problem(f"its processor is of the kind {kind}.", f"A node runs on {' and '.join(MACHINES)}.")
 
 
-def _key(here: Here, told: Told) -> Iterator[Problem]:
+def _key(here: HostFacts, told: Request) -> Iterator[Problem]:
     """Whether the deployer's key would keep out who deploys."""
     came_from = here.came_from()
     if told.key_from and came_from and not within(came_from, told.key_from):
@@ -331,7 +342,7 @@ def _users(*, ours: bool) -> Iterator[Problem]:
             )
 
 
-def _conflicts(here: Here, told: Told) -> Iterator[Problem]:
+def _conflicts(here: HostFacts, told: Request) -> Iterator[Problem]:
     """What stands where the node's own would: it is somebody's, and stays."""
     for what, exists in (
         (f"a user {USER}", _is_name(pwd.getpwnam)),
@@ -359,7 +370,7 @@ def _conflicts(here: Here, told: Told) -> Iterator[Problem]:
             )
 
 
-def _data(here: Here, told: Told) -> Iterator[Problem]:
+def _data(here: HostFacts, told: Request) -> Iterator[Problem]:
     """Data that are there and that nobody has said the node takes over, or leaves."""
     folder = here.path(MOUNT)
     rest = [path for path in folder.iterdir() if path.name != "lost+found"] if folder.is_dir() else []
@@ -385,7 +396,7 @@ def _data(here: Here, told: Told) -> Iterator[Problem]:
         )
 
 
-def _docker(here: Here, told: Told, mark: Mapping[str, Any] | None) -> Iterator[Problem]:
+def _docker(here: HostFacts, told: Request, mark: Mapping[str, Any] | None) -> Iterator[Problem]:
     name, version, pretty = here.system
     if not shutil.which("docker"):
         if (name, version) in NO_COMPOSE and name in KNOWN:
@@ -422,7 +433,7 @@ def _docker(here: Here, told: Told, mark: Mapping[str, Any] | None) -> Iterator[
         )
 
 
-def _taken(here: Here, told: Told) -> Iterator[Problem]:
+def _taken(here: HostFacts, told: Request) -> Iterator[Problem]:
     """Ports that somebody listens on who is not of the node."""
     listening = listeners(here.path("/proc"))
     for port in told.ports:
@@ -444,7 +455,7 @@ def _taken(here: Here, told: Told) -> Iterator[Problem]:
         )
 
 
-def _room(here: Here, told: Told, *, ours: bool) -> Iterator[Problem]:
+def _room(here: HostFacts, told: Request, *, ours: bool) -> Iterator[Problem]:
     needed = NODE_BYTES if ours or not told.build else BUILD_BYTES
     for folder in ("/var/lib/docker", "/var/lib"):
         path = here.path(folder)
@@ -458,7 +469,7 @@ def _room(here: Here, told: Told, *, ours: bool) -> Iterator[Problem]:
             return
 
 
-def _login(here: Here) -> Iterator[Problem]:
+def _login(here: HostFacts) -> Iterator[Problem]:
     """Whether sshd would let the node's user in."""
     text = here.said("/usr/sbin/sshd", "-T", "-C", f"user={USER},host=localhost,addr=127.0.0.1") or ""
     if in_its_way := people.in_the_way(text, USER, {USER, "docker"}):
@@ -506,14 +517,14 @@ class Guest(Machine):
             log.write(f"{time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())} {text}\n")
 
 
-def make(told: Told) -> dict[str, Any]:
+def provision(told: Request) -> dict[str, Any]:
     """Have all that a node needs; what is there is looked at, and what is right is left.
 
     Raises:
         Problems: something is in the way; nothing was changed.
         Failed: a step failed.
     """
-    here = Here()
+    here = HostFacts()
     # Once more: between the look and now something may have come in the way.
     if found := list(_problems(here, told, here.json(MARK))):
         raise Problems(found)
@@ -537,10 +548,10 @@ def make(told: Told) -> dict[str, Any]:
         state = here.json(STATE) or {}
         raise Failed(f"step {state.get('step')}: {state.get('message')}")
     machine.write(MARK, _text({**mark, "made": True}))
-    return look(here, told)
+    return inspect(here, told)
 
 
-def lay_mark(here: Here, machine: Machine, told: Told) -> dict[str, Any]:
+def lay_mark(here: HostFacts, machine: Machine, told: Request) -> dict[str, Any]:
     """The mark; what an earlier one noted of the machine as it was before stays."""
     before = here.json(MARK) or {}
     mark = {
@@ -568,11 +579,11 @@ def _images() -> list[str]:
 def ensure_user(machine: Machine, public_key: str) -> None:
     """The user that the node is run by: let in by key, and root by sudo, as whoever may use Docker is."""
     if not _is_name(grp.getgrnam):
-        machine.must("groupadd", f"--gid={UID}", USER)
+        machine.check_run("groupadd", f"--gid={UID}", USER)
     if not _is_name(pwd.getpwnam):
         words = (f"--uid={UID}", f"--gid={USER}", f"--home-dir={HOME}", "--create-home", "--shell=/bin/bash")
         # No password at all: sshd without PAM takes one that is locked for a closed account.
-        machine.must("useradd", *words, "--password=*", "--comment=Gridup", USER)
+        machine.check_run("useradd", *words, "--password=*", "--comment=Gridup", USER)
     machine.path(HOME).chmod(0o700)
     folder = machine.path(f"{HOME}/.ssh")
     folder.mkdir(mode=0o700, exist_ok=True)
@@ -597,7 +608,7 @@ def bare(line: str) -> str:
 
 def let_use_docker(machine: Machine) -> None:
     """The machine's own Docker, of which nothing is changed."""
-    machine.must("usermod", "--append", "--groups", "docker", USER)
+    machine.check_run("usermod", "--append", "--groups", "docker", USER)
 
 
 def ensure_folder(machine: Machine, *, aside: bool, adopting: bool) -> None:
@@ -614,13 +625,13 @@ def ensure_folder(machine: Machine, *, aside: bool, adopting: bool) -> None:
         kept.settle(machine.path(MOUNT))
 
 
-def leave(told: Told, say: Say) -> dict[str, Any]:
+def deprovision(told: Request, say: Say) -> dict[str, Any]:
     """Take away all that bears the stack's mark.
 
     Raises:
         Failed: something could not be removed; the mark stays.
     """
-    here = Here()
+    here = HostFacts()
     mark = here.json(MARK)
     if mark is None or mark.get("stack_id") != told.stack_id:
         return {"there": False}
@@ -648,7 +659,7 @@ def leave(told: Told, say: Say) -> dict[str, Any]:
     return {"there": True}
 
 
-def _leave_data(machine: Machine, told: Told) -> None:
+def _leave_data(machine: Machine, told: Request) -> None:
     """Keep the node's data or remove them. What it has taken over and was never healthy with is kept too."""
     folder = machine.path(MOUNT)
     noted = kept.read(folder)
@@ -659,7 +670,7 @@ def _leave_data(machine: Machine, told: Told) -> None:
         machine.write(f"{MOUNT}/{kept.NOTE}", _text(note), 0o600)
 
 
-def _lift_shield(here: Here) -> None:
+def _lift_shield(here: HostFacts) -> None:
     """Take away what the releases have laid outside of Docker; any of it may be gone."""
     for argv in shield.removal():
         run(argv, timeout=60)
@@ -744,17 +755,17 @@ def main() -> int:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     os.umask(0o022)
-    told = Told.parse(json.load(sys.stdin))
+    told = Request.parse(json.load(sys.stdin))
 
     def say(text: str) -> None:
         emit(say=text)
 
     try:
-        if sys.argv[1] == "look":
-            emit(done=look(Here(), told))
+        if sys.argv[1] == "inspect":
+            emit(done=inspect(HostFacts(), told))
         else:
-            with alone(Path(LOCK), LOCK_SECONDS, say, Failed):
-                emit(done=make(told) if sys.argv[1] == "make" else leave(told, say))
+            with exclusive(Path(LOCK), LOCK_SECONDS, say, Failed):
+                emit(done=provision(told) if sys.argv[1] == "provision" else deprovision(told, say))
     except Problems as error:
         emit(problems=[_plain(one) for one in error.found])
         return 1
@@ -762,6 +773,6 @@ def main() -> int:
         tail: list[str] = []
         with contextlib.suppress(OSError):
             tail = Path(LOG).read_text(encoding="utf-8", errors="replace").splitlines()[-30:]
-        emit(failed={"message": end(str(error)), "tail": tail})
+        emit(failed={"message": last_lines(str(error)), "tail": tail})
         return 1
     return 0

@@ -52,8 +52,8 @@ def ensure_ssh(machine: Machine) -> None:
     if machine.write("/etc/ssh/sshd_config.d/10-gridup.conf", SSHD):
         # sshd refuses to check anything without this folder, which its service makes.
         machine.path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
-        machine.must("/usr/sbin/sshd", "-t")
-        machine.must("systemctl", "try-reload-or-restart", "ssh.service")
+        machine.check_run("/usr/sbin/sshd", "-t")
+        machine.check_run("systemctl", "try-reload-or-restart", "ssh.service")
 
 
 Step = tuple[str, Callable[[Machine], None]]
@@ -88,19 +88,19 @@ def make(machine: Machine, steps: Sequence[Step] = STEPS) -> bool:
 
     for name, step in steps:
         publish("running", name, "")
-        machine.say(f"step {name}")
+        machine.log(f"step {name}")
         since = machine.clock()
         try:
             step(machine)
         except Exception as error:  # noqa: BLE001
             if not isinstance(error, Failed):
-                machine.say(traceback.format_exc().rstrip())
+                machine.log(traceback.format_exc().rstrip())
             message = str(error) if isinstance(error, Failed) else f"{type(error).__name__}: {error}"
-            machine.say(f"failed at step {name}: {message}")
+            machine.log(f"failed at step {name}: {message}")
             publish("failed", name, message, now())
             return False
         seconds[name] = round(machine.clock() - since, 2)
-    machine.say("done")
+    machine.log("done")
     publish("done", "", "", now())
     return True
 

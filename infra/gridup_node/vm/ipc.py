@@ -23,7 +23,7 @@ def emit(**told: Any) -> None:
 
 
 @contextlib.contextmanager
-def alone(
+def exclusive(
     lock: Path,
     seconds: float,
     say: Callable[[str], None],

@@ -90,7 +90,7 @@ class Machine:
     def path(self, name: str) -> Path:
         return self.root / name.lstrip("/")
 
-    def say(self, text: str) -> None:
+    def log(self, text: str) -> None:
         """A line for the log, and for the console, which a cloud shows even when nobody can log in."""
         print(f"gridup: {text}", flush=True)  # noqa: T201
         with self.path(LOG).open("a", encoding="utf-8") as log:
@@ -119,7 +119,7 @@ class Machine:
             log.seek(begin)
             return code, log.read().decode(errors="replace")
 
-    def must(self, *argv: str, timeout: float = COMMAND_SECONDS) -> str:
+    def check_run(self, *argv: str, timeout: float = COMMAND_SECONDS) -> str:
         """What a program wrote.
 
         Raises:
@@ -127,7 +127,7 @@ class Machine:
         """
         code, text = self.run(*argv, timeout=timeout)
         if code != 0:
-            raise Failed(f"{' '.join(argv)} ended with {code}: {end(text)}")
+            raise Failed(f"{' '.join(argv)} ended with {code}: {last_lines(text)}")
         return text
 
     def write(self, name: str, text: str, mode: int = 0o644, group: int = 0) -> bool:
@@ -167,12 +167,12 @@ def now() -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
-def end(text: str) -> str:
+def last_lines(text: str) -> str:
     """A program's last words, in one line."""
     return " ".join(" ".join(text.splitlines()[-3:]).split()) or "it wrote nothing"
 
 
-def keys(text: str) -> dict[str, str]:
+def parse_env_file(text: str) -> dict[str, str]:
     """Lines `NAME=VALUE`, as of os-release."""
     return {
         name: value.strip().strip('"')

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
-from gridup_node.vm.machine import Failed, Machine, end, keys
+from gridup_node.vm.machine import Failed, Machine, last_lines, parse_env_file
 
 PACKAGES = (
     "docker.io",
@@ -39,11 +39,11 @@ def ensure_sources(machine: Machine) -> None:
     """Where packages come from and what is trusted on the way."""
     config = machine.config
     if config.ca and machine.write("/usr/local/share/ca-certificates/gridup.crt", config.ca):
-        machine.must("update-ca-certificates")
+        machine.check_run("update-ca-certificates")
     if config.proxy:
         machine.write("/etc/apt/apt.conf.d/95gridup", apt_proxy(config.proxy, config.no_proxy))
     if config.mirror:
-        release = keys(machine.path("/etc/os-release").read_text(encoding="utf-8"))
+        release = parse_env_file(machine.path("/etc/os-release").read_text(encoding="utf-8"))
         machine.write(SOURCES, mirrored(config.mirror, release["VERSION_CODENAME"]))
         ours = machine.path(SOURCES)
         for other in (*ours.parent.iterdir(), machine.path("/etc/apt/sources.list")):
@@ -79,7 +79,7 @@ def ensure_packages(machine: Machine) -> None:
 def ensure(machine: Machine, wanted: Sequence[str]) -> None:
     """These packages installed; asks nobody where they are."""
     _, text = machine.run("dpkg-query", "--show", "--showformat=${Package}=${db:Status-Status}\n", *wanted)
-    there = keys(text)
+    there = parse_env_file(text)
     missing = [name for name in wanted if there.get(name) != "installed"]
     if missing:
         apt(machine, "update", "--error-on=any")
@@ -105,12 +105,12 @@ def apt(machine: Machine, *words: str) -> None:
         if code == 0:
             return
         errors = [line[3:] for line in text.splitlines() if line.startswith("E: ")]
-        why = "; ".join(errors) or end(text)
+        why = "; ".join(errors) or last_lines(text)
         # `apt-get update` does not wait for the lock of the lists by itself.
         if "Could not get lock" in why:
             if machine.clock() >= deadline:
                 raise Failed(f"the package lock was still held after {LOCK_SECONDS:g} s: {why}")
-            machine.say(f"the package lock is held, waiting: {why}")
+            machine.log(f"the package lock is held, waiting: {why}")
             machine.sleep(2)
             continue
         tried += 1
@@ -120,7 +120,7 @@ def apt(machine: Machine, *words: str) -> None:
             # An earlier run was cut off.
             machine.run("dpkg", "--configure", "-a", "--force-confold", timeout=APT_SECONDS)
         pause = 5 * 2**tried * random.uniform(0.5, 1)  # noqa: S311
-        machine.say(f"apt-get {words[0]} failed, once more in {pause:.0f} s: {why}")
+        machine.log(f"apt-get {words[0]} failed, once more in {pause:.0f} s: {why}")
         machine.sleep(pause)
 
 
@@ -128,4 +128,4 @@ def ensure_updates(machine: Machine) -> None:
     """Debian's security updates, each day and by themselves."""
     machine.write("/etc/apt/apt.conf.d/20auto-upgrades", UPDATES)
     units = ("apt-daily.timer", "apt-daily-upgrade.timer", "unattended-upgrades.service")
-    machine.must("systemctl", "enable", "--now", "--quiet", *units)
+    machine.check_run("systemctl", "enable", "--now", "--quiet", *units)

@@ -29,7 +29,7 @@ from typing import Any
 from gridup_node.confines import IMAGE_UID, SHARE, altered, limits
 from gridup_node.image import REBUILT, archive
 from gridup_node.vm.docker_cli import BASE, MADE, Engine, Failed, Say, crash_of
-from gridup_node.vm.ipc import alone, emit
+from gridup_node.vm.ipc import emit, exclusive
 from gridup_node.vm.logins import end_others
 from gridup_node.vm.people import People
 from gridup_node.vm.shield import Shield
@@ -213,7 +213,7 @@ def _limits_altered(
     return SHARE in made and altered(limits(made[SHARE], machine), container["HostConfig"])
 
 
-class ReleaseClient:
+class ReleaseManager:
     """The releases of this machine.
 
     Args:
@@ -280,7 +280,7 @@ class ReleaseClient:
             state = replace(state, current=wanted, former=former)
             state.save(self._saved)
             kept = [release for release in (wanted, former) if release]
-            self.store.keep(name for release in kept for name in release.files)
+            self.store.retain_only(name for release in kept for name in release.files)
             state = self._forget_images(state, set(), shared=plan.shared)
             self._engine.forget_networks(plan.project)
             return self._report(state, CA_SECONDS)
@@ -395,7 +395,7 @@ class ReleaseClient:
 
     def _settings(self, state: State) -> list[str]:
         """What is not as it was set on the machine itself."""
-        found = [*self._intruders(state), *self._people.problems(state.users)]
+        found = [*self._authorized_keys_drift(state), *self._people.problems(state.users)]
         return [*found, *self._updates.problems(state.reboot_at)]
 
     def _states(self, state: State) -> tuple[list[str], list[str]]:
@@ -429,7 +429,7 @@ class ReleaseClient:
                 dead.append(f"{service} {how}")
         return problems, dead
 
-    def _intruders(self, state: State) -> list[str]:
+    def _authorized_keys_drift(self, state: State) -> list[str]:
         same = set(self._let_in_now()) == set(state.people)
         return [] if same else ["ssh: the keys of who may enter the machine were changed"]
 
@@ -497,7 +497,7 @@ class ReleaseClient:
         def failed(text: str) -> Failed:
             return Failed(f"{text.capitalize()}.")
 
-        return alone(self._folder / "lock", LOCK_SECONDS, self._say, failed, self._sleep)
+        return exclusive(self._folder / "lock", LOCK_SECONDS, self._say, failed, self._sleep)
 
 
 def main() -> int:
@@ -505,7 +505,7 @@ def main() -> int:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     os.umask(0o077)
     command, folder = sys.argv[1], Path(sys.argv[0]).absolute().parent
-    releases = ReleaseClient(folder, Path.home(), lambda text: emit(say=text))
+    releases = ReleaseManager(folder, Path.home(), lambda text: emit(say=text))
     try:
         emit(done=carry_out(releases, command))
     except Failed as error:
@@ -518,15 +518,15 @@ def main() -> int:
     return 0
 
 
-def carry_out(releases: ReleaseClient, command: str) -> dict[str, Any]:
+def carry_out(releases: ReleaseManager, command: str) -> dict[str, Any]:
     """One command, with what it needs from stdin.
 
     Raises:
         Failed: it could not be carried out.
     """
-    if command == "take":
+    if command == "upload":
         try:
-            return {"taken": releases.store.take(sys.stdin.buffer)}
+            return {"taken": releases.store.upload(sys.stdin.buffer)}
         except ValueError as error:
             raise Failed(f"The copy to the machine broke off: {error}.", "Run the same again.") from None
     told = json.load(sys.stdin)

@@ -28,7 +28,7 @@ class Store:
         """Those of the hashes whose file is not there, or is damaged."""
         return [name for name in names if not self._whole(name)]
 
-    def take(self, stream: IO[bytes]) -> int:
+    def upload(self, stream: IO[bytes]) -> int:
         """Keep the files of a tar whose members are called by their hash. Returns how many there were.
 
         Raises:
@@ -53,7 +53,7 @@ class Store:
         """
         return (self._folder / name).read_bytes()
 
-    def keep(self, names: Iterable[str]) -> None:
+    def retain_only(self, names: Iterable[str]) -> None:
         """Remove all others."""
         kept = set(names)
         for path in self._folder.iterdir():

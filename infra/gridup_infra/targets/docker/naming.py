@@ -129,14 +129,14 @@ def names_of(spec: DeploySpec) -> list[str]:
 def inner_port(part: Container, spec: DeploySpec) -> int:
     """What a container's program listens on there, where people find it."""
     https = services.https_ports() if spec.scheme == HTTPS else {}
-    return https.get(part.service, part.port) if part.service == services.FRONT else part.port
+    return https.get(part.service, part.port) if part.service == services.PROXY else part.port
 
 
 def ca_file(part: Container, spec: DeploySpec) -> dict[str, str]:
     """The inputs by which the node's own CA is read, of the container that makes it: the file, and when the
     node's secrets were replaced last, for then it is another one.
     """
-    if part.service != services.FRONT or spec.scheme != HTTPS:
+    if part.service != services.PROXY or spec.scheme != HTTPS:
         return {}
     return {"ca_file": CA_FILE, **({"rotated": spec.rotated} if spec.rotated and not spec.rotating else {})}
 

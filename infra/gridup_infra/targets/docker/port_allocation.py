@@ -15,7 +15,7 @@ from gridup_infra.targets.docker import node_labels
 from gridup_infra.targets.docker.client import is_local
 from gridup_infra.targets.docker.naming import published
 from gridup_node.containers import network_options
-from gridup_node.services import FRONT
+from gridup_node.services import PROXY
 
 if TYPE_CHECKING:
     import docker
@@ -55,13 +55,13 @@ def ensure(
         if props.get("https"):
             rootless = "rootless" in str(client.info().get("SecurityOptions"))
             wanted |= {
-                FRONT: fronting.first_port(
+                PROXY: fronting.first_port(
                     others, lambda port: not rootless and ports.free(props["bind"], port, look)
                 )
             }
         chosen = ports.allocate(
             wanted,
-            {FRONT: asked} if asked else {},
+            {PROXY: asked} if asked else {},
             {name: port for name, port in known.items() if name not in gone},
             props["bind"],
             others,
@@ -177,7 +177,7 @@ def check(client: docker.DockerClient, spec: DeploySpec, current: NodeOutputs | 
     props = {"stack_id": spec.stack_id, "host": spec.host, "bind": spec.bind}
     look = _look(client, props)
     ports.free(spec.bind, 0, look)
-    had = current.ports.get(FRONT) if current else None
+    had = current.ports.get(PROXY) if current else None
     if spec.port and (spec.port != had or (current and current.spec.bind != spec.bind)):
         ports.check_kept(spec.port, taken(client, spec.stack_id, here=is_local(spec.host)))
         ports.check_free(spec.bind, spec.port, look)

@@ -39,7 +39,7 @@ from gridup_node import catalog
 from gridup_node.containers import NO_NETWORK, containers
 from gridup_node.containers import Container as Part
 from gridup_node.image import bundle_digest
-from gridup_node.services import FRONT
+from gridup_node.services import PROXY
 
 if TYPE_CHECKING:
     import docker
@@ -310,10 +310,10 @@ def build(spec: DeploySpec) -> pulumi.Output[Any]:
         lambda ports: naming.known(spec, normalize_numbers(ports), version, bundle_digest(), names)
     )
     # In a preview of another port that one is known; the others stay as they are.
-    asked = {**dict.fromkeys(naming.published(), 0), FRONT: spec.port}
+    asked = {**dict.fromkeys(naming.published(), 0), PROXY: spec.port}
     foreseen = naming.known(spec, asked, version, bundle_digest(), names)
     made: dict[str, Container] = {}
-    for part in sorted(containers({}, egress=spec.allow_egress), key=lambda part: len(part.after)):
+    for part in sorted(containers({}, egress=spec.allow_egress), key=lambda part: len(part.depends_on)):
         made[part.service] = Container(
             part.service,
             {
@@ -338,7 +338,7 @@ def build(spec: DeploySpec) -> pulumi.Output[Any]:
                 "stop_seconds": part.stop_seconds,
             },
             pulumi.ResourceOptions(
-                depends_on=[owner, image, network, volume, *(made[name] for name in part.after)]
+                depends_on=[owner, image, network, volume, *(made[name] for name in part.depends_on)]
             ),
         )
     return pulumi.Output.all(
@@ -346,7 +346,7 @@ def build(spec: DeploySpec) -> pulumi.Output[Any]:
         volume=volume.volume,
         daemon=owner.daemon,
         built=image.built,
-        ca=made[FRONT].ca,
+        ca=made[PROXY].ca,
         configs={name: container.config for name, container in made.items()},
     ).apply(lambda values: naming.outputs(spec, **{**values, "ports": normalize_numbers(values["ports"])}))
 

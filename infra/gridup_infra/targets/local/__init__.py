@@ -30,7 +30,7 @@ from gridup_infra.targets.base import (
     emptied,
 )
 from gridup_node import catalog, keys
-from gridup_node.services import FRONT, Service, backends, programs
+from gridup_node.services import PROXY, Service, backends, programs
 
 if TYPE_CHECKING:
     import pulumi
@@ -90,7 +90,7 @@ class LocalTarget(Target):
 
         folder = self.folder(spec.stack)
         # A deploy that was interrupted may run already, with no outputs: its port is its own.
-        had = current.ports.get(FRONT) if current else node.ports_of(folder, spec.stack_id).get(FRONT)
+        had = current.ports.get(PROXY) if current else node.ports_of(folder, spec.stack_id).get(PROXY)
         bind = spec.bind or "127.0.0.1"
         moved = current is not None and current.spec.bind != spec.bind
         kept = ports.reserved_by_others(Home.default().nodes, folder)
@@ -145,7 +145,7 @@ class LocalTarget(Target):
         from gridup_infra.targets.local import node, runtime
         from gridup_infra.targets.local.supervisor import running_problems
         from gridup_node import database
-        from gridup_node.facts import Folder
+        from gridup_node.facts import NodeDir
 
         plan = self._plan(outputs)
         if not plan.folder.exists():
@@ -155,12 +155,12 @@ class LocalTarget(Target):
         problems = node.drift(plan, outputs.ports)
         if runtime.load(Path(plan.bin).parent) is None:
             problems.append(f"the Python environment {Path(plan.bin).parent} is missing or damaged")
-        lost = database.lost(Folder(plan.folder))
+        lost = database.lost(NodeDir(plan.folder))
         if lost:
             problems.append(lost)
         remedy = database.REMEDY if lost else ""
         supervisor = self._supervisor(outputs)
-        if supervisor.stopped_on_purpose:
+        if supervisor.stopped_by_user:
             return Inspection(NodeStatus.STOPPED, tuple(problems), remedy=remedy)
         states = supervisor.states()
         if states is None and supervisor.rebooted:
@@ -236,7 +236,11 @@ class LocalTarget(Target):
         from gridup_infra.processes import which
         from gridup_infra.targets.local.node import Plan
 
-        tools = {row.needs: which(row.needs) or "" for row in _offered(outputs) if row.needs}
+        tools = {
+            row.requires_tool: which(row.requires_tool) or ""
+            for row in _offered(outputs)
+            if row.requires_tool
+        }
         return Plan(
             folder=Path(outputs.facts["folder"]),
             spec=outputs.spec,

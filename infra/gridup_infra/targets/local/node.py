@@ -38,7 +38,7 @@ from gridup_node import secrets as node_secrets
 from gridup_node.image import PACKAGE, bundle_digest, bundle_files
 from gridup_node.render import Context, Tls, fingerprints, render
 from gridup_node.services import (
-    FRONT,
+    PROXY,
     SERVICES,
     Service,
     machine_fronted,
@@ -104,13 +104,15 @@ class Plan:
         return fronting.tls(self.spec, self.reached, self.names)
 
 
-def lay(plan: Plan, current_ports: Mapping[str, int], table: Sequence[Service] = SERVICES) -> dict[str, Any]:
+def write_node_dir(
+    plan: Plan, current_ports: Mapping[str, int], table: Sequence[Service] = SERVICES
+) -> dict[str, Any]:
     """Make the folder what it should be; every step may be repeated. Returns the resource's outputs.
 
     Raises:
         ResourceError: a port is in use, or the folder belongs to another stack.
     """
-    _claim(plan)
+    _acquire(plan)
     for name in FOLDERS:
         ensure_private(plan.folder / name)
     _ensure_keys(plan)
@@ -129,7 +131,7 @@ def lay(plan: Plan, current_ports: Mapping[str, int], table: Sequence[Service] =
     return {
         "ports": chosen,
         "fingerprints": fingerprints(context, table),
-        "repaired": _stamps(stale, table),
+        "repaired": _restart_tokens(stale, table),
         "not_offered": not_offered(plan.tools, table),
         "drift": [],
     }
@@ -141,11 +143,11 @@ def foreseen(plan: Plan, table: Sequence[Service] = SERVICES) -> dict[str, Any]:
     known = ports_of(plan.folder, plan.spec.stack_id)
     if known.keys() != {*ports_outside(table), *_ports_behind(plan, table)}:
         return {}
-    if plan.spec.port not in (0, known[FRONT]):
+    if plan.spec.port not in (0, known[PROXY]):
         return {}
     context = make_context(plan, known)
     stale = [name for name, text in render(context, table).items() if not _stands(plan, name, text)]
-    if _stamps(stale, table):
+    if _restart_tokens(stale, table):
         return {}
     return {"ports": known, "fingerprints": fingerprints(context, table)}
 
@@ -163,7 +165,7 @@ def make_context(plan: Plan, chosen: Mapping[str, int]) -> Context:
         "endpoints": {
             name: typed("ssh", plan.spec.name) if name == "ssh" else endpoint.url
             for name, endpoint in outputs.endpoints().items()
-            if name != FRONT and not endpoint.reason
+            if name != PROXY and not endpoint.reason
         },
         "admin_email": plan.spec.admin_email,
         "gridup_version": __version__,
@@ -180,7 +182,7 @@ def make_context(plan: Plan, chosen: Mapping[str, int]) -> Context:
         tools=plan.tools,
         facts=facts,
         tls=plan.tls,
-        fronted={name: chosen[name] for name in (FRONT, *_behind(plan))} if plan.tls else {},
+        fronted={name: chosen[name] for name in (PROXY, *_behind(plan))} if plan.tls else {},
     )
 
 
@@ -231,9 +233,9 @@ def node_outputs(
 def not_offered(tools: Mapping[str, str], table: Sequence[Service] = SERVICES) -> dict[str, str]:
     """The services whose program this machine lacks, with the reason."""
     return {
-        row.name: f"no {row.needs} on this machine"
+        row.name: f"no {row.requires_tool} on this machine"
         for row in programs(table)
-        if row.needs and row.needs not in tools
+        if row.requires_tool and row.requires_tool not in tools
     }
 
 
@@ -324,7 +326,7 @@ def retained(folder: Path) -> Retained | None:
     return Retained(since, f"the folder {folder}{whose}", since, kept.size(folder), email, kind)
 
 
-def _claim(plan: Plan) -> None:
+def _acquire(plan: Plan) -> None:
     owner = owner_of(plan.folder)
     if (found := retained(plan.folder)) and owner is None and found.id != plan.spec.adopted:
         if plan.spec.adopted != NEW_DATA:
@@ -347,13 +349,13 @@ def _claim(plan: Plan) -> None:
 def _choose_ports(plan: Plan, current: Mapping[str, int], table: Sequence[Service]) -> dict[str, int]:
     # A create that was interrupted has chosen already: what it wrote is this node's.
     known = dict(current) or ports_of(plan.folder, plan.spec.stack_id)
-    asked = {FRONT: plan.spec.port} if plan.spec.port else {}
+    asked = {PROXY: plan.spec.port} if plan.spec.port else {}
     taken = port_choice.reserved_by_others(plan.folder.parent, plan.folder)
     # What is behind the reverse proxy's https listens beside it, on the loopback.
     behind = _ports_behind(plan, table)
     front = {}
-    if plan.tls and FRONT not in known:
-        front = {FRONT: fronting.first_port(taken, lambda port: port_choice.free(plan.bind, port))}
+    if plan.tls and PROXY not in known:
+        front = {PROXY: fronting.first_port(taken, lambda port: port_choice.free(plan.bind, port))}
     inner = [row.name for row in table if row.inner]
     return port_choice.allocate(
         {**ports_outside(table), **behind, **front},
@@ -387,7 +389,7 @@ def _stands(plan: Plan, name: str, text: str) -> bool:
     return False
 
 
-def _stamps(stale: Sequence[str], table: Sequence[Service]) -> dict[str, str]:
+def _restart_tokens(stale: Sequence[str], table: Sequence[Service]) -> dict[str, str]:
     """For each service whose own file was just rewritten a fresh mark, so that it restarts."""
     return {
         row.name: os.urandom(4).hex() for row in programs(table) if any(name in stale for name in row.files)

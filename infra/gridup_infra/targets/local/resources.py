@@ -93,7 +93,7 @@ class NodeProvider(Provider):
 
     def check(self, _olds: Properties, news: Properties) -> CheckResult:
         # Facts of the machine that the program can't know: they change the node when they change.
-        found = {row.needs: which(row.needs) for row in programs() if row.needs}
+        found = {row.requires_tool: which(row.requires_tool) for row in programs() if row.requires_tool}
         tools = {name: path for name, path in found.items() if path}
         spec = DeploySpec.from_config(news["spec"])
         inputs = {**news, "tools": tools, "user": account(os.geteuid()), "names": fronting.names_of(spec)}
@@ -105,11 +105,11 @@ class NodeProvider(Provider):
         return CheckResult(inputs, [])
 
     def create(self, props: Properties) -> CreateResult:
-        made = translate_errors(lambda: node.lay(_plan(props), {}))
+        made = translate_errors(lambda: node.write_node_dir(_plan(props), {}))
         return CreateResult(props["folder"], {**normalize_numbers(props), **made})
 
     def update(self, _id: str, olds: Properties, news: Properties) -> UpdateResult:
-        made = translate_errors(lambda: node.lay(_plan(news), normalize_numbers(olds["ports"])))
+        made = translate_errors(lambda: node.write_node_dir(_plan(news), normalize_numbers(olds["ports"])))
         # A repair must restart its service even when it is the second one.
         made["repaired"] = {**olds.get("repaired", {}), **made["repaired"]}
         return UpdateResult({**normalize_numbers(news), **made})
@@ -150,7 +150,7 @@ class ServicesProvider(Provider):
         if not folder.exists():
             return ReadResult("", {})
         supervisor = _supervisor(props)
-        if supervisor.stopped_on_purpose:
+        if supervisor.stopped_by_user:
             return ReadResult(id_, {**props, DRIFT: ["stopped by `gridup stop`"]})
         found = running_problems(supervisor.states(), props["fingerprints"])
         return ReadResult(id_, {**props, DRIFT: found})

@@ -96,7 +96,7 @@ class Supervisor:
         self.socket = socket_path(folder, stack_id)
 
     @property
-    def stopped_on_purpose(self) -> bool:
+    def stopped_by_user(self) -> bool:
         return self._stop_note.exists()
 
     @property
@@ -140,7 +140,7 @@ class Supervisor:
             return
         assert self.bin is not None
         # What an older, killed supervisor left running would hold the ports.
-        self.reap()
+        self.kill_strays()
         if self.socket.parent != self.folder:
             _ensure_ours(self.socket.parent)
         write_private(self._boot_note, boot().encode())
@@ -254,9 +254,9 @@ class Supervisor:
         with contextlib.suppress(OSError, xmlrpc.client.Error, http.client.HTTPException):
             self._call("shutdown")
             wait_until(lambda: self.states() is None, timeout=STOP_SECONDS)
-        self.reap()
+        self.kill_strays()
 
-    def reap(self) -> None:
+    def kill_strays(self) -> None:
         """End every process that bears this node's marks, and take its socket away.
 
         Raises:

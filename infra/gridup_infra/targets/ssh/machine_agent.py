@@ -116,21 +116,21 @@ def bypassed(spec: DeploySpec) -> str:
     )
 
 
-def _looked(spec: DeploySpec, pinned: str, asked: existing_host.Told) -> dict[str, Any]:
+def _looked(spec: DeploySpec, pinned: str, asked: existing_host.Request) -> dict[str, Any]:
     try:
         return seen(verify_host(spec.host, pinned), asked)
     except HostKeyError as error:
         raise PreflightError(error.message, error.suggestion) from None
 
 
-def seen(way: RootRunner, asked: existing_host.Told) -> dict[str, Any]:
+def seen(way: RootRunner, asked: existing_host.Request) -> dict[str, Any]:
     """What `existing_host.look` reports.
 
     Raises:
         HostKeyError: nobody vouches for the key that is to be pinned.
     """
-    found = call(way, "look", asked, lambda _text: None, LOOK_SECONDS)
-    if isinstance(way, UserSsh) and way.theirs and way.host_key not in found["host_keys"]:
+    found = call(way, "inspect", asked, lambda _text: None, LOOK_SECONDS)
+    if isinstance(way, UserSsh) and way.trusted_by_known_hosts and way.host_key not in found["host_keys"]:
         raise HostKeyError(
             f"{way.host} shows a host key that is not the machine's own: somebody is in between.",
             "Give the right one with --host-key.",
@@ -143,9 +143,9 @@ def ports(spec: DeploySpec) -> tuple[int, ...]:
     return tuple(sorted(machine_doors(spec.port, fronted=is_fronted(spec))))
 
 
-def told(spec: DeploySpec, *, public_key: str = "", must_be_ours: bool = False) -> existing_host.Told:
+def told(spec: DeploySpec, *, public_key: str = "", must_be_ours: bool = False) -> existing_host.Request:
     """What the machine's program is told of a node."""
-    return existing_host.Told(
+    return existing_host.Request(
         stack=spec.stack,
         stack_id=spec.stack_id,
         name=spec.name,
@@ -165,14 +165,14 @@ def choice(adopted: str, *, adopting: bool) -> dict[str, Any]:
     return {"adopted": "" if new else adopted, "adopting": adopting, "new_data": new}
 
 
-def make(way: RootRunner, asked: existing_host.Told, say: Say) -> dict[str, Any]:
+def make(way: RootRunner, asked: existing_host.Request, say: Say) -> dict[str, Any]:
     """See `existing_host.make`."""
-    return call(way, "make", asked, say, MAKE_SECONDS)
+    return call(way, "provision", asked, say, MAKE_SECONDS)
 
 
-def leave(way: RootRunner, asked: existing_host.Told, say: Say = lambda _text: None) -> bool:
+def leave(way: RootRunner, asked: existing_host.Request, say: Say = lambda _text: None) -> bool:
     """See `existing_host.leave`. Returns whether there was anything."""
-    return bool(call(way, "leave", asked, say, DELETE_TIMEOUT)["there"])
+    return bool(call(way, "deprovision", asked, say, DELETE_TIMEOUT)["there"])
 
 
 def person_of(identity: StackRef) -> UserSsh:
@@ -187,9 +187,9 @@ def person_of(identity: StackRef) -> UserSsh:
     return verify_host(host, identity.facts.get("host_key", ""))
 
 
-def told_of(identity: StackRef) -> existing_host.Told:
+def told_of(identity: StackRef) -> existing_host.Request:
     """What the machine's program is told of a stack that not much is known of."""
-    return existing_host.Told(identity.stack, identity.stack_id, identity.name, PROJECT)
+    return existing_host.Request(identity.stack, identity.stack_id, identity.name, PROJECT)
 
 
 def holds(identity: StackRef) -> bool:
@@ -199,7 +199,7 @@ def holds(identity: StackRef) -> bool:
 
 
 def call(
-    way: RootRunner, command: str, asked: existing_host.Told, say: Say, timeout: float
+    way: RootRunner, command: str, asked: existing_host.Request, say: Say, timeout: float
 ) -> dict[str, Any]:
     """Run the machine's program, whose output is lines of JSON: what it does, and at last what came of it.
 

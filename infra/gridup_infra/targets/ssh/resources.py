@@ -81,12 +81,12 @@ class OwnerProvider(Provider):
 
     def _meet(self, props: Properties, pinned: str = "") -> Properties:
         person = verify_host(props["host"], props["asked_key"] or pinned)
-        if person.theirs:
+        if person.trusted_by_known_hosts:
             machine_agent.seen(
                 person,
-                existing_host.Told(props["stack"], props["stack_id"], props["name"], machine_node.PROJECT),
+                existing_host.Request(props["stack"], props["stack_id"], props["name"], machine_node.PROJECT),
             )
-        if person.fresh:
+        if person.first_contact:
             report("owner", f"pinned at first contact: {fingerprint(person.host_key)}")
         found = person.configured
         return {
@@ -159,8 +159,8 @@ class MachineProvider(Provider):
         return {**normalize_numbers(props), "machine": found["machine"], DRIFT: []}
 
 
-def _told(props: Properties) -> existing_host.Told:
-    return existing_host.Told(
+def _told(props: Properties) -> existing_host.Request:
+    return existing_host.Request(
         stack=props["stack"],
         stack_id=props["stack_id"],
         name=props["name"],
@@ -181,7 +181,7 @@ def _leave(props: Properties) -> None:
     """
 
     def leave(way: machine_agent.RootRunner) -> None:
-        asked = existing_host.Told(
+        asked = existing_host.Request(
             stack=props["stack"],
             stack_id=props["stack_id"],
             name=props["name"],

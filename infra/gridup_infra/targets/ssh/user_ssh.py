@@ -72,8 +72,8 @@ class UserSsh:
     destination: Destination
     configured: Configured
     host_key: str
-    theirs: bool = False
-    fresh: bool = field(default=False, compare=False)
+    trusted_by_known_hosts: bool = False
+    first_contact: bool = field(default=False, compare=False)
 
     def run(self, argv: Sequence[str], input: bytes, on_line: Say, timeout: float) -> Result:
         """Run a program there as root; `on_line` hears what ssh itself says, too.
@@ -113,7 +113,7 @@ class UserSsh:
             return self._not_run(said, code)
         by_hand = self.destination.shell_command("true")
         why, suggestion = openssh.diagnose(said, by_hand, OTHER_PORT)
-        if not self.theirs and "ost key verification failed" in why:
+        if not self.trusted_by_known_hosts and "ost key verification failed" in why:
             shown = _shown(self.host, self.destination, self.configured)
             return _another(self.host, shown, "that was given, or pinned at first contact")
         kind = CredentialsError if "denied" in why.lower() or "authentication" in why else PreflightError
@@ -157,7 +157,7 @@ class UserSsh:
     @contextlib.contextmanager
     def _options(self) -> Iterator[dict[str, str]]:
         always = {"StrictHostKeyChecking": "yes", "UpdateHostKeys": "no", "ClearAllForwardings": "yes"}
-        if self.theirs:
+        if self.trusted_by_known_hosts:
             yield always
             return
         with tempfile.NamedTemporaryFile(
@@ -206,7 +206,9 @@ def verify_host(host: str, pinned: str = "") -> UserSsh:
         return UserSsh(host, destination, configured, shown)
     if any(line.startswith(f"{HOST_KEY_TYPE} ") for line in known):
         raise _another(host, shown, "in your known_hosts")
-    return UserSsh(host, destination, configured, shown, theirs=bool(known), fresh=not known)
+    return UserSsh(
+        host, destination, configured, shown, trusted_by_known_hosts=bool(known), first_contact=not known
+    )
 
 
 def _shown(host: str, destination: Destination, configured: Configured) -> str:
