@@ -53,7 +53,7 @@ REQUIRED_CAPABILITY: dict[str, Capability] = {
     "private": Capability.PRIVATE,
     "image": Capability.IMAGE,
     "allow_egress": Capability.EGRESS,
-    "generation": Capability.NEW_MACHINE,
+    "machine_revision": Capability.NEW_MACHINE,
     "host": Capability.HOST,
     "host_key": Capability.HOST_KEY,
     "key_from": Capability.KEY_FROM,
@@ -66,7 +66,7 @@ FLAGS = {
     "admin_ssh_keys": "--admin-ssh-key",
     "target": "--cloud",
     "node_type": "--type",
-    "generation": "--new-machine",
+    "machine_revision": "--new-machine",
 }
 """Where a flag is not simply the field's name."""
 
@@ -511,9 +511,9 @@ def resolve(
         )
     target = targets.target(wanted, secret)
     if given.pop("new_machine", False):
-        require(target, Capability.NEW_MACHINE, FLAGS["generation"])
+        require(target, Capability.NEW_MACHINE, FLAGS["machine_revision"])
         if previous:
-            given["generation"] = previous.generation + 1
+            given["machine_revision"] = previous.machine_revision + 1
     if given.pop("rebuild", False):
         if given.get("image", base.image):
             raise UsageError(
@@ -525,7 +525,7 @@ def resolve(
         given |= {"rotated": now().isoformat(timespec="microseconds"), "rotating": True}
         if Capability.NEW_MACHINE in target.capabilities:
             # What is its own, such as its host key, a machine makes at its first boot.
-            given["generation"] = base.generation + 1
+            given["machine_revision"] = base.machine_revision + 1
     for key in given.keys() & REQUIRED_CAPABILITY.keys():
         if given[key]:
             require(target, REQUIRED_CAPABILITY[key], FLAGS.get(key, f"--{key.replace('_', '-')}"))
@@ -570,7 +570,7 @@ def with_begun_rotation(previous: DeploySpec | None, stored: Mapping[str, str]) 
     if had.get("rotated", "") <= previous.rotated:
         return previous
     begun = DeploySpec.from_config(stored)
-    return replace(previous, rotated=begun.rotated, rotating=True, generation=begun.generation)
+    return replace(previous, rotated=begun.rotated, rotating=True, machine_revision=begun.machine_revision)
 
 
 def outputs_of(session: Session, stack: str) -> NodeOutputs:

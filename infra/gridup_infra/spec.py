@@ -131,7 +131,7 @@ class DeploySpec:
     trusted_proxies: tuple[str, ...] = ()
     host_names: tuple[str, ...] = ()
     allow_egress: bool = False
-    generation: int = 0
+    machine_revision: int = 0
     rebuilt: str = ""
     rotated: str = ""
     rotating: bool = False

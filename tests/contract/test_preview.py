@@ -38,26 +38,36 @@ class Case:
 
 
 MOVED = {"network": {"ports": {**PORTS, "proxy": 9000}}}
-ANOTHER = {"told": {"custom_data": "y"}, "machine": {"vmId": "y"}, "instance": {"instance": "i-2"}}
+ANOTHER = {"user-data": {"custom_data": "y"}, "machine": {"vmId": "y"}, "instance": {"instance": "i-2"}}
 
 CASES = (
     Case("docker", {"port": 9000}, {"network", "api", "proxy"}, MOVED),
     Case("docker", {"keep_data": True}, {"owner", "volume"}),
     Case("docker", {"organization": "Inst"}, {"api"}),
     Case("aws", {"keep_data": True}, {"owner", "volume"}),
-    Case("aws", {"size": "other"}, {"place", "instance", "node"}),
+    Case("aws", {"size": "other"}, {"placement", "instance", "node"}),
     Case("aws", {"max_upload": 7}, {"node"}),
-    Case("aws", {"generation": 1}, {"place", "instance", "attachment", "host", "node"}, ANOTHER),
-    Case("aws", {"rotated": "2026"}, {"management-key", "key-pair", "host", "node"}, TURNED),
+    Case(
+        "aws",
+        {"machine_revision": 1},
+        {"placement", "instance", "attachment", "container-host", "node"},
+        ANOTHER,
+    ),
+    Case("aws", {"rotated": "2026"}, {"management-key", "key-pair", "container-host", "node"}, TURNED),
     Case("azure", {"keep_data": True}, {"owner"}),
     Case("azure", {"size": "other"}, {"machine", "node"}),
     Case("azure", {"max_upload": 7}, {"node"}),
-    Case("azure", {"generation": 1}, {"told", "machine", "running", "host", "node"}, ANOTHER),
+    Case(
+        "azure",
+        {"machine_revision": 1},
+        {"user-data", "machine", "power-state", "container-host", "node"},
+        ANOTHER,
+    ),
     Case("ssh", {"keep_data": True}, {"owner"}),
     Case("ssh", {"max_upload": 7}, {"node"}),
-    Case("ssh", {"key_from": ("203.0.113.0/24",)}, {"machine", "node"}),
+    Case("ssh", {"key_from": ("203.0.113.0/24",)}, {"container-host", "node"}),
     Case("ssh", {"web_cidr": ("203.0.113.0/24",)}, {"node"}),
-    Case("ssh", {"rotated": "2026"}, {"management-key", "owner", "machine", "node"}, TURNED),
+    Case("ssh", {"rotated": "2026"}, {"management-key", "owner", "container-host", "node"}, TURNED),
 )
 
 
@@ -81,7 +91,7 @@ def test_data_that_were_taken_over_are_the_nodes_own_by_a_change_of_what_holds_t
     spec = DeploySpec("Inst", target=target, stack_id="0123456789abcdef", keep_data=True, **ASKED[target])
     stack = Stack()
     stack.run(replace(spec, adopted="2026", adopting=True))
-    assert stack.run(replace(spec, adopted="2026")) == {"machine"}
+    assert stack.run(replace(spec, adopted="2026")) == {"container-host"}
     assert stack.run(replace(spec, adopted="2026")) == set()
 
 
@@ -89,4 +99,4 @@ def test_where_the_stacks_key_lets_in_from_everywhere_again_that_is_a_change_too
     spec = DeploySpec("Inst", target="ssh", stack_id="0123456789abcdef", **ASKED["ssh"])
     stack = Stack()
     stack.run(replace(spec, key_from=("203.0.113.0/24",)))
-    assert stack.run(spec) == {"machine", "node"}
+    assert stack.run(spec) == {"container-host", "node"}

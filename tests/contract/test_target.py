@@ -52,7 +52,7 @@ ASKED: dict[str, object] = {
     "private": True,
     "allow_egress": True,
     "image": "registry.example.org/node@sha256:" + "0" * 64,
-    "generation": 1,
+    "machine_revision": 1,
     "host": "ada@203.0.113.9",
     "host_key": "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHEqQrwX+uyY52PLpPQ4uZA9s1YZ+hqp0f9ra4Tu6M8H",
     "key_from": ("203.0.113.0/24",),

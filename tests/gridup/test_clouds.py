@@ -85,10 +85,10 @@ class TestOptions:
 
     def test_a_new_machine_is_another_generation_each_time(self, inside: Inside, deploy: Deploy) -> None:
         deploy("--new-machine", *OPEN).ok()
-        assert spec_of(inside).generation == 0, "a new node has a new machine anyway"
+        assert spec_of(inside).machine_revision == 0, "a new node has a new machine anyway"
         for generation in (1, 2):
             deploy("--new-machine").ok()
-            assert spec_of(inside).generation == generation
+            assert spec_of(inside).machine_revision == generation
         assert "Nothing changed" in deploy().err
 
     def test_the_next_deploy_brings_up_what_was_stopped_at_the_host(

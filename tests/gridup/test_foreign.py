@@ -15,7 +15,7 @@ from pulumi.dynamic.dynamic import serialize_provider
 from gridup.foreign import foreign
 from gridup_infra import targets
 from gridup_infra.spec import DeploySpec
-from gridup_infra.targets.local.resources import OwnerProvider
+from gridup_infra.targets.local.providers import OwnerProvider
 from support.checkpoints import deployment
 from support.state_format import FILE
 
@@ -106,7 +106,7 @@ def test_a_provider_that_is_not_ours_byte_for_byte_is_named(value: Any, where: s
 
 def test_nothing_is_unpickled_by_looking(tmp_path: Path) -> None:
     left = tmp_path / "it ran"
-    raw = f"cos\nsystem\n(S'touch {left}'\ntR.".encode() + b"gridup_infra.targets.local.resources"
+    raw = f"cos\nsystem\n(S'touch {left}'\ntR.".encode() + b"gridup_infra.targets.local.providers"
     assert foreign(state(inputs={"__provider": encoded(raw)}))
     assert not left.exists()
 

@@ -71,7 +71,7 @@ def test_the_api_is_first_and_the_state_before_and_after(inside: Inside, node: N
     assert inside.engine.calls == ["up", "up"]
     spec = spec_of(inside)
     assert spec.rotated and not spec.rotating
-    assert spec.generation == 1, "another machine"
+    assert spec.machine_revision == 1, "another machine"
     assert {told["id"] for told in node.told} == {spec.rotated}
     assert not any(told["lock"] for told in node.told)
     assert "gridup outputs Inst --show-secrets" in done.err
@@ -84,7 +84,7 @@ def test_a_host_without_its_node_has_another_key_and_machine(inside: Inside, nod
     inside("deploy", "Inst", "--no-node", "--no-wait").ok()
     inside("rotate", "Inst", "--yes").ok()
     spec = spec_of(inside)
-    assert (spec.no_node, spec.rotating, spec.generation) == (True, False, 1)
+    assert (spec.no_node, spec.rotating, spec.machine_revision) == (True, False, 1)
 
 
 def test_json_tells_what_came_of_it(inside: Inside, node: Node) -> None:
@@ -194,14 +194,14 @@ def test_one_that_was_broken_off_before_the_state_tells_goes_on_too(inside: Insi
     record = State.of(Settings.load()).read("inst")
     for asked in ({"rotate": True}, {}):
         wanted, _ = deploy_flow.resolve(asked, {}, "Inst", record, stored)
-        assert (wanted.rotated, wanted.rotating, wanted.generation) == (
+        assert (wanted.rotated, wanted.rotating, wanted.machine_revision) == (
             "2026-11-29T10:00:00.000000+00:00",
             True,
             1,
         )
     other = {**stored, "gridup:stack-id": "another node's"}
     wanted, _ = deploy_flow.resolve({}, {}, "Inst", record, other)
-    assert (wanted.rotated, wanted.generation) == ("", 0)
+    assert (wanted.rotated, wanted.machine_revision) == ("", 0)
 
 
 def test_lock_that_comes_too_late_is_told_of(inside: Inside, node: Node) -> None:

@@ -459,10 +459,10 @@ def test_the_longest_name_and_every_option_fit_into_the_user_data(aws: Moto, thi
 def test_an_image_is_looked_up_in_each_region_and_the_newest_of_debians_own_is_taken(aws: Moto) -> None:
     for region in (REGION, "us-west-2"):
         parts = Parts(spec(region=region)).deploy()
-        assert parts.outs["place"]["image"]["id"] == NEWEST["x86_64"]
+        assert parts.outs["placement"]["image"]["id"] == NEWEST["x86_64"]
         parts.destroy()
     arm = Parts(spec(size="t4g.large")).deploy()
-    assert arm.outs["place"]["image"]["id"] == NEWEST["arm64"]
+    assert arm.outs["placement"]["image"]["id"] == NEWEST["arm64"]
     lookups = [call.region for call in aws.proxy.calls if call.action == "DescribeImages"]
     assert lookups == [REGION, "us-west-2", REGION]
 
@@ -577,7 +577,7 @@ def test_what_was_made_before_a_deploy_was_broken_off_is_known(aws: Moto) -> Non
     aws_target.stop(found)
     assert aws_target.inspect(found).power is NodeStatus.STOPPED
     # The key that it was met with is pinned; another machine's is not.
-    met = any_urn(stack, "pulumi-python:dynamic/gridup-vm:Host", "host")
+    met = any_urn(stack, "pulumi-python:dynamic/gridup-vm:ContainerHost", "container-host")
     for machine, key in ((found.facts["machine"], "ssh-ed25519 AAAA"), ("i-0", "")):
         more = {**states, met: {"machine": machine, "host_key": "ssh-ed25519 AAAA"}}
         again = aws_target.partial_outputs(who, parts.spec, more)

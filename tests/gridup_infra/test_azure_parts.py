@@ -382,7 +382,7 @@ def test_a_rule_that_was_added_by_hand_is_seen_and_removed(azure: Arm) -> None:
     assert AzureTarget().inspect(there).problems == ("the firewall also lets in tcp 22 198.51.100.9/32",)
     # Nothing of Azure's own has changed: only Firewall sees it.
     assert made.refresh() == {}
-    _, id_, _, state = made.made["firewall"]
+    _, id_, _, state = made.made["exclusive-rules"]
     firewall = OURS["Firewall"]
     seen = firewall.read(id_, state)
     assert firewall.diff(id_, seen.outs, state).changes
@@ -497,7 +497,9 @@ def test_a_kept_disk_is_taken_over_and_the_first_one_goes(account: Account) -> N
     begun.deploy(replace(wanted, adopted=kept["id"], adopting=True))
     disks = [one["id"] for one in account.things(f"{COMPUTE}/disks")]
     assert kept["id"] in disks, "the node has not been healthy yet"
-    OURS["Taken"].update("", {}, {**begun.made["taken"][2], "source": kept["id"]})
+    OURS["RetainedDiskCleanup"].update(
+        "", {}, {**begun.made["retained-disk-cleanup"][2], "source": kept["id"]}
+    )
     assert kept["id"] not in [one["id"] for one in account.things(f"{COMPUTE}/disks")]
     second = begun
     account.one_of_everything()
@@ -506,7 +508,7 @@ def test_a_kept_disk_is_taken_over_and_the_first_one_goes(account: Account) -> N
     assert taken["diskSizeGB"] == 100
     # It grows and is shut again with no word of its source, which is gone.
     grown = OURS["Grown"]
-    _, id_, inputs, state = begun.made["grown"]
+    _, id_, inputs, state = begun.made["disk-size"]
     assert grown.read(id_, state).outs[DRIFT] == []
     open_ = {"properties": {"networkAccessPolicy": "AllowAll"}}
     reply = account.customer.send("PATCH", account.data_disk()["id"], open_)

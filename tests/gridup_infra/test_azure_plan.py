@@ -71,15 +71,15 @@ class Declared(pulumi.runtime.Mocks):
                     for row in args.inputs.get("ipConfigurations", ())
                 ]
             },
-            "kept": {"source": self.source, "size": 128 if self.source else 0},
+            "retained-disk": {"source": self.source, "size": 128 if self.source else 0},
             "group": {"name": args.inputs.get("resourceGroupName")},
             "network": {"name": args.inputs.get("virtualNetworkName")},
             "security-group": {"name": args.inputs.get("networkSecurityGroupName")},
         }
-        if args.name == "told":
-            from gridup_infra.targets.azure.providers import ToldProvider
+        if args.name == "user-data":
+            from gridup_infra.targets.azure.providers import UserDataProvider
 
-            made["told"] = ToldProvider().create(args.inputs).outs
+            made["user-data"] = UserDataProvider().create(args.inputs).outs
         where = f"/subscriptions/{SUBSCRIPTION}/{args.name}"
         return where, {**args.inputs, **made.get(args.name, {})}
 
@@ -321,15 +321,15 @@ def test_a_disk_that_was_kept_is_taken_over_in_its_size(
         "sourceResourceId": "/subscriptions/s/disks/kept",
     }
     assert made.azure["disk"]["diskSizeGB"] == 128
-    assert made.inputs["taken"]["source"] == "/subscriptions/s/disks/kept"
+    assert made.inputs["retained-disk-cleanup"]["source"] == "/subscriptions/s/disks/kept"
 
 
 @pytest.mark.parametrize(("adopted", "copied"), [("", False), (NEW_DATA, False), ("/disks/kept", True)])
 def test_only_a_disk_that_is_a_copy_is_grown_apart(declare: Declare, adopted: str, copied: bool) -> None:
     made, _ = declare(spec(adopted=adopted, disk_size=200))
-    assert ("grown" in made.inputs) is copied
+    assert ("disk-size" in made.inputs) is copied
     if copied:
-        assert made.inputs["grown"]["size"] == made.azure["disk"]["diskSizeGB"] == 200
+        assert made.inputs["disk-size"]["size"] == made.azure["disk"]["diskSizeGB"] == 200
 
 
 def test_a_group_that_was_there_is_not_among_what_is_made(declare: Declare) -> None:
@@ -344,7 +344,7 @@ def test_no_secret_is_in_what_azure_is_told(declare: Declare) -> None:
     """Case G12."""
     made, _ = declare(spec())
     assert "s3cret" not in str(made.azure)
-    assert "s3cret" not in str(made.inputs["told"])
+    assert "s3cret" not in str(made.inputs["user-data"])
 
 
 def test_another_machine_has_another_name_and_is_told_anew(declare: Declare) -> None:
@@ -390,15 +390,15 @@ def test_whatever_a_node_is_called_azure_takes_its_names(declare: Declare, name:
 
 def test_what_a_later_release_would_tell_the_machine_changes_nothing() -> None:
     """Azure can't change it: https://learn.microsoft.com/azure/virtual-machines/custom-data."""
-    from gridup_infra.targets.azure.providers import ToldProvider
+    from gridup_infra.targets.azure.providers import UserDataProvider
 
-    provider = ToldProvider()
+    provider = UserDataProvider()
     host = {"ssh_keys": [KEY], "disk": list(naming.DISK_PATHS)}
-    props = {"project": "p", "generation": 0, "host": host, "custom_data": None}
+    props = {"project": "p", "machine_revision": 0, "host": host, "custom_data": None}
     made = provider.create(props).outs
     later = {**props, "host": {**host, "name": "Other"}}
     assert not provider.diff("p", made, later).changes
-    renewed = {**later, "generation": 1}
+    renewed = {**later, "machine_revision": 1}
     assert provider.diff("p", made, renewed).changes
     assert provider.update("p", made, renewed).outs["custom_data"] != made["custom_data"]
     moved = {**later, "stack": "x"}

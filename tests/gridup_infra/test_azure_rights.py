@@ -50,7 +50,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def _a_rule_by_hand(made: Parts) -> None:
     """One more is seen, and removed."""
-    _, id_, _, state = made.made["firewall"]
+    _, id_, _, state = made.made["exclusive-rules"]
     _, _, inputs, _ = made.made["rule-web"]
     more = {**inputs, "securityRuleName": "more", "priority": 300}
     made.caller.create("azure-native:network:SecurityRule", more)

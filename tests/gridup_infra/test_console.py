@@ -10,7 +10,7 @@ from gridup_infra.errors import CredentialsError, GridupError, ResourceError
 from gridup_infra.targets.dynamic import ProviderError
 from gridup_infra.vm import console, first_boot_wait, keys
 from gridup_infra.vm.console import WAIT_SECONDS, compare, printed
-from gridup_infra.vm.resources import HostProvider
+from gridup_infra.vm.providers import ContainerHostProvider
 from gridup_infra.vm.ssh import HostKeyError, fingerprint
 
 
@@ -152,7 +152,7 @@ class TestHost:
         where = {"target": "aws", "machine": "i-1"}
         names = {"stack": "inst", "stack_id": "0" * 16, "name": "Inst"}
         props = {**names, "machine": "i-1", "address": "192.0.2.7", "private_key": "K", "console": where}
-        provider = HostProvider()
+        provider = ContainerHostProvider()
         with pytest.raises(ProviderError, match="printed another one on its console"):
             provider.create(dict(props))
         assert asked == [where]

@@ -19,8 +19,8 @@ from gridup_infra.paths import ensure_private
 from gridup_infra.spec import DeploySpec
 from gridup_infra.targets import ports
 from gridup_infra.targets.dynamic import SHAPE, Provider
-from gridup_infra.targets.local.resources import NodeProvider, ServicesProvider
-from gridup_infra.vm.resources import HostProvider
+from gridup_infra.targets.local.providers import NodeDirProvider, ServicesProvider
+from gridup_infra.vm.providers import ContainerHostProvider
 from gridup_node.image import bundle_digest
 
 PROVIDER = """
@@ -74,23 +74,23 @@ def on_the_wire(props: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-SERVICES = {"stamp": "1", "fingerprints": {"api": "a"}, "repaired": {"api": "r"}, "https": False}
+SERVICES = {"build_id": "1", "fingerprints": {"api": "a"}, "restart_tokens": {"api": "r"}, "https": False}
 
 
 @pytest.mark.parametrize(
     ("provider", "olds", "unknown", "changed"),
     [
         (ServicesProvider(), SERVICES, {}, False),
-        (ServicesProvider(), SERVICES, {"repaired": UNKNOWN}, False),
-        (ServicesProvider(), SERVICES, {"repaired": {"api": UNKNOWN}}, False),
-        (ServicesProvider(), SERVICES, {"repaired": UNKNOWN, "https": True}, True),
-        (ServicesProvider(), SERVICES, {"stamp": UNKNOWN}, True),
+        (ServicesProvider(), SERVICES, {"restart_tokens": UNKNOWN}, False),
+        (ServicesProvider(), SERVICES, {"restart_tokens": {"api": UNKNOWN}}, False),
+        (ServicesProvider(), SERVICES, {"restart_tokens": UNKNOWN, "https": True}, True),
+        (ServicesProvider(), SERVICES, {"build_id": UNKNOWN}, True),
         (ServicesProvider(), SERVICES, {"fingerprints": UNKNOWN}, True),
-        (HostProvider(), {"machine": "i-1", SHAPE: "a"}, {"machine": UNKNOWN}, False),
-        (HostProvider(), {"machine": "i-1", SHAPE: "a"}, {"machine": UNKNOWN, SHAPE: UNKNOWN}, True),
+        (ContainerHostProvider(), {"machine": "i-1", SHAPE: "a"}, {"machine": UNKNOWN}, False),
+        (ContainerHostProvider(), {"machine": "i-1", SHAPE: "a"}, {"machine": UNKNOWN, SHAPE: UNKNOWN}, True),
         # One that was deployed before it had that input.
-        (HostProvider(), {"machine": "i-1"}, {"machine": UNKNOWN, SHAPE: "a"}, True),
-        (HostProvider(), {"machine": "i-1"}, {SHAPE: "a"}, False),
+        (ContainerHostProvider(), {"machine": "i-1"}, {"machine": UNKNOWN, SHAPE: "a"}, True),
+        (ContainerHostProvider(), {"machine": "i-1"}, {SHAPE: "a"}, False),
     ],
 )
 def test_what_a_preview_cannot_know_is_a_change_where_it_must_be(
@@ -114,16 +114,16 @@ class TestLocalNode:
 
     @staticmethod
     def checked(inputs: dict[str, Any], **asked: str) -> dict[str, Any]:
-        return NodeProvider().check({}, {**inputs, "spec": {**inputs["spec"], **asked}}).inputs
+        return NodeDirProvider().check({}, {**inputs, "spec": {**inputs["spec"], **asked}}).inputs
 
     def deployed(self, inputs: dict[str, Any]) -> dict[str, Any]:
-        return {**inputs, **(NodeProvider().create(self.checked(inputs)).outs or {})}
+        return {**inputs, **(NodeDirProvider().create(self.checked(inputs)).outs or {})}
 
     def test_what_its_programs_do_not_read_changes_none_of_them(self, laid: dict[str, Any]) -> None:
         foreseen = self.checked(laid, **{"keep-data": "true"})
         assert foreseen["fingerprints"] == laid["fingerprints"]
-        assert NodeProvider().diff("x", laid, foreseen).changes
-        assert not NodeProvider().diff("x", laid, self.checked(laid)).changes
+        assert NodeDirProvider().diff("x", laid, foreseen).changes
+        assert not NodeDirProvider().diff("x", laid, self.checked(laid)).changes
 
     def test_what_one_of_them_reads_changes_that_one(self, laid: dict[str, Any]) -> None:
         found = self.checked(laid, organization="Lab")["fingerprints"]
@@ -131,9 +131,9 @@ class TestLocalNode:
         assert self.checked(laid, organization="")["fingerprints"]["api"] != laid["fingerprints"]["api"]
 
     def test_another_port_or_a_file_to_be_put_right_is_foreseen_by_nobody(self, laid: dict[str, Any]) -> None:
-        inputs = {key: value for key, value in laid.items() if key not in NodeProvider.computed}
+        inputs = {key: value for key, value in laid.items() if key not in NodeDirProvider.computed}
         assert "fingerprints" in self.checked(inputs)
         assert "fingerprints" not in self.checked(inputs, port="9123")
-        assert "fingerprints" not in NodeProvider().check({}, {**inputs, "bin": UNKNOWN}).inputs
+        assert "fingerprints" not in NodeDirProvider().check({}, {**inputs, "bin": UNKNOWN}).inputs
         (Path(inputs["folder"]) / "config" / "Caddyfile").write_text("by hand")
         assert "fingerprints" not in self.checked(inputs)

@@ -19,7 +19,7 @@ from gridup_infra.targets import fronting
 from gridup_infra.targets import ports as choosing
 from gridup_infra.targets.docker import naming
 from gridup_infra.targets.local import node
-from gridup_infra.targets.local.resources import NodeProvider, _plan
+from gridup_infra.targets.local.providers import NodeDirProvider, _plan
 from gridup_node.render import render
 from gridup_node.services import SERVICES, ports
 from support.inside import Inside, inside
@@ -134,7 +134,7 @@ def test_the_address_that_is_shown_is_one_that_colleagues_can_use(
         "bundle": "b",
         "syft_version": "1",
     }
-    plan = _plan(NodeProvider().check({}, asked).inputs)
+    plan = _plan(NodeDirProvider().check({}, asked).inputs)
     local = node.node_outputs(plan, TestLaid.PORTS)
     host = f"[{shown}]" if ":" in shown else shown
     for made in (local, docker):
@@ -158,10 +158,10 @@ def test_the_account_of_a_local_node_is_the_one_that_runs_gridup(
     for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
         monkeypatch.setenv(name, "nobody-else")
     me = pwd.getpwuid(os.geteuid()).pw_name
-    assert NodeProvider().check({}, asked).inputs["user"] == me
+    assert NodeDirProvider().check({}, asked).inputs["user"] == me
     # A container under any id.
     monkeypatch.setattr(os, "geteuid", lambda: 54321)
-    assert NodeProvider().check({}, asked).inputs["user"] == "54321"
+    assert NodeDirProvider().check({}, asked).inputs["user"] == "54321"
 
 
 def test_the_address_on_the_way_out_is_this_machines() -> None:

@@ -54,7 +54,7 @@ POOLS: dict[str, list[Any]] = {
     "trusted_proxies": [(), ("192.0.2.0/24", "2001:db8::/32")],
     "host_names": [(), ("node.inst.example",)],
     "allow_egress": [True, False],
-    "generation": [0, 3],
+    "machine_revision": [0, 3],
     "rebuilt": ["", "2026-11-29T12:19:38.000001+00:00"],
     "rotated": ["", "2026-11-29T12:19:38.000001+00:00"],
     "rotating": [True, False],

@@ -29,7 +29,7 @@ from gridup_infra.spec import NEW_DATA, DeploySpec
 from gridup_infra.targets.base import Retained
 from gridup_infra.targets.dynamic import ProviderError
 from gridup_infra.targets.ssh import machine_agent
-from gridup_infra.targets.ssh.resources import FORGET, OwnerProvider
+from gridup_infra.targets.ssh.providers import FORGET, OwnerProvider
 from gridup_infra.targets.ssh.user_ssh import verify_host
 from gridup_infra.vm import keys, node
 from gridup_infra.vm.acme import AcmeConfig
@@ -236,7 +236,7 @@ class TestOwner:
     def test_one_that_is_gone_is_an_error_with_a_way_out(
         self, person: Machine, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("gridup_infra.targets.ssh.resources.DELETE_TIMEOUT", 1.0)
+        monkeypatch.setattr("gridup_infra.targets.ssh.providers.DELETE_TIMEOUT", 1.0)
         props = self.props(person, port=1)
         with pytest.raises(ProviderError, match=f"{FORGET}=1 gridup destroy Inst") as caught:
             OwnerProvider().delete("", props)
@@ -394,10 +394,10 @@ def test_the_stacks_own_keys_let_in_from_where_that_is_said_and_peoples_from_eve
     carol = ed25519("carol")
     spec = replace(SPEC, key_from=("203.0.113.0/24", "2001:db8::/32"), admin_ssh_keys=(carol,))
     own = "ssh-ed25519 A"
-    people = plan(spec, "192.0.2.7", own, AcmeConfig(), shared=True, former_key="ssh-ed25519 B")["people"]
+    people = plan(spec, "192.0.2.7", own, AcmeConfig(), shared=True, former_key="ssh-ed25519 B")["authorized_keys"]
     begin = 'from="203.0.113.0/24,2001:db8::/32"'
     assert people == [f"{begin} {own}", f"{begin} ssh-ed25519 B", carol]
-    assert plan(SPEC, "192.0.2.7", own, AcmeConfig())["people"] == [own]
+    assert plan(SPEC, "192.0.2.7", own, AcmeConfig())["authorized_keys"] == [own]
     assert machine_agent.told(spec).key_from == spec.key_from
     with pytest.raises(UsageError, match=r"--key-from '203\.0\.113\.7/24' is not a network"):
         replace(SPEC, key_from=("203.0.113.7/24",))

@@ -19,14 +19,14 @@ from gridup_infra.processes import Result
 from gridup_infra.requirements import Pin, lock_text
 from gridup_infra.spec import DeploySpec
 from gridup_infra.targets.dynamic import DRIFT, ProviderError
-from gridup_infra.vm import access, first_boot_wait, release_client, resources
+from gridup_infra.vm import access, first_boot_wait, providers, release_client, resources
 from gridup_infra.vm import node as vm_node
 from gridup_infra.vm.access import VmAccess
 from gridup_infra.vm.acme import ACME_CA, ACME_URL, AcmeConfig
 from gridup_infra.vm.first_boot_wait import Limits, wait_for_host
 from gridup_infra.vm.plan import plan
+from gridup_infra.vm.providers import ContainerHostProvider, ManagementKeyProvider, NodeProvider
 from gridup_infra.vm.release_client import ReleaseClient
-from gridup_infra.vm.resources import HostProvider, ManagementKeyProvider, NodeProvider
 from gridup_infra.vm.ssh import AuthenticationError, HostKeyError, SshEndpoint, SshUnreachableError
 from gridup_infra.vm.target import MachineTarget
 from gridup_node import image, services
@@ -119,10 +119,10 @@ class TestPlan:
     def test_the_machines_program_understands_it(self) -> None:
         made = Plan.parse(json.loads(json.dumps(self.planned())))
         assert set(Release.of(made).services) == {"proxy", "api", "jupyter", "jobs"}
-        assert made.first == ("api",)
-        assert (made.people, made.users) == ((OWN,), (ADAS,))
+        assert made.start_first == ("api",)
+        assert (made.authorized_keys, made.users) == ((OWN,), (ADAS,))
         made = Plan.parse(json.loads(json.dumps(self.planned(admin_ssh_keys=(ADAS,), ssh_keys=()))))
-        assert (made.people, made.users) == ((OWN, ADAS), ())
+        assert (made.authorized_keys, made.users) == ((OWN, ADAS), ())
 
     def test_the_updates_are_the_clouds_machines_to_set_and_not_a_persons(self) -> None:
         assert self.planned()["reboot_at"] == ""
@@ -476,17 +476,17 @@ class TestProviders:
             came.append(door)
             return door.host_key
 
-        monkeypatch.setattr(resources, "ssh_session", ssh_session)
+        monkeypatch.setattr(providers, "ssh_session", ssh_session)
         monkeypatch.setattr(first_boot_wait, "wait_for_host", wait_for_host)
         olds = {**self.PROPS, "private_key": "OLD", "host_key": "ssh-ed25519 HOST"}
         news = {**self.PROPS, "private_key": "NEW", "host_key": None}
-        made = HostProvider().update("i-1", olds, news).outs or {}
+        made = ContainerHostProvider().update("i-1", olds, news).outs or {}
         assert [(door.key, door.host_key) for door in came] == [(comes_with, "ssh-ed25519 HOST")]
         assert (made["private_key"], made["host_key"]) == ("NEW", "ssh-ed25519 HOST")
 
     def test_another_machine_is_another_host_and_another_address_is_not(self, machine: Machine) -> None:
         machine.states = [state("done")]
-        provider = HostProvider()
+        provider = ContainerHostProvider()
         made = provider.create({**self.PROPS, "host_key": None})
         assert (made.id, made.outs and made.outs["host_key"]) == ("i-1", machine.host_key)
         olds = made.outs or {}
@@ -505,7 +505,10 @@ class TestProviders:
     def test_the_key_that_is_given_counts_from_the_first_contact_on(self, machine: Machine) -> None:
         """As it stands on the machine's console: who reads it there need not trust the first contact."""
         machine.states = [state("done")]
-        provider, asked = HostProvider(), {**self.PROPS, "host_key": None, "asked_key": machine.host_key}
+        provider, asked = (
+            ContainerHostProvider(),
+            {**self.PROPS, "host_key": None, "asked_key": machine.host_key},
+        )
         made = provider.create(asked)
         assert [door.host_key for door in machine.doors] == [machine.host_key]
         other = {**asked, "asked_key": "ssh-ed25519 ANOTHER"}
@@ -742,7 +745,7 @@ class TestDeclare:
             self.inputs[args.name] = dict(args.inputs)
             made = {
                 "management-key": {"private_key": "PRIVATE", "public_key": OWN},
-                "host": {"host_key": "ssh-ed25519 HOST"},
+                "container-host": {"host_key": "ssh-ed25519 HOST"},
                 "node": {"ca": "PEM", "release": "r1", "built": MADE},
             }
             return args.name, {**args.inputs, **made.get(args.name, {})}
@@ -769,10 +772,11 @@ class TestDeclare:
         inputs, made, secret = self.declared(SPEC, monkeypatch)
         assert made == {"host_key": "ssh-ed25519 HOST", "ca": "PEM", "release": "r1", "built": MADE}
         assert secret is True
-        assert list(inputs) == ["management-key", "host", "node"]
-        assert inputs["node"]["plan"]["people"] == [OWN]
+        assert list(inputs) == ["management-key", "container-host", "node"]
+        assert inputs["node"]["plan"]["authorized_keys"] == [OWN]
         assert (
-            inputs["host"]["urn"] == "urn:pulumi:my-lab-2::gridup::pulumi-python:dynamic/gridup-vm:Host::host"
+            inputs["container-host"]["urn"]
+            == "urn:pulumi:my-lab-2::gridup::pulumi-python:dynamic/gridup-vm:ContainerHost::container-host"
         )
 
     def test_packages_go_to_the_machine_with_the_node(

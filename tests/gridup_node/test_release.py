@@ -170,8 +170,8 @@ def plan(image: str = "gridup-node:1", name: str = "Inst", **more: Any) -> Plan:
         "base_image": "python:3.11",
         "project": "gridup",
         "compose": compose("gridup", image, machine_containers(known), {}, "", "/var/lib/gridup/node"),
-        "first": ["api"],
-        "people": [OWN],
+        "start_first": ["api"],
+        "authorized_keys": [OWN],
         "ca_file": "",
         "health_seconds": 30,
         "data": "/var/lib/gridup/node",
@@ -343,8 +343,8 @@ class TestApply:
         for number in (1, 2, 3):
             place.fresh().apply(plan(f"gridup-node:{number}"))
         state = place.state()
-        assert state.current and state.former
-        assert (state.current.image, state.former.image) == ("gridup-node:3", "gridup-node:2")
+        assert state.current and state.previous
+        assert (state.current.image, state.previous.image) == ("gridup-node:3", "gridup-node:2")
         assert place.docker.images == {"gridup-node:2", "gridup-node:3"}
         assert place.running() == {"gridup-node:3"}
 

@@ -72,9 +72,9 @@ def test_the_life_of_a_host(azure_cli: Cli, account: Account) -> None:
         ],
     )
     refreshed = cli("refresh", "Inst", "--json").ok().json
-    assert sorted(row["resource"] for row in refreshed["changes"]) == ["firewall", "rule-staff"]
+    assert sorted(row["resource"] for row in refreshed["changes"]) == ["exclusive-rules", "rule-staff"]
     changed = json.loads(cli(*words(account), "--json").ok().out)["changes"]
-    assert sorted(row["resource"] for row in changed) == ["firewall", "rule-staff"]
+    assert sorted(row["resource"] for row in changed) == ["exclusive-rules", "rule-staff"]
     assert account.rules() == OPEN
 
     # Who is let in, the disk and the size are changed in place.
@@ -201,7 +201,7 @@ def test_a_disk_that_is_kept_is_taken_over_by_the_next_of_that_name(azure_cli: C
     account.customer.drop(kept["id"])
     calls = len(account.arm.calls)
     changed = cli(*words(account), "--disk-size", "200", "--json").ok().json["changes"]
-    assert [row["resource"] for row in changed] == ["grown"]
+    assert [row["resource"] for row in changed] == ["disk-size"]
     sent = [call for call in account.arm.calls[calls:] if call.action == f"{COMPUTE}/disks/write"]
     assert [(call.method, call.body) for call in sent] == [("PATCH", {"properties": {"diskSizeGB": 200}})]
     assert account.data_disk()["properties"]["diskSizeGB"] == 200
@@ -215,7 +215,7 @@ def test_a_disk_that_is_kept_is_taken_over_by_the_next_of_that_name(azure_cli: C
     opened = {"properties": {"networkAccessPolicy": "AllowAll"}}
     account.customer.done(account.customer.send("PATCH", disk, opened))
     seen = cli("refresh", "Inst", "--json").ok().json["changes"]
-    assert {row["resource"] for row in seen} == {"disk", "grown"}
+    assert {row["resource"] for row in seen} == {"disk", "disk-size"}
     cli(*words(account)).ok()
     shut = account.data_disk()["properties"]
     assert (shut["networkAccessPolicy"], shut["diskSizeGB"]) == ("DenyAll", 200)

@@ -14,7 +14,7 @@ import pytest
 
 from gridup_infra.spec import DeploySpec
 from gridup_infra.targets.azure import AzureTarget, resources
-from gridup_infra.targets.azure.providers import ToldProvider
+from gridup_infra.targets.azure.providers import UserDataProvider
 from support.arm import SUBSCRIPTION, Arm
 from support.azure_native import kinds
 from support.azure_native.server import Provider
@@ -60,12 +60,12 @@ class Engine(pulumi.runtime.Mocks):
 
     @staticmethod
     def _ours(args: pulumi.runtime.MockResourceArgs) -> dict[str, Any]:
-        if args.name == "told":
-            return ToldProvider().create(args.inputs).outs
+        if args.name == "user-data":
+            return UserDataProvider().create(args.inputs).outs
         return {
             "owner": {"subscription": SUBSCRIPTION},
             "management-key": {"public_key": KEY, "private_key": "s3cret"},
-            "kept": {"source": "", "size": 0},
+            "retained-disk": {"source": "", "size": 0},
         }.get(args.name, {})
 
 

@@ -38,7 +38,7 @@ pytestmark = [
 ]
 
 ONE_OF_EACH = dict.fromkeys(("supervisor", "proxy", "api", "jobs", "jupyter", "ssh"), 1)
-MOMENTS = ("OwnerProvider.create", "NodeProvider.create", "ServicesProvider.create")
+MOMENTS = ("OwnerProvider.create", "NodeDirProvider.create", "ServicesProvider.create")
 DEPLOY = ("deploy", "--name", "Inst", "--no-wait")
 
 
@@ -119,7 +119,7 @@ def test_all_providers_of_a_killed_engine_end(cli: Cli, tmp_path: Path) -> None:
     before, port = pids(cli), facts(cli)["ports"]["proxy"] + 1700
     # Something to repair, so that the deploy looks at what is really there.
     (cli.node() / "config" / "Caddyfile").write_text(":1 {\n}\n")
-    held = Held("NodeProvider.update", tmp_path)
+    held = Held("NodeDirProvider.update", tmp_path)
     run = cli.start(*DEPLOY, "--port", str(port), env=held.env)
     held.wait(run)
     assert providers_of(run)
@@ -162,7 +162,7 @@ def test_one_ctrl_c_ends_a_deploy_in_order(cli: Cli, tmp_path: Path, moment: str
 
 
 def test_a_second_deploy_meanwhile_is_told_who_and_since_when(cli: Cli, tmp_path: Path) -> None:
-    held = Held("NodeProvider.create", tmp_path)
+    held = Held("NodeDirProvider.create", tmp_path)
     first = cli.start(*DEPLOY, env=held.env)
     held.wait(first)
     for words in (DEPLOY, ("destroy", "Inst", "--yes"), ("refresh", "Inst")):

@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 
 from gridup_infra.processes import Result, run, wait_until
-from gridup_infra.targets.ssh.resources import FORGET
+from gridup_infra.targets.ssh.providers import FORGET
 from gridup_node.image import BASE_IMAGE
 from support import language_host
 from support.cache import shared_home
 from support.cli import Cli, Ended
 from support.interrupts import Held, interrupt, kill_run, locks
 from support.plain_pulumi import Plain
-from support.ssh_person import UserSsh, machine_for
+from support.ssh_person import Person, machine_for
 from support.vm_rig import Machine, Rig
 
 pytestmark = [pytest.mark.tier("gate"), pytest.mark.engine, pytest.mark.node, pytest.mark.vm]
@@ -43,7 +43,7 @@ class Lab:
 
     machine: Machine
     cli: Cli
-    ada: UserSsh
+    ada: Person
     plain: Plain
 
     @property
@@ -98,7 +98,7 @@ def lab(vm_rig: Rig, cache: Path, engine: Path, tmp_path_factory: pytest.TempPat
 
 def booted(machine: Machine, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     """A machine that Ada and Bob may enter, and Ada's command line."""
-    ada = UserSsh(tmp_path_factory.mktemp("ada"))
+    ada = Person(tmp_path_factory.mktemp("ada"))
     machine.boot(machine_for(ada=(ada.public_key, True), bob=(ada.public_key, False)))
     cli = Cli(shared_home(tmp_path_factory.mktemp("ssh") / "home", cache), ada.environment)
     plain = Plain(cli, language_host.install(tmp_path_factory.mktemp("language host")))
@@ -174,7 +174,7 @@ def test_a_deploy_that_is_broken_off_is_gone_with_plain_pulumi_or_goes_on(lab: L
     """Case G09. Where there is no Docker it is installed, once."""
     words = ("deploy", "--name", "Inst", "--cloud", "ssh", "--host", lab.host, "--no-node")
     before = lab.files()
-    held = Held("MachineProvider.create", tmp_path)
+    held = Held("ContainerHostProvider.create", tmp_path)
     run = lab.cli.start(*words, env=held.env)
     held.wait(run)
     assert lab.machine.try_run("id", "gridup").ok

@@ -345,7 +345,7 @@ def test_what_was_changed_by_hand_is_seen_and_put_right(inst: Inst) -> None:
     assert b"EVIL" not in inst.machine.read("/home/gridup/.ssh/authorized_keys")
 
 
-class UserSsh:
+class Person:
     """Somebody with a key of their own.
 
     Attributes:
@@ -376,7 +376,7 @@ DENIED = 255
 def test_a_persons_key_enters_without_rights_and_an_administrators_with_them(
     inst: Inst, tmp_path: Path
 ) -> None:
-    ada, bob = (UserSsh(inst, tmp_path, name) for name in ("ada", "bob"))
+    ada, bob = (Person(inst, tmp_path, name) for name in ("ada", "bob"))
     before = inst.containers()
     words = ("deploy", "--name", "Inst", "--ssh-key", str(ada.file), "--admin-ssh-key", str(bob.file))
     inst.cli(*words).ok()
@@ -425,18 +425,18 @@ def write(machine: Machine, path: str, text: str) -> None:
 
 
 def test_keys_that_once_entered_with_rights_move_over(inst: Inst, tmp_path: Path) -> None:
-    ada = UserSsh(inst, tmp_path, "ada")
+    ada = Person(inst, tmp_path, "ada")
     inst.cli("deploy", "--name", "Inst", "--ssh-key", str(ada.file)).ok()
     # As an earlier version left it: one user for all keys, and a state that knows no other.
     inst.machine.run("userdel", "--force", "--remove", "gridup-user")
     inst.machine.run("rm", "/etc/ssh/sshd_config.d/11-gridup-user.conf")
     saved = "/home/gridup/.gridup/releases.json"
     state = json.loads(inst.machine.read(saved))
-    state["people"] += state.pop("users")
+    state["authorized_keys"] += state.pop("users")
     del state["reboot_at"]
     write(inst.machine, saved, json.dumps(state))
     keys_file = "/home/gridup/.ssh/authorized_keys"
-    write(inst.machine, keys_file, "".join(f"{line}\n" for line in state["people"]))
+    write(inst.machine, keys_file, "".join(f"{line}\n" for line in state["authorized_keys"]))
     inst.machine.run("systemctl", "reload", "ssh")
     # It begins anew, and takes no connections for a moment.
     assert wait_until(lambda: ada.ssh("gridup", "true").ok, timeout=60)

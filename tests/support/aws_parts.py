@@ -17,7 +17,7 @@ Props = dict[str, Any]
 ORDER: tuple[tuple[str, str, providers.AwsProvider], ...] = (
     ("Owner", "owner", providers.OwnerProvider()),
     ("KeyPair", "key-pair", providers.KeyPairProvider()),
-    ("Place", "place", providers.PlaceProvider()),
+    ("Placement", "placement", providers.PlacementProvider()),
     ("Vpc", "vpc", providers.VpcProvider()),
     ("Subnet", "subnet", providers.SubnetProvider()),
     ("InternetGateway", "internet-gateway", providers.GatewayProvider()),
@@ -50,15 +50,15 @@ class Parts:
             "volume_urn": naming.volume_urn(spec.stack),
             "subnet_urn": naming.urn(spec.stack, "Subnet", "subnet"),
         }
-        place = {key: told.get("place", {}).get(key) for key in ("zones", "every_zone")}
+        place = {key: told.get("placement", {}).get(key) for key in ("zones", "all_zones")}
         vpc = {"vpc": told.get("vpc", {}).get("vpc")}
         rows: dict[str, Props] = {
             "owner": {"target": "aws", "keep_data": spec.keeps, **urns},
             "key-pair": {"public_key": SAMPLE_KEY},
-            "place": {
+            "placement": {
                 "size": spec.size,
                 "subnet_id": "",
-                "generation": spec.generation,
+                "machine_revision": spec.machine_revision,
                 **urns,
                 **spec.adopts,
             },
@@ -79,10 +79,10 @@ class Parts:
                 **vpc,
                 **place,
                 **urns,
-                **{key: told.get("place", {}).get(key) for key in ("image", "architecture")},
+                **{key: told.get("placement", {}).get(key) for key in ("image", "architecture")},
                 "size": spec.size,
                 **naming.credits_input(spec),
-                "generation": spec.generation,
+                "machine_revision": spec.machine_revision,
                 "subnet_id": "",
                 "group": told.get("security-group", {}).get("group"),
                 "key": common["project"],

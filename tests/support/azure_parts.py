@@ -9,7 +9,7 @@ import pulumi
 from gridup_infra.outputs import NodeOutputs
 from gridup_infra.spec import DeploySpec
 from gridup_infra.targets.azure import providers, resources
-from gridup_infra.vm.resources import ManagementKeyProvider
+from gridup_infra.vm.providers import ManagementKeyProvider
 from support.arm import SUBSCRIPTION
 from support.azure_native.server import Provider
 from support.azure_native.values import plain
@@ -18,12 +18,12 @@ from support.provider_caller import Caller
 
 OURS = {
     "Owner": providers.OwnerProvider(),
-    "Told": providers.ToldProvider(),
-    "Kept": providers.KeptProvider(),
-    "Grown": providers.GrownProvider(),
-    "Taken": providers.TakenProvider(),
-    "Running": providers.RunningProvider(),
-    "Firewall": providers.FirewallProvider(),
+    "Told": providers.UserDataProvider(),
+    "Kept": providers.RetainedDiskProvider(),
+    "Grown": providers.DiskSizeProvider(),
+    "Taken": providers.RetainedDiskCleanupProvider(),
+    "Running": providers.PowerStateProvider(),
+    "Firewall": providers.ExclusiveRulesProvider(),
     "ManagementKey": ManagementKeyProvider(),
 }
 

@@ -17,7 +17,7 @@ from gridup_node.vm.user_data import HEADER, to_yaml
 from support.system import must
 
 
-class UserSsh:
+class Person:
     """Somebody with a key.
 
     Attributes:

@@ -57,7 +57,7 @@ class Provider(ResourceProvider):
     tells after it is changed, and that is mostly the same as before.
 
     Attributes:
-        tells: outputs that are no inputs.
+        computed: outputs that are no inputs.
         ignored: inputs whose change changes nothing that is there.
         sure: inputs that do change where they can't be known.
         shaped: inputs that change, where they can't be known, as `SHAPE` does.

@@ -16,7 +16,7 @@ from gridup_node.vm import people
 from gridup_node.vm.machine import USER
 from gridup_node.vm.user_data import Host
 
-MODULE, HOST_RESOURCE = "gridup-vm", "host"
+MODULE, HOST_RESOURCE = "gridup-vm", "container-host"
 """Of the resources in `vm.resources`; what a machine's first boot is waited for by, in the program."""
 
 PROJECT = "gridup"

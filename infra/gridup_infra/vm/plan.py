@@ -62,8 +62,8 @@ def plan(
         "compose": compose(node.PROJECT, name, parts, {}, spec.bind, NODE),
         "data": NODE,
         "uid": MACHINE_UID,
-        "first": [part.service for part in parts if not part.depends_on],
-        "people": [*(let_in_from(spec.key_from, key) for key in own), *spec.admin_ssh_keys],
+        "start_first": [part.service for part in parts if not part.depends_on],
+        "authorized_keys": [*(let_in_from(spec.key_from, key) for key in own), *spec.admin_ssh_keys],
         "ca_file": "" if tls.acme else f"{PROXY}:{CA_FILE}",
         "health_seconds": HEALTH_SECONDS,
         # Another size has other limits for the containers, though the release is the same.

@@ -56,7 +56,7 @@ class MachineTarget(Target):
         }
     )
 
-    providers: ClassVar[tuple[str, ...]] = ("gridup_infra.vm.resources",)
+    providers: ClassVar[tuple[str, ...]] = ("gridup_infra.vm.providers",)
     key_types: ClassVar[tuple[str, ...]] = ("ssh-ed25519", "ssh-rsa")
     """What every cloud's own machines take; others would be refused there in the middle, or never let in."""
 
@@ -72,7 +72,7 @@ class MachineTarget(Target):
         admins = tuple(_public_key("--admin-ssh-key", line) for line in spec.admin_ssh_keys)
         base = os.environ.get(BASE_IMAGE_VARIABLE) or spec.base_image
         host_key = _host_key(spec.host_key)
-        if previous and previous.generation != spec.generation and previous.host_key == host_key:
+        if previous and previous.machine_revision != spec.machine_revision and previous.host_key == host_key:
             host_key = ""  # Another machine has another one.
         return replace(
             spec,
@@ -193,7 +193,7 @@ def partial_outputs(
     """
     from gridup_infra.vm.node import HOST_KEY, HOST_RESOURCE, MACHINE, MODULE, node_outputs
 
-    type_ = f"pulumi-python:dynamic/{MODULE}:Host"
+    type_ = f"pulumi-python:dynamic/{MODULE}:ContainerHost"
     met = states.get(urn(identity.stack, type_, HOST_RESOURCE)) or {}
     # Another machine at the same address has another key.
     host_key = str(met.get("host_key") or "") if met.get("machine") == facts[MACHINE] else ""

@@ -55,13 +55,13 @@ _OWN = (
     "disk",
     "packages",
     "docker",
-    "engine",
+    "docker_cli",
     "host",
-    "calling",
+    "ipc",
     "people",
     "shield",
     "firewall",
-    "guest",
+    "existing_host",
 )
 MODULES = ("confines", "kept", "piping", *(f"vm/{name}" for name in _OWN))
 """Of the package `gridup_node`, what is sent."""

@@ -43,12 +43,12 @@ MODULES = (
     "piping",
     *(
         f"vm/{name}"
-        for name in ("calling", "engine", "logins", "people", "shield", "store", "updates", "release")
+        for name in ("ipc", "docker_cli", "logins", "people", "shield", "store", "updates", "release")
     ),
 )
 """Of the package `gridup_node`, what is sent."""
 
-ASKED = ("people", "users", "reboot_at", "doors", "counted")
+ASKED = ("authorized_keys", "users", "reboot_at", "doors", "counted")
 """What `State` keeps of the last `Plan`: how the machine itself is set."""
 
 LOCK_SECONDS = 2400.0
@@ -74,7 +74,7 @@ class Plan:
         project: compose's name for the node.
         compose: the compose file.
         first: services that must have proven themselves before the others are touched.
-        people: public keys of who may enter the machine as its user, who may use sudo, a line each, the
+        authorized_keys: public keys of who may enter the machine as its user, who may use sudo, a line each, the
             deployer's own first.
         users: those of who may enter it as a user without any rights; see `people`.
         reboot_at: when the machine's own updates may restart it: `HH:MM`, empty for never; None where that is
@@ -96,8 +96,8 @@ class Plan:
     base_image: str
     project: str
     compose: str
-    first: tuple[str, ...]
-    people: tuple[str, ...]
+    start_first: tuple[str, ...]
+    authorized_keys: tuple[str, ...]
     ca_file: str
     health_seconds: float
     data: str
@@ -140,7 +140,16 @@ class Release:
         made = hashlib.sha256(f"{plan.image}\0{plan.compose}".encode()).hexdigest()[:12]
         hashes = tuple(sorted(set(plan.files.values())))
         compose = marked(plan.compose)
-        told = (plan.image, plan.project, compose, plan.first, plan.ca_file, hashes, plan.data, plan.uid)
+        told = (
+            plan.image,
+            plan.project,
+            compose,
+            plan.start_first,
+            plan.ca_file,
+            hashes,
+            plan.data,
+            plan.uid,
+        )
         return cls(made, *told)
 
     @property
@@ -157,13 +166,13 @@ class State:
         current: the one that has proven itself last.
         former: the one before it, which could be brought back.
         images: all that were brought here and not removed.
-        people, users, reboot_at, doors, counted: see `Plan`.
+        authorized_keys, users, reboot_at, doors, counted: see `Plan`.
     """
 
     current: Release | None = None
-    former: Release | None = None
+    previous: Release | None = None
     images: tuple[str, ...] = ()
-    people: tuple[str, ...] = ()
+    authorized_keys: tuple[str, ...] = ()
     users: tuple[str, ...] = ()
     reboot_at: str | None = None
     doors: Mapping[str, Sequence[str]] = field(default_factory=dict)
@@ -176,8 +185,8 @@ class State:
             told = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return cls()
-        current, former = (_release(told[name]) for name in ("current", "former"))
-        return cls(**{**_fields(cls, told), "current": current, "former": former})
+        current, previous = (_release(told[name]) for name in ("current", "previous"))
+        return cls(**{**_fields(cls, told), "current": current, "previous": previous})
 
     def save(self, path: Path) -> None:
         write(path, json.dumps(asdict(self), indent=1).encode())
@@ -255,7 +264,7 @@ class ReleaseManager:
         """
         with self._alone():
             state = State.load(self._saved)
-            self._let_in(plan.people)
+            self._let_in(plan.authorized_keys)
             asked = {name: getattr(plan, name) for name in ASKED}
             state = replace(state, **asked)
             state.save(self._saved)
@@ -276,8 +285,8 @@ class ReleaseManager:
                     # Compose looks at what it has made them with, and not at what they have by now.
                     self._engine.remove(unbound)
                 self._change(wanted, plan.health_seconds, None if same else state.current)
-            former = state.former if same else state.current
-            state = replace(state, current=wanted, former=former)
+            former = state.previous if same else state.current
+            state = replace(state, current=wanted, previous=former)
             state.save(self._saved)
             kept = [release for release in (wanted, former) if release]
             self.store.retain_only(name for release in kept for name in release.files)
@@ -430,7 +439,7 @@ class ReleaseManager:
         return problems, dead
 
     def _authorized_keys_drift(self, state: State) -> list[str]:
-        same = set(self._let_in_now()) == set(state.people)
+        same = set(self._let_in_now()) == set(state.authorized_keys)
         return [] if same else ["ssh: the keys of who may enter the machine were changed"]
 
     def _let_in_now(self) -> list[str]:
@@ -482,7 +491,7 @@ class ReleaseManager:
 
     def _forget_images(self, state: State, wanted: set[str], *, shared: bool) -> State:
         """Remove the images that neither the current nor the former release needs, nor one that is wanted."""
-        kept = wanted | {release.image for release in (state.current, state.former) if release}
+        kept = wanted | {release.image for release in (state.current, state.previous) if release}
         if gone := [image for image in state.images if image not in kept]:
             for image in gone:
                 self._engine.forget(image)

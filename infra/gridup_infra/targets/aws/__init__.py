@@ -246,7 +246,7 @@ class AwsTarget(MachineTarget):
     @staticmethod
     def _replaced_for(spec: DeploySpec, before: DeploySpec) -> str:
         """Why a deploy makes another VM; empty when it does not."""
-        if spec.generation != before.generation:
+        if spec.machine_revision != before.machine_revision:
             return "--new-machine"
         if spec.subnet_id != before.subnet_id:
             return "it moves to another network"

@@ -36,7 +36,7 @@ def subnets(cloud: Cloud, props: Mapping[str, Any]) -> list[Thing]:
 
 def subnet(cloud: Cloud, props: Mapping[str, Any], zone: str) -> Thing:
     """A new subnet of the stack's, in a zone that has none."""
-    block = list(ipaddress.ip_network(CIDR).subnets(new_prefix=24))[_number(props["every_zone"], zone)]
+    block = list(ipaddress.ip_network(CIDR).subnets(new_prefix=24))[_number(props["all_zones"], zone)]
 
     def find() -> Thing | None:
         return next((row for row in subnets(cloud, props) if row["AvailabilityZone"] == zone), None)

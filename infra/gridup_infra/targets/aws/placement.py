@@ -50,7 +50,7 @@ def select_placement(cloud: Cloud, props: Mapping[str, Any]) -> dict[str, Any]:
         usable = [zone for zone in offering.result() if zone in open_zones.result()]
         chosen: dict[str, Any] = {
             "zones": usable,
-            "every_zone": open_zones.result(),
+            "all_zones": open_zones.result(),
             "architecture": architecture,
             "image": newest_image(newest.result(), architecture, cloud.region),
             "vpc": "",

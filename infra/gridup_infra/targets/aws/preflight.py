@@ -52,7 +52,7 @@ def check(spec: DeploySpec, current: NodeOutputs | None) -> None:
 
 
 def _other_machine(spec: DeploySpec, before: DeploySpec) -> bool:
-    return (spec.generation, spec.subnet_id) != (before.generation, before.subnet_id)
+    return (spec.machine_revision, spec.subnet_id) != (before.machine_revision, before.subnet_id)
 
 
 def known_region(region: str) -> None:

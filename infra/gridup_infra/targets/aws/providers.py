@@ -39,17 +39,17 @@ class AwsProvider(Provider):
     """What all of them share.
 
     Attributes:
-        replacing: inputs whose change makes another one, for which the former must go first.
+        replace_on: inputs whose change makes another one, for which the former must go first.
     """
 
-    replacing: ClassVar[frozenset[str]] = frozenset()
+    replace_on: ClassVar[frozenset[str]] = frozenset()
     delete_first: ClassVar[bool] = True
 
     def diff(self, _id: str, olds: Properties, news: Properties) -> DiffResult:
         changed = self.changed(olds, news)
         return DiffResult(
             changes=bool(changed or olds.get(DRIFT)),
-            replaces=[key for key in changed if key in self.replacing | {"region"}],
+            replaces=[key for key in changed if key in self.replace_on | {"region"}],
             delete_before_replace=self.delete_first,
         )
 
@@ -78,7 +78,7 @@ def _delete(props: Properties, work: Callable[[Cloud], None], vpc: str = "") -> 
 class OwnerProvider(AwsProvider):
     """The stack's mark; see the first lines of `resources`."""
 
-    tells = ("account",)
+    computed = ("account",)
 
     def create(self, props: Properties) -> CreateResult:
         def create() -> CreateResult:
@@ -109,10 +109,10 @@ class OwnerProvider(AwsProvider):
         translate_errors(delete)
 
 
-class PlaceProvider(AwsProvider):
+class PlacementProvider(AwsProvider):
     """Where the machine goes. Nothing of AWS's: what was chosen is only kept in the state."""
 
-    tells = ("zones", "every_zone", "image", "architecture", "vpc")
+    computed = ("zones", "all_zones", "image", "architecture", "vpc")
 
     def create(self, props: Properties) -> CreateResult:
         def create() -> CreateResult:
@@ -133,7 +133,7 @@ class PlaceProvider(AwsProvider):
 
     def _chosen(self, cloud: Cloud, olds: Properties, news: Properties) -> Properties:
         """As before, unless there will be another machine."""
-        if {"subnet_id", "generation"} & set(self.changed(olds, news)):
+        if {"subnet_id", "machine_revision"} & set(self.changed(olds, news)):
             return placement.select_placement(cloud, news)
         if olds["size"] == news["size"]:
             return self.carry_over_computed(olds)
@@ -143,7 +143,7 @@ class PlaceProvider(AwsProvider):
         return self.carry_over_computed(olds)
 
 
-class _Simple(AwsProvider):
+class _EnsureProvider(AwsProvider):
     """Of a thing that is found by its id, and of which only its being there matters."""
 
     kind: ClassVar[ResourceKind]
@@ -155,7 +155,7 @@ class _Simple(AwsProvider):
         raise NotImplementedError
 
     def told(self, found: Thing) -> Properties:
-        """The values of `tells`."""
+        """The values of `computed`."""
         raise NotImplementedError
 
     def drift(self, found: Thing, props: Properties) -> list[str]:  # noqa: ARG002
@@ -209,9 +209,9 @@ class _Simple(AwsProvider):
             work(cloud)
 
 
-class VpcProvider(_Simple):
+class VpcProvider(_EnsureProvider):
     kind = kinds.VPC
-    tells = ("vpc",)
+    computed = ("vpc",)
 
     def ensure(self, cloud: Cloud, props: Properties) -> Thing:
         return networks.vpc(cloud, props)
@@ -229,10 +229,10 @@ class VpcProvider(_Simple):
         translate_errors(delete)
 
 
-class GatewayProvider(_Simple):
+class GatewayProvider(_EnsureProvider):
     kind = kinds.GATEWAY
-    tells = ("gateway",)
-    replacing = frozenset({"vpc"})
+    computed = ("gateway",)
+    replace_on = frozenset({"vpc"})
 
     def ensure(self, cloud: Cloud, props: Properties) -> Thing:
         return networks.gateway(cloud, props)
@@ -244,10 +244,10 @@ class GatewayProvider(_Simple):
         return networks.gateway_drift(found, props)
 
 
-class RouteTableProvider(_Simple):
+class RouteTableProvider(_EnsureProvider):
     kind = kinds.ROUTES
-    tells = ("table",)
-    replacing = frozenset({"vpc"})
+    computed = ("table",)
+    replace_on = frozenset({"vpc"})
 
     def ensure(self, cloud: Cloud, props: Properties) -> Thing:
         return networks.routes(cloud, props)
@@ -259,10 +259,10 @@ class RouteTableProvider(_Simple):
         return networks.routes_drift(found, props)
 
 
-class SecurityGroupProvider(_Simple):
+class SecurityGroupProvider(_EnsureProvider):
     kind = kinds.GROUP
-    tells = ("group",)
-    replacing = frozenset({"vpc"})
+    computed = ("group",)
+    replace_on = frozenset({"vpc"})
     # A machine in another network needs its own before the former machine goes.
     delete_first = False
 
@@ -276,10 +276,10 @@ class SecurityGroupProvider(_Simple):
         return firewall.drift(found, props)
 
 
-class KeyPairProvider(_Simple):
+class KeyPairProvider(_EnsureProvider):
     kind = kinds.KEY
     used = False
-    replacing = frozenset({"public_key"})
+    replace_on = frozenset({"public_key"})
     sure = frozenset({"public_key"})
 
     def ensure(self, cloud: Cloud, props: Properties) -> Thing:
@@ -289,10 +289,10 @@ class KeyPairProvider(_Simple):
         return {}
 
 
-class AddressProvider(_Simple):
+class AddressProvider(_EnsureProvider):
     kind = kinds.ADDRESS
     used = False
-    tells = ("allocation", "address")
+    computed = ("allocation", "address")
 
     def ensure(self, cloud: Cloud, props: Properties) -> Thing:
         return addresses.ensure(cloud, props)
@@ -307,9 +307,9 @@ class AddressProvider(_Simple):
 class SubnetProvider(AwsProvider):
     """One subnet, and those that a launch in another zone added."""
 
-    tells = ("subnet",)
-    ignored = frozenset({"zones", "every_zone"})
-    replacing = frozenset({"vpc"})
+    computed = ("subnet",)
+    ignored = frozenset({"zones", "all_zones"})
+    replace_on = frozenset({"vpc"})
 
     def create(self, props: Properties) -> CreateResult:
         def create() -> CreateResult:
@@ -344,7 +344,7 @@ class SubnetProvider(AwsProvider):
 class VolumeProvider(AwsProvider):
     """The node's data. Its delete leaves it to the next node of this name where that is wanted."""
 
-    tells = ("volume",)
+    computed = ("volume",)
     ignored = frozenset({"zones"})
 
     def create(self, props: Properties) -> CreateResult:
@@ -391,9 +391,9 @@ class VolumeProvider(AwsProvider):
 class InstanceProvider(AwsProvider):
     """The machine. Its size is changed in place; what it was told at its first boot never is."""
 
-    tells = ("instance", "zone", "private_address", "disk")
-    ignored = frozenset({"zones", "every_zone", "image", "host", "routes", "vpc", "key", "disk_size"})
-    replacing = frozenset({"generation", "subnet_id", "architecture", "volume"})
+    computed = ("instance", "zone", "private_address", "disk")
+    ignored = frozenset({"zones", "all_zones", "image", "host", "routes", "vpc", "key", "disk_size"})
+    replace_on = frozenset({"machine_revision", "subnet_id", "architecture", "volume"})
 
     def changed(self, olds: Properties, news: Properties) -> list[str]:
         found = super().changed(olds, news)
@@ -462,7 +462,7 @@ class InstanceProvider(AwsProvider):
 class AttachmentProvider(AwsProvider):
     """Disk and address at the machine, which runs by then."""
 
-    replacing = frozenset({"instance", "volume"})
+    replace_on = frozenset({"instance", "volume"})
     sure = frozenset({"instance"})
 
     def create(self, props: Properties) -> CreateResult:

@@ -37,13 +37,13 @@ class Owner(OwnedResource, module=MODULE, name="Owner"):
     account: pulumi.Output[str]
 
 
-class Place(OwnedResource, module=MODULE, name="Place"):
+class Placement(OwnedResource, module=MODULE, name="Placement"):
     """The zone and the image."""
 
-    provider_class = providers.PlaceProvider
+    provider_class = providers.PlacementProvider
 
     zones: pulumi.Output[list[str]]
-    every_zone: pulumi.Output[list[str]]
+    all_zones: pulumi.Output[list[str]]
     image: pulumi.Output[dict[str, str]]
     architecture: pulumi.Output[str]
     vpc: pulumi.Output[str]
@@ -145,13 +145,13 @@ def build(spec: DeploySpec) -> pulumi.Output[NodeOutputs]:
     after = pulumi.ResourceOptions(depends_on=[owner])
     management = ManagementKey("management-key", {**naming.common(spec), **turned(spec)}, after)
     key = KeyPair("key-pair", {**common, "public_key": management.public_key}, after)
-    place = Place(
-        "place",
+    place = Placement(
+        "placement",
         {
             **common,
             "size": spec.size,
             "subnet_id": spec.subnet_id,
-            "generation": spec.generation,
+            "machine_revision": spec.machine_revision,
             "volume_urn": volume_urn,
             **spec.adopts,
         },
@@ -184,12 +184,12 @@ def build(spec: DeploySpec) -> pulumi.Output[NodeOutputs]:
         {
             **common,
             "zones": place.zones,
-            "every_zone": place.every_zone,
+            "all_zones": place.all_zones,
             "image": place.image,
             "architecture": place.architecture,
             "size": spec.size,
             **naming.credits_input(spec),
-            "generation": spec.generation,
+            "machine_revision": spec.machine_revision,
             "subnet_id": spec.subnet_id,
             "group": group.group,
             "key": common["project"],
@@ -237,13 +237,13 @@ def build(spec: DeploySpec) -> pulumi.Output[NodeOutputs]:
 
 
 def _network(
-    common: Properties, place: Place, network: list[pulumi.Resource], after: pulumi.ResourceOptions
+    common: Properties, place: Placement, network: list[pulumi.Resource], after: pulumi.ResourceOptions
 ) -> tuple[pulumi.Output[str], pulumi.Output[str]]:
     """A network of the stack's own: its VPC and its route table; what was made is added to `network`."""
     vpc = Vpc("vpc", common, after)
     subnet = Subnet(
         "subnet",
-        {**common, "vpc": vpc.vpc, "zones": place.zones, "every_zone": place.every_zone},
+        {**common, "vpc": vpc.vpc, "zones": place.zones, "all_zones": place.all_zones},
         after,
     )
     gateway = InternetGateway("internet-gateway", {**common, "vpc": vpc.vpc}, after)

@@ -172,7 +172,7 @@ class AzureTarget(MachineTarget):
     def destructive_changes(self, spec: DeploySpec, current: NodeOutputs) -> tuple[str, ...]:
         before = current.spec
         lines = []
-        if spec.generation != before.generation:
+        if spec.machine_revision != before.machine_revision:
             lines.append(
                 "the VM is replaced (--new-machine): all that is not on the data disk is lost; "
                 "the data disk stays"
@@ -296,7 +296,7 @@ def _stays(spec: DeploySpec, previous: DeploySpec) -> None:
 
 def _subscription(identity: StackRef) -> str:
     """As its outputs tell, else as its first resource was asked to be; empty where neither does."""
-    return identity.facts.get("subscription") or identity.facts.get("configured") or ""
+    return identity.facts.get("subscription") or identity.facts.get("default_subscription") or ""
 
 
 def _props(identity: StackRef) -> dict[str, str]:

@@ -108,7 +108,7 @@ def group(spec: DeploySpec) -> str:
 
 def machine(spec: DeploySpec) -> str:
     """The VM's name: another one for another VM, of which the former may not be gone yet."""
-    return project(spec) + (f"-{spec.generation}" if spec.generation else "")
+    return project(spec) + (f"-{spec.machine_revision}" if spec.machine_revision else "")
 
 
 def dns_name(settings: Mapping[str, Any] | None) -> str:

@@ -21,17 +21,17 @@ from gridup_node.vm.user_data import Host, user_data
 class OwnerProvider(Provider):
     """The stack's mark; see the first lines of `resources`."""
 
-    tells = ("subscription",)
+    computed = ("subscription",)
 
     def changed(self, olds: Properties, news: Properties) -> list[str]:
         # On a machine that is set up for none, or names it in other letters, nothing is another.
-        configured, had = str(news["configured"] or ""), str(olds.get("subscription") or "")
+        configured, had = str(news["default_subscription"] or ""), str(olds.get("subscription") or "")
         same = configured.lower() in ("", had.lower())
-        return [key for key in super().changed(olds, news) if key != "configured" or not same]
+        return [key for key in super().changed(olds, news) if key != "default_subscription" or not same]
 
     def create(self, props: Properties) -> CreateResult:
         def create() -> CreateResult:
-            with client.connected(props["configured"]) as arm:
+            with client.connected(props["default_subscription"]) as arm:
                 # Who is not let in shall hear of it before anything is made.
                 require_subscription(arm)
             return CreateResult(
@@ -45,7 +45,7 @@ class OwnerProvider(Provider):
 
     def update(self, _id: str, olds: Properties, news: Properties) -> UpdateResult:
         def update() -> UpdateResult:
-            same_subscription(str(olds["subscription"]), str(news["configured"]))
+            same_subscription(str(olds["subscription"]), str(news["default_subscription"]))
             return UpdateResult({**normalize_numbers(news), **self.carry_over_computed(olds)})
 
         return translate_errors(update)
@@ -88,18 +88,18 @@ def same_subscription(had: str, configured: str) -> None:
         )
 
 
-class ToldProvider(Provider):
+class UserDataProvider(Provider):
     """What the VM is told at its first boot. Azure can't change it, so neither does a later deploy, unless
     it makes another VM."""
 
-    tells = ("custom_data",)
+    computed = ("custom_data",)
     ignored = frozenset({"host"})
 
     def create(self, props: Properties) -> CreateResult:
         return translate_errors(lambda: CreateResult(props["project"], self._told(props)))
 
     def update(self, _id: str, olds: Properties, news: Properties) -> UpdateResult:
-        if "generation" in self.changed(olds, news):
+        if "machine_revision" in self.changed(olds, news):
             return translate_errors(lambda: UpdateResult(self._told(news)))
         return UpdateResult({**normalize_numbers(news), **self.carry_over_computed(olds)})
 
@@ -112,10 +112,10 @@ class ToldProvider(Provider):
         return {**normalize_numbers(props), "custom_data": base64.b64encode(user_data(Host(**host))).decode()}
 
 
-class KeptProvider(Provider):
+class RetainedDiskProvider(Provider):
     """Which kept disk the node takes over: looked for once in its life."""
 
-    tells = ("source", "size")
+    computed = ("source", "size")
 
     def create(self, props: Properties) -> CreateResult:
         def create() -> CreateResult:
@@ -129,7 +129,7 @@ class KeptProvider(Provider):
         return UpdateResult({**normalize_numbers(news), **self.carry_over_computed(olds)})
 
 
-class _Ensured(Provider):
+class _EnsureProvider(Provider):
     """A provider that does the same when its thing is made as when it is changed.
 
     Attributes:
@@ -149,7 +149,7 @@ class _Ensured(Provider):
         raise NotImplementedError
 
 
-class GrownProvider(_Ensured):
+class DiskSizeProvider(_EnsureProvider):
     """That a data disk which is a copy has its size, and is shut to others.
 
     Pulumi's provider changes a disk by sending all of it again, and Azure looks at a copy's source each time
@@ -189,7 +189,7 @@ class GrownProvider(_Ensured):
         return {**found, "diskSizeGB": size} if retained_disk.size_of(disk) < size else found
 
 
-class TakenProvider(_Ensured):
+class RetainedDiskCleanupProvider(_EnsureProvider):
     """That what was taken over is not there twice."""
 
     def _ensure(self, props: Properties) -> Properties:
@@ -199,7 +199,7 @@ class TakenProvider(_Ensured):
         return normalize_numbers(props)  # type: ignore[no-any-return]
 
 
-class FirewallProvider(_Ensured):
+class ExclusiveRulesProvider(_EnsureProvider):
     """That the security group has no rules but ours: those are resources of their own, of which Pulumi would
     not see one more."""
 
@@ -225,7 +225,7 @@ class FirewallProvider(_Ensured):
         return {**normalize_numbers(props), DRIFT: []}
 
 
-class RunningProvider(_Ensured):
+class PowerStateProvider(_EnsureProvider):
     """That the VM runs: a deploy starts one that was stopped."""
 
     id_of = "machine"

@@ -38,45 +38,45 @@ class Owner(OwnedResource, module=MODULE, name="Owner"):
     subscription: pulumi.Output[str]
 
 
-class Told(OwnedResource, module=MODULE, name="Told"):
+class UserData(OwnedResource, module=MODULE, name="UserData"):
     """What the VM is told."""
 
-    provider_class = providers.ToldProvider
+    provider_class = providers.UserDataProvider
 
     custom_data: pulumi.Output[str]
 
 
-class Kept(OwnedResource, module=MODULE, name="Kept"):
+class RetainedDisk(OwnedResource, module=MODULE, name="RetainedDisk"):
     """The data disk that an earlier node of this name has left."""
 
-    provider_class = providers.KeptProvider
+    provider_class = providers.RetainedDiskProvider
 
     source: pulumi.Output[str]
     size: pulumi.Output[int]
 
 
-class Grown(OwnedResource, module=MODULE, name="Grown"):
+class DiskSize(OwnedResource, module=MODULE, name="DiskSize"):
     """That a data disk which is a copy has its size."""
 
-    provider_class = providers.GrownProvider
+    provider_class = providers.DiskSizeProvider
 
 
-class Taken(OwnedResource, module=MODULE, name="Taken"):
+class RetainedDiskCleanup(OwnedResource, module=MODULE, name="RetainedDiskCleanup"):
     """That it was taken over."""
 
-    provider_class = providers.TakenProvider
+    provider_class = providers.RetainedDiskCleanupProvider
 
 
-class Firewall(OwnedResource, module=MODULE, name="Firewall"):
+class ExclusiveRules(OwnedResource, module=MODULE, name="ExclusiveRules"):
     """That nobody else is let in."""
 
-    provider_class = providers.FirewallProvider
+    provider_class = providers.ExclusiveRulesProvider
 
 
-class Running(OwnedResource, module=MODULE, name="Running"):
+class PowerState(OwnedResource, module=MODULE, name="PowerState"):
     """That the VM runs."""
 
-    provider_class = providers.RunningProvider
+    provider_class = providers.PowerStateProvider
 
 
 class _Declared:
@@ -141,17 +141,17 @@ def build(spec: DeploySpec) -> pulumi.Output[NodeOutputs]:
             "target": spec.target,
             "keep_data": spec.keeps,
             **spec.leaves,
-            "configured": configured,
+            "default_subscription": configured,
         },
     )
     after = pulumi.ResourceOptions(depends_on=[owner])
     made = _Declared(spec, owner, _provider(owner, configured))
     key = ManagementKey("management-key", {**naming.common(spec), **turned(spec)}, after)
-    told = Told(
-        "told",
+    told = UserData(
+        "user-data",
         {
             **naming.common(spec),
-            "generation": spec.generation,
+            "machine_revision": spec.machine_revision,
             "subnet_id": spec.subnet_id,
             "host": key.public_key.apply(partial(_host, spec)),
         },
@@ -159,19 +159,21 @@ def build(spec: DeploySpec) -> pulumi.Output[NodeOutputs]:
     )
     here = {**naming.common(spec), "subscription": owner.subscription}
     interface, address, open_ = _network(made, here)
-    kept = Kept("kept", {**here, **spec.adopts}, after)
+    kept = RetainedDisk("retained-disk", {**here, **spec.adopts}, after)
     size = kept.size.apply(lambda known: max(int(known or 0), spec.disk_size))
     disk = _disk(made, kept, size)
     sized: list[pulumi.Resource] = [disk]
     # The data disk is then a copy of one that was kept.
     if spec.took_over:
-        sized = [Grown("grown", {**here, "size": size}, pulumi.ResourceOptions(depends_on=[disk]))]
+        sized = [DiskSize("disk-size", {**here, "size": size}, pulumi.ResourceOptions(depends_on=[disk]))]
     # Not before the node has been healthy with the copy.
     over = "" if spec.adopting else kept.source
-    Taken("taken", {**here, "source": over}, pulumi.ResourceOptions(depends_on=[disk]))
+    RetainedDiskCleanup(
+        "retained-disk-cleanup", {**here, "source": over}, pulumi.ResourceOptions(depends_on=[disk])
+    )
     machine = _machine(made, key, told, interface, disk)
-    running = Running(
-        "running",
+    running = PowerState(
+        "power-state",
         {**here, "vm": naming.machine(spec), "machine": machine.vm_id},
         pulumi.ResourceOptions(depends_on=[machine]),
     )
@@ -293,7 +295,9 @@ def _rules(made: _Declared, here: Properties, group: Any, interface: Any) -> lis
         )
         chain.append(declared)
     names = [rule.name for rule in wanted]
-    alone = Firewall("firewall", {**here, "rules": names}, pulumi.ResourceOptions(depends_on=chain[1:]))
+    alone = ExclusiveRules(
+        "exclusive-rules", {**here, "rules": names}, pulumi.ResourceOptions(depends_on=chain[1:])
+    )
     return [*chain[1:], alone]
 
 
@@ -324,7 +328,7 @@ def _dns_name(address: Any) -> pulumi.Input[str]:
     return made
 
 
-def _disk(made: _Declared, kept: Kept, size: pulumi.Output[int]) -> Any:
+def _disk(made: _Declared, kept: RetainedDisk, size: pulumi.Output[int]) -> Any:
     from pulumi_azure_native import compute as azure
 
     return azure.Disk(
@@ -344,7 +348,7 @@ def _disk(made: _Declared, kept: Kept, size: pulumi.Output[int]) -> Any:
     )
 
 
-def _machine(made: _Declared, key: ManagementKey, told: Told, interface: Any, disk: Any) -> Any:
+def _machine(made: _Declared, key: ManagementKey, told: UserData, interface: Any, disk: Any) -> Any:
     from pulumi_azure_native import compute as azure
 
     spec = made.spec

@@ -47,7 +47,7 @@ class DockerTarget(Target):
     name: ClassVar[str] = "docker"
     title: ClassVar[str] = "Docker"
     data_resource: ClassVar[str] = "volume"
-    providers: ClassVar[tuple[str, ...]] = ("gridup_infra.targets.docker.resources",)
+    providers: ClassVar[tuple[str, ...]] = ("gridup_infra.targets.docker.providers",)
     capabilities: ClassVar[frozenset[Capability]] = frozenset(
         {
             Capability.POWER,

@@ -47,7 +47,7 @@ class LocalTarget(Target):
 
     name: ClassVar[str] = "local"
     title: ClassVar[str] = "this machine"
-    providers: ClassVar[tuple[str, ...]] = ("gridup_infra.targets.local.resources",)
+    providers: ClassVar[tuple[str, ...]] = ("gridup_infra.targets.local.providers",)
     capabilities: ClassVar[frozenset[Capability]] = frozenset(
         {
             Capability.POWER,

@@ -131,7 +131,7 @@ def write_node_dir(
     return {
         "ports": chosen,
         "fingerprints": fingerprints(context, table),
-        "repaired": _restart_tokens(stale, table),
+        "restart_tokens": _restart_tokens(stale, table),
         "not_offered": not_offered(plan.tools, table),
         "drift": [],
     }

@@ -26,7 +26,7 @@ class SshTarget(MachineTarget):
 
     name: ClassVar[str] = "ssh"
     title: ClassVar[str] = "a machine of yours"
-    providers: ClassVar[tuple[str, ...]] = (*MachineTarget.providers, "gridup_infra.targets.ssh.resources")
+    providers: ClassVar[tuple[str, ...]] = (*MachineTarget.providers, "gridup_infra.targets.ssh.providers")
     extra: ClassVar[str] = "ssh"
     capabilities: ClassVar[frozenset[Capability]] = frozenset(
         {
