@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from gridup.deploy_flow import NEEDS, resolve
+from gridup.deploy_flow import REQUIRED_CAPABILITY, resolve
 from gridup.ssh_keys import check_types
 from gridup_infra import targets
 from gridup_infra.errors import CredentialsError, GridupError, InvalidNameError, UsageError
@@ -157,9 +157,9 @@ def identity(spec: DeploySpec) -> StackRef:
 
 
 def test_every_part_of_a_spec_that_needs_a_capability_has_a_value_to_try() -> None:
-    assert set(ASKED) == set(NEEDS)
+    assert set(ASKED) == set(REQUIRED_CAPABILITY)
     no_part = {Capability.POWER, Capability.BOOT_LOG, Capability.CLOSED}
-    assert set(NEEDS.values()) | no_part == set(Capability)
+    assert set(REQUIRED_CAPABILITY.values()) | no_part == set(Capability)
 
 
 def test_it_says_what_it_is_and_can(target: Target) -> None:
@@ -180,11 +180,11 @@ def test_the_defaults_are_filled_in_and_stay_as_they_are(target: Target, spec: D
         assert spec.bind, "where there is a choice of addresses, one is made"
 
 
-@pytest.mark.parametrize("part", NEEDS)
+@pytest.mark.parametrize("part", REQUIRED_CAPABILITY)
 def test_what_it_lacks_is_refused_by_the_flag_and_what_it_has_is_taken(target: Target, part: str) -> None:
     value = {**ASKED, **OWN.get(target.name, {})}[part]
     asked = {"target": target.name, **ALWAYS.get(target.name, {}), part: value}
-    if NEEDS[part] in target.capabilities:
+    if REQUIRED_CAPABILITY[part] in target.capabilities:
         made, _ = resolve(asked, {}, NAME, None, {})
         assert getattr(made, part) == value
     else:

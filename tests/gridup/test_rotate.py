@@ -186,7 +186,7 @@ def test_one_that_was_broken_off_before_the_state_tells_goes_on_too(inside: Insi
     stored = {
         f"gridup:{key}": text
         for key, text in replace(
-            spec, rotated="2026-11-29T10:00:00.000000+00:00", rotating=True, generation=1
+            spec, rotated="2026-11-29T10:00:00.000000+00:00", rotating=True, machine_revision=1
         )
         .to_config()
         .items()

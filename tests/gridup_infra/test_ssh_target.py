@@ -394,7 +394,9 @@ def test_the_stacks_own_keys_let_in_from_where_that_is_said_and_peoples_from_eve
     carol = ed25519("carol")
     spec = replace(SPEC, key_from=("203.0.113.0/24", "2001:db8::/32"), admin_ssh_keys=(carol,))
     own = "ssh-ed25519 A"
-    people = plan(spec, "192.0.2.7", own, AcmeConfig(), shared=True, former_key="ssh-ed25519 B")["authorized_keys"]
+    people = plan(spec, "192.0.2.7", own, AcmeConfig(), shared=True, former_key="ssh-ed25519 B")[
+        "authorized_keys"
+    ]
     begin = 'from="203.0.113.0/24,2001:db8::/32"'
     assert people == [f"{begin} {own}", f"{begin} ssh-ed25519 B", carol]
     assert plan(SPEC, "192.0.2.7", own, AcmeConfig())["authorized_keys"] == [own]

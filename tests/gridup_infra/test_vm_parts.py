@@ -329,7 +329,7 @@ def state(name: str, **more: str) -> str:
 def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
     made = Machine()
     for module in (first_boot_wait, release_client, access):
-        monkeypatch.setattr(module, "ssh_session", made.entered)
+        monkeypatch.setattr(module, "ssh_session", made.ssh_session)
     monkeypatch.setattr("gridup_infra.vm.first_boot_wait.time.sleep", lambda _seconds: None)
     return made
 

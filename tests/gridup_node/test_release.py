@@ -455,17 +455,17 @@ class TestApply:
         place.releases.apply(plan())
 
     def test_people_come_and_go_in_place_and_the_deployer_always_may_enter(self, place: Place) -> None:
-        place.releases.apply(plan(people=[OWN, "ssh-ed25519 BBBB ada"]))
+        place.releases.apply(plan(authorized_keys=[OWN, "ssh-ed25519 BBBB ada"]))
         place.docker.calls.clear()
         assert place.ended == 0, "who comes ends nobody's login"
-        place.fresh().apply(plan(people=[OWN, "ssh-ed25519 CCCC bo"]))
+        place.fresh().apply(plan(authorized_keys=[OWN, "ssh-ed25519 CCCC bo"]))
         assert place.ended == 1, "whose key goes is logged out"
         keys = place.home / ".ssh/authorized_keys"
         assert keys.read_text().splitlines() == [OWN, "ssh-ed25519 CCCC bo"]
         assert (keys.stat().st_mode & 0o777, keys.parent.stat().st_mode & 0o777) == (0o600, 0o700)
         assert not place.docker.did("compose")
         with pytest.raises(Failed, match="nobody could enter"):
-            place.fresh().apply(plan(people=[]))
+            place.fresh().apply(plan(authorized_keys=[]))
         assert OWN in keys.read_text()
 
     def test_the_certificate_of_the_nodes_own_ca_is_told(self, place: Place) -> None:
@@ -856,7 +856,7 @@ class TestLook:
         assert place.restarts.exists()
 
     def test_keys_of_people_without_rights_are_not_those_of_the_machines_user(self, place: Place) -> None:
-        place.releases.apply(plan(people=[OWN, "ssh-ed25519 BBBB ada"]))
+        place.releases.apply(plan(authorized_keys=[OWN, "ssh-ed25519 BBBB ada"]))
         wrong = "ssh: there is no user gridup-user of the node's"
         with pytest.raises(Failed, match="could not be let in"):
             place.docker.fails["sudo"] = Completed(1, "no")
@@ -883,7 +883,7 @@ def test_a_change_of_one_service_is_a_change_of_its_container_alone() -> None:
     changed = {name for name in one if one[name]["labels"] != two[name]["labels"]}
     assert changed == {"api"}
     assert Release.of(plan()).id != Release.of(plan(name="Other")).id
-    assert Release.of(plan()) == Release.of(replace(plan(), arguments={}, people=("x",)))
+    assert Release.of(plan()) == Release.of(replace(plan(), arguments={}, authorized_keys=("x",)))
 
 
 @pytest.mark.parametrize(

@@ -59,7 +59,7 @@ ADDRESS = {
 
 
 @pytest.mark.parametrize(
-    ("without", "user-data"),
+    ("without", "told"),
     [
         ("ARM_SUBSCRIPTION_ID", "A Subscription ID must be configured"),
         ("ARM_TENANT_ID", "A Tenant ID must be configured"),

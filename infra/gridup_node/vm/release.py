@@ -74,8 +74,8 @@ class Plan:
         project: compose's name for the node.
         compose: the compose file.
         first: services that must have proven themselves before the others are touched.
-        authorized_keys: public keys of who may enter the machine as its user, who may use sudo, a line each, the
-            deployer's own first.
+        authorized_keys: public keys of who may enter the machine as its user, who may use sudo, a line each,
+            the deployer's own first.
         users: those of who may enter it as a user without any rights; see `people`.
         reboot_at: when the machine's own updates may restart it: `HH:MM`, empty for never; None where that is
             not the node's to set.

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from gridup.setup import binary
-from gridup.setup.binary import ENGINE_VERSION, PROVIDER, fits
+from gridup.setup.binary import ENGINE_VERSION, PROVIDER, is_compatible
 from gridup.setup.engine import ensure_engine, find_engine
 from gridup_infra.errors import SetupError
 from gridup_infra.paths import Home
@@ -60,7 +60,7 @@ def start(home: Home) -> subprocess.Popen[str]:
     ],
 )
 def test_which_versions_can_serve(version: str, good: bool) -> None:
-    assert fits(version) is good
+    assert is_compatible(version) is good
 
 
 def test_a_new_enough_engine_on_path_is_used(home: Home, programs: Program) -> None:
