@@ -65,8 +65,8 @@ def _close_rows() -> None:
 class _Rows:
     """How many things of each kind an account has, and their bytes.
 
-    At most so many: those that were deleted or written over meanwhile are still among them. So they are counted
-    anew before anything is refused.
+    At most so many: those that were deleted or written over meanwhile are still among them. So they are
+    counted anew before anything is refused.
     """
 
     def __init__(self) -> None:

@@ -435,8 +435,8 @@ ATTACKS: tuple[Callable[[], bool], ...] = (
     mutation, kept_mutation, anothers_status, more_than_reading, anothers_project, word_in_anothers_project,
     anothers_blob, bytes_in_disguise, secret_as_mock, named_key, outputs_of_another, endless_code,
     endpoints_for_strangers, too_many_blobs, too_many_rows, too_many_bytes_of_rows, too_large_blobs,
-    blob_of_less_than_nothing, more_than_announced, the_last_of_the_disk, endless_associations, route_to_the_nodes_own_machine,
-    role_looked_up_twice,
+    blob_of_less_than_nothing, more_than_announced, the_last_of_the_disk, endless_associations,
+    route_to_the_nodes_own_machine, role_looked_up_twice,
 )  # fmt: skip
 seen = {}
 for attack in ATTACKS:
