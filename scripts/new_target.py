@@ -41,7 +41,7 @@ class {title}Target(Target):
     def data(self, spec: DeploySpec) -> str:
         raise NotImplementedError
 
-    def kept(self, spec: DeploySpec) -> tuple[str, ...]:
+    def retained_on_destroy(self, spec: DeploySpec) -> tuple[str, ...]:
         raise NotImplementedError
 
     def inspect(self, outputs: NodeOutputs) -> Inspection:
@@ -50,7 +50,7 @@ class {title}Target(Target):
     def leftovers(self, identity: StackRef) -> tuple[str, ...]:
         raise NotImplementedError
 
-    def sweep(self, identity: StackRef) -> None:
+    def delete_all(self, identity: StackRef) -> None:
         raise NotImplementedError
 
     def access(self, outputs: NodeOutputs) -> NodeAccess:

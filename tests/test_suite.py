@@ -82,7 +82,7 @@ def test_what_only_one_may_use_at_a_time_is_used_by_one_worker(collected: list[R
 def small(tmp_path: Path) -> Path:
     """A suite with a test in each tier, a rig and its own test."""
     (tmp_path / "support").mkdir()
-    (tmp_path / "support/fake_target.py").write_text("SIZE = 1\n")
+    (tmp_path / "support/moon.py").write_text("SIZE = 1\n")
     (tmp_path / "test_it.py").write_text(
         "import pytest\n"
         "def test_small(): pass\n"
@@ -139,7 +139,7 @@ def test_a_run_ends_with_what_it_left_out_and_how_to_run_that(small: Path) -> No
     assert deep.endswith(": scripts/test --deep")
 
 
-@pytest.mark.parametrize("file", ["support/fake_target.py", "test_moon.py"])
+@pytest.mark.parametrize("file", ["support/moon.py", "test_moon.py"])
 def test_a_rig_that_changed_has_its_own_tests_in_the_gate_until_they_passed(small: Path, file: str) -> None:
     tiers.note_proven(small, "moon", [small / "test_moon.py"])
     assert "test_moon" not in pytest_of(small, "--all")[0]

@@ -143,6 +143,8 @@ class Session:
             StateError: what the state has of it is damaged.
             UsageError: none was named and there are several.
         """
+        # Before the state is read: what ends in between is then in the state.
+        busy = self.under_way()
         try:
             return self._find(which)
         except NotFoundError:
@@ -150,7 +152,7 @@ class Session:
             stack = which.stack
             with contextlib.suppress(InvalidNameError):
                 stack = stack or stack_name(name)
-            other = self.under_way().get(stack or "")
+            other = busy.get(stack or "")
             if stack is None or other is None or other.about not in ("", which.name or other.about):
                 raise
             with self.lock(stack, other.about or name, "a look", wait_lock):

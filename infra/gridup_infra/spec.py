@@ -82,7 +82,7 @@ class DeploySpec:
         trusted_proxies: networks of a site's own reverse proxies, whose word on who asks is taken.
         host_names: further names that people open the node by, such as that of such a proxy.
         allow_egress: notebooks and jobs may connect to what is outside of the node.
-        generation: of the VM: one more replaces it, and its data disk stays.
+        machine_revision: of the VM: one more replaces it, and its data disk stays.
         rebuilt: when the image or environment was last asked to be made anew; another one for each such time.
         rotated: when its secrets were last asked to be replaced (ISO 8601, UTC); a later one each such time.
         rotating: whether that is under way: what opened the node before still may.

@@ -72,11 +72,14 @@ class TestAny:
     def test_where_nothing_is_locked_there_is_nothing_to_unlock(self, any_engine: Engine) -> None:
         assert any_engine.unlock("my-lab-2") is False
 
-    @pytest.mark.parametrize("word", ["refresh", "adopt", "destroy", "forget"])
+    @pytest.mark.parametrize("word", ["refresh", "import_existing", "destroy", "remove_stack"])
     def test_a_stack_that_is_none_is_an_error_and_makes_none(
         self, any_engine: Engine, settings: Settings, word: str
     ) -> None:
-        more: dict[str, tuple[Any, ...]] = {"forget": (), "adopt": ({"urn:a": "/a"}, Silent())}
+        more: dict[str, tuple[Any, ...]] = {
+            "remove_stack": (),
+            "import_existing": ({"urn:a": "/a"}, Silent()),
+        }
         words = ("my-lab-2", *more.get(word, (Silent(),)))
         with pytest.raises(StateError, match="no stack named"):
             getattr(any_engine, word)(*words)

@@ -10,7 +10,6 @@ import re
 import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
@@ -27,10 +26,10 @@ from gridup.commands.doctor import first_deploy
 from gridup.engine_api import Change, Report
 from gridup.engine_locks import namespace
 from gridup.reporter import Foreseeing, Phase, ResourceEvent
-from gridup.session import Session
+from gridup.session import Session, Which
 from gridup.settings import Settings
 from gridup.setup import build
-from gridup_infra import processes, resolving, room, targets
+from gridup_infra import locking, processes, resolving, room, targets
 from gridup_infra.errors import PreflightError, ResourceError
 from gridup_infra.locking import locked
 from gridup_infra.requirements import lock_text
@@ -128,21 +127,41 @@ class TestAnyCommandAboutANode:
         assert f'"My Lab" is busy: a deploy by process {os.getpid()} since' in ended.err
         assert (other.code, unknown.code) == (6, 6)
 
-    def test_a_destroy_waits_for_a_deploy_that_is_not_in_the_state_yet(self, inside: Inside) -> None:
-        lock = inside.home.stack("inst") / "lock"
-        held = ExitStack()
+    def test_a_destroy_waits_for_a_deploy_that_is_not_in_the_state_yet(
+        self, inside: Inside, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        lock, held, is_free = inside.home.stack("inst") / "lock", ExitStack(), locking._try
         held.enter_context(locked(lock, "a deploy", wait=0, busy="", about="Inst"))
 
-        def deployed() -> None:
+        def tried(fd: int) -> bool:
+            if is_free(fd):
+                return True
+            # The destroy has met the lock. Now the deploy ends.
             inside.lay("Inst")
             held.close()
+            return False
 
-        timer = threading.Timer(0.5, deployed)
-        timer.start()
-        ended = inside("destroy", "Inst", "--yes", "--wait-lock", "600")
-        timer.join()
-        ended.ok()
-        assert inside.engine.calls == ["destroy", "forget"]
+        monkeypatch.setattr(locking, "_try", tried)
+        # It tries again by --wait-lock alone.
+        monkeypatch.setattr(locking, "LOOK_SECONDS", 0.0)
+        inside("destroy", "Inst", "--yes", "--wait-lock", "600").ok()
+        assert inside.engine.calls == ["destroy", "remove_stack"]
+
+    def test_one_whose_deploy_ends_just_after_the_state_was_read_is_found(
+        self, inside: Inside, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        lock, held, find = inside.home.stack("inst") / "lock", ExitStack(), Session._find
+        held.enter_context(locked(lock, "a deploy", wait=0, busy="", about="Inst"))
+
+        def found(session: Session, which: Which) -> state.Record:
+            try:
+                return find(session, which)
+            finally:
+                inside.lay("Inst")
+                held.close()
+
+        monkeypatch.setattr(Session, "_find", found)
+        inside("outputs", "Inst").ok()
 
     @pytest.mark.parametrize("laid", [None, "whole", "half"])
     def test_status_tells_what_is_under_way_and_no_damage(self, inside: Inside, laid: str | None) -> None:
@@ -596,7 +615,7 @@ class TestDestroy:
         inside.lay("My Lab")
         ended = inside("destroy", "--name", "My Lab", "--yes").ok()
         assert ended.out == '"My Lab" is destroyed.\n'
-        assert inside.engine.calls == ["destroy", "forget"]
+        assert inside.engine.calls == ["destroy", "remove_stack"]
         assert inside("status", "--json").ok().json == []
         assert inside("destroy", "My Lab", "--yes").code == 6
 
@@ -659,7 +678,7 @@ class TestDestroy:
         ended = inside("destroy", "Inst", "--yes")
         assert ended.code == 4
         assert f"left: folder {inside.home.node('inst')}" in ended.err
-        assert "forget" not in inside.engine.calls
+        assert "remove_stack" not in inside.engine.calls
 
     def test_one_that_was_broken_off_can_be_taken_away(self, inside: Inside) -> None:
         inside.lay("Inst", half=True)

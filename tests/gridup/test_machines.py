@@ -260,7 +260,7 @@ class TestWhoIsLetIn:
         with rig.serve(rig.node()) as web:
             ports = {"proxy": web.port, "jupyter": deaf_port, "ssh": deaf_port}
             inside.lay_outputs(NodeOutputs(self.SPEC, "127.0.0.1", ports))
-            ended = inside("check", "Inst", "--timeout", "1")
+            ended = inside("check", "Inst", "--timeout", "3")
         assert ended.code == code
         assert ended.out.count(shown) == 2
         assert len(asked) == 1

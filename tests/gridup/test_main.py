@@ -21,7 +21,9 @@ from gridup.commands.parsing import FREE_TEXT
 from gridup.session import Session
 from gridup_infra.errors import GridupError, NotOfferedError, ResourceError
 from gridup_infra.outputs import NodeOutputs
+from gridup_infra.processes import wait_until
 from gridup_infra.targets import target
+from support import http_rig as rig
 from support.checkpoints import PORTS, outputs_for
 from support.cli import REPOSITORY, Cli
 from support.inside import Inside, spec_of
@@ -177,16 +179,19 @@ class TestExitCodes:
 
     @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
     def test_ctrl_c_exits_130_with_one_line(self, bare_cli: Cli, number: int) -> None:
-        with bare_cli.start("check", "127.0.0.1:1", "--wait", "--timeout", "60") as process:
-            assert process.stderr is not None
-            assert "Waiting" in process.stderr.readline()
-            process.send_signal(number)
-            out, err = process.communicate(timeout=20)
+        with rig.serve(rig.silent) as server:
+            address = f"127.0.0.1:{server.port}"
+            with bare_cli.start("check", address, "--wait", "--timeout", "600") as process:
+                assert process.stderr is not None
+                assert "Waiting" in process.stderr.readline()
+                assert wait_until(lambda: server.connections > 0, timeout=60)
+                process.send_signal(number)
+                out, err = process.communicate(timeout=120)
         assert (process.returncode, out) == (130, "")
         # What was waited for goes on: the person learns by which command to wait again.
         assert err.splitlines() == [
-            'Error: Stopped waiting for "127.0.0.1:1"; nothing else was stopped.',
-            "`gridup check 127.0.0.1:1 --wait` goes on waiting.",
+            f'Error: Stopped waiting for "{address}"; nothing else was stopped.',
+            f"`gridup check {address} --wait` goes on waiting.",
         ]
 
 

@@ -38,7 +38,7 @@ from support.checkpoints import outputs_for
 
 UP, DOWN, NOT_READY = ProbeState.UP, ProbeState.DOWN, ProbeState.NOT_READY
 TIMEOUT, RESTRICTED, NOT_OFFERED = ProbeState.TIMEOUT, ProbeState.RESTRICTED, ProbeState.NOT_OFFERED
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(180)
 """What a test's probes would outlast is longer by far: what does not end in its time ends here."""
 
 LONG = 600.0
@@ -599,7 +599,10 @@ def test_no_server_outlasts_the_deadline(handler, proof):
         results = probe_all([endpoint(proof, server.port, host="localhost"), host(at="localhost")], 1.0)
     assert not any(r.up for r in results)
     assert results[0].state in (TIMEOUT, DOWN)
-    assert results[0].state is DOWN or results[0].detail == "connected, but no whole answer in 1 s"
+
+
+def nobody_probes() -> bool:
+    return not any(thread.name.startswith("gridup-probe") for thread in threading.enumerate())
 
 
 def test_threads_end_by_themselves_though_the_server_goes_on():
@@ -609,14 +612,21 @@ def test_threads_end_by_themselves_though_the_server_goes_on():
                 [endpoint(ProbeKind.LOGIN_PAGE, server.port, host=at) for at in ("127.0.0.1", "localhost")],
                 0.5,
             )
-            time.sleep(0.5)
-            assert not [t for t in threading.enumerate() if t.name.startswith("gridup-probe")]
+            assert wait_until(nobody_probes, timeout=30)
 
 
-def test_tls_that_never_starts_does_not_outlast_the_deadline():
+def test_what_the_time_went_by_with_is_told(deaf_port):
     with rig.serve(rig.silent, speaks_first=True) as server:
-        result = probe_all([endpoint(ProbeKind.LOGIN_PAGE, server.port, tls=True)], 1.0)[0]
-    assert (result.state, result.detail) == (TIMEOUT, "connected, but TLS did not start in 1 s")
+        silent = endpoint(ProbeKind.LOGIN_PAGE, server.port)
+        results = probe_all(
+            [endpoint(ProbeKind.SSH_BANNER, deaf_port), replace(silent, tls=True), silent], 5.0
+        )
+    assert {r.state for r in results} == {TIMEOUT}
+    assert [r.detail for r in results] == [
+        "no answer from this address in 5 s",
+        "connected, but TLS did not start in 5 s",
+        "connected, but no whole answer in 5 s",
+    ]
 
 
 def test_slow_redirects_share_one_deadline():
@@ -661,9 +671,7 @@ def test_what_has_come_when_time_is_over_is_not_taken_for_cut_off():
     def starved() -> float:
         if threading.current_thread() is not main or next(calls) == 0:
             return 0.0
-        assert wait_until(
-            lambda: not any(t.name.startswith("gridup-probe") for t in threading.enumerate()), timeout=60
-        )
+        assert wait_until(nobody_probes, timeout=60)
         return 100.0
 
     with rig.serve(rig.node()) as server:
@@ -690,7 +698,7 @@ print({{r.state.value for r in results}}, results[1].detail)
 def test_a_hanging_name_look_up_keeps_neither_the_probe_nor_the_process():
     root = Path(__file__).parents[2]
     code = textwrap.dedent(EXITS).format(path=[str(root / "cli"), str(root / "infra")])
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert run.stdout.strip() == "{'timeout'} the name could not be looked up in 1 s"
     assert (run.returncode, run.stderr) == (0, "")
 
@@ -702,18 +710,18 @@ def test_silence_is_restricted_where_the_port_is_not_open_to_us(deaf_port):
     with rig.serve(rig.node()) as server:
         web = endpoint(ProbeKind.LOGIN_PAGE, server.port)
         ssh = endpoint(ProbeKind.SSH_BANNER, deaf_port)
-        results = probe_all([host(), web, replace(ssh, open_to=("203.0.113.0/24", "10.0.0.0/8"))], 1.0)
+        results = probe_all([host(), web, replace(ssh, open_to=("203.0.113.0/24", "10.0.0.0/8"))], 3.0)
         plain = probe_all([ssh], 1.0)[0]
     assert [r.state for r in results] == [UP, UP, RESTRICTED]
     assert results[2].detail == "open to 203.0.113.0/24, 10.0.0.0/8 only"
     assert healthy(results)
     assert not all_up(results)
-    assert (plain.state, plain.detail) == (TIMEOUT, "no answer from this address in 1 s")
+    assert plain.state is TIMEOUT
 
 
 def test_a_host_of_which_nothing_can_be_seen_is_not_healthy(deaf_port):
     closed = endpoint(ProbeKind.SSH_BANNER, deaf_port, open_to=OTHERS)
-    results = probe_all([host(), closed], 0.5)
+    results = probe_all([host(), closed], 3.0)
     assert [r.state for r in results] == [RESTRICTED, RESTRICTED]
     assert not healthy(results)
 
@@ -733,14 +741,14 @@ OTHERS = ("203.0.113.0/24",)
 def test_what_is_silent_to_one_who_is_let_in_is_not_restricted(deaf_port, own, state, up):
     with rig.serve(rig.node()) as server:
         closed = endpoint(ProbeKind.SSH_BANNER, deaf_port, open_to=OTHERS)
-        results = probe_all([host(), endpoint(ProbeKind.LOGIN_PAGE, server.port), closed], 0.5)
+        results = probe_all([host(), endpoint(ProbeKind.LOGIN_PAGE, server.port), closed], 3.0)
     results = reclassify(results, lambda: own)
     assert [r.state for r in results] == [UP, UP, state]
     assert healthy(results) is up
 
 
 def test_the_host_row_follows(deaf_port):
-    results = probe_all([host(), endpoint(ProbeKind.SSH_BANNER, deaf_port, open_to=OTHERS)], 0.5)
+    results = probe_all([host(), endpoint(ProbeKind.SSH_BANNER, deaf_port, open_to=OTHERS)], 3.0)
     assert [r.state for r in reclassify(results, lambda: "203.0.113.7")] == [TIMEOUT, TIMEOUT]
 
 
@@ -754,7 +762,7 @@ def test_our_own_address_is_asked_for_only_where_it_matters(deaf_port):
             endpoint(ProbeKind.SSH_BANNER, deaf_port),
             endpoint(ProbeKind.SSH_BANNER, rig.free_port()),
         )
-        results = probe_all([host(), up, silent, replace(refused, open_to=OTHERS)], 0.5)
+        results = probe_all([host(), up, silent, replace(refused, open_to=OTHERS)], 3.0)
     assert reclassify(results, own) == results
 
 
@@ -777,7 +785,7 @@ def test_a_bug_in_a_probe_is_raised_not_swallowed(monkeypatch):
     def broken(*_):
         raise KeyError("a bug")
 
-    monkeypatch.setattr("gridup.probes.run.prove", broken)
+    monkeypatch.setattr("gridup.probes.run.verify", broken)
     for at in ("127.0.0.1", "localhost"):
         with pytest.raises(KeyError):
             probe_all([endpoint(ProbeKind.LOGIN_PAGE, 1, host=at)], LONG)

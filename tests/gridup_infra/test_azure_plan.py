@@ -349,7 +349,7 @@ def test_no_secret_is_in_what_azure_is_told(declare: Declare) -> None:
 
 def test_another_machine_has_another_name_and_is_told_anew(declare: Declare) -> None:
     first, _ = declare(spec())
-    second, _ = declare(spec(generation=1))
+    second, _ = declare(spec(machine_revision=1))
     names = [made.azure["machine"]["vmName"] for made in (first, second)]
     assert names == ["gridup-inst-01234567", "gridup-inst-01234567-1"]
     assert (

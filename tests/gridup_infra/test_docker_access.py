@@ -127,11 +127,11 @@ def test_a_command_without_an_end_has_a_deadline_in_all_however_often_it_writes(
 ) -> None:
     with (
         container(tmp_path, (STDOUT, b"begun"), goes_on=goes_on) as access,
-        pytest.raises(TimeoutError, match=r"work did not end within 0\.5 s"),
+        pytest.raises(TimeoutError, match="work did not end within 3 s"),
     ):
-        access.run(["work"], timeout=0.5)
+        access.run(["work"], timeout=3)
 
 
 def test_input_that_nobody_reads_is_no_way_around_it(tmp_path: Path) -> None:
     with container(tmp_path, goes_on="in silence") as access, pytest.raises(TimeoutError):
-        access.run(["work"], timeout=0.5, input=b"x" * 64 * 1024**2)
+        access.run(["work"], timeout=3, input=b"x" * 64 * 1024**2)

@@ -122,11 +122,16 @@ def test_one_who_waited_for_a_lock_that_was_removed_holds_the_new_one(tmp_path: 
 
 def test_one_who_waits_while_the_holder_removes_the_lock_takes_the_new_file(tmp_path: Path) -> None:
     path = tmp_path / "inst" / "lock"
-    with held_by_another(path, seconds=1):
-        timer = threading.Timer(0.4, path.unlink)
+    with held_by_another(path) as other:
+
+        def end() -> None:
+            path.unlink()
+            other.kill()
+
+        timer = threading.Timer(0.4, end)
         timer.start()
         with (
-            locked(path, "a deploy", wait=20, busy="busy"),
+            locked(path, "a deploy", wait=600, busy="busy"),
             pytest.raises(BusyError),
             locked(path, "a stop", wait=0, busy="busy"),
         ):

@@ -537,7 +537,7 @@ class TestContainers:
 
     def test_a_notebook_finds_the_node_at_one_address_wherever_it_runs(self) -> None:
         for tls in (None, Tls(name="192.0.2.7")):
-            caddyfile = render(context(bind="0.0.0.0", apart=True, tls=tls))["Caddyfile"]
+            caddyfile = render(context(bind="0.0.0.0", separate_hosts=True, tls=tls))["Caddyfile"]
             (site,) = re.findall(r"http://:18080 \{.*?\n\}", caddyfile, re.DOTALL)
             assert site.count("reverse_proxy api:18080") == 2
         assert "18080 {" not in render(context())["Caddyfile"].replace("127.0.0.1:18080 {", "")
@@ -563,7 +563,7 @@ class TestContainers:
         assert own and all(f"uid={MACHINE_UID},gid={MACHINE_UID}" in line for line in own)
 
     def test_apart_the_front_door_finds_the_others_by_name_and_they_listen_on_every_address(self) -> None:
-        files = render(context(table=TABLE, bind="0.0.0.0", apart=True), TABLE)
+        files = render(context(table=TABLE, bind="0.0.0.0", separate_hosts=True), TABLE)
         assert set(re.findall(r"reverse_proxy (\S+) ", files["Caddyfile"])) == {
             "api:18080",
             "catalog:7070",
@@ -572,7 +572,7 @@ class TestContainers:
         }
         assert "c.ServerApp.ip = '0.0.0.0'" in files["jupyter_server_config.py"]
         assert "ListenAddress 0.0.0.0" in files["sshd_config"]
-        assert context(bind="0.0.0.0", apart=True).listen(CATALOG) == "0.0.0.0"
+        assert context(bind="0.0.0.0", separate_hosts=True).listen(CATALOG) == "0.0.0.0"
         assert context(bind="0.0.0.0").listen(CATALOG) == "127.0.0.1"
 
 

@@ -274,7 +274,7 @@ class TestTarget:
         previous = self.resolved(host_key=f"{ADAS}\n")
         assert previous.host_key == key
         assert _Target().resolve(replace(previous, size="large"), previous).host_key == key
-        assert _Target().resolve(replace(previous, generation=1), previous).host_key == ""
+        assert _Target().resolve(replace(previous, machine_revision=1), previous).host_key == ""
         with pytest.raises(UsageError, match="--host-key: that is a private key"):
             self.resolved(host_key="-----BEGIN OPENSSH PRIVATE KEY-----")
 

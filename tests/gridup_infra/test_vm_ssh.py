@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import getpass
+import itertools
 import os
 import socket
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,7 +28,7 @@ from gridup_infra.vm.ssh import (
 from gridup_node.vm.user_data import public_key
 from support.ssh_rig import HERE, Machine
 
-pytestmark = [pytest.mark.tier("gate"), pytest.mark.timeout(60, func_only=True)]
+pytestmark = [pytest.mark.tier("gate"), pytest.mark.timeout(180, func_only=True)]
 
 
 @pytest.fixture(scope="module")
@@ -87,16 +88,22 @@ class TestEntering:
             pass
         assert "`gridup deploy --name 'My Lab' --new-machine` makes another" in caught.value.suggestion
 
-    def test_a_machine_that_comes_up_late_is_waited_for(self, tmp_path: Path) -> None:
-        late = Machine(tmp_path)
-        starter = threading.Timer(1.5, late.start)
-        starter.start()
+    def test_a_machine_that_comes_up_late_is_waited_for(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        late, attempts, connect = Machine(tmp_path), itertools.count(1), Session._connect
         said: list[str] = []
+
+        def attempt(session: Session, way: Sequence[str], timeout: float) -> None:
+            if next(attempts) == 3:
+                late.start()
+            connect(session, way, timeout)
+
+        monkeypatch.setattr(Session, "_connect", attempt)
         try:
-            with ssh_session(door_of(late), timeout=30, say=said.append) as session:
-                assert session.run(["true"], timeout=10).ok
+            with ssh_session(door_of(late), timeout=120, say=said.append) as session:
+                assert session.run(["true"], timeout=60).ok
         finally:
-            starter.join()
             late.stop()
         assert any("refused" in line for line in said), said
         assert len(said) == len(set(said))
@@ -123,7 +130,7 @@ class TestEntering:
         private, _ = keys.new_key()
         with (
             pytest.raises(SshUnreachableError, match="the deployment's key is not accepted"),
-            ssh_session(replace(door, key=private), timeout=2),
+            ssh_session(replace(door, key=private), timeout=60, retry_auth=False),
         ):
             pass
 
@@ -196,11 +203,17 @@ class TestRunning:
         with pytest.raises(ResourceError, match="/proc/nowhere/x could not be written on the machine"):
             session.put("/proc/nowhere/x", b"", timeout=10)
 
-    def test_several_programs_are_followed_side_by_side(self, session: Session) -> None:
-        tick = 'for n in 1 2 3; do echo "$0 $n"; sleep 0.2; done; echo bad >&2'
-        found = list(session.follow({name: ["sh", "-c", tick, name] for name in ("a", "b")}))
-        assert [line for name, line in found if name == "a"] == ["a 1", "a 2", "a 3", "bad"]
-        assert found != sorted(found)
+    def test_several_programs_are_followed_side_by_side(self, session: Session, tmp_path: Path) -> None:
+        heard = tmp_path / "heard"
+        script = 'echo "$0 1"; until [ -e "$1" ]; do sleep 0.05; done; echo "$0 2"; echo bad >&2'
+        found: list[tuple[str, str]] = []
+        for item in session.follow({name: ["sh", "-c", script, name, str(heard)] for name in ("a", "b")}):
+            found.append(item)
+            if len(found) == 2:
+                # Neither goes on before the first line of both has been handed over.
+                heard.touch()
+        assert sorted(found[:2]) == [("a", "a 1"), ("b", "b 1")]
+        assert [line for name, line in found if name == "a"] == ["a 1", "a 2", "bad"]
 
     def test_who_has_seen_enough_leaves_at_once(self, door: SshEndpoint) -> None:
         with ssh_session(door, timeout=10) as session:

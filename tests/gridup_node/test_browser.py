@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from support.browser import browser
+from support.browser import browser, new_page
 
 __all__ = ["browser"]
 
@@ -28,7 +28,7 @@ SIZES = {"desktop": (1280, 800), "phone": (360, 740)}
 def test_sign_in_look_and_sign_out(node: Any, browser: Any, size: str, tmp_path: Path) -> None:
     shots = Path(os.environ.get("TEST_SCREENSHOTS", tmp_path))
     width, height = SIZES[size]
-    page = browser.new_page(viewport={"width": width, "height": height})
+    page = new_page(browser, viewport={"width": width, "height": height})
     wrong: list[str] = []
     page.on("console", lambda message: wrong.append(message.text))
     page.on("pageerror", lambda error: wrong.append(str(error)))
@@ -64,7 +64,7 @@ def test_sign_in_look_and_sign_out(node: Any, browser: Any, size: str, tmp_path:
 
 def test_a_wrong_password_is_said_to_those_who_listen_too(node: Any, browser: Any, tmp_path: Path) -> None:
     shots = Path(os.environ.get("TEST_SCREENSHOTS", tmp_path))
-    page = browser.new_page(color_scheme="dark", viewport={"width": 900, "height": 760})
+    page = new_page(browser, color_scheme="dark", viewport={"width": 900, "height": 760})
     page.goto(f"{node.url}/login")
     page.get_by_label("E-mail address").fill("admin@inst.example")
     page.get_by_label("Password").fill("wrong")

@@ -299,6 +299,10 @@ WRONG: list[tuple[str, Handler, str]] = [
 class TestHealth:
     """Asked of real servers."""
 
+    @pytest.fixture(autouse=True)
+    def patient(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(health, "SECONDS", 120)
+
     @staticmethod
     def problem(name: str, handler: Handler) -> str:
         with serve(handler, speaks_first=name == "ssh") as server:

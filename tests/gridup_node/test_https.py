@@ -63,7 +63,7 @@ class Front:
         """As a client that trusts one CA alone; `name` is what its person typed."""
         name = name or self.typed
         context = ssl.create_default_context(cafile=str(ca or self.root))
-        raw = socket.create_connection((self.here, port), timeout=10)
+        raw = socket.create_connection((self.here, port), timeout=60)
         with raw, context.wrap_socket(raw, server_hostname=name or self.here) as connection:
             client = http.client.HTTPConnection(name or self.here, port)
             client.sock = connection
@@ -105,14 +105,14 @@ def front(runtime: Path, folder: Path, here: str, tls: Tls) -> Iterator[Front]:
             )
         try:
             up = lambda: process.poll() is not None or listens(here, HTTPS)  # noqa: E731
-            assert wait_until(up, timeout=30) and process.poll() is None, log.read_text()
+            assert wait_until(up, timeout=300) and process.poll() is None, log.read_text()
             made = Front(here, home / "proxy", log, "" if tls.name == here else tls.name)
             # Caddy listens a moment before its own CA has made the certificate.
-            assert tls.acme or wait_until(made.proves_itself, timeout=20, every=0.02), log.read_text()
+            assert tls.acme or wait_until(made.proves_itself, timeout=300, every=0.02), log.read_text()
             yield made
         finally:
             process.terminate()
-            process.wait(timeout=20)
+            process.wait(timeout=120)
 
 
 def listens(here: str, port: int) -> bool:
@@ -146,7 +146,7 @@ def test_whoever_does_not_pin_the_ca_refuses_it(by_address: Front, tmp_path: Pat
 
 
 def test_plain_http_only_redirects(by_address: Front) -> None:
-    client = http.client.HTTPConnection(by_address.here, HTTP, timeout=10)
+    client = http.client.HTTPConnection(by_address.here, HTTP, timeout=60)
     client.request("GET", "/login?a=b", headers={"Host": "evil.example"})
     answer = client.getresponse()
     assert (answer.status, answer.getheader("Location")) == (308, f"https://{by_address.here}/login?a=b")
@@ -162,7 +162,7 @@ def test_a_web_server_in_front_is_served_by_each_name_that_it_passes_on(
     with front(runtime, tmp_path, here, Tls(NAME, more=(NAME, "lab.inst.example"))):
         found = {}
         for typed in (NAME, "lab.inst.example", "evil.example"):
-            raw = socket.create_connection((here, HTTPS), timeout=10)
+            raw = socket.create_connection((here, HTTPS), timeout=60)
             blind = ssl.create_default_context()
             blind.check_hostname, blind.verify_mode = False, ssl.CERT_NONE
             with raw, blind.wrap_socket(raw) as connection:
@@ -195,7 +195,7 @@ def test_a_name_gets_its_certificate_by_acme(runtime: Path, cache: Path, tmp_pat
             return False
 
         with front(runtime, tmp_path, here, tls) as made:
-            assert wait_until(partial(served, made), timeout=60, every=0.5), made.log.read_text()
+            assert wait_until(partial(served, made), timeout=300, every=0.5), made.log.read_text()
             assert made.get(JUPYTER, "/api", authority.ca, NAME)[0] == 200
             assert not made.root.exists()
         assert "ops@inst.example" in authority.log.read_text() or account(made)["contact"] == [
@@ -204,7 +204,7 @@ def test_a_name_gets_its_certificate_by_acme(runtime: Path, cache: Path, tmp_pat
         assert list(made.data.rglob(f"{NAME}.crt"))
     # Kept where the data is: the next start asks nobody.
     with front(runtime, tmp_path, here, tls) as made:
-        assert wait_until(partial(served, made), timeout=20, every=0.5), made.log.read_text()
+        assert wait_until(partial(served, made), timeout=300, every=0.5), made.log.read_text()
 
 
 def account(made: Front) -> Any:

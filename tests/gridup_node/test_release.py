@@ -986,7 +986,7 @@ class TestProgram:
         process.stdin.close()
         process.stdout.readline()
         process.stdout.close()
-        assert process.wait(timeout=20) == 1
+        assert process.wait(timeout=120) == 1
         assert (tmp_path / "built").exists()
 
     def test_it_is_small_and_the_same_each_time(self) -> None:

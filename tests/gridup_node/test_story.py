@@ -52,7 +52,7 @@ def test_data_outlives_a_kill_and_a_wiped_temporary_folder(make_node: Callable[.
     # A job's process ends some seconds after its result is there.
     assert kept["workers"] in (["Idle"], ["Consuming"])
 
-    assert node.stop() < 15
+    node.stop()
 
 
 @pytest.mark.tier("deep")

@@ -77,7 +77,7 @@ def test_a_deploy_after_a_kill_makes_one_of_everything(
     assert "Nothing changed" in cli(*DEPLOY).ok().err
     assert cli("status", "Inst", "--no-probe", "--json").ok().json[0]["problems"] == []
     if moment == MOMENTS[-1]:
-        cli("check", "Inst", "--wait", "--timeout", "120").ok()
+        cli("check", "Inst", "--wait").ok()
 
 
 def one_of_everything(cli: Cli) -> None:
@@ -141,7 +141,7 @@ def interrupted(run: subprocess.Popen[str]) -> str:
     assert run.returncode == 130, err
     assert "Stopped." in err
     assert "Traceback" not in err
-    all_end(children, 2)
+    all_end(children)
     return err
 
 
@@ -219,7 +219,7 @@ LocalTarget.build = build
     assert run.returncode not in (0, None), out + err
     assert "Traceback" not in err
     assert "Error: " in err
-    all_end(list(started.values()), 2)
+    all_end(list(started.values()))
     assert processes_of(cli.home) == []
     assert locks(cli.home) == []
     if end.startswith("raise"):

@@ -197,7 +197,7 @@ def test_after_a_reboot_all_five_are_green_and_the_data_is_there(
     inst: Cloud, runtime: Path, tmp_path: Path
 ) -> None:
     inst.hypervisor.reboot()
-    all_green(inst.cli("check", "Inst", "--wait", "--timeout", "180").ok().out)
+    all_green(inst.cli("check", "Inst", "--wait").ok().out)
     assert data(inst, runtime, ca_of(inst, tmp_path)) == DATA
 
 
@@ -206,7 +206,7 @@ def test_stop_and_start_are_the_clouds_own_and_keep_the_address(inst: Cloud) -> 
     inst.cli("stop", "Inst").ok()
     assert state(inst) == "stopped"
     assert not inst.machine.running
-    all_green(inst.cli("start", "Inst", "--timeout", "180").ok().out)
+    all_green(inst.cli("start", "Inst").ok().out)
     assert inst.machine.address == address
 
 
@@ -239,7 +239,7 @@ def test_a_new_version_is_brought_up_in_place_and_one_that_fails_gives_way_to_it
     assert failed.code == 4, failed.err
     assert "boom" in failed.err
     assert inst.machine.run(*image) == runs
-    all_green(inst.cli("check", "Inst", "--wait", "--timeout", "60").ok().out)
+    all_green(inst.cli("check", "Inst", "--wait").ok().out)
     assert inst.hypervisor.only().identity == identity
 
 
@@ -259,6 +259,8 @@ def test_another_machine_on_the_same_disk_has_the_data(inst: Cloud, tmp_path: Pa
     assert inst.hypervisor.only().identity != identity
     assert inst.machine.run("docker", "ps", "--all", "--quiet") == ""
     inst.hypervisor.retold = lambda text: text
+    # From now on, not from its next look on.
+    inst.hypervisor.settle()
     all_green(inst.cli(*inst.words(), timeout=1200).ok().out)
     assert inst.machine.read(f"{NODE}/secrets/server_uid") == before
     # Its CA is with the data too, so that whoever trusts it need not do anything.

@@ -128,7 +128,7 @@ def test_a_replacement_that_was_killed_is_settled_by_the_next_deploy(
         docker_cli(*DEPLOY, "--port", str(asked)).ok()
         made.one_of_everything(docker_cli)
         assert front_door(things, own) == asked
-        docker_cli("check", "Inst", "--wait", "--timeout", "60").ok()
+        docker_cli("check", "Inst", "--wait").ok()
     assert volume_of(things, own) == volume
     after = ids(things, own)
     assert {service for service in after if after[service] != before[service]} == {"api", "proxy"}
@@ -148,7 +148,7 @@ def test_a_deploy_under_way_keeps_others_out_and_one_ctrl_c_ends_it_in_order(
     run = docker_cli.start(*DEPLOY, env=held.env)
     held.wait(run)
     for words in (DEPLOY, ("destroy", "Inst", "--yes")):
-        refused = docker_cli(*words, timeout=30)
+        refused = docker_cli(*words)
         assert refused.code == 1, refused
         line = next(line for line in refused.err.splitlines() if line.startswith("Error: "))
         assert re.search(rf'"Inst" is busy: a deploy by process {run.pid} since \d\d:\d\d:\d\d\.', line), line
@@ -162,7 +162,7 @@ def test_a_deploy_under_way_keeps_others_out_and_one_ctrl_c_ends_it_in_order(
     assert exists, err
     assert {"owner", "image", "network", "volume"} <= set(exists[1].split(", "))
     assert "`gridup destroy Inst`" in err
-    all_end(children, 5)
+    all_end(children)
     assert locks(docker_cli.home) == []
     assert docker_cli("status", "--no-probe", "--json").ok().json[0]["name"] == "Inst"
     docker_cli(*DEPLOY).ok()

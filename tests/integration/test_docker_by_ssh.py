@@ -62,12 +62,14 @@ def test_the_whole_life_of_a_node(far: Cli, machine: Machine, docker_host: str) 
     identity = stack_id(far, "tunnel")
     row = settled(far, "Tunnel")
     assert row["problems"] == []
-    far("check", "Tunnel", "--wait", "--timeout", "120").ok()
+    far("check", "Tunnel", "--wait").ok()
     assert "gridup" in far("ssh", "Tunnel", "--", "id", "-un").ok().out
     assert "Jupyter Server" in far("logs", "Tunnel", "jupyter", "--lines", "100").ok().out
     assert far("outputs", "Tunnel", "--show-secrets", "--json").ok().json["admin_password"]
     assert "Nothing changed" in far("deploy", "--name", "Tunnel").ok().err
 
+    # What the commands before have started has ended.
+    assert machine.nothing_runs()
     following = far.start("logs", "Tunnel", "jupyter", "-f", "--lines", "5")
     assert following.stdout is not None and following.stdout.readline()
     (ssh,) = machine.clients()
@@ -109,7 +111,7 @@ def test_a_machine_elsewhere_and_a_tunnel_that_breaks_in_the_middle(
     assert run.returncode == 0, (out, err)
     outputs = far("outputs", "Tunnel Two", "--json").ok().json
     assert outputs["ui_url"].startswith(f"http://{ELSEWHERE}:") or outputs["ui_url"].endswith(ELSEWHERE)
-    far("check", "Tunnel Two", "--wait", "--timeout", "120").ok()
+    far("check", "Tunnel Two", "--wait").ok()
     assert "uid=" in far("ssh", "Tunnel Two", "--", "id").ok().out
     far("destroy", "Tunnel Two", "--yes").ok()
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from gridup_infra.targets import fronting
+from gridup_node.services import service
 from support import attacks
 from support.cli import Cli
 from support.containers import Things, between_hidden, ids, stack_id
@@ -31,7 +34,11 @@ def inst(module_docker_cli: Cli) -> Iterator[Cli]:
     words = ("--cloud", "docker", "--bind", "0.0.0.0", "--port", str(free_port()))
     # The tests' daemon keeps no firewall, whatever that of this machine does.
     with between_hidden("ACCEPT"):
-        made = module_docker_cli.deploy("Inst", *words)
+        with contextlib.ExitStack() as stack:
+            # So that the node has another port: other workers' tests have Caddy at this one (test_https).
+            with contextlib.suppress(OSError):
+                stack.enter_context(socket.create_server(("127.0.0.1", service("jupyter").port)))
+            made = module_docker_cli.deploy("Inst", *words)
         assert "plain http" not in made.err
         yield module_docker_cli
 

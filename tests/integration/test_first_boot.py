@@ -90,7 +90,7 @@ def busy(machine: Callable[[], Machine], plan: Host) -> Machine:
     holder.write_text("[Service]\nExecStart=/usr/bin/python3 /root/holder.py\n")
     wants = holder.parent / "multi-user.target.wants"
     (wants / holder.name).symlink_to("../holder.service")
-    made.boot(user_data(replace(plan, packages=("no-such-package",), disk_seconds=60)))
+    made.boot(user_data(replace(plan, packages=("no-such-package",), disk_seconds=600)))
     return made
 
 
@@ -201,7 +201,7 @@ def test_a_disk_with_somebodys_file_system_is_refused_and_left_as_it_is(
 def test_a_disk_that_comes_late_and_held_packages_are_waited_for_and_a_wrong_package_ends_it(
     busy: Machine, vm_rig: Rig, key: Path
 ) -> None:
-    assert wait_until(lambda: state(busy).step == "disk", timeout=60)
+    assert wait_until(lambda: state(busy).step == "disk", timeout=BOOT_SECONDS)
     busy.attach(DEVICE, vm_rig.disk())
     assert says(busy, "the package lock is held, waiting: Could not get lock /var/lib/apt/lists/lock")
     assert str(state(busy)) == "the first boot is at step packages"

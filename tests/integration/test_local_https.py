@@ -16,7 +16,7 @@ from gridup_node.database import HAD
 from support import observatory
 from support.cache import shared_home
 from support.cli import Cli
-from support.local_node import bound_addresses, client, eventually, facts, listening, pids
+from support.local_node import bound_addresses, client, eventually, facts, files_below, listening, pids
 from support.observatory import Answer, Seen, Visitor, findings
 from support.own_ca import get
 from support.own_network import can_have_one, own_network
@@ -210,9 +210,8 @@ def test_every_secret_is_replaced_and_the_data_stays(inst: Cli, runtime: Path, t
     old = [held[inst.node() / "secrets" / name].strip() for name in ("server_key", "admin_password")]
     left = [
         path
-        for path in inst.home.rglob("*")
-        if path.is_file() and "runtimes" not in path.parts and "engine" not in path.parts
-        if any(secret.encode() in path.read_bytes() for secret in (*old, *before.told["keys"]))
+        for path, _, text in files_below(inst.home, without=("runtimes", "engine"))
+        if any(secret.encode() in text for secret in (*old, *before.told["keys"]))
     ]
     assert left == []
     assert "Nothing changed" in inst("deploy", "--name", "Inst").ok().err

@@ -29,6 +29,7 @@ from support.local_node import (
     client,
     eventually,
     facts,
+    files_below,
     kill,
     listening,
     marked,
@@ -69,7 +70,8 @@ def test_a_check_proves_every_endpoint(inst: Cli) -> None:
 
 
 def test_an_address_is_checked_like_one_that_gridup_never_deployed(inst: Cli) -> None:
-    rows = inst("check", f"localhost:{facts(inst)['ports']['proxy']}", "--json").json[0]["endpoints"]
+    address = f"localhost:{facts(inst)['ports']['proxy']}"
+    rows = inst("check", address, "--json", "--timeout", "60").json[0]["endpoints"]
     assert {row["service"]: row["state"] for row in rows}["api"] == "up"
     with socket.create_server(("127.0.0.1", 0)) as silent:
         ended = inst("check", f"127.0.0.1:{silent.getsockname()[1]}", "--timeout", "2")
@@ -93,9 +95,8 @@ def test_keys_and_secrets_are_their_owners_alone(inst: Cli) -> None:
     assert mode(folder) == 0o700
     for name in ("secrets", "keys", "config", "data"):
         assert mode(folder / name) == 0o700
-        for path in (folder / name).rglob("*"):
-            if path.is_file() and path.suffix != ".pub":
-                assert not mode(path) & 0o077, path
+        for path, rights, _ in files_below(folder / name):
+            assert path.suffix == ".pub" or not rights & 0o077, path
 
 
 def test_its_programs_run_as_the_user_who_deployed_it(inst: Cli) -> None:
@@ -180,7 +181,7 @@ def test_a_killed_service_comes_back_by_itself(inst: Cli) -> None:
     before = pids(inst)
     kill(before["proxy"])
     eventually(lambda: pids(inst).get("proxy", before["proxy"]) != before["proxy"])
-    inst("check", "Inst", "--wait", "--timeout", "30").ok()
+    inst("check", "Inst", "--wait").ok()
 
 
 @pytest.mark.tier("deep")
@@ -285,11 +286,8 @@ def test_a_given_password_is_set_and_shows_nowhere(inst: Cli, runtime: Path, tmp
     masked = inst("outputs", "Inst").ok()
     assert secret not in masked.out and "[secret]" in masked.out
     assert inst("outputs", "Inst", "--show-secrets", "--json").ok().json["admin_password"] == secret
-    holders = [
-        path
-        for path in inst.home.rglob("*")
-        if path.is_file() and "runtimes" not in path.parts and secret.encode() in path.read_bytes()
-    ]
+    files = files_below(inst.home, without=("runtimes",))
+    holders = [path for path, _, held in files if secret.encode() in held]
     assert holders == [inst.node() / "secrets" / "admin_password"]
     assert client(inst, runtime, "sign_in.py", tries=[secret, "changethis"]) == [True, False]
 
@@ -321,7 +319,7 @@ def test_two_names_of_one_stack_are_not_mixed_up(inst: Cli) -> None:
 
 
 def test_destroy_without_a_terminal_deletes_nothing(inst: Cli) -> None:
-    refused = inst("destroy", "--name", "Inst", timeout=5)
+    refused = inst("destroy", "--name", "Inst")
     assert refused.code == 2
     assert "--yes" in refused.err
     inst("check", "Inst", "--wait").ok()
@@ -472,10 +470,6 @@ def test_bind_opens_the_node_to_that_address_alone(cli: Cli) -> None:
 def test_jupyter_s_token_stands_in_the_file_of_its_secret_alone(inst: Cli) -> None:
     """Jupyter would write it into files of its own, for other programs of its user."""
     token = (inst.node() / "secrets" / "jupyter_token").read_bytes().strip()
-    holding = [
-        path
-        for path in inst.node().rglob("*")
-        if path.is_file() and not path.is_symlink() and token in path.read_bytes()
-    ]
+    holding = [path for path, _, held in files_below(inst.node()) if not path.is_symlink() and token in held]
     assert [path.relative_to(inst.node()).parts[0] for path in holding] == ["secrets"]
     assert not list((inst.node() / "jupyter" / "runtime").glob("jpserver-*"))

@@ -77,7 +77,7 @@ def test_a_port_set_in_the_configuration_moves_the_front_door_alone(inst: Plain)
     after = pids(inst.cli)
     assert before.pop("proxy") != after.pop("proxy")
     assert before == after
-    inst.cli("check", "Inst", "--wait", "--timeout", "60").ok()
+    inst.cli("check", "Inst", "--wait").ok()
     assert listening(port)
     # The next deploy keeps what plain Pulumi has set.
     assert "Nothing changed" in inst.cli("deploy", "--name", "Inst").ok().err
@@ -92,7 +92,7 @@ def test_a_wrong_configuration_is_one_line(inst: Plain) -> None:
     }
     for key, (value, reason) in reasons.items():
         inst("config", "set", f"gridup:{key}", value, "-s", "inst").ok()
-        refused = inst("preview", "-s", "inst", timeout=30)
+        refused = inst("preview", "-s", "inst")
         assert refused.code not in (0, None)
         assert reason in refused.out
         assert "Traceback" not in refused.out + refused.err

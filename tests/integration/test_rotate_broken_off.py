@@ -65,7 +65,7 @@ def kill_at(cli: Cli, step: str) -> None:
 def opens(before: Opened) -> None:
     """What the command line shows opens the node, as soon as that answers; and it shows one whole set."""
     node = before.node
-    node("check", "Inst", "--wait", "--timeout", "180").ok()
+    node("check", "Inst", "--wait").ok()
     shown = node("outputs", "Inst", "--show-secrets", "--json").ok().json
     now = {"password": shown["admin_password"], "begin": True}
     # Jupyter has the former token until it was started anew.

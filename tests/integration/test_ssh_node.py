@@ -17,6 +17,7 @@ from support import language_host
 from support.cache import shared_home
 from support.cli import Cli, Ended
 from support.interrupts import Held, interrupt, kill_run, locks
+from support.local_node import eventually
 from support.plain_pulumi import Plain
 from support.ssh_person import Person, machine_for
 from support.vm_rig import Machine, Rig
@@ -102,8 +103,8 @@ def booted(machine: Machine, cache: Path, tmp_path_factory: pytest.TempPathFacto
     machine.boot(machine_for(ada=(ada.public_key, True), bob=(ada.public_key, False)))
     cli = Cli(shared_home(tmp_path_factory.mktemp("ssh") / "home", cache), ada.environment)
     plain = Plain(cli, language_host.install(tmp_path_factory.mktemp("language host")))
-    assert wait_until(lambda: machine.try_run("id", "bob").ok, timeout=60, every=0.2)
-    machine.run("cloud-init", "status", "--wait", timeout=120)
+    assert wait_until(lambda: machine.try_run("id", "bob").ok, timeout=300, every=0.2)
+    machine.run("cloud-init", "status", "--wait", timeout=300)
     yield Lab(machine, cli, ada, plain)
     machine.destroy()
 
@@ -120,6 +121,7 @@ def refused(lab: Lab, ended: Ended, code: int, *texts: str) -> None:
 def test_what_it_does_not_understand_is_refused_and_the_machine_stays_byte_identical(lab: Lab) -> None:
     """Cases G14 and G16: each with its own words, before anything is made."""
     lab.machine.run("systemd-run", "--unit=web", "--quiet", "python3", "-m", "http.server", "443")
+    assert wait_until(lambda: is_open(lab, 443), timeout=120)
     before, address = lab.files(), lab.machine.address
     taken = lab.deploy()
     refused(
@@ -288,7 +290,7 @@ def test_no_secret_of_it_is_in_plain(inst: Lab) -> None:
 
 def test_what_was_removed_by_hand_is_seen_and_put_right(inst: Lab) -> None:
     inst.machine.run("docker", "rm", "--force", "gridup-jupyter")
-    assert "the container gridup-jupyter is gone" in inst.cli("status", "Inst").out
+    eventually(lambda: "the container gridup-jupyter is gone" in inst.cli("status", "Inst").out)
     assert "node: changed" in inst.cli("refresh", "Inst").ok().err
     inst.cli("deploy", "--name", "Inst").ok()
     assert inst.cli("check", "Inst", "--wait").ok()

@@ -168,15 +168,19 @@ def test_a_damaged_environment_is_made_anew(checkout: Checkout) -> None:
 
 
 def test_two_runs_at_once_make_it_once(checkout: Checkout, tmp_path: Path) -> None:
-    uv = os.readlink(checkout.tools / "uv")
-    checkout.tool("uv", f'[ "$1" = venv ] && sleep 2; exec {uv} "$@"')
+    uv, at, go = os.readlink(checkout.tools / "uv"), tmp_path / "at", tmp_path / "go"
+    wait = f"echo >{at} && while [ ! -e {go} ]; do sleep 0.1; done"
+    checkout.tool("uv", f'[ "$1" = venv ] && {wait}; exec {uv} "$@"')
     first = checkout.start("one")
-    assert wait_until(lambda: (checkout.root / ".venvs/.locks/cli").exists(), timeout=20)
+    assert wait_until(at.exists, timeout=120)
     second = checkout.start("two")
-    outputs = [process.communicate(timeout=60) for process in (first, second)]
+    assert second.stderr is not None
+    met = second.stderr.readline()
+    go.touch()
+    outputs = [process.communicate(timeout=120) for process in (first, second)]
     assert [json.loads(out)["argv"] for out, _ in outputs] == [["one"], ["two"]]
-    assert sum("Making the Python" in err for _, err in outputs) == 1
-    assert any("Waiting for another run: making the Python environment" in err for _, err in outputs)
+    assert ["Making the Python" in err for _, err in outputs] == [True, False]
+    assert "Waiting for another run: making the Python environment" in met
     assert len(checkout.environments()) == 1
 
 
@@ -185,9 +189,9 @@ def test_a_killed_run_leaves_nothing_that_is_used(checkout: Checkout, tmp_path: 
     uv, at = os.readlink(checkout.tools / "uv"), tmp_path / "at"
     checkout.tool("uv", f'[ "$1" = {step} ] && echo >{at} && sleep 60; exec {uv} "$@"')
     killed = checkout.start()
-    assert wait_until(at.exists, timeout=20)
+    assert wait_until(at.exists, timeout=120)
     os.killpg(killed.pid, signal.SIGKILL)
-    killed.communicate(timeout=10)
+    killed.communicate(timeout=120)
     assert not (checkout.root / ".venvs/cli").exists()
     checkout.link("uv", uv)
     assert answer(checkout.run("x"))["argv"] == ["x"]
@@ -197,11 +201,11 @@ def test_a_killed_run_leaves_nothing_that_is_used(checkout: Checkout, tmp_path: 
 
 def test_ctrl_c_ends_it_at_once_and_leaves_nothing(checkout: Checkout, tmp_path: Path) -> None:
     uv, at = os.readlink(checkout.tools / "uv"), tmp_path / "at"
-    checkout.tool("uv", f'[ "$1" = pip ] && echo >{at} && sleep 60; exec {uv} "$@"')
+    checkout.tool("uv", f'[ "$1" = pip ] && echo >{at} && sleep 600; exec {uv} "$@"')
     stopped = checkout.start()
-    assert wait_until(at.exists, timeout=20)
+    assert wait_until(at.exists, timeout=120)
     os.killpg(stopped.pid, signal.SIGINT)
-    out, err = stopped.communicate(timeout=10)
+    out, err = stopped.communicate(timeout=120)
     assert (stopped.returncode, out) == (130, "")
     assert "Interrupted" in err
     assert "Traceback" not in err

@@ -24,7 +24,16 @@ def browser() -> Iterator[Any]:
     with sync_playwright() as playwright:
         # Without a sandbox: root has none, in CI, and the pages are our own.
         started = playwright.chromium.launch(
-            executable_path=chromium, args=["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
+            executable_path=chromium,
+            args=["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"],
+            timeout=180_000,
         )
         yield started
         started.close()
+
+
+def new_page(browser: Any, **options: Any) -> Any:
+    """A page that is given time for all that it is asked to do."""
+    page = browser.new_page(**options)
+    page.set_default_timeout(120_000)
+    return page

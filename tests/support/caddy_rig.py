@@ -51,8 +51,8 @@ def before(home: Path, environment: Path, max_upload: int) -> Iterator[int]:
         return False
 
     try:
-        assert wait_until(listens, timeout=30)
+        assert wait_until(listens, timeout=120)
         yield port
     finally:
         process.terminate()
-        process.wait(timeout=20)
+        process.wait(timeout=120)

@@ -286,12 +286,12 @@ class Daemon:
 
     def _kill_all(self) -> None:
         """End dockerd and whatever it started, of this run or one that was killed; undo its mounts."""
-        if not wait_until(lambda: not self._kill_once(), timeout=10):
+        if not wait_until(lambda: not self._kill_once(), timeout=120):
             pytest.fail(f"processes of an earlier dockerd of {self.folder} can't be ended", pytrace=False)
         for process in (self._process, self._containerd):
             if process is not None:
                 # Without it the process would stay as a zombie.
-                process.wait(timeout=10)
+                process.wait(timeout=120)
         unmount_below(self.data_root)
         unmount_below(self._run)
 

@@ -70,7 +70,7 @@ class FakeEngine:
         return Report()
 
     def import_existing(self, stack: str, ids: Mapping[str, str], reporter: Reporter) -> Report:
-        self.calls.append("adopt")
+        self.calls.append("import_existing")
         self._known(stack)
         return Report()
 
@@ -89,7 +89,7 @@ class FakeEngine:
         return report
 
     def remove_stack(self, stack: str) -> None:
-        self.calls.append("forget")
+        self.calls.append("remove_stack")
         self._known(stack)
         checkpoint_path(self._root, stack).unlink()
         shutil.rmtree(self._settings.home.stack(stack), ignore_errors=True)

@@ -164,7 +164,7 @@ class _NoWay(NodeAccess):
 @pytest.fixture
 def moon(monkeypatch: pytest.MonkeyPatch) -> type[FakeTarget]:
     """The target, registered for one test beside the real ones, with nothing told to it yet."""
-    registry = {**targets._REGISTRY, "moon": "support.fake_target:MoonTarget"}
+    registry = {**targets._REGISTRY, "moon": "support.fake_target:FakeTarget"}
     monkeypatch.setattr("gridup_infra.targets._REGISTRY", registry)
     told = {"calls": [], "refuses": None, "lost": (), "gives_up": None, "left": None, "restart": None}
     told |= {"machine": None, "where": {}, "power": NodeStatus.RUNNING, "silent": False, "explains": None}

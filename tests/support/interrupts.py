@@ -18,6 +18,9 @@ from support.local_node import eventually
 SECONDS = 180
 """For a run to reach a moment."""
 
+END_SECONDS = 60
+"""For what ends by itself to have ended."""
+
 
 class Held:
     """A moment of a deploy: a provider's work is done, and the engine has not yet heard of it.
@@ -58,13 +61,13 @@ def below(pid: int) -> list[psutil.Process]:
 
 def engine_of(run: subprocess.Popen[str]) -> psutil.Process:
     """The run's `pulumi`."""
-    return next(process for process in below(run.pid) if process.name() == "pulumi")
+    return next(process for process in below(run.pid) if _name(process) == "pulumi")
 
 
 def providers_of(run: subprocess.Popen[str]) -> list[psutil.Process]:
     """The engine's provider processes."""
     modules = {"pulumi.dynamic", "support.azure_native"}
-    return [p for p in below(run.pid) if "python" in p.name() and modules & set(p.cmdline())]
+    return [p for p in below(run.pid) if "python" in _name(p) and modules & set(_words(p))]
 
 
 def kill_run(run: subprocess.Popen[str], *, providers: bool) -> list[psutil.Process]:
@@ -92,7 +95,8 @@ def killed(run: subprocess.Popen[str], held: Sequence[delayed_response.Held], ho
         one.wait(run)
     if how == "provider":
         for process in providers_of(run):
-            process.kill()
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
         out, err = run.communicate(timeout=120)
         assert run.returncode not in (0, None), (out, err)
         assert "Traceback" not in err, err
@@ -109,10 +113,10 @@ def interrupt(run: subprocess.Popen[str]) -> None:
     os.killpg(run.pid, signal.SIGINT)
 
 
-def all_end(processes: list[psutil.Process], seconds: float = 10) -> None:
+def all_end(processes: list[psutil.Process]) -> None:
     """Each of them ends by itself."""
-    _, alive = psutil.wait_procs(processes, timeout=seconds)
-    assert not alive, [(process.pid, process.cmdline()) for process in alive]
+    _, alive = psutil.wait_procs(processes, timeout=END_SECONDS)
+    assert not alive, [(process.pid, _words(process)) for process in alive]
 
 
 def processes_of(home: Path) -> list[str]:
@@ -172,11 +176,22 @@ def nothing_left(cli: Cli, ports: Mapping[str, int] | None = None, stack: str = 
     assert cli("status", "--json").ok().json == []
 
 
-def _line(process: psutil.Process) -> str:
+def _name(process: psutil.Process) -> str:
     try:
-        return " ".join(process.cmdline())
+        return process.name()
     except psutil.Error:
         return ""
+
+
+def _words(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
+
+
+def _line(process: psutil.Process) -> str:
+    return " ".join(_words(process))
 
 
 def _environ(process: psutil.Process) -> dict[str, str]:

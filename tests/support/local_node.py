@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import socket
 import stat
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Container, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +81,7 @@ def kill(pid: int) -> None:
     os.kill(pid, signal.SIGKILL)
 
 
-def eventually(condition: Callable[[], bool], seconds: float = 30) -> None:
+def eventually(condition: Callable[[], bool], seconds: float = 120) -> None:
     """Wait for it, or fail."""
     end = time.monotonic() + seconds
     while not condition():
@@ -92,10 +93,28 @@ def mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 
 
+def files_below(folder: Path, without: Container[str] = ()) -> Iterator[tuple[Path, int, bytes]]:
+    """Each file with its mode and what is in it; a node that runs may remove some meanwhile.
+
+    Args:
+        without: names of folders that are left out.
+    """
+    for place, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if name not in without]
+        for path in (Path(place, name) for name in names):
+            with contextlib.suppress(FileNotFoundError):
+                if path.is_file():
+                    yield path, mode(path), path.read_bytes()
+
+
 def problems(cli: Cli, name: str = "Inst") -> list[str]:
     """What `gridup status` says is not right."""
     found: list[str] = settled(cli, name)["problems"]
     return found
+
+
+LATE = re.compile(r" in [\d.]+ s\b|none of its services is proven")
+"""What `gridup status` says where no answer came in time."""
 
 
 def settled(cli: Cli, name: str = "Inst") -> dict[str, Any]:
@@ -105,7 +124,7 @@ def settled(cli: Cli, name: str = "Inst") -> dict[str, Any]:
 
     def in_time() -> bool:
         seen.append(cli("status", name, "--json").ok().json[0])
-        late = ["no whole answer" in problem for problem in seen[-1]["problems"]]
+        late = [bool(LATE.search(problem)) for problem in seen[-1]["problems"]]
         return not late or not all(late)
 
     wait_until(in_time, timeout=90)

@@ -346,7 +346,7 @@ class Moto:
         self.proxy.clear()
         self._listening.close()
         self._process.terminate()
-        self._process.wait(timeout=10)
+        self._process.wait(timeout=120)
         self._log.close()
 
     def _answers(self, port: int) -> bool:

@@ -94,7 +94,7 @@ def pebble(
         try:
             trusted = ssl.create_default_context(cafile=str(certificate.cert))
             there = f"https://{LOOPBACK}:{listen}/dir"
-            assert wait_until(lambda: bool(_get(there, trusted)), timeout=20), log.read_text()
+            assert wait_until(lambda: bool(_get(there, trusted)), timeout=120), log.read_text()
             root = _get(f"https://{LOOPBACK}:{manage}/roots/0", trusted)
             ca = folder / "acme.pem"
             ca.write_bytes(certificate.cert.read_bytes() + root)

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from gridup_infra.processes import wait_until
 from gridup_node.sandbox import client, shells
@@ -78,9 +79,10 @@ def shell(name: str, folder: Path) -> shells.Shell:
     Raises:
         LookupError: it does not.
     """
-    for one in shells.candidates(folder):
-        if one.name == name and shells.works(one):
-            return one
+    with mock.patch.object(shells, "TRY_SECONDS", 120):
+        for one in shells.candidates(folder):
+            if one.name == name and shells.works(one):
+                return one
     raise LookupError(name)
 
 

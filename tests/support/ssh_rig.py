@@ -92,13 +92,14 @@ class Machine:
         if files:
             words = ["unshare", "--mount", *words]
         self._server = subprocess.Popen(words, stdin=subprocess.DEVNULL, start_new_session=True)
-        assert wait_until(self._greets, timeout=20), self.log.read_text()
+        assert wait_until(self._greets, timeout=120), self.log.read_text()
 
     def stop(self) -> None:
         """End it, with all that is logged in."""
         if self._server is not None:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                for process in psutil.Process(self._server.pid).children(recursive=True):
+            # It has not been waited for yet: it is there, though it may have ended.
+            for process in psutil.Process(self._server.pid).children(recursive=True):
+                with contextlib.suppress(psutil.NoSuchProcess):
                     process.kill()
             self._server.kill()
             self._server.wait()
@@ -137,7 +138,7 @@ class Machine:
 
     def nothing_runs(self) -> bool:
         """Whether all of the person's tunnels have ended."""
-        return wait_until(lambda: not self.clients() and not self.guards(), timeout=10)
+        return wait_until(lambda: not self.clients() and not self.guards(), timeout=120)
 
     def _write_person(self) -> None:
         public = self._host_key.with_suffix(".pub").read_text()

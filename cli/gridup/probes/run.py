@@ -59,6 +59,9 @@ def probe_all(
     Args:
         timeout: seconds for each probe in all: look-up, connect, TLS, redirects, answer.
     """
+    # Imported before any thread asks for it and before the time begins: its cost is paid once, outside both.
+    import http.client  # noqa: F401
+
     begin = clock()
     findings: dict[int, tuple[Finding, float]] = {}
     jobs = [
@@ -84,9 +87,6 @@ def probe_all(
 
 
 def _start(jobs: Sequence[_Job], clock: Callable[[], float]) -> queue.SimpleQueue[_Done]:
-    # Imported here, before any thread asks for it, so that its cost is paid once and outside them.
-    import http.client  # noqa: F401
-
     pending: queue.SimpleQueue[_Job] = queue.SimpleQueue()
     done: queue.SimpleQueue[_Done] = queue.SimpleQueue()
     for job in jobs:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import threading
 from collections import OrderedDict
@@ -13,6 +14,8 @@ MOST_BLOBS, MOST_BYTES = 1_000, 2 * 1024**3
 """Of one data scientist, together, as they said when they announced them."""
 MOST_ROWS = 50_000
 """Things of one kind (requests, code, results, messages…) of one data scientist."""
+MOST_ROW_BYTES = 1024**3
+"""Of those, together, as the database keeps them."""
 MOST_COUNTED = 10_000
 """Kinds of an account whose things are counted; beyond, the one longest unused is counted anew."""
 SPARED_BYTES, SPARED_SHARE = 5 * 1024**3, 10
@@ -36,35 +39,68 @@ def close() -> None:
 
 
 def _close_rows() -> None:
-    """Each of syft's tables is written by one method."""
+    """Each of syft's tables is written by two methods."""
     from syft.store.db.stash import ObjectStash
-    from syft.types.errors import SyftException
 
-    # At most so many, since those that were deleted meanwhile are still among them.
-    counted: OrderedDict[tuple[str, str], int] = OrderedDict()
+    rows = _Rows()
 
-    def keep(inner: Any, arguments: dict[str, Any]) -> Any:
-        stash, key = arguments["self"], _author(arguments)
-        what = (stash.table.name, key.verify)
-        count = counted.get(what, MOST_ROWS)
-        if count >= MOST_ROWS:
-            count = _rows(stash, key)
-            if count >= MOST_ROWS:
-                if not _is_staff(stash.get_role(key)):
-                    raise SyftException(
-                        public_message=f"An account may have {MOST_ROWS} things of one kind on this node: "
-                        "ask a data owner to delete some."
-                    )
-                # Staff have no limit: to count theirs each time would only take time.
-                count = 0
+    def put(inner: Any, arguments: dict[str, Any]) -> Any:
+        key = _author(arguments)
+        rows.check(arguments["self"], key)
         made = inner(**arguments)
-        counted[what] = count + 1
-        counted.move_to_end(what)
-        while len(counted) > MOST_COUNTED:
-            counted.popitem(last=False)
+        rows.add(arguments, key, 1)
         return made
 
-    before(ObjectStash, "set", keep)
+    def change(inner: Any, arguments: dict[str, Any]) -> Any:
+        key = arguments["credentials"]
+        rows.check(arguments["self"], key)
+        made = inner(**arguments)
+        rows.add(arguments, key, 0)
+        return made
+
+    before(ObjectStash, "set", put)
+    before(ObjectStash, "update", change)
+
+
+class _Rows:
+    """How many things of each kind an account has, and their bytes.
+
+    At most so many: those that were deleted or written over meanwhile are still among them. So they are
+    counted anew before anything is refused.
+    """
+
+    def __init__(self) -> None:
+        self._seen: OrderedDict[tuple[str, str], tuple[int, int]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def check(self, stash: Any, key: Any) -> None:
+        """Raise a SyftException where an account that does not run the node has too much of a kind."""
+        from syft.types.errors import SyftException
+
+        what = (stash.table.name, key.verify)
+        count, size = self._seen.get(what, (MOST_ROWS, 0))
+        if count < MOST_ROWS and size < MOST_ROW_BYTES:
+            return
+        # Staff have no limit: to count theirs each time would only take time.
+        count, size = (0, 0) if _is_staff(stash.get_role(key)) else _rows(stash, key)
+        if count >= MOST_ROWS or size >= MOST_ROW_BYTES:
+            raise SyftException(
+                public_message=f"An account may have {MOST_ROWS} things of one kind and "
+                f"{MOST_ROW_BYTES // 1024**2} MiB of them on this node: ask a data owner to delete some."
+            )
+        with self._lock:
+            self._seen[what] = (count, size)
+
+    def add(self, arguments: dict[str, Any], key: Any, count: int) -> None:
+        """What has just been written, `count` of it new."""
+        stash = arguments["self"]
+        what = (stash.table.name, key.verify)
+        size = _size_of(stash, arguments["obj"].id, arguments["session"])
+        with self._lock:
+            seen = self._seen.pop(what, (0, 0))
+            self._seen[what] = (seen[0] + count, seen[1] + size)
+            while len(self._seen) > MOST_COUNTED:
+                self._seen.popitem(last=False)
 
 
 def _author(arguments: dict[str, Any]) -> Any:
@@ -76,14 +112,25 @@ def _author(arguments: dict[str, Any]) -> Any:
     return asked[0] if asked else arguments["credentials"]
 
 
-def _rows(stash: Any, key: Any) -> int:
-    """How many of a table's rows are this account's: who owns one may write it, too."""
+def _rows(stash: Any, key: Any) -> tuple[int, int]:
+    """How many of a table's rows are this account's, and their bytes: who owns one may write it, too."""
     from sqlalchemy import func, select
 
-    wanted = select(func.count()).select_from(stash.table)
+    size = func.length(stash.table.c.fields)
+    wanted = select(func.count(), func.coalesce(func.sum(size), 0)).select_from(stash.table)
     with stash.sessionmaker() as session:
         own = stash.table.c.permissions.contains(f"{key.verify}_WRITE")
-        return int(session.execute(wanted.where(own)).scalar_one())
+        count, total = session.execute(wanted.where(own)).one()
+    return int(count), int(total)
+
+
+def _size_of(stash: Any, uid: Any, session: Any) -> int:
+    """Bytes of one row. `session`: that in which it was written, where that goes on."""
+    from sqlalchemy import func, select
+
+    wanted = select(func.length(stash.table.c.fields)).where(stash._get_field_filter("id", uid))
+    with contextlib.nullcontext(session) if session else stash.sessionmaker() as asked:
+        return int(asked.execute(wanted).scalar() or 0)
 
 
 def _close_blobs() -> None:

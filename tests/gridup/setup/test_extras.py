@@ -26,10 +26,10 @@ ASK = """
 import sys
 from pathlib import Path
 from gridup.setup import extras
-from gridup_infra import packages
+from gridup_infra import uv
 from gridup_infra.errors import GridupError
 extras.lock_of = lambda extra: Path(sys.argv[1])
-packages.uv = lambda: sys.argv[2]
+uv.uv = lambda: sys.argv[2]
 try:
     extras.ensure("moon", lambda text: print(text, flush=True))
     import tiny
@@ -115,17 +115,21 @@ def test_another_lock_brings_another_version(place: Place) -> None:
 
 
 def test_two_at_once_install_it_once(place: Place) -> None:
-    slow = place.root / "uv"
-    slow.write_text(f'#!/bin/sh\necho >>"{place.root}/calls"; sleep 1; exec "{uv()}" "$@"\n')
+    slow, go = place.root / "uv", place.root / "go"
+    wait = f'while [ ! -e "{go}" ]; do sleep 0.1; done'
+    slow.write_text(f'#!/bin/sh\necho >>"{place.root}/calls"; {wait}; exec "{uv()}" "$@"\n')
     slow.chmod(0o755)
     runs = [
         subprocess.Popen(place.argv(str(slow)), env=place.env(), stdout=subprocess.PIPE, text=True)
         for _ in range(3)
     ]
-    said = [process.communicate(timeout=60)[0].splitlines() for process in runs]
+    # One has begun and the others have met it: then it goes on.
+    begun = [process.stdout.readline() for process in runs if process.stdout]
+    go.touch()
+    said = [process.communicate(timeout=120)[0].splitlines() for process in runs]
     assert [lines[-1] for lines in said] == ["tiny 1.0"] * 3
     assert (place.root / "calls").read_text() == "\n"
-    assert sum("Waiting for another run: installing the packages of moon" in lines[0] for lines in said) == 2
+    assert sum("Waiting for another run: installing the packages of moon" in line for line in begun) == 2
 
 
 def test_what_a_killed_run_left_is_made_whole(place: Place) -> None:

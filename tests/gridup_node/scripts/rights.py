@@ -310,6 +310,33 @@ def too_many_rows() -> bool:
         quotas.MOST_ROWS = before
 
 
+def too_many_bytes_of_rows() -> bool:
+    """Of code, written anew and changed."""
+    stash = server.services.user_code.stash
+    own = code(eve, "return 1")
+
+    def change(letters: int) -> Any:
+        own.raw_code = f"# {'x' * letters}"
+        return stash.update(key_of(eve), own).unwrap()
+
+    quotas.MOST_ROW_BYTES, before = quotas._rows(stash, key_of(eve))[1] + 20_000, quotas.MOST_ROW_BYTES
+    try:
+        change(1000)
+        # Those of others do not count, and staff's are not counted.
+        code(ada, f"return '{'x' * 15_000}'"), code(root, f"return '{'x' * 50_000}'")
+        code(root, "return 1")
+        # What is written over makes room.
+        change(10_000), change(9_000), change(1000)
+        code(eve, f"return '{'x' * 20_000}'")
+        if sys.argv[1] == "closed":
+            with contextlib.suppress(Refused):
+                code(eve, "return 2")
+                return True
+        return change(1) is not None
+    finally:
+        quotas.MOST_ROW_BYTES = before
+
+
 def too_large_blobs() -> bool:
     announced(root, 2 * quotas.MOST_BYTES)
     announced(ada, quotas.MOST_BYTES - 1000)
@@ -407,9 +434,9 @@ def role_looked_up_twice() -> bool:
 ATTACKS: tuple[Callable[[], bool], ...] = (
     mutation, kept_mutation, anothers_status, more_than_reading, anothers_project, word_in_anothers_project,
     anothers_blob, bytes_in_disguise, secret_as_mock, named_key, outputs_of_another, endless_code,
-    endpoints_for_strangers, too_many_blobs, too_many_rows, too_large_blobs, blob_of_less_than_nothing,
-    more_than_announced, the_last_of_the_disk, endless_associations, route_to_the_nodes_own_machine,
-    role_looked_up_twice,
+    endpoints_for_strangers, too_many_blobs, too_many_rows, too_many_bytes_of_rows, too_large_blobs,
+    blob_of_less_than_nothing, more_than_announced, the_last_of_the_disk, endless_associations,
+    route_to_the_nodes_own_machine, role_looked_up_twice,
 )  # fmt: skip
 seen = {}
 for attack in ATTACKS:
