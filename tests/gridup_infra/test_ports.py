@@ -303,9 +303,9 @@ def test_the_last_connections_of_a_node_that_has_ended_keep_its_port_from_nobody
 
 CHOOSER = """
 import json, sys
-from gridup_infra.targets.ports import choose, hold
+from gridup_infra.targets.ports import allocate, hold
 wanted = {"proxy": int(sys.argv[1]), "jupyter": int(sys.argv[1]) + 5}
-print(json.dumps(choose(wanted, {}, {}, "127.0.0.1", {}, hold=hold)), flush=True)
+print(json.dumps(allocate(wanted, {}, {}, "127.0.0.1", {}, hold=hold)), flush=True)
 sys.stdin.read()
 """
 
