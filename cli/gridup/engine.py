@@ -24,7 +24,7 @@ from semver import VersionInfo
 from gridup import attributes, engine_locks, pending
 from gridup.engine_api import Report
 from gridup.engine_events import EventTranslator, watching
-from gridup.foreign import foreign
+from gridup.foreign import foreign, is_older
 from gridup.reporter import Reporter
 from gridup.settings import BACKEND, Settings, stack_file
 from gridup.setup.engine import Engine as Binary
@@ -37,6 +37,7 @@ from gridup_infra.errors import (
     StateError,
     StoppedError,
 )
+from gridup_infra.layout import older
 from gridup_infra.naming import typed
 from gridup_infra.paths import Home, ensure_private, write_private
 from gridup_infra.processes import EngineProcess
@@ -332,6 +333,8 @@ def _refuse_foreign(stack: str, held: Mapping[str, Any]) -> None:
         found = foreign(held)
     except PARSE_ERRORS as error:
         raise StateError(f"The state of {stack} is damaged: {error!r}.") from error
+    if found and is_older(held):
+        raise older(stack)
     if found:
         some = ", ".join(found[:3]) + (", …" if found[3:] else "")
         raise StateError(

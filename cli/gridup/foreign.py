@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from gridup_infra import targets
+from gridup_infra.layout import is_older_provider
 
 PROVIDER = "__provider"
 """The property in which Pulumi keeps a dynamic provider."""
@@ -39,6 +40,12 @@ def foreign(deployment: Mapping[str, Any]) -> list[str]:
         found += [f"{what} of {name}" for what in _of_resource(row, packages)]
     # An update that was interrupted stands among the resources and the operations.
     return list(dict.fromkeys(found))
+
+
+def is_older(deployment: Mapping[str, Any]) -> bool:
+    """Whether it seems to be of an older Gridup's layout. What is foreign in it is not run either."""
+    rows = deployment.get("resources") or []
+    return any(is_older_provider((row.get("inputs") or {}).get(PROVIDER)) for row in rows)
 
 
 def _of_resource(row: Mapping[str, Any], packages: frozenset[str]) -> Iterator[str]:

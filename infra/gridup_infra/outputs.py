@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar
 
+from gridup_infra import __version__
 from gridup_infra.errors import StateError, UsageError
+from gridup_infra.layout import is_older_config, older
 from gridup_infra.spec import DeploySpec
 from gridup_node.services import PROXY, SERVICES, Service, probed
 
@@ -67,6 +69,7 @@ class NodeOutputs:
         ssh_user: who to log in as.
         not_offered: services that this node does not have, with the reason.
         facts: what its own target wants to find again, such as a folder or an instance id.
+        written_by: the version of Gridup that wrote the state; empty where that is not known.
     """
 
     EXPORTS: ClassVar[tuple[str, ...]] = ("name", "urls", EXPORT)
@@ -79,6 +82,7 @@ class NodeOutputs:
     ssh_user: str = ""
     not_offered: Mapping[str, str] = field(default_factory=dict)
     facts: Mapping[str, str] = field(default_factory=dict)
+    written_by: str = __version__
 
     def endpoint(self, row: Service) -> Endpoint:
         """Where `row` is reached on this node."""
@@ -122,13 +126,15 @@ class NodeOutputs:
         """Read it back from a stack's outputs; None when the stack has not got so far.
 
         Raises:
-            StateError: it is there, but not in this form.
+            StateError: it is there, but not in this form, or in that of an older Gridup.
         """
         text = exports.get(EXPORT)
         if text is None:
             return None
         try:
-            whole = json.loads(text)
+            whole = {"written_by": "", **json.loads(text)}
+            if is_older_config(whole["spec"]):
+                raise older()
             whole["spec"] = DeploySpec.from_config(whole["spec"])
             dict(whole["ports"])
             return cls(**whole)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from pulumi.dynamic.dynamic import serialize_provider
 
-from gridup.foreign import foreign
+from gridup.foreign import foreign, is_older
 from gridup_infra import targets
 from gridup_infra.spec import DeploySpec
 from gridup_infra.targets.local.providers import OwnerProvider
@@ -102,6 +102,15 @@ SECRET = {"4dabf18193072939515e22adb298388d": "1b47061264138c4ac30d75fd1eb44270"
 @pytest.mark.parametrize("where", ["inputs", "outputs"])
 def test_a_provider_that_is_not_ours_byte_for_byte_is_named(value: Any, where: str) -> None:
     assert foreign(state(**{where: {"__provider": value}})) == ["the provider of node"]
+
+
+@pytest.mark.parametrize("module", ["targets.docker.resources", "vm.resources"])
+def test_a_state_of_an_older_layout_is_told_apart_from_a_changed_one(module: str) -> None:
+    raw = base64.b64decode(OURS).replace(b"targets.local.providers", module.encode())
+    made = state(inputs={"__provider": encoded(raw)})
+    assert foreign(made) == ["the provider of node"]
+    assert is_older(made)
+    assert not is_older(state()) and not is_older(state(inputs={"__provider": "gASV"})) and not is_older({})
 
 
 def test_nothing_is_unpickled_by_looking(tmp_path: Path) -> None:

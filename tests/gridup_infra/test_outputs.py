@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from gridup_infra import __version__
 from gridup_infra.errors import StateError
 from gridup_infra.outputs import EXPORT, NodeOutputs, url_host
 from gridup_infra.spec import DeploySpec
@@ -111,3 +112,20 @@ def test_a_damaged_export_is_an_error_of_the_state_not_of_the_person(text: objec
 
 def test_the_table_of_the_tutorial_is_in_order() -> None:
     assert list(NODE.endpoints()) == [row.name for row in SERVICES if row.proof and row.reached]
+
+
+def test_an_older_layout_is_told_apart_from_damage() -> None:
+    exports = NODE.exports()
+    whole = json.loads(exports[EXPORT])
+    whole["spec"]["generation"] = "1"
+    with pytest.raises(StateError, match="was deployed by an older Gridup") as caught:
+        NodeOutputs.from_exports({**exports, EXPORT: json.dumps(whole)})
+    assert "Destroy it with that version" in caught.value.suggestion
+
+
+def test_the_state_says_which_gridup_wrote_it() -> None:
+    exports = NODE.exports()
+    whole = json.loads(exports[EXPORT])
+    assert whole.pop("written_by") == __version__
+    before = NodeOutputs.from_exports({**exports, EXPORT: json.dumps(whole)})
+    assert before is not None and before.written_by == ""

@@ -50,7 +50,7 @@ class TestContext:
         assert files["node.txt"] == catalog.lock_for("latest").read_bytes()
         assert files["packages.txt"] == b"", "mostly a data owner adds none"
         assert image.context("latest", "# of 0\n")["packages.txt"] == b"# of 0\n"
-        assert {"gridup_node/serve.py", "gridup_node/container.py", "gridup_node/__init__.py"} <= own
+        assert {"gridup_node/serve.py", "gridup_node/entrypoint.py", "gridup_node/__init__.py"} <= own
         assert len(own) == len(image.bundle_files())
 
     def test_nothing_compiled_is_in_it(self, tmp_path: Path) -> None:
