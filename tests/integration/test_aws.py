@@ -60,7 +60,7 @@ def test_the_life_of_a_host(aws_cli: Cli, moto: Moto, account: Account) -> None:
     # A rule that was removed by hand is seen, and put back.
     account.revoke(22, STAFF)
     seen = cli("status", "Inst", "--no-probe", "--json").ok().json[0]
-    assert (seen["state"], seen["problems"]) == ("broken", [f"the firewall's rule tcp 22 {STAFF} is gone"])
+    assert (seen["state"], seen["problems"]) == ("degraded", [f"the firewall's rule tcp 22 {STAFF} is gone"])
     refreshed = cli("refresh", "Inst", "--json").ok().json
     assert [row["resource"] for row in refreshed["changes"]] == ["security-group"]
     assert [row["resource"] for row in json.loads(deploy(cli, "--json").out)["changes"]] == ["security-group"]
