@@ -1,4 +1,7 @@
-"""Where Pulumi.yaml points plain `pulumi` to; the entry is in the package, for those without a checkout."""
+"""The program that Pulumi.yaml names for plain `pulumi`.
+
+The entry point itself is in the package, so that it works without a checkout too.
+"""
 
 from __future__ import annotations
 

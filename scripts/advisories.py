@@ -1,7 +1,7 @@
 """Adds to requirements/advisories.json what pip-audit knows against the locks; scripts/lock runs it.
 
-It needs the internet, where the package index tells of vulnerabilities. What is known already is not
-changed, so ranges and reasons that a person wrote stay.
+It needs internet access, because the package index reports the vulnerabilities. It does not change existing
+rows, so ranges and reasons that a maintainer wrote stay.
 """
 
 from __future__ import annotations
@@ -26,18 +26,21 @@ FILE = ROOT / "requirements" / "advisories.json"
 AUDIT_SECONDS = 900
 
 Row = dict[str, Any]
-"""An advisory, as it stands in the file; see `gridup.advisories.Advisory`."""
+"""An advisory as written in the file; see `gridup.advisories.Advisory`."""
 
 
 def locks() -> list[Path]:
-    """Every lock in the repository."""
+    """Return every lock in the repository."""
     return sorted((ROOT / "requirements").glob("*.txt")) + sorted(
         (ROOT / "infra" / "gridup_node" / "locks").glob("*.txt")
     )
 
 
 def rounds(pins: Iterable[tuple[str, str]]) -> list[list[str]]:
-    """Requirements of all versions: a lock has some packages in two, and pip-audit takes each once."""
+    """Split pins into rounds of requirements with one version of each package.
+
+    The locks have some packages in several versions, but one run of pip-audit accepts each package only once.
+    """
     versions: dict[str, list[str]] = defaultdict(list)
     for name, version in sorted(set(pins)):
         versions[name].append(version)
@@ -51,17 +54,18 @@ def rounds(pins: Iterable[tuple[str, str]]) -> list[list[str]]:
 def merged(
     known: Sequence[Row], told: Iterable[Mapping[str, Any]], today: str
 ) -> tuple[list[Row], list[str]]:
-    """The file's rows with those that are new, and the new ones' ids.
+    """Return the rows of the file including new ones, and the ids of the new rows.
 
     Args:
-        told: what `pip-audit --format json` wrote, a document for each round.
-        today: the day on which they became known to us (ISO 8601).
+        known: the rows that the file has.
+        told: the output of `pip-audit --format json`, one document for each round.
+        today: the date (ISO 8601) for the new rows.
     """
     rows = [dict(row) for row in known]
     names = {name for row in rows for name in (row["id"], *row["aliases"])}
     new = []
     for package in (package for document in told for package in document["dependencies"]):
-        # What was skipped has a reason instead.
+        # A skipped package has a reason instead of `vulns`.
         for found in package.get("vulns", ()):
             own = [found["id"], *found.get("aliases", ())]
             if names & set(own):
@@ -94,10 +98,10 @@ def _first_fix(version: str, fixes: Sequence[str]) -> str:
 
 
 def audit(requirements: Sequence[str]) -> Mapping[str, Any]:
-    """What pip-audit has to say of some requirements.
+    """Return pip-audit's report on requirements.
 
     Raises:
-        OSError: it could not tell.
+        OSError: pip-audit failed, or did not end in time.
     """
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
         file.write("".join(f"{line}\n" for line in requirements))
@@ -109,7 +113,7 @@ def audit(requirements: Sequence[str]) -> Mapping[str, Any]:
         except subprocess.TimeoutExpired as error:
             raise OSError("pip-audit did not end") from error
     try:
-        # It exits with 1 where it found something.
+        # Don't check the exit code: it is 1 if pip-audit found a vulnerability.
         told: Mapping[str, Any] = json.loads(ended.stdout)
     except ValueError:
         raise OSError((ended.stderr.strip().splitlines() or ["pip-audit said nothing"])[-1]) from None
@@ -117,7 +121,7 @@ def audit(requirements: Sequence[str]) -> Mapping[str, Any]:
 
 
 def main() -> int:
-    """Update the file; without the internet say so and leave it."""
+    """Update the file. If pip-audit fails, print a message and leave the file unchanged."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--file", type=Path, default=FILE)
     path = parser.parse_args().file

@@ -42,7 +42,7 @@ from bench_sandbox import bench_sandbox
 
 
 def bench_help(bench: Bench) -> dict[str, Any]:
-    """`gridup --help` beside `hagrid --help`."""
+    """Compare `gridup --help` with `hagrid --help`."""
     found = bench.in_turns(
         gridup=lambda: bench.run("--help"), hagrid=lambda: seconds([str(bench.hagrid), "--help"], bench.env)
     )
@@ -50,7 +50,7 @@ def bench_help(bench: Bench) -> dict[str, Any]:
 
 
 def bench_script(bench: Bench) -> dict[str, Any]:
-    """`scripts/gridup --help`, which finds its environment first, beside the same in that environment."""
+    """Compare `scripts/gridup --help`, which first finds its environment, with a direct run in it."""
     script = str(ROOT / "scripts" / "gridup")
     seconds([script, "--help"], bench.env)
     python = str(ROOT / ".venvs" / "cli" / "bin" / "python")
@@ -67,7 +67,7 @@ def bench_help_memory(bench: Bench) -> dict[str, Any]:
 
 
 def bench_status(bench: Bench) -> dict[str, Any]:
-    """`gridup status` of one node, probes apart, beside `pulumi stack output`."""
+    """Compare `gridup status` of one node, without probes, with `pulumi stack output`."""
     raw = subprocess.run(
         [*bench.gridup, "env", "Bench", "--json"], env=bench.env, capture_output=True, check=True
     ).stdout
@@ -81,7 +81,7 @@ def bench_status(bench: Bench) -> dict[str, Any]:
 
 
 def bench_check(bench: Bench, full: bool) -> dict[str, Any]:
-    """`gridup check` of hosts with nothing on them: within the timeout plus 0.5 s, however many."""
+    """Measure `gridup check` of silent hosts: at most the timeout plus 0.5 s, for any number of hosts."""
     found: dict[str, Any] = {}
     with black_hole() as port:
         for count in (1, 20):
@@ -99,13 +99,16 @@ def bench_check(bench: Bench, full: bool) -> dict[str, Any]:
 
 @contextmanager
 def black_hole() -> Iterator[int]:
-    """A port that takes connections and never answers."""
+    """Open a port that accepts connections and never answers."""
     with socket.create_server(("127.0.0.1", 0), backlog=512) as server:
         yield server.getsockname()[1]
 
 
 def bench_deploy(bench: Bench) -> dict[str, Any]:
-    """A deploy with a warm runtime until all answers, beside a bare inline up and the bare server's start."""
+    """Compare a whole deploy, until all endpoints answer, with a bare inline up plus the bare server's start.
+
+    The runtime is in the cache.
+    """
 
     def ours() -> float:
         took = bench.run("deploy", "--name", "Bench")
@@ -119,7 +122,7 @@ def bench_deploy(bench: Bench) -> dict[str, Any]:
 
 
 def bench_no_change(bench: Bench) -> dict[str, Any]:
-    """A deploy that changes nothing, beside a bare inline up that changes nothing."""
+    """Compare a deploy that changes nothing with a bare inline up that changes nothing."""
     found = bench.in_turns(
         deploy=lambda: bench.run("deploy", "--name", "Bench"), bare_up=lambda: bare_up(bench, new=False)
     )
@@ -127,12 +130,12 @@ def bench_no_change(bench: Bench) -> dict[str, Any]:
 
 
 def bench_deploy_memory(bench: Bench) -> dict[str, Any]:
-    """The command line's own peak during a first deploy."""
+    """Measure the peak memory of the command line itself during a first deploy."""
     return {"mb": peak_mb([*bench.gridup, "deploy", "--name", "Bench"], bench.env), "limit_mb": 150}
 
 
 def bench_node_memory(bench: Bench) -> dict[str, Any]:
-    """A running node beside the bare server and JupyterLab, in proportional set size."""
+    """Compare the memory (proportional set size) of a running node with the bare server and JupyterLab."""
     supervisor = int((bench.home / "nodes" / "bench" / "supervisord.pid").read_text())
     time.sleep(5)
     node = pss_mb(supervisor)
@@ -140,7 +143,7 @@ def bench_node_memory(bench: Bench) -> dict[str, Any]:
         Path(p.exe()).name + str(i): pss_mb(p.pid)
         for i, p in enumerate(psutil.Process(supervisor).children())
     }
-    # Beside the running node the bare ones would share its pages, and seem smaller than they are.
+    # Stop the node first: the bare programs would share its pages and seem smaller than they are.
     bench.run("stop", "Bench")
     _, syft = bare_syft(bench)
     jupyter = bare_jupyter(bench)
@@ -149,7 +152,7 @@ def bench_node_memory(bench: Bench) -> dict[str, Any]:
 
 
 def bare_syft(bench: Bench) -> tuple[float, float]:
-    """Seconds until syft's own server answers, and its memory in MB then."""
+    """Return the seconds until syft's own server answers, and its memory in MB then."""
     folder = Path(tempfile.mkdtemp(dir=bench.folder))
     port, queue = free_port(), free_port()
     env = {
@@ -172,7 +175,7 @@ def bare_syft(bench: Bench) -> tuple[float, float]:
 
 
 def bare_jupyter(bench: Bench) -> float:
-    """JupyterLab's memory in MB."""
+    """Return JupyterLab's memory in MB."""
     port = free_port()
     argv = [bench.runtime / "bin" / "jupyter", "lab", "--no-browser", "--allow-root", f"--port={port}"]
     env = {**bench.env, "JUPYTER_TOKEN": "bare", "HOME": str(bench.folder)}
@@ -180,7 +183,7 @@ def bare_jupyter(bench: Bench) -> float:
 
 
 def bench_local(bench: Bench, full: bool) -> dict[str, Any]:
-    """A node on this machine, and the command line beside its peer's."""
+    """Measure a node on this machine, and compare the command line with hagrid's."""
     result: dict[str, Any] = {"help_seconds": bench_help(bench), "help_peak_memory": bench_help_memory(bench)}
     result["script_seconds"] = bench_script(bench)
     result["check_nothing_there_seconds"] = bench_check(bench, full)

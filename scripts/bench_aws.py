@@ -1,4 +1,4 @@
-"""The benchmark of a host on AWS: 200 ms for each call, on moto's server behind the tests' proxy."""
+"""The benchmark of a host on AWS: on moto's server behind the tests' proxy, with 200 ms of delay per call."""
 
 from __future__ import annotations
 
@@ -83,11 +83,11 @@ ec2.create_tags(Resources=[disk], Tags=[{"Key": "used", "Value": "yes"}])
 ec2.attach_volume(VolumeId=disk, InstanceId=machine, Device="/dev/sdf")
 ec2.associate_address(AllocationId=address, InstanceId=machine)
 """
-"""What a person would write: the calls of a deploy, one after the other."""
+"""A script as a user would write it: the calls of a deploy, one after the other."""
 
 
 def bench_aws(bench: Bench) -> dict[str, Any]:
-    """A host on AWS."""
+    """Measure a host on AWS."""
     folder = bench.folder / "moto"
     folder.mkdir()
     with Moto(folder) as moto:
@@ -95,7 +95,7 @@ def bench_aws(bench: Bench) -> dict[str, Any]:
 
 
 def bench_deploy(bench: Bench, moto: Moto) -> dict[str, Any]:
-    """A deploy, the engine's start apart, beside a straight script of the same calls."""
+    """Compare a deploy, without the engine's start, with a plain script of the same calls."""
     calls: dict[str, Counter[str]] = {}
 
     def ours() -> float:
@@ -125,7 +125,7 @@ def bench_deploy(bench: Bench, moto: Moto) -> dict[str, Any]:
 
 
 def straight(bench: Bench, moto: Moto, calls: Counter[str]) -> float:
-    """Seconds that the plain script takes."""
+    """Return the seconds that the plain script takes."""
     from gridup_infra.targets.aws.naming import DEFAULT_SIZE
     from gridup_infra.targets.aws.placement import DEBIAN_OWNER
     from gridup_infra.targets.aws.preflight import SAMPLE_KEY

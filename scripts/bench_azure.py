@@ -1,4 +1,4 @@
-"""The benchmark of a host on Azure: 200 ms for each call, on the tests' ARM and their provider."""
+"""The benchmark of a host on Azure: on the tests' ARM and their provider, with 200 ms of delay per call."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ spec = DeploySpec.from_config(dict(word.split("=", 1) for word in sys.argv[2:]))
 auto.create_or_select_stack(spec.stack, "gridup", lambda: build(spec), opts=auto.LocalWorkspaceOptions(
     pulumi_command=auto.PulumiCommand(sys.argv[1]))).preview()
 """
-"""What a person would write to look at the same program."""
+"""A script as a user would write it, to preview the same program."""
 
 SCRIPT = """
 import json, sys
@@ -60,7 +60,7 @@ for call in told["calls"]:
 
 
 def bench_azure(bench: Bench) -> dict[str, Any]:
-    """A host on Azure."""
+    """Measure a host on Azure."""
     plugins = bench.folder / "plugins"
     plugins.mkdir()
     azure_native.install(plugins)
@@ -75,7 +75,10 @@ def bench_azure(bench: Bench) -> dict[str, Any]:
 
 
 def bare_preview(bench: Bench, env: dict[str, str]) -> Callable[[], float]:
-    """Measures an inline preview of the program, from the interpreter's start: without a call of Azure's."""
+    """Return a function that measures an inline preview of the program, including the interpreter's start.
+
+    This preview makes no calls to Azure.
+    """
     from gridup_infra import targets
     from gridup_infra.spec import DeploySpec
 
@@ -98,13 +101,13 @@ def bare_preview(bench: Bench, env: dict[str, str]) -> Callable[[], float]:
 
 
 def bench_preview(bench: Bench, env: dict[str, str], bare: Callable[[], float]) -> dict[str, Any]:
-    """A preview beside a bare inline one of the same program."""
+    """Compare a preview with a bare inline preview of the same program."""
     found = bench.in_turns(preview=lambda: bench.run("preview", "--name", NAME, *CLOUD, **env), bare=bare)
     return ratio(found, "preview", found["bare"], 1.3)
 
 
 def bench_deploy(bench: Bench, arm: Arm, env: dict[str, str], bare: Callable[[], float]) -> dict[str, Any]:
-    """A deploy, the engine's start with this program apart, beside the same calls one after the other."""
+    """Compare a deploy, without the engine's start for this program, with the same calls one by one."""
     calls: dict[str, list[Call]] = {}
 
     def ours() -> float:
@@ -136,7 +139,7 @@ def bench_deploy(bench: Bench, arm: Arm, env: dict[str, str], bare: Callable[[],
 
 
 def asked(calls: list[Call]) -> list[Call]:
-    """Without those for tokens, of which a script needs one."""
+    """Return the calls except those for tokens. A script needs only one token."""
     return [call for call in calls if call.action != "token"]
 
 
@@ -145,14 +148,14 @@ def actions(calls: list[Call]) -> Counter[str]:
 
 
 def at_once(calls: list[Call]) -> list[str]:
-    """The most kinds of things whose creation was under way at one moment, as the cloud's log has it."""
+    """Return the most resource kinds that were being created at one moment, from the cloud's log."""
     made = [call for call in calls if call.method == "PUT"]
     moments = [[one for one in made if one.began <= each.began < one.ended] for each in made]
     return sorted(call.action.split("/")[-2] for call in max(moments, key=len))
 
 
 def straight(bench: Bench, arm: Arm, env: dict[str, str], calls: list[Call]) -> float:
-    """Seconds that the plain script takes."""
+    """Return the seconds that the plain script takes."""
     told = {
         "url": arm.url,
         "token": f"/{env['AZURE_TENANT_ID']}/oauth2/v2.0/token",

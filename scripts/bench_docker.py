@@ -1,4 +1,4 @@
-"""The benchmark of a node of containers: its deploy, its image, a rebuild of that. On the tests' daemon."""
+"""The benchmark of a node in containers, on the tests' daemon: deploy, image, and a rebuild of the image."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from gridup_node import containers, image
 from support.docker_rig import Daemon, base_image
 
 SPEC = DeploySpec("Bench", target="docker", bind="127.0.0.1", stack_id="b" * 16, base_image=image.BASE_IMAGE)
-"""What the plain script makes; a deploy makes it under a stack id of its own."""
+"""The node that the plain script creates. A deploy creates the same node with another stack id."""
 
 PLAIN = f"bare-{SPEC.stack}"
-"""The plain script's network, volume, and the beginning of its containers' names."""
+"""The name of the plain script's network and volume, and the prefix of its containers' names."""
 
 SCRIPT = """
 import json, sys, time, urllib.request
@@ -48,7 +48,7 @@ while True:
         pass
     time.sleep(0.05)
 """
-"""What a person would write, were it only to run."""
+"""A script as a user would write it if the containers only have to run."""
 
 ENSURE = """
 import json, sys
@@ -61,7 +61,7 @@ with connected(spec.host) as client:
     images.ensure(client, wanted, lambda line: None)
 print(wanted["image"], wanted["shared"])
 """
-"""The node's image, built by the code on PYTHONPATH."""
+"""A script that builds the node's image with the code on PYTHONPATH."""
 
 UNWANTED = r"""
 import json, re, shutil
@@ -82,14 +82,14 @@ print(json.dumps({
     "second_python": sorted(pythons)[1:],
 }))
 """
-"""Run as root in a container of the image: what should not be in it, and is."""
+"""A script that runs as root in a container of the image. It lists files that the image should not have."""
 
 LAYERS = {"/opt/gridup": "own", "/opt/node": "environment", "apt-get": "packages"}
-"""What stands in a layer's command -> what the layer is."""
+"""Text in a layer's command -> the kind of the layer."""
 
 
 def bench_docker(bench: Bench) -> dict[str, Any]:
-    """A node of containers, on a daemon of the tests."""
+    """Measure a node in containers, on a daemon of the tests."""
     try:
         with Daemon(bench.cache / "docker") as daemon, closing(daemon.client()) as client:
             base_image(daemon, bench.cache)
@@ -104,7 +104,10 @@ def bench_docker(bench: Bench) -> dict[str, Any]:
 
 
 def bench_deploy(bench: Bench, client: docker.DockerClient, host: str) -> dict[str, Any]:
-    """A deploy with a warm image until all answers, beside plain calls of the SDK and a bare inline up."""
+    """Compare a whole deploy, until all endpoints answer, with plain calls of the SDK plus a bare inline up.
+
+    The image exists already.
+    """
 
     def ours() -> float:
         took = bench.run("deploy", "--cloud", "docker", "--name", SPEC.name, DOCKER_HOST=host)
@@ -120,7 +123,7 @@ def bench_deploy(bench: Bench, client: docker.DockerClient, host: str) -> dict[s
 
 
 def plain_containers(bench: Bench, client: docker.DockerClient, host: str) -> float:
-    """Seconds until the API answers through the proxy, the containers made by a script that does no more."""
+    """Return the seconds until the API answers through the proxy, with containers from a plain script."""
     wanted = naming.image_of(SPEC)
     ports = {service: free_port() for service in naming.published()}
     known = naming.known(SPEC, ports, wanted["version"], image.bundle_digest())
@@ -160,7 +163,7 @@ def plain_containers(bench: Bench, client: docker.DockerClient, host: str) -> fl
 
 @contextmanager
 def nothing_left(client: docker.DockerClient) -> Iterator[None]:
-    """Afterwards nothing of the plain script's is there."""
+    """Delete the resources of the plain script at the end."""
     try:
         yield
     finally:
@@ -172,7 +175,7 @@ def nothing_left(client: docker.DockerClient) -> Iterator[None]:
 
 
 def bench_image(client: docker.DockerClient) -> dict[str, Any]:
-    """The image's size by what makes it up, and what is in it that a running node has no use for."""
+    """Return the image's size by kind of layer, and files in the image that a running node does not need."""
     shared = naming.image_of(SPEC)["shared"]
     base = client.api.inspect_image(image.BASE_IMAGE)["Size"]
     made = dict.fromkeys(("base", *reversed(LAYERS.values()), "other"), 0)
@@ -192,7 +195,7 @@ def bench_image(client: docker.DockerClient) -> dict[str, Any]:
 
 
 def bench_rebuild(bench: Bench, client: docker.DockerClient, host: str) -> dict[str, Any]:
-    """The image after a change of one of the portal's pages, from the interpreter's start."""
+    """Measure a build of the image after a change of a portal page, including the interpreter's start."""
     copy = bench.folder / "infra"
     shutil.copytree(ROOT / "infra", copy, ignore=shutil.ignore_patterns("__pycache__"))
     page = copy / "gridup_node" / "portal" / "templates" / "login.html"
@@ -211,7 +214,7 @@ def bench_rebuild(bench: Bench, client: docker.DockerClient, host: str) -> dict[
 
 
 def build(bench: Bench, host: str, infra: Path) -> list[str]:
-    """Build the node's image with a copy of our code. Returns the names of the stack's and the shared one."""
+    """Build the node's image with the code in `infra`. Returns the stack's and the shared image's name."""
     spec = {"name": SPEC.name, "target": SPEC.target, "stack_id": SPEC.stack_id, "host": host}
     argv = [sys.executable, "-c", ENSURE, json.dumps(spec)]
     made = subprocess.run(

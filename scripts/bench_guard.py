@@ -1,4 +1,4 @@
-"""What the guard costs, a signed call through it and memory, beside syft alone on the same data."""
+"""The benchmark of the guard: the time of a signed call, and memory, compared with syft alone."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ LIMIT = 1.1
 
 
 def bench_guard(bench: Bench, _full: bool) -> dict[str, Any]:
-    """Memory of a node that nobody has used yet, and milliseconds of a call, each way in turn.
+    """Measure the memory of an unused node, and the milliseconds of a call, with and without guard in turns.
 
-    Other work disturbs the fastest least.
+    Other work on the machine disturbs the fastest calls least.
     """
     python = bench.runtime / "bin" / "python"
     guarded = Node(home=bench.folder / "guarded", python=python)
@@ -54,7 +54,10 @@ def bench_guard(bench: Bench, _full: bool) -> dict[str, Any]:
 
 
 def idle_memory(guarded: Node, bare: Node) -> dict[str, Any]:
-    """One after the other: side by side they would share pages, and each seem smaller than it is."""
+    """Measure the memory of each node alone, then start both.
+
+    Nodes that run at the same time would share pages, and each would seem smaller than it is.
+    """
     found = {}
     for name, node in (("guarded MB", guarded), ("bare MB", bare)):
         node.start()
@@ -68,7 +71,7 @@ def idle_memory(guarded: Node, bare: Node) -> dict[str, Any]:
 
 
 def calls(callers: dict[str, Attacker], path: str) -> dict[str, list[float]]:
-    """Milliseconds of each call, by whom it was sent to: one to each in turn."""
+    """Return the milliseconds of each call, by node. The calls go to the nodes in turns."""
     seen: dict[str, list[float]] = {name: [] for name in callers}
     with contextlib.ExitStack() as open_:
         ways = []

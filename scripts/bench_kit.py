@@ -1,4 +1,4 @@
-"""What every group of the benchmark uses: gridup as it runs from a clone, and ways to measure a program."""
+"""Shared code of the benchmark's groups: running gridup from a clone, and measuring a program."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ QUIET = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": su
 
 
 class Bench:
-    """One run: a throw-away GRIDUP_HOME on the shared engine and runtime, and the peer's environment."""
+    """One run: a temporary GRIDUP_HOME with the shared engine and runtime, and hagrid's environment."""
 
     def __init__(self, folder: Path, repeat: int) -> None:
         self.repeat = repeat
@@ -41,7 +41,7 @@ class Bench:
         self.home.mkdir(mode=0o700)
         for shared in ("engine", "runtimes"):
             (self.home / shared).symlink_to(self.cache / shared)
-        # As scripts/gridup runs it: an isolated interpreter of an environment that knows our folders.
+        # Run it like scripts/gridup does: an isolated interpreter of an environment with Gridup's folders.
         self.gridup = [sys.executable, "-m", "gridup"]
 
     @cached_property
@@ -59,18 +59,18 @@ class Bench:
         return {
             **kept,
             "GRIDUP_HOME": str(self.home),
-            # What the rigs make bears the tag alone.
+            # The images of the test rigs have only the tag, no digest.
             "GRIDUP_BASE_IMAGE": BASE_IMAGE,
             "PYTHONPATH": f"{ROOT / 'infra'}:{ROOT / 'cli'}",
             "PATH": f"{self.engine / 'bin'}{os.pathsep}{os.environ['PATH']}",
         }
 
     def run(self, *words: str, **more: str) -> float:
-        """Seconds that `gridup WORDS` takes."""
+        """Return the seconds that `gridup WORDS` takes."""
         return seconds([*self.gridup, *words], {**self.env, **more})
 
     def in_turns(self, **what: Callable[[], float]) -> dict[str, float]:
-        """The median of each, measured in turns so that a slow moment hits all alike."""
+        """Return the median of each function, measured in turns so that a slow moment affects all of them."""
         found: dict[str, list[float]] = {name: [] for name in what}
         for _ in range(self.repeat):
             for name, measure in what.items():
@@ -114,7 +114,7 @@ class Thing(Resource, module="bare", name="Thing"):
 
 
 def bare_up(bench: Bench, *, new: bool) -> float:
-    """Seconds of an inline up of one dynamic resource, from the interpreter's start."""
+    """Return the seconds of an inline up of one dynamic resource, including the interpreter's start."""
     folder = bench.folder / "bare"
     state = folder / "state"
     if new:
@@ -160,7 +160,7 @@ def answers(url: str) -> bool:
 
 
 def pss_mb(pid: int) -> float:
-    """Memory of a process and all below it, shared pages counted once."""
+    """Return the memory of a process and its descendants in MB, with shared pages counted once."""
     top = psutil.Process(pid)
     total = 0
     for process in [top, *top.children(recursive=True)]:
@@ -170,7 +170,7 @@ def pss_mb(pid: int) -> float:
 
 
 def peak_mb(argv: list[str], env: Mapping[str, str]) -> float:
-    """The highest resident memory of the process itself, its children apart."""
+    """Return the highest resident memory of a process in MB, without its children."""
     process = subprocess.Popen(argv, env=dict(env), **QUIET)  # type: ignore[call-overload]
     peak = 0
     while process.poll() is None:
@@ -192,7 +192,7 @@ def free_port() -> int:
 
 
 def _hagrid(cache: Path) -> Path:
-    """The peer, in an environment of its own."""
+    """Return hagrid's program in its own environment, which is created if it is missing."""
     folder = cache / f"hagrid-{HAGRID}"
     if not (folder / "bin" / "hagrid").exists():
         env = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}

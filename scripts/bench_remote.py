@@ -1,4 +1,4 @@
-"""The benchmark of a state elsewhere: 200 ms for each call, on the tests' own Pulumi Cloud."""
+"""The benchmark of a remote state: on the tests' own Pulumi Cloud, with 200 ms of delay per call."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def held(name: str) -> dict[str, Any]:
 
 
 def bench_remote(bench: Bench) -> dict[str, Any]:
-    """`gridup status` of many nodes, probes apart, beside the engine's list and an export after the other."""
+    """Compare `gridup status` of many nodes, without probes, with the engine's list and exports."""
     stacks = {f"{ACCOUNT}/gridup/n{number}": held(f"n{number}") for number in range(NODES)}
     project = bench.folder / "project"
     project.mkdir()

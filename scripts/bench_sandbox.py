@@ -1,4 +1,4 @@
-"""What a job's own process costs: an approved function's call in the sandbox beside one in syft's own way."""
+"""The benchmark of the sandbox: a call of an approved function in it, compared with syft's own execution."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ROUNDS = 3
 
 
 def bench_sandbox(bench: Bench, _full: bool) -> dict[str, Any]:
-    """Milliseconds of a whole call that returns a sum, each way in turn."""
+    """Measure the milliseconds of a whole call that returns a sum, with and without sandbox in turns."""
     python = bench.runtime / "bin" / "python"
     nodes = {
         "sandbox": Node(home=bench.folder / "sandbox", python=python),
@@ -56,7 +56,7 @@ def bench_sandbox(bench: Bench, _full: bool) -> dict[str, Any]:
 
 
 def _alone(python: Path, node: Node) -> dict[str, float]:
-    """A job's start, arguments and result without syft's part of a call; its work is next to nothing."""
+    """Measure a job's start, arguments and result, without syft's part of a call. The job is trivial."""
     argv = [str(python), str(SCRIPTS / "time_jobs.py"), str(node.home), str(CALLS)]
     done = subprocess.run(argv, env=node.environment, capture_output=True, check=True, text=True)
     rows: dict[str, list[float]] = json.loads(done.stdout)

@@ -1,9 +1,9 @@
-"""Makes a Python environment of this checkout: `python -IB scripts/make_env.py cli|dev|audit`.
+"""Creates a Python environment of this checkout: `python -IB scripts/make_env.py cli|dev|audit`.
 
-Run by scripts/lib.sh, with any Python from 3.10 on and nothing but its standard library. The environment is
-made in a folder of its own, `.venvs/NAME-XXXXXXXX`; only when it is whole does the link `.venvs/NAME` go over
-to it. So nothing half-made is ever used, whatever is killed when, and what still runs in the former
-environment goes on undisturbed.
+scripts/lib.sh runs it, with Python 3.10 or newer and only the standard library. It creates the environment in
+a new folder, `.venvs/NAME-XXXXXXXX`. Only when the environment is complete, it points the link `.venvs/NAME`
+to that folder. So an incomplete environment is never used, even if a process is killed, and programs that
+still run in the former environment are not disturbed.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ from gridup_infra.uv import UNTRUSTED_HINT, environment, untrusted  # noqa: E402
 VENVS = ROOT / ".venvs"
 
 MINIMAL_UV = (0, 9)
-"""The oldest uv of a person's own that is used; an older one is passed over for one of ours."""
+"""The oldest version of the user's own uv that is used. If it is older, Gridup's own uv is used."""
 
 SECONDS = 1800.0
-"""How long an installation may take, and how long one may wait for another's."""
+"""How long an installation may take, and how long a run may wait for another one's installation."""
 
 NO_SPACE = ("no space left", "os error 28", "disk quota exceeded")
 NO_NETWORK = re.compile(
@@ -47,13 +47,13 @@ NO_NETWORK = re.compile(
 
 @dataclass(frozen=True)
 class Plan:
-    """An environment to make.
+    """An environment to create.
 
     Attributes:
-        name: what it is called below `.venvs`, and its lock below `requirements`.
+        name: its name in `.venvs`, and its lock's name in `requirements`.
         sources: the folders of the checkout whose modules can be imported in it.
-        room: the bytes that its packages take.
-        whole: whether the lock is installed as it is, since it has overrides of what its packages ask for.
+        room: the disk space that its packages need, in bytes.
+        whole: whether to install the lock without checking dependencies, because it overrides some of them.
     """
 
     name: str
@@ -70,7 +70,7 @@ class Plan:
         return ROOT / "requirements" / f"{self.name}.txt"
 
     def made(self, folder: Path) -> str:
-        """What marks `folder` as whole; `ready` in lib.sh reads the same lines."""
+        """Return the content of the file `made`, which marks `folder` as complete; lib.sh reads it."""
         return "\n".join([str(folder), sys.executable, os.environ.get("GRIDUP_PYTHON", ""), ""])
 
 
@@ -82,7 +82,7 @@ PLANS = {
 
 
 def main(name: str) -> int:
-    """Make the environment. Returns the exit code."""
+    """Create the environment. Returns the exit code."""
     try:
         ensure(PLANS[name])
     except GridupError as error:
@@ -104,18 +104,18 @@ def tell(*lines: str) -> None:
 
 
 def ensure(plan: Plan) -> None:
-    """See that `.venvs/NAME` leads to a whole environment of today's lock and this Python.
+    """Make sure that `.venvs/NAME` links to a complete environment of the current lock and this Python.
 
     Raises:
-        SetupError: it could not be made.
-        OSError: the disk refused.
+        SetupError: the environment could not be created.
+        OSError: a file or folder could not be read or written.
     """
     VENVS.mkdir(exist_ok=True)
     with turn(plan):
         remove_leftovers(plan)
         folder = find_made(plan) or build(plan)
         point(plan.link, folder)
-        # The one before may still be running; those before it hardly.
+        # Programs may still run in the previous environment. Older ones are hardly in use any more.
         others = [path for path in made_folders(plan) if path != folder]
         for path in sorted(others, key=lambda path: (path / "made").stat().st_mtime)[:-1]:
             shutil.rmtree(path, ignore_errors=True)
@@ -123,7 +123,11 @@ def ensure(plan: Plan) -> None:
 
 @contextlib.contextmanager
 def turn(plan: Plan) -> Iterator[None]:
-    """One at a time; who has to wait is told for what."""
+    """Allow one run at a time. Prints a message if the run has to wait for another one.
+
+    Raises:
+        SetupError: the other run did not end in time.
+    """
     lock, what = VENVS / ".locks" / plan.name, f"making the Python environment {plan.link}"
     stack = contextlib.ExitStack()
     try:
@@ -143,7 +147,7 @@ def made_folders(plan: Plan) -> list[Path]:
 
 
 def find_made(plan: Plan) -> Path | None:
-    """A whole environment of the same lock and Python, such as another branch left."""
+    """Return a complete environment of the same lock and Python that exists, e.g. from another branch."""
     lock = plan.lock.read_bytes()
     for folder in made_folders(plan):
         python = folder / "bin" / "python"
@@ -157,7 +161,7 @@ def find_made(plan: Plan) -> Path | None:
 
 
 def remove_leftovers(plan: Plan) -> None:
-    """What a interrupted run left behind. We hold the lock, so nobody is at it."""
+    """Delete what an interrupted run left behind. This run holds the lock, so no other run uses it."""
     whole = set(made_folders(plan))
     for path in [*VENVS.glob(f"{plan.name}-*"), *VENVS.glob(f".{plan.name}-*")]:
         if path not in whole:
@@ -168,7 +172,7 @@ def remove_leftovers(plan: Plan) -> None:
 
 
 def point(link: Path, folder: Path) -> None:
-    """Let `link` lead to `folder`, in one step."""
+    """Point `link` to `folder`, atomically."""
     if link.is_dir() and not link.is_symlink():
         shutil.rmtree(link)
     temporary = link.with_name(f".{link.name}-link")
@@ -178,7 +182,7 @@ def point(link: Path, folder: Path) -> None:
 
 
 def build(plan: Plan) -> Path:
-    """Make the environment in a new folder; nothing of it stays when that fails."""
+    """Create the environment in a new folder. Deletes the folder on failure."""
     check_room(plan.room)
     began = time.monotonic()
     version = ".".join(map(str, sys.version_info[:3]))
@@ -215,15 +219,15 @@ def install(uv: str, plan: Plan, folder: Path) -> None:
 
 
 def connect_sources(plan: Plan, folder: Path) -> None:
-    """Put the checkout's own sources on the environment's path: they are used as they are, not installed."""
+    """Add the checkout's own sources to the environment's path. They are used in place, not installed."""
     packages = next(folder.glob("lib/python3.*/site-packages"))
     paths = "".join(f"{ROOT / source}\n" for source in plan.sources)
     (packages / "gridup-checkout.pth").write_text(paths, encoding="utf-8")
 
 
 def find_uv() -> str:
-    """The person's uv where it is new enough, else one of ours from the pinned wheel."""
-    # All of them: the first may be a shim without a uv behind it.
+    """Return the user's uv if it is new enough, else Gridup's own from the pinned wheel."""
+    # Check every folder of PATH: the first uv may be a shim without a real uv.
     for place in os.environ.get("PATH", "").split(os.pathsep):
         theirs = shutil.which("uv", path=place) if place else None
         if theirs and uv_version(theirs) >= MINIMAL_UV:
@@ -239,7 +243,7 @@ def find_uv() -> str:
 
 
 def uv_version(uv: str) -> tuple[int, ...]:
-    """Its version; () where it does not work, such as a shim without a uv behind it."""
+    """Return the version of a uv; () if it does not work, for example a shim without a real uv."""
     try:
         result = run([uv, "--version"], timeout=20)
     except (OSError, TimeoutError):
@@ -263,7 +267,7 @@ def bootstrap(version: tuple[int, ...]) -> None:
             arguments = ["--quiet", "--disable-pip-version-check", "--no-input", "--only-binary", ":all:"]
             python = str(folder / "bin" / "python")
             tool([python, "-m", "pip", "install", *arguments, "--require-hashes", "-r", lock], "pip")
-            # uv is one binary that runs from anywhere, so the folder may move.
+            # uv is one binary that runs from any path, so the folder may be renamed.
             shutil.rmtree(target, ignore_errors=True)
             folder.rename(target)
         except BaseException:
@@ -285,7 +289,7 @@ def make_venv(folder: Path) -> None:
 
 
 def has_modules() -> bool:
-    # Debian leaves ensurepip out of python3; venv it leaves in.
+    # Debian's python3 has venv, but not ensurepip.
     script = "import venv, ensurepip"
     return run([sys.executable, "-I", "-c", script], timeout=60, env=environment()).ok
 
@@ -295,10 +299,10 @@ def version_text(version: tuple[int, ...]) -> str:
 
 
 def tool(argv: list[str], name: str) -> None:
-    """Run one step's tool.
+    """Run the tool of one step.
 
     Raises:
-        SetupError: it failed; says why in a line.
+        SetupError: the tool failed; the message is one line with the reason.
     """
     try:
         result = run(argv, timeout=SECONDS, env=environment())
@@ -336,7 +340,7 @@ def tool_error(name: str, result: Result) -> SetupError:
 
 
 def shorten(line: str) -> str:
-    """One line's worth of a tool's message, without its prefix and without secrets in addresses."""
+    """Shorten a tool's message to one short line, without its prefix and without secrets in URLs."""
     line = re.sub(r"^((error|warning|cause|caused by):\s*)+", "", line, flags=re.IGNORECASE)
     line = re.sub(r"://[^/@\s]+@", "://", line)
     return line if len(line) <= 200 else f"{line[:199]}…"

@@ -1,4 +1,4 @@
-"""Writes the beginning of a target's module and its line in the registry."""
+"""Creates the skeleton of a target's module and its line in the registry."""
 
 from __future__ import annotations
 
@@ -61,10 +61,10 @@ REGISTRY_END = "}\n\n_PLANNED"
 
 
 def main(root: Path, name: str) -> None:
-    """Write both; an existing target is left alone.
+    """Write the module and the registry line. Never changes an existing target.
 
     Raises:
-        SystemExit: there is one of that name.
+        SystemExit: a target with that name exists already.
     """
     folder = root / "infra" / "gridup_infra" / "targets"
     module, registry = folder / f"{name}.py", folder / "__init__.py"

@@ -1,1 +1,1 @@
-"""The command line of Gridup: what a person runs. What it provisions is in `gridup_infra`."""
+"""Gridup's command line: the part that users run. `gridup_infra` has the part that provisions."""

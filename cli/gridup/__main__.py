@@ -1,4 +1,4 @@
-"""The way in: one try/except turns every error into a line, a suggestion and an exit code."""
+"""Entry point. A single try/except turns every error into a message, a suggestion and an exit code."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ GLOBAL_FLAGS = ("-v", "--verbose", "-q", "--quiet", "--debug")
 def main() -> None:
     """Run the command line and exit.
 
-    Exit codes: the table in `gridup_infra.errors`; 0 for success.
+    The exit code is 0 for success, else one from the table in `gridup_infra.errors`.
     """
     streams.use_utf8()
     sys.exit(run(streams.words()))
@@ -63,11 +63,11 @@ def run(argv: list[str]) -> int:
 
 
 REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENOSPC)
-"""What a system says where nothing can be written."""
+"""The error numbers of the operating system for a file or folder that can't be written."""
 
 
 def _home_refused(error: OSError) -> GridupError | None:
-    """The error for what can't be written in GRIDUP_HOME; None for what is elsewhere."""
+    """Return the error for a path in GRIDUP_HOME that can't be written; None if the path is elsewhere."""
     from pathlib import Path
 
     from gridup_infra.paths import Home, not_ours, unusable
@@ -75,7 +75,7 @@ def _home_refused(error: OSError) -> GridupError | None:
     path, home = Path(str(error.filename or "")), Home.default().root
     within = path == home or home in path.parents
     while path != path.parent and (path == home or home in path.parents):
-        # A file that can't be made, in a folder that is another's.
+        # The file may be missing because its folder belongs to another account: check each parent too.
         with contextlib.suppress(OSError):
             if path.lstat().st_uid != os.geteuid():
                 return not_ours(path)
@@ -94,7 +94,10 @@ def _call(words: list[str]) -> int:
 
 
 def _own(argv: list[str]) -> int:
-    """How many words are ours: what follows a `--`, or the name after `ssh`, is a command for a node."""
+    """Return how many words of the command line Gridup reads.
+
+    The words after `--`, or after the node's name in `gridup ssh`, are a command that runs on the node.
+    """
     end = argv.index("--") if "--" in argv else len(argv)
     at = next((i for i, word in enumerate(argv[:end]) if not word.startswith("-")), end)
     if argv[at : at + 1] != ["ssh"]:
@@ -110,7 +113,7 @@ def _own(argv: list[str]) -> int:
 
 
 def globals_first(argv: list[str]) -> list[str]:
-    """The global flags first, so that they may stand anywhere before a `--`."""
+    """Move the global flags to the front, so that users may write them anywhere before `--`."""
     end = _own(argv)
     head, tail = argv[:end], argv[end:]
     flags = [word for word in head if word in GLOBAL_FLAGS]
@@ -118,7 +121,7 @@ def globals_first(argv: list[str]) -> list[str]:
 
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> None:
-    # A service manager's or CI's way to say Ctrl-C.
+    # Service managers and CI systems send SIGTERM instead of Ctrl-C: handle both in the same way.
     raise KeyboardInterrupt
 
 

@@ -1,7 +1,7 @@
-"""Known vulnerabilities of the packages that Gridup installs: requirements/advisories.json, and what it says
-of given versions.
+"""Known vulnerabilities of the packages that Gridup installs.
 
-`scripts/lock` adds to that file where the internet can be reached; a test holds every lock against it.
+The list is in requirements/advisories.json. `scripts/lock` adds to it if the internet is reachable. A test
+compares every lock file with it.
 """
 
 from __future__ import annotations
@@ -19,15 +19,16 @@ class Advisory:
     """One vulnerability of one package.
 
     Attributes:
-        id: its CVE number, or another where it has none.
-        aliases: its other names.
-        package: its normalized name.
-        affected: the versions that have it (PEP 440).
-        fixed: the first version without it; empty while there is none.
-        date: when it became known (ISO 8601).
-        source: the address of who says so.
-        about: in a few words.
-        reason: why it can't be reached in a node or the command, for one that a lock still has.
+        id: the CVE number; another identifier if there is no CVE number.
+        aliases: other identifiers of the same vulnerability.
+        package: normalized name of the package.
+        affected: the affected versions (PEP 440 specifier).
+        fixed: the first version that is not affected; empty if there is none yet.
+        date: when the vulnerability became known (ISO 8601).
+        source: URL of the publisher of this advisory.
+        about: a short description.
+        reason: why the vulnerability can't be reached in a node or in the command line; set only if a lock
+            file still has an affected version.
     """
 
     id: str
@@ -41,30 +42,33 @@ class Advisory:
     reason: str = ""
 
     def affects(self, version: str) -> bool:
-        """Whether that version of the package has it."""
+        """Return whether this version of the package has the vulnerability."""
         from packaging.specifiers import SpecifierSet
 
         return SpecifierSet(self.affected).contains(version, prereleases=True)
 
 
 def file() -> Path:
-    """The file: in a wheel beside the locks of the extras, in a checkout where they are made."""
+    """Return the path of advisories.json.
+
+    A wheel has it next to the lock files of the extras; a checkout has it in the folder `requirements`.
+    """
     own = Path(__file__).parent
     packaged = own / "setup" / "locks" / FILE
     return packaged if packaged.exists() else own.parents[1] / "requirements" / FILE
 
 
 def load(path: Path | None = None) -> list[Advisory]:
-    """All that are known."""
+    """Return all known vulnerabilities."""
     told = json.loads((path or file()).read_text(encoding="utf-8"))
     return [Advisory(**{**one, "aliases": tuple(one["aliases"])}) for one in told]
 
 
 def of(packages: Iterable[tuple[str, str]], known: Iterable[Advisory]) -> Iterator[tuple[str, str, Advisory]]:
-    """The vulnerabilities that packages have, as (name, version, which).
+    """Yield the vulnerabilities of the given packages, as (name, version, advisory).
 
     Args:
-        packages: their normalized names and versions.
+        packages: (normalized name, version) of each package.
     """
     by_package: dict[str, list[Advisory]] = {}
     for advisory in known:

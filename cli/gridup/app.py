@@ -1,4 +1,4 @@
-"""The Typer app: globals and registration only. A command's module is imported when it is run."""
+"""The Typer app: global options and the list of commands. A command's module is imported when it runs."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ COMMANDS: dict[str, str] = {
     "land": "The words of HAGrid: land NAME.",
     "version": "Show the versions of Gridup, the engine and syft.",
 }
-"""Every command with its line of help, in the order of `gridup --help`; the module has the same name."""
+"""Every command and its line of help, in the order of `gridup --help`. Its module has the same name."""
 
 EPILOG = """\b
 Examples:
@@ -54,7 +54,7 @@ HELP = "Deploy PySyft domain nodes and keep them right."
 
 
 def build(argv: Sequence[str]) -> Callable[..., Any]:
-    """The app for this command line: only the command that it names is really loaded."""
+    """Build the app for this command line. Only the module of the command that it names is imported."""
     from gridup.commands.parsing import Command
 
     app = typer.Typer(
@@ -87,7 +87,7 @@ def build(argv: Sequence[str]) -> Callable[..., Any]:
     shown = typer.Context(made, help_option_names=HELP_WORDS)
     helps = [command.get_help_option(shown) for command in (made, *commands.values())]
     for switch in (*made.params, *filter(None, helps)):
-        # GRIDUP_VERSION is a version to many a CI job, and no wish to see one.
+        # Many CI jobs set GRIDUP_VERSION to a version number. It must not switch on `--version`.
         switch.allow_from_autoenv = False
     for name, command in commands.items():
         for parameter in command.params:
@@ -95,15 +95,17 @@ def build(argv: Sequence[str]) -> Callable[..., Any]:
                 parameter.allow_from_autoenv = False
                 continue
             for other in LIKE.get(name, ()):
-                # What is no option of theirs has no such variable either.
+                # If the other command has no such option, nobody sets this variable: it does no harm.
                 parameter.envvar = parameter.envvar or f"GRIDUP_{other}_{parameter.name}".upper()
-            # Every other option has its variable, GRIDUP_DEPLOY_PORT and so on; help names the special ones.
+            # Every other option has a variable too, such as GRIDUP_DEPLOY_PORT. Help shows only variables
+            # that are set explicitly.
             parameter.show_envvar = bool(getattr(parameter, "envvar", None))
     return made
 
 
 SAID = ("yes", "force", "name", "stack")
-"""Options that only the command line has: which node is meant, and a yes. Nothing else says them unseen."""
+"""Options that only the command line may set: they choose the node or confirm an action. A variable or
+config.yaml would set them unseen."""
 
 
 OTHERS = {
@@ -131,18 +133,18 @@ OTHERS = {
     "info": "outputs",
     "show": "outputs",
 }
-"""What other tools call it -> the word of ours."""
+"""Names of commands in other tools -> the name of Gridup's command."""
 
 SEVERAL = {
     "restart": "`gridup stop` and `gridup start` do it.",
     "reboot": "`gridup ssh NAME -- sudo reboot` restarts a machine, `gridup stop` and `gridup start` a node.",
     "upgrade": "`gridup deploy` does it: `--tag` for another syft, `--rebuild` for the newest packages.",
 }
-"""What other tools have a word for, and we have several."""
+"""Commands of other tools that need several commands or options in Gridup -> the hint."""
 
 
 def _nearest(word: str, known: Iterable[str]) -> str:
-    """The one of `known` that is most like the word; empty where none is."""
+    """Return the word of `known` that is most similar to `word`; empty if none is similar."""
     import difflib
 
     return next(iter(difflib.get_close_matches(word, list(known), n=1)), "")
@@ -157,11 +159,11 @@ def _near(word: str) -> str:
 
 SHELLS = ("bash", "zsh", "fish")
 SHELL_OPTIONS = ("--show-completion", "--install-completion")
-"""Typer's, which take the shell that they are run from; we take another one's name too."""
+"""Typer's options. Typer uses the shell that runs the command; Gridup also accepts the name of a shell."""
 
 
 def _completion(option: str, shell: str, **_context: Any) -> None:
-    # What Typer's own two options call.
+    # These functions are private in Typer: its own two options call them.
     from typer._completion_shared import get_completion_script, install_bash, install_fish, install_zsh
 
     if shell not in SHELLS:
@@ -175,7 +177,7 @@ def _completion(option: str, shell: str, **_context: Any) -> None:
 
 
 def _named() -> None:
-    """Stands for a command that this command line does not name; help shows its line."""
+    """Placeholder for a command that this command line does not name. Help shows only its line."""
 
 
 def _version(wanted: bool) -> None:
@@ -200,10 +202,11 @@ def _globals(
 
 
 def _defaults(ctx: typer.Context) -> dict[str, Any]:
-    """What config.yaml has for the command that is run, by the names that Typer knows the parameters by.
+    """Return the defaults in config.yaml for the command that runs, keyed by Typer's parameter names.
 
     Raises:
-        UsageError: it names a command or an option that there is none of, or a value that is none.
+        UsageError: config.yaml has an unknown command, an unknown option, an invalid value, or an option that
+            only the command line may set.
     """
     from gridup.settings import CONFIG, file_defaults
     from gridup_infra.paths import Home
@@ -238,7 +241,7 @@ def _defaults(ctx: typer.Context) -> dict[str, Any]:
 
 
 LIKE = {"preview": ("deploy",)}
-"""Commands that take the defaults of others too: a preview is of the deploy that would be."""
+"""Commands that also use the defaults of other commands: a preview must show what `deploy` would do."""
 
 
 def _did_you_mean(word: str, known: Iterable[str]) -> str:
@@ -247,7 +250,7 @@ def _did_you_mean(word: str, known: Iterable[str]) -> str:
 
 
 def _interruptible(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Ctrl-C is an error of ours, with its own exit code, before Typer makes it another."""
+    """Turn Ctrl-C into a StoppedError, which has its own exit code, before Typer handles Ctrl-C."""
 
     @functools.wraps(command)
     def run(*args: Any, **kwargs: Any) -> Any:

@@ -1,8 +1,9 @@
-"""What the engine's file backend keeps beside each file, as `NAME.attrs`.
+"""The attribute files of the engine's file backend: `NAME.attrs` next to each file `NAME`.
 
-It writes these in place: an engine that is killed at that moment leaves an empty one, and the file that it
-belongs to can then not be read ("failed to load checkpoint: EOF"). They hold nothing that is needed. So our
-own engines write none, and those that are damaged go before an engine runs.
+The engine writes an attribute file in place. If the engine is killed at that moment, an empty attribute file
+remains, and the file `NAME` can't be read any more ("failed to load checkpoint: EOF"). Attribute files hold
+nothing that is needed. So Gridup's engines write none, and Gridup deletes damaged ones before it starts an
+engine.
 """
 
 from __future__ import annotations
@@ -16,21 +17,22 @@ from gridup_infra.spec import PROJECT
 
 SUFFIX = ".attrs"
 WITHOUT = "metadata=skip"
-"""Of a backend's URL (https://pkg.go.dev/gocloud.dev/blob/fileblob#URLOpener)."""
+"""Parameter of a backend's URL that switches attribute files off
+(https://pkg.go.dev/gocloud.dev/blob/fileblob#URLOpener)."""
 
 
 def without(url: str) -> str:
-    """The backend's URL for an engine that writes none of them; of another backend as it is."""
+    """Return a file backend's URL with attribute files switched off; any other URL unchanged."""
     if not url.startswith("file://") or "metadata=" in url:
         return url
     return f"{url}{'&' if '?' in url else '?'}{WITHOUT}"
 
 
 def mend(root: Path | None, stack: str) -> None:
-    """Remove those that an engine would stumble over; where it has no others it makes do without.
+    """Delete damaged attribute files of a stack. The engine works without attribute files.
 
     Args:
-        root: the backend's folder; None where it is none.
+        root: folder of the file backend; None if the backend is not a folder.
     """
     if root is None:
         return

@@ -1,4 +1,4 @@
-"""Deploying one node: what it should be, whether that can be, the engine, the proof, the table."""
+"""Deploys one node: plan, preflight checks, engine run, health check, table of results."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ REQUIRED_CAPABILITY: dict[str, Capability] = {
     "host_key": Capability.HOST_KEY,
     "key_from": Capability.KEY_FROM,
 }
-"""Which capability each part of a spec asks of its target."""
+"""Field of a spec -> the capability that the target needs for it."""
 
 FLAGS = {
     "scheme": "--plain-http",
@@ -68,20 +68,20 @@ FLAGS = {
     "node_type": "--type",
     "machine_revision": "--new-machine",
 }
-"""Where a flag is not simply the field's name."""
+"""Field of a spec -> its flag, for flags that are not simply the field's name."""
 
 
 @dataclass(frozen=True)
 class DeployOptions:
-    """How a deploy is done, as against what is deployed.
+    """Options of the deploy itself. What is deployed is in `DeploySpec`.
 
     Attributes:
         timeout: seconds for the endpoints to answer.
-        wait_lock: seconds to wait for another update of the node.
-        wait: whether to wait for the endpoints at all.
-        preflight: whether to look first for what is in the way.
-        yes: never ask; go on.
-        password: of the admin, to be set on the node; never kept by us.
+        wait_lock: seconds to wait for another update of the node to end.
+        wait: whether to wait for the endpoints.
+        preflight: whether to check for obstacles before anything is created.
+        yes: do not ask; continue.
+        password: the admin's password, to be set on the node; Gridup never stores it.
     """
 
     timeout: float = 300
@@ -94,10 +94,14 @@ class DeployOptions:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a node should be, where, what the state has of it, and what going there destroys.
+    """The wanted node, its target, its record in the state, and what the change destroys.
 
     Attributes:
-        retained: the data of an earlier node of this name, where this one is new: it may take them over.
+        spec: the wanted node.
+        target: the place where it runs.
+        record: what the state has of the node; None for a new one.
+        destructive_changes: what the change destroys, a line each.
+        retained: retained data of an earlier node of this name, if this node is new: it may adopt it.
     """
 
     spec: DeploySpec
@@ -108,7 +112,7 @@ class Plan:
 
     @property
     def current(self) -> NodeOutputs | None:
-        """The node as it is deployed; None for a new one, and for one whose making was interrupted."""
+        """The node as deployed; None for a new node, and if its first deploy was interrupted."""
         return self.record.outputs if self.record else None
 
 
@@ -120,18 +124,20 @@ def plan(
     announced: DeploySpec | None = None,
     look: Callable[[DeploySpec, Target, NodeOutputs | None], None] = lambda *_: None,
 ) -> Plan:
-    """What the node called `name` should be. Whatever is impossible is refused here, and nothing is made.
+    """Return the plan for the node called `name`. Refuses everything impossible; creates nothing.
 
     Args:
-        asked: fields of a `DeploySpec`, `new_machine`, `rebuild`, `rotate`, and `adopt`, whether to take
-            over an earlier node's data; None keeps what the stack has, or the default.
-        defaults: the same, for a new node only.
-        announced: what the person was told of: a new node is that one, with names made of its stack id, and
-            of its packages there are the same versions.
-        look: is shown what was asked for before anything is fetched, and refuses what can't be.
+        asked: fields of a `DeploySpec`, `new_machine`, `rebuild`, `rotate`, and `adopt` (whether to adopt an
+            earlier node's data). A value of None keeps the stack's value, or the default for a new node.
+        defaults: the same keys, used for a new node only.
+        announced: the spec that was shown to the user. A new node gets the same stack id, because names are
+            made from it. Its packages get the same versions.
+        look: is called with the spec, the target and the current outputs before anything is fetched; raises
+            an error to refuse the deploy.
 
     Raises:
-        GridupError: as told above; among them a UsageError where another stack holds the node.
+        GridupError: something that was asked for is impossible.
+        UsageError: another stack holds the node, or --adopt or --new-data was given for a deployed node.
     """
     stack = stack_name(name)
     record = session.state.read(stack)
@@ -154,14 +160,14 @@ def plan(
                 f'"{name}" is deployed, and has its data: --adopt and --new-data are for a new node.'
             )
         return Plan(spec, target, record, target.destructive_changes(spec, record.outputs))
-    # A deploy that was interrupted has chosen already, where that is still known.
+    # An interrupted deploy may have recorded its choice already: keep that choice.
     found = None if spec.adopted else target.retained(spec)
     said = {key for options in (usual, given) for key, value in options.items() if value is not None}
     return Plan(chosen(spec, found, _adopt(asked, defaults), said), target, record, (), found)
 
 
 def _elsewhere(name: str, stack: str, others: tuple[str, ...]) -> UsageError:
-    """Why a node is not made whose stack was renamed: it would be a second one."""
+    """Return the error for a node whose stack was renamed: a deploy would create a second node."""
     other, *more = others
     if more:
         return UsageError(
@@ -184,14 +190,16 @@ def _adopt(asked: Mapping[str, Any], defaults: Mapping[str, Any]) -> bool | None
 def chosen(
     spec: DeploySpec, found: Retained | None, adopt: bool | None, said: Collection[str] = ()
 ) -> DeploySpec:
-    """The spec with what is to become of the data that an earlier node has left.
+    """Return the spec with the decision whether the node adopts an earlier node's retained data.
 
     Args:
-        adopt: what the person chose; None for nothing yet.
-        said: the fields of the spec that were asked for: the others are as that node had them.
+        found: the retained data; None if there is none.
+        adopt: the user's choice; None if there is no choice yet.
+        said: the fields of the spec that the user or the defaults set. Some other fields are taken from the
+            earlier node.
 
     Raises:
-        UsageError: there are none to take over, or they are of a node of another type.
+        UsageError: there is no data to adopt, or it is of a node of another type.
     """
     if adopt is None or spec.adopted:
         return spec
@@ -204,7 +212,7 @@ def chosen(
                 f"{spec.node_type} node's.",
                 f"Leave --type out, or begin with none of it: --new-data --type {spec.node_type}.",
             )
-        # Who had data kept, had said so; and people log in as they did.
+        # The data was retained because of `keep_data`, so that stays set. Users log in as before.
         had = {"keep_data": True, "admin_email": found.admin_email, "node_type": found.node_type}
         kept: dict[str, Any] = {key: value for key, value in had.items() if value and key not in said}
         return replace(spec, adopted=found.id, adopting=True, **kept)
@@ -214,12 +222,12 @@ def chosen(
 def deploy(
     session: Session, name: str, asked: Mapping[str, Any], defaults: Mapping[str, Any], how: DeployOptions
 ) -> None:
-    """Deploy one node and show it.
+    """Deploy one node and show the result.
 
     Args:
-        asked, defaults: as `plan` takes them.
+        asked, defaults: see `plan`.
     """
-    # From here on other commands see the lock: to plan may install an SDK, or ask a person.
+    # Lock first, so that other commands see this deploy: planning may install an SDK or ask the user.
     with session.lock(stack_name(name), name, "a deploy", how.wait_lock):
         _deploy(session, name, asked, defaults, how)
 
@@ -227,7 +235,7 @@ def deploy(
 def _deploy(
     session: Session, name: str, asked: Mapping[str, Any], defaults: Mapping[str, Any], how: DeployOptions
 ) -> None:
-    # Before anything is fetched or made.
+    # `plan` calls this check before anything is fetched or created.
     look = partial(glance, session) if how.preflight else lambda *_: None
     foreseen = plan(session, name, asked, defaults, look=look)
     if how.password is not None and foreseen.spec.no_node:
@@ -258,7 +266,7 @@ def _deploy(
             raise BusyError(f'"{name}" was changed by another run meanwhile.', "Run the same command again.")
         spec, target = now.spec, now.target
         if how.preflight:
-            # What takes no time comes before what takes minutes: to have the engine, and what a node runs on.
+            # Quick checks come first: to get the engine and to build what the node runs on may take minutes.
             target.preflight(spec, now.current)
         engine = session.engine(reporter, how.wait_lock)
         reporter.step(f'Deploying "{name}" on {target.title}')
@@ -279,10 +287,10 @@ def _deploy(
 
 
 def glance(session: Session, spec: DeploySpec, target: Target, current: NodeOutputs | None) -> None:
-    """Look for what this machine tells at once: what takes minutes comes after it.
+    """Run the quick checks on this machine, before any step that takes minutes.
 
     Raises:
-        PreflightError: a disk has no room for what the deploy writes, or what `Target.glance` tells.
+        PreflightError: a disk has no room for what the deploy writes, or `Target.glance` finds an obstacle.
     """
     if lack := room.lacking(needs(session.settings, spec, target)):
         raise PreflightError(lack, room.MAKE_ROOM)
@@ -296,14 +304,18 @@ QUESTIONS = {
 
 
 def about(ui: Ui, said: Mapping[str, Any]) -> dict[str, Any]:
-    """What visitors of a new node read of it, asked of a person where there is one and nothing was said."""
+    """Ask the user for the texts that a new node shows to its visitors; only if there is a terminal.
+
+    Args:
+        said: the options that are set already; these are not asked for.
+    """
     answers = {key: ui.ask_for(text) for key, text in QUESTIONS.items() if said.get(key) is None}
     return {key: answer for key, answer in answers.items() if answer}
 
 
 @contextlib.contextmanager
 def _machine_told(session: Session, stack: str) -> Iterator[None]:
-    """What ends a first deploy after its machine was made, must not hide that: it costs money."""
+    """If a first deploy fails after its machine was created, warn that the machine costs money."""
     try:
         yield
     except BaseException:
@@ -321,10 +333,10 @@ def _machine_told(session: Session, stack: str) -> Iterator[None]:
 
 
 def bring_to(plan: Plan, engine: Engine, reporter: Reporter) -> Report:
-    """Have the engine make a node what it should be.
+    """Let the engine create or change a node as planned.
 
     Raises:
-        GridupError: it could not; what exists is in the state, and the same again goes on.
+        GridupError: the engine failed. The state has what exists; the same command continues the work.
     """
     look = needs_refresh(plan.record, plan.target)
     if look and plan.record:
@@ -335,7 +347,7 @@ def bring_to(plan: Plan, engine: Engine, reporter: Reporter) -> Report:
 
 @contextlib.contextmanager
 def explaining(target: Target | None, spec: DeploySpec | None) -> Iterator[None]:
-    """What the engine's run ends with, as the target explains it, where one is known."""
+    """Translate an engine's ResourceError with `Target.translate_error`, if the target is known."""
     try:
         yield
     except ResourceError as error:
@@ -345,10 +357,12 @@ def explaining(target: Target | None, spec: DeploySpec | None) -> Iterator[None]
 
 
 def adoption(ui: Ui, plan: Plan, adopt: bool | None, *, yes: bool) -> bool | None:
-    """Whether to take over what an earlier node has left: as was said, else as the person answers.
+    """Return whether to adopt an earlier node's retained data: as given by a flag, else as the user answers.
+
+    Returns None if there is no retained data and no flag was given.
 
     Raises:
-        UsageError: nobody can be asked, and it was not said.
+        UsageError: no flag was given, and there is no terminal to ask or --yes was given.
         DeclinedError: the answer was not yes.
     """
     if plan.retained is None or adopt is not None:
@@ -367,7 +381,7 @@ def adoption(ui: Ui, plan: Plan, adopt: bool | None, *, yes: bool) -> bool | Non
 
 
 def about_retained(spec: DeploySpec, found: Retained) -> list[str]:
-    """What was found, and what may become of it."""
+    """Return lines that describe the retained data and the choices that the user has."""
     when = f", kept {found.since[:16].replace('T', ' ')}" if found.since else ""
     size = f", {amount(found.size)}" if found.size else ""
     return [
@@ -379,7 +393,7 @@ def about_retained(spec: DeploySpec, found: Retained) -> list[str]:
 
 
 def outlook(spec: DeploySpec, found: Retained) -> str:
-    """What a deploy would do about data that an earlier node has left, for a preview."""
+    """Return a sentence for a preview: what a deploy would do with an earlier node's retained data."""
     if spec.adopting:
         return f"It takes over {found.what}, which an earlier node has left"
     if spec.adopted:
@@ -389,17 +403,17 @@ def outlook(spec: DeploySpec, found: Retained) -> str:
 
 
 def amount(size: int) -> str:
-    """Bytes, for people."""
+    """Return a number of bytes as text, in MB or GB."""
     return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
 
 
 def confirm(ui: Ui, plan: Plan, *, yes: bool) -> None:
-    """Have the person agree to what is lost, and to what is made where it costs money.
+    """Ask the user to confirm destructive changes, and to confirm a new node that costs money.
 
-    Something new is made without a word where there is nobody to ask: the command itself asked for it.
+    Without a terminal a new node needs no confirmation: the command itself asked for it.
 
     Raises:
-        UsageError: something would be lost, nobody can be asked, and --yes was not given.
+        UsageError: something would be destroyed, there is no terminal to ask, and --yes was not given.
         DeclinedError: the answer was not yes.
     """
     name, title = plan.spec.name, plan.target.title
@@ -416,16 +430,17 @@ def confirm(ui: Ui, plan: Plan, *, yes: bool) -> None:
 
 
 def locked(session: Session, spec: DeploySpec, announced: DeploySpec | None, *, anew: bool) -> DeploySpec:
-    """The spec with the versions of the packages that its data owner adds: those that it has, while they were
-    found for what is asked for now.
+    """Return the spec with a lock of the packages that the data owner adds.
+
+    Keeps the existing lock if it fits the packages that are asked for now.
 
     Args:
-        announced: a spec with what was found in this run.
-        anew: whether to have the newest.
+        announced: a spec with the versions that were found earlier in this run; None if there is none.
+        anew: whether to look for the newest versions.
 
     Raises:
-        UsageError: they can't be had.
-        PreflightError: the package index could not be asked.
+        UsageError: the packages do not exist or do not fit.
+        PreflightError: the package index could not be reached.
     """
     if not spec.packages:
         return replace(spec, packages_lock="")
@@ -439,10 +454,10 @@ def locked(session: Session, spec: DeploySpec, announced: DeploySpec | None, *, 
 
 
 def with_default_cidr(session: Session, spec: DeploySpec, target: Target) -> DeploySpec:
-    """The spec with whom ssh and jupyter are opened to: by default to whoever deploys.
+    """Return the spec with the networks that may reach ssh and jupyter; by default this machine's address.
 
     Raises:
-        UsageError: that address can't be told.
+        UsageError: this machine's public address can't be determined.
     """
     if Capability.CLOSED not in target.capabilities or spec.allow_cidr:
         return spec
@@ -470,18 +485,19 @@ def resolve(
     *,
     new_id: str = "",
 ) -> tuple[DeploySpec, Target]:
-    """What the node should be: the flags given, over what the stack has, over the defaults.
+    """Return the wanted spec and its target: flags override the stack's values or, if new, the defaults.
 
     Args:
+        asked, defaults: see `plan`, but without `adopt`.
         stored: the stack's configuration on this machine, for a first deploy that was interrupted.
-        secret: lent to the target.
-        prepare: sees that the target's SDK is there, once what is asked is known to be possible.
-        now: the clock.
-        new_id: the stack id of a new node; empty to make one.
+        secret: reads a stack's secrets; passed to the target.
+        prepare: installs the target's SDK if it is missing; called after the checks that need no SDK.
+        now: returns the current time.
+        new_id: the stack id of a new node; empty to generate one.
 
     Raises:
         InvalidNameError: the stack belongs to a node of another name.
-        UsageError: the target does not have what is asked, or can't be changed.
+        UsageError: the target does not offer what is asked for, or an option can't be changed.
     """
     previous = with_begun_rotation(record.previous_spec(stored) if record else None, stored)
     if previous and previous.name != name:
@@ -493,7 +509,7 @@ def resolve(
         asked = {**defaults, **{key: value for key, value in asked.items() if value is not None}}
     given = {key: value for key, value in asked.items() if value is not None}
     if given.get("port") == 0:
-        # In a spec 0 stands for "not asked for": a node would be moved to another port.
+        # In a spec 0 means "not asked for", so the node would move to another port.
         raise UsageError("--port 0: a port is a number from 1 to 65535.")
     fresh = DeploySpec(name=name, target=targets.DEFAULT, stack_id=new_id)
     base = previous or (fresh if new_id else fresh.with_new_id())
@@ -524,14 +540,14 @@ def resolve(
     if given.pop("rotate", False) and not base.rotating:
         given |= {"rotated": now().isoformat(timespec="microseconds"), "rotating": True}
         if Capability.NEW_MACHINE in target.capabilities:
-            # What is its own, such as its host key, a machine makes at its first boot.
+            # A machine generates its own secrets, such as its host key, at first boot: replace the machine.
             given["machine_revision"] = base.machine_revision + 1
     for key in given.keys() & REQUIRED_CAPABILITY.keys():
         if given[key]:
             require(target, REQUIRED_CAPABILITY[key], FLAGS.get(key, f"--{key.replace('_', '-')}"))
     for part in ("ssh_keys", "admin_ssh_keys"):
         check_types(target, given.get(part, ()), FLAGS[part])
-    # The one option that is not kept: the next deploy without it brings the node up.
+    # `no_node` is the one option that is not stored: the next deploy without it starts the node.
     whole = replace(base, **{"no_node": False, **given})
     if whole.packages and whole.image:
         raise UsageError(
@@ -543,25 +559,29 @@ def resolve(
 
 
 def recover(record: Record, target: Target, engine: Engine, reporter: Reporter) -> None:
-    """Have what a interrupted deploy has made taken into the state, where the target can tell of it."""
+    """Import into the state what an interrupted deploy created, as far as the target can find it."""
     if record.identity and (made := target.recover_interrupted(record.identity, record.resource_ids)):
         reporter.step(f'Taking over what was made of "{record.name}" before it was interrupted')
         engine.import_existing(record.stack, made, reporter)
 
 
 def needs_refresh(record: Record | None, target: Target) -> bool:
-    """Whether the engine must first look at what is really there: a new stack has nothing, and a target
-    may be able to tell by itself, in milliseconds, that all is right."""
+    """Return whether the engine must refresh first.
+
+    A new stack has nothing to refresh. For others the target may see in milliseconds that all is healthy.
+    """
     if record is None:
         return False
     return record.incomplete or record.outputs is None or not target.inspect(record.outputs).healthy
 
 
 def with_begun_rotation(previous: DeploySpec | None, stored: Mapping[str, str]) -> DeploySpec | None:
-    """What is known of a spec, with a replacement of its secrets that was interrupted before it was exported:
-    it goes on, and does not begin once more.
+    """Return the previous spec, with a rotation of secrets that was interrupted before the stack exported it.
+
+    So the interrupted rotation continues and no second one begins.
 
     Args:
+        previous: the spec as known from the state; None for a new node.
         stored: the stack's configuration on this machine.
     """
     had = {key.removeprefix(f"{PROJECT}:"): value for key, value in stored.items()}
@@ -574,14 +594,14 @@ def with_begun_rotation(previous: DeploySpec | None, stored: Mapping[str, str]) 
 
 
 def outputs_of(session: Session, stack: str) -> NodeOutputs:
-    """The outputs of a stack that was just deployed."""
+    """Return the outputs of a stack that was just deployed."""
     record = session.state.read(stack)
     assert record is not None and record.outputs is not None
     return record.outputs
 
 
 def set_password(target: Target, outputs: NodeOutputs, reporter: Reporter, password: str) -> None:
-    """Have the node change its root account's password; the way is its own, so no state or argv sees it."""
+    """Set the password of the node's root account by a command on the node: no state or argv contains it."""
     from gridup.secrets import change_password
 
     reporter.step("Setting the admin's password")
@@ -589,10 +609,10 @@ def set_password(target: Target, outputs: NodeOutputs, reporter: Reporter, passw
 
 
 def moved(outputs: NodeOutputs, target: Target, before: NodeOutputs | None = None) -> list[str]:
-    """Which ports were in use, so that the node has others, a line each.
+    """Return a line for each port that was in use, so that the node got another one.
 
     Args:
-        before: the node as it was; None for a new one, whose ports are compared with the usual ones.
+        before: the node before this deploy; None for a new one, whose ports are compared with the usual ones.
     """
     usual = target.usual_ports(outputs.spec)
     if before:
@@ -612,10 +632,10 @@ def moved(outputs: NodeOutputs, target: Target, before: NodeOutputs | None = Non
 def render_result(
     ui: Ui, outputs: NodeOutputs, target: Target, report: Report, results: Any, *, password: bool = False
 ) -> None:
-    """The end of a deploy: the table, where the node is, and what to do next.
+    """Show the result of a deploy: the table, where the node is, and what to do next.
 
     Args:
-        password: whether the administrator's was set.
+        password: whether the administrator's password was set.
     """
     from gridup import probes
 

@@ -1,7 +1,7 @@
-"""The Pulumi engine, over the Automation API with inline programs. The only module that knows it.
+"""Runs the Pulumi engine through the Automation API, with inline programs. No other module uses that API.
 
-Its events go to a `Reporter`, its errors become ours. Every wait is bounded, and a Ctrl-C ends the
-engine and its providers in bounded time with no lock left.
+The engine's events go to a `Reporter`. Its errors become Gridup's errors. Every wait has a limit. Ctrl-C ends
+the engine and its providers in limited time and leaves no lock.
 """
 
 from __future__ import annotations
@@ -46,18 +46,18 @@ from gridup_infra.spec import PROJECT, DeploySpec
 Made = TypeVar("Made")
 
 BUSY_SECONDS = 1.0
-"""Between two looks at whether another update has ended."""
+"""Seconds between two checks whether another update has ended."""
 
 GRACE = 5.0
-"""Seconds that a create under way may take to end by itself after Ctrl-C."""
+"""Seconds that a running create may take to end by itself after Ctrl-C."""
 
 
 class PulumiEngine:
-    """The real one.
+    """The implementation of `Engine` that runs Pulumi.
 
     Args:
-        binary: the engine that set-up found or made.
-        wait: seconds to wait for another update of a stack to end, wherever that runs.
+        binary: the engine that set-up found, downloaded or built.
+        wait: seconds to wait for another update of a stack to end, on this machine or elsewhere.
     """
 
     def __init__(self, settings: Settings, binary: Binary, wait: float = 0) -> None:
@@ -72,20 +72,20 @@ class PulumiEngine:
             return self._do(
                 spec.stack,
                 watch,
-                # What was found changed becomes a change of ours, and so is put right.
+                # The refresh turns drift into a change, so this update repairs it.
                 lambda: stack.up(on_event=watch.event, refresh=refresh, show_secrets=False),
             )
 
     def preview(self, spec: DeploySpec, reporter: Reporter, *, new: bool) -> Report:
         with (
-            # What is only looked at goes with it: a later deploy, or plain `pulumi up`, would take it.
+            # A preview's settings are deleted with this folder: else a later deploy or `pulumi up` uses them.
             tempfile.TemporaryDirectory(prefix="gridup-preview-") as folder,
             watching(reporter) as watch,
         ):
             work = ensure_private(Path(folder) / "work")
             if not new:
                 self._copy_settings(spec.stack, work)
-            # A stack is made by deploying, not by looking: a new one lives in a backend of its own.
+            # Only a deploy creates a stack: a preview of a new stack uses a temporary backend.
             stack = self._open(spec.stack, spec, work, Path(folder) / "state" if new else None)
             return self._do(spec.stack, watch, lambda: stack.preview(on_event=watch.event, refresh=not new))
 
@@ -100,7 +100,7 @@ class PulumiEngine:
 
     def import_existing(self, stack: str, ids: Mapping[str, str], reporter: Reporter) -> Report:
         opened = self._open(stack)
-        # A killed run leaves its lock, and an import respects it.
+        # A killed run leaves its lock, and an import fails while there is a lock.
         self.unlock(stack)
         asked = self._edited(opened, lambda deployment: pending.import_pending(deployment, ids))
         report = self.refresh(stack, reporter)
@@ -119,10 +119,10 @@ class PulumiEngine:
         workspace = self._workspace(folder)
         attributes.mend(self._settings.file_backend, stack)
         with _errors():
-            # The Automation API has no word for the backups, which hold the whole state.
+            # The Automation API can't remove the backups, and they contain the whole state.
             words = ["stack", "rm", stack, "--yes", "--remove-backups"]
             self._command.run(words, str(folder), workspace.env_vars)
-        # Another run may be opening its lock in it right now.
+        # Another run may create its lock in this folder right now: ignore errors.
         shutil.rmtree(folder, ignore_errors=True)
 
     def unlock(self, stack: str) -> bool:
@@ -149,7 +149,7 @@ class PulumiEngine:
                 work()
                 return
             except auto.ConcurrentUpdateError:
-                # A killed run leaves its lock; one whose holder lives is respected.
+                # A killed run leaves its lock: remove it. If the holder is alive, wait.
                 if not self.unlock(stack):
                     if time.monotonic() >= end:
                         raise
@@ -181,14 +181,14 @@ class PulumiEngine:
         work: Path | None = None,
         backend: Path | None = None,
     ) -> auto.Stack:
-        """The stack, made when there is a spec for it, whose settings are then the spec's.
+        """Open a stack. With a spec: create the stack if needed, and write the spec into its settings.
 
         Args:
-            work: the folder of its settings; its own where none is given.
-            backend: one that is thrown away, in the place of the real one.
+            work: the folder for the settings; None for the stack's own folder.
+            backend: the folder of a temporary backend that replaces the real one; None for the real one.
 
         Raises:
-            StateError: it holds what the engine must not run.
+            StateError: the stack's state contains something that the engine must not run.
         """
         folder = work or self._home.stack(stack)
         workspace = self._workspace(folder, backend)
@@ -197,7 +197,7 @@ class PulumiEngine:
         with _errors():
             opened = _Stack(stack, workspace)
             try:
-                # In the place of selecting it: one process tells whether it is there and what it holds.
+                # Export instead of select: one process returns whether the stack exists and what it contains.
                 held = self._command.run(
                     ["stack", "export", "--stack", stack], str(folder), workspace.env_vars
                 )
@@ -217,12 +217,12 @@ class PulumiEngine:
         return opened
 
     def _copy_settings(self, stack: str, work: Path) -> None:
-        """Put a stack's settings into another folder, and its engines' notes within reach of it."""
+        """Copy a stack's settings into another folder, and link the notes about its running engines there."""
         folder = self._home.stack(stack)
         settings = stack_file(folder, stack)
         if settings.exists():
             write_private(stack_file(work, stack), settings.read_bytes())
-        # A preview that is killed leaves its lock, which is broken by what the stack's own folder notes.
+        # A killed preview leaves its lock. To remove it, later runs need the note in the stack's own folder.
         (work / engine_locks.FOLDER).symlink_to(ensure_private(folder / engine_locks.FOLDER))
 
     def _workspace(self, folder: Path, backend: Path | None = None) -> _Workspace:
@@ -241,7 +241,7 @@ class PulumiEngine:
 
 
 class _Workspace(auto.LocalWorkspace):
-    """Whose settings of a stack are written whole or not at all, and put up with where they are damaged."""
+    """A workspace that writes the settings of a stack atomically and tolerates damaged ones."""
 
     def stack_settings(self, stack_name: str) -> auto.StackSettings:
         told = self._settings_of(stack_name)
@@ -254,7 +254,10 @@ class _Workspace(auto.LocalWorkspace):
         write_private(self._file(stack_name), yaml.safe_dump(told).encode())
 
     def mend(self, stack_name: str) -> None:
-        """Remove what the engine could not read: it is told by us, and has its salt in the state."""
+        """Delete a damaged settings file.
+
+        Gridup writes the settings again, and the state has the encryption salt too.
+        """
         path = self._file(stack_name)
         if path.exists() and self._settings_of(stack_name) is None:
             path.unlink()
@@ -263,7 +266,7 @@ class _Workspace(auto.LocalWorkspace):
         return stack_file(Path(self.work_dir), stack_name)
 
     def _settings_of(self, stack_name: str) -> dict[str, Any] | None:
-        """None where the file is not there, or cut off."""
+        """Read the settings file. Returns None if it is missing or damaged."""
         import yaml
 
         try:
@@ -274,13 +277,13 @@ class _Workspace(auto.LocalWorkspace):
 
 
 class _Stack(auto.Stack):
-    """Without the processes that select it first, and ask for outputs and history after each operation.
+    """A stack that starts no processes to select it, or to read outputs and history after each operation.
 
-    The checkpoint and the events tell the same.
+    The checkpoint and the events have the same information.
     """
 
     def __init__(self, name: str, workspace: auto.LocalWorkspace) -> None:
-        # The base's runs the processes, and does nothing else.
+        # The base's `__init__` would start the processes that select the stack, and does nothing else.
         self.name, self.workspace, self._mode = name, workspace, StackInitMode.SELECT
 
     def outputs(self) -> Any:
@@ -294,10 +297,10 @@ _NO_SUMMARY = object()
 
 
 class _Command(auto.PulumiCommand):
-    """Runs the engine in a session of its own, so that a Ctrl-C reaches it in our order."""
+    """Runs the engine in a separate session: Ctrl-C reaches only Gridup, which then stops the engine."""
 
     def __init__(self, root: Path, version: str) -> None:
-        # The base would start a process to ask for the version that set-up knows.
+        # The base class would start a process to read the version, which set-up already knows.
         self.command = str(root / "bin" / "pulumi")
         self.version = VersionInfo.parse(version)
 
@@ -345,11 +348,11 @@ def _refuse_foreign(stack: str, held: Mapping[str, Any]) -> None:
 
 @contextlib.contextmanager
 def _errors(report: Report | None = None, stack: str = "") -> Iterator[None]:
-    """Our errors in place of the Automation API's.
+    """Translate errors of the Automation API into Gridup's errors.
 
     Args:
-        report: what the operation has told.
-        stack: that it is about.
+        report: the operation's report, with the failures of its resources.
+        stack: the stack that the operation works on.
     """
     try:
         yield
@@ -364,7 +367,7 @@ def _translate(text: str, report: Report) -> GridupError:
         return wrong
     failures = report.failures
     if report.refused:
-        # Whatever else failed, failed for that; each resource tells the same.
+        # The credentials are the cause of all other failures too, and each resource reports the same.
         head, *rest = failures[min(report.refused)].splitlines()
         return CredentialsError(head, "", tuple(rest))
     named = {name: reason for name, reason in failures.items() if name and name != "gridup"}

@@ -1,4 +1,7 @@
-"""What the commands need of an engine. No import of the SDK here: `gridup.engine` is the real one."""
+"""The interface between the commands and an engine.
+
+This module does not import Pulumi's SDK. `gridup.engine` implements the interface.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,13 @@ from gridup_infra.spec import DeploySpec
 
 @dataclass(frozen=True)
 class Change:
-    """One resource that an operation touched, or would touch."""
+    """One resource that an operation changed, or would change.
+
+    Attributes:
+        name: name of the resource.
+        operation: what the engine did, such as `create`.
+        changed: the properties that differ.
+    """
 
     name: str
     operation: str
@@ -21,11 +30,12 @@ class Change:
 
 @dataclass
 class Report:
-    """What an operation did: the resources it touched, those that only stayed the same apart.
+    """The result of an operation.
 
     Attributes:
-        failures: by resource, why it failed.
-        refused: those of them that failed for want of credentials.
+        changes: the resources that changed, without those that stayed the same.
+        failures: resource -> why it failed.
+        refused: the resources that failed because of missing or invalid credentials.
     """
 
     changes: list[Change] = field(default_factory=list)
@@ -38,25 +48,25 @@ class Report:
 
 
 class Engine(Protocol):
-    """What the commands need of an engine; one contract suite runs against each."""
+    """The engine as the commands use it. One contract test suite runs against each implementation."""
 
     def up(self, spec: DeploySpec, reporter: Reporter, *, refresh: bool = True) -> Report:
-        """Make the stack what the spec says; with `refresh` after looking at what is really there."""
+        """Create or update the stack as the spec says; with `refresh` read the real resources first."""
         ...
 
     def preview(self, spec: DeploySpec, reporter: Reporter, *, new: bool) -> Report:
-        """What `up` would do; with `new` for a stack that does not exist, and makes none."""
+        """Return what `up` would do. With `new` the stack does not exist yet, and this does not create it."""
         ...
 
     def refresh(self, stack: str, reporter: Reporter) -> Report:
-        """Take what is really there into the state."""
+        """Read the real resources and update the state."""
         ...
 
     def import_existing(self, stack: str, ids: Mapping[str, str], reporter: Reporter) -> Report:
-        """Take what creates that were interrupted have made after all into the state; forget the other ones.
+        """Import what interrupted creates did make; drop pending operations that made nothing.
 
         Args:
-            ids: the cloud's own, by URN.
+            ids: URN -> the cloud's id.
         """
         ...
 
@@ -65,9 +75,9 @@ class Engine(Protocol):
         ...
 
     def remove_stack(self, stack: str) -> None:
-        """Remove an empty stack, its history and its configuration."""
+        """Remove an empty stack with its history and its configuration."""
         ...
 
     def unlock(self, stack: str) -> bool:
-        """Take away a lock whose holder is dead; whether there was one."""
+        """Remove the stack's locks whose holder is dead. Returns whether there was one."""
         ...

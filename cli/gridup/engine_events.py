@@ -1,4 +1,4 @@
-"""What the engine tells while it works, turned into ours: events, failures, and what providers say."""
+"""Translates the engine's events, failures and the messages of its providers for a `Reporter`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from gridup_infra import progress
 
 
 class EventTranslator:
-    """Turns the engine's events (`pulumi.automation.EngineEvent`) into ours."""
+    """Translates the engine's events (`pulumi.automation.EngineEvent`) for a reporter and a `Report`."""
 
     def __init__(self, reporter: Reporter) -> None:
         self.report = Report()
@@ -75,7 +75,7 @@ def _changed(metadata: Any) -> tuple[str, ...]:
 
 @contextlib.contextmanager
 def watching(reporter: Reporter) -> Iterator[EventTranslator]:
-    """A watch on the engine's events, and on what the providers tell meanwhile."""
+    """Provide a translator for the engine's events, and report messages of providers meanwhile."""
     with tempfile.NamedTemporaryFile(prefix="gridup-progress-") as file:
         os.environ[progress.VARIABLE] = file.name
         done = threading.Event()
@@ -105,7 +105,7 @@ _NOISE = re.compile(r"^(update|preview|refresh|destroy|deletion) failed$|^resour
 
 
 def _reason(message: str) -> str:
-    """What went wrong, out of an engine's diagnostic that may hold a provider's traceback."""
+    """Extract the reason of a failure from a diagnostic, which may contain a provider's traceback."""
     text = re.sub(r"<\{%[^%]*%\}>", "", message).strip()
     for pattern, group in ((_FAILED, 1), (_OURS, 2)):
         if found := pattern.search(text):

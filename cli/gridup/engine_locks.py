@@ -1,9 +1,9 @@
-"""Whether the holder of an engine's lock lives.
+"""Finds out whether the holder of an engine's lock is alive.
 
-The engine notes the holder's process id and host name alone, and a process id means another process in
-another PID namespace (a container, WSL). So each engine of ours leaves a note of where it runs, an empty file
-named `PID.BOOT.NAMESPACE` in its stack's folder, for as long as it runs. A lock is broken only where its
-holder is known to be dead.
+The engine's lock has only the holder's process id and host name. But in another PID namespace (a container,
+WSL) the same process id means another process. So while one of Gridup's engines runs, a note records where.
+The note is an empty file `PID.BOOT.NAMESPACE` in the stack's folder. A lock is removed only if its holder is
+known to be dead.
 """
 
 from __future__ import annotations
@@ -21,17 +21,20 @@ from gridup_infra.processes import PROC, boot
 from gridup_infra.spec import PROJECT
 
 INITIAL = "4026531836"
-"""The number of Linux's first PID namespace (include/uapi/linux/nsfs.h), which sees the processes of all."""
+"""The number of Linux's initial PID namespace (include/uapi/linux/nsfs.h). It sees the processes of all."""
 
 FOLDER = "engines"
 
 
 @dataclass(frozen=True)
 class Lock:
-    """One, as the engine wrote it.
+    """A lock file that an engine wrote.
 
     Attributes:
-        since: seconds since the epoch.
+        path: the lock file.
+        pid: process id of the holder.
+        hostname: host name of the holder's machine.
+        since: when the file was written, in seconds since the epoch.
     """
 
     path: Path
@@ -41,15 +44,15 @@ class Lock:
 
 
 def folder_of(root: Path, stack: str) -> Path:
-    """Where the file backend below `root` has the locks of a stack."""
+    """Return the folder in which the file backend at `root` has the locks of a stack."""
     return root / ".pulumi" / "locks" / ORGANIZATION / PROJECT / stack
 
 
 def held(root: Path | None, stack: str) -> Iterator[Lock]:
-    """The locks of a stack; none where the backend is no folder.
+    """Yield the locks of a stack.
 
     Args:
-        root: the backend's folder.
+        root: folder of the file backend; None if the backend is not a folder: then there are no locks.
     """
     if root is None:
         return
@@ -60,7 +63,7 @@ def held(root: Path | None, stack: str) -> Iterator[Lock]:
 
 
 def namespace(proc: Path = PROC) -> str:
-    """The number of this process's PID namespace; empty where a system has none."""
+    """Return the number of this process's PID namespace; empty if the system has no PID namespaces."""
     try:
         return str((proc / "self" / "ns" / "pid").readlink()).strip("pid:[]")
     except OSError:
@@ -69,13 +72,14 @@ def namespace(proc: Path = PROC) -> str:
 
 @contextlib.contextmanager
 def noted(folder: Path, pid: int, proc: Path = PROC) -> Iterator[None]:
-    """Note that an engine runs here, for as long as it does. One that is killed leaves its note.
+    """Keep a note that an engine runs here. If Gridup is killed, the note remains.
 
     Args:
-        folder: of its stack.
+        folder: the folder of the engine's stack.
+        pid: the engine's process id.
     """
     note = folder / FOLDER / f"{pid}.{boot(proc)}.{namespace(proc)}"
-    # Without the note a lock is respected: no reason to fail.
+    # Without a note a lock is kept if in doubt. That is safe, so don't fail.
     with contextlib.suppress(OSError):
         note.parent.mkdir(mode=0o700, exist_ok=True)
         note.touch(mode=0o600)
@@ -87,10 +91,10 @@ def noted(folder: Path, pid: int, proc: Path = PROC) -> Iterator[None]:
 
 
 def is_dead(lock: Lock, folder: Path, proc: Path = PROC) -> bool:
-    """Whether the lock's holder is known not to live any more.
+    """Return whether the lock's holder is known to be dead.
 
     Args:
-        folder: of the lock's stack.
+        folder: the folder of the lock's stack.
     """
     if lock.hostname != socket.gethostname():
         return False
@@ -100,12 +104,12 @@ def is_dead(lock: Lock, folder: Path, proc: Path = PROC) -> bool:
         return _has_ended(lock.pid)
     if here[1] == INITIAL:
         return not _lives_somewhere(lock.pid, proc)
-    # In another namespace of this boot it may live; an earlier boot's processes are all gone.
+    # In another namespace of this boot the holder may be alive. All processes of an earlier boot are gone.
     return bool(notes) and all(booted and booted != here[0] for booted, _ in notes)
 
 
 def forget(lock: Lock, folder: Path) -> None:
-    """Remove a lock and the notes of its holder."""
+    """Delete a lock and the notes about its holder."""
     lock.path.unlink(missing_ok=True)
     for note in (folder / FOLDER).glob(f"{lock.pid}.*"):
         note.unlink(missing_ok=True)
@@ -116,7 +120,7 @@ def _has_ended(pid: int) -> bool:
 
     try:
         holder = psutil.Process(pid)
-        # One that was killed a moment ago may not have been buried yet.
+        # A process that was killed a moment ago may still be a zombie.
         return "pulumi" not in holder.name() or holder.status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return True
@@ -125,7 +129,7 @@ def _has_ended(pid: int) -> bool:
 
 
 def _lives_somewhere(pid: int, proc: Path) -> bool:
-    """Whether an engine has that process id, in whatever namespace below this one (proc(5), `NSpid`)."""
+    """Return whether an engine has this process id in this namespace or one below (proc(5), `NSpid`)."""
     for name in os.listdir(proc):  # noqa: PTH208 - thousands of entries
         if not name.isdecimal():
             continue

@@ -1,7 +1,8 @@
-"""What in a stack's state Gridup has not written. Pure.
+"""Finds parts of a stack's state that Gridup did not write ("foreign" parts). Pure functions.
 
-The engine runs what the state names: it unpickles each dynamic provider in a process of its own, and starts
-or downloads the plugin of each other one. So whoever changes a state could have anything run.
+The engine runs what the state names. It unpickles each dynamic provider in a separate process. It starts the
+plugin of each other provider, after a download if needed. So anyone who changes a state could make the engine
+run any program.
 """
 
 from __future__ import annotations
@@ -13,22 +14,23 @@ from gridup_infra import targets
 from gridup_infra.layout import is_older_provider
 
 PROVIDER = "__provider"
-"""The property in which Pulumi keeps a dynamic provider."""
+"""The property in which Pulumi stores a dynamic provider."""
 
 PLAIN = frozenset({"manifest", "secrets_providers", "resources", "pending_operations", "metadata"})
-"""The parts of a deployment of which the engine runs none. Others, such as snippets, it may run."""
+"""The parts of a deployment that the engine never runs. It may run other parts, such as snippets."""
 
 READ = frozenset({*PLAIN, "resource", "type", "urn", "inputs", "outputs", "extensionref"})
-"""What is looked at here. The engine reads a key in any case, so such a one in another case is foreign."""
+"""The keys that this module reads. The engine ignores case in keys, so a key that differs only in case is
+foreign."""
 
 ELSEWHERE = frozenset({"pluginDownloadURL", "pluginChecksums", "parameterization"})
-"""The inputs of a provider by which another program is had in its place."""
+"""The inputs of a provider that make the engine run another program instead."""
 
 OWN_PACKAGES = frozenset({"pulumi", "pulumi-python"})
 
 
 def foreign(deployment: Mapping[str, Any]) -> list[str]:
-    """What is not ours in a deployment as the engine exports it, a short line each."""
+    """Return a short line for each foreign part of a deployment as the engine exports it."""
     found = [f"the part {key!r}" for key in deployment if key not in PLAIN and deployment[key]]
     rows = list(deployment.get("resources") or [])
     for operation in deployment.get("pending_operations") or []:
@@ -38,12 +40,15 @@ def foreign(deployment: Mapping[str, Any]) -> list[str]:
     for row in rows:
         name = row["urn"].rpartition("::")[2]
         found += [f"{what} of {name}" for what in _of_resource(row, packages)]
-    # An update that was interrupted stands among the resources and the operations.
+    # An interrupted update is in the resources and in the operations: remove duplicates.
     return list(dict.fromkeys(found))
 
 
 def is_older(deployment: Mapping[str, Any]) -> bool:
-    """Whether it seems to be of an older Gridup's layout. What is foreign in it is not run either."""
+    """Return whether the deployment seems to have an older Gridup's layout.
+
+    The foreign parts of such a deployment are not run either.
+    """
     rows = deployment.get("resources") or []
     return any(is_older_provider((row.get("inputs") or {}).get(PROVIDER)) for row in rows)
 
@@ -55,7 +60,7 @@ def _of_resource(row: Mapping[str, Any], packages: frozenset[str]) -> Iterator[s
     if package not in packages or row.get("extensionRef"):
         yield f"the type {kind}"
     for properties in (row.get("inputs") or {}, row.get("outputs") or {}):
-        # Whatever the type says: a resource may name any provider of the state as its own.
+        # Check every type: any resource may name any provider in the state as its own.
         if PROVIDER in properties and not targets.is_own_provider(properties[PROVIDER]):
             yield "the provider"
         if kind.startswith("pulumi:providers:"):

@@ -1,4 +1,7 @@
-"""How old what a node runs is, and its known vulnerabilities: said by `status`, cured by `--rebuild`."""
+"""Age and known vulnerabilities of a node's image or environment.
+
+`gridup status` reports them. `gridup deploy --rebuild` fixes them.
+"""
 
 from __future__ import annotations
 
@@ -10,22 +13,23 @@ from gridup.advisories import Advisory
 from gridup_infra.outputs import BUILT, PACKAGES, NodeOutputs
 
 OLD = timedelta(days=30)
-"""From when on what a node runs should be made anew: a month's security updates are missing in it."""
+"""The age from which an image or environment should be rebuilt: it lacks a month of security updates."""
 
 NAMED = 5
-"""Vulnerable packages that are named; of more their number is told."""
+"""How many vulnerable packages are named; of further ones only the number is reported."""
 
 
 def now() -> datetime:
-    """The time; tests set their own."""
+    """Return the current time; tests replace this function."""
     return datetime.now(timezone.utc)
 
 
 def concerns(outputs: NodeOutputs, today: datetime, known: Sequence[Advisory] | None = None) -> list[str]:
-    """What speaks for making the node's image or environment anew, a line each.
+    """Return a line for each reason to rebuild the node's image or environment.
 
     Args:
-        known: the vulnerabilities; None for those that this Gridup knows.
+        today: the current time.
+        known: the vulnerabilities to check; None for those that this Gridup knows.
     """
     found = []
     age = _age(outputs.facts.get(BUILT, ""), today)
@@ -45,7 +49,7 @@ def concerns(outputs: NodeOutputs, today: datetime, known: Sequence[Advisory] | 
 
 
 def _age(built: str, today: datetime) -> timedelta | None:
-    # Docker tells nanoseconds, which Python 3.10 does not read.
+    # Docker writes nanoseconds, which Python 3.10 can't parse.
     try:
         return today - datetime.fromisoformat(f"{built[:19]}+00:00")
     except ValueError:

@@ -1,4 +1,4 @@
-"""The flags of HAGrid's `launch`: what each is here. Pure."""
+"""Translates the flags of HAGrid's `launch` into Gridup's flags. Pure functions."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ NEEDLESS: Mapping[str, str] = {
     "--azure-username": "the user is Gridup's own",
     "--image-name": "the image is named after what it is made of",
 }
-"""Flags that change nothing here, each with the reason."""
+"""Flags that change nothing in Gridup -> the reason."""
 
 RENAMED: Mapping[str, str] = {
     "--set-root-email": "--admin-email",
@@ -41,7 +41,7 @@ RENAMED: Mapping[str, str] = {
     "--azure-resource-group": "--resource-group",
     "--set-volume-size-limit-mb": "--max-upload",
 }
-"""Flags that have another name here."""
+"""HAGrid's name of a flag -> Gridup's name."""
 
 REFUSED: Mapping[str, str] = {
     "--set-root-password": "Put the password into a file: gridup deploy --admin-password-file FILE",
@@ -65,7 +65,7 @@ REFUSED: Mapping[str, str] = {
     "--no-blob-storage": "A node keeps its objects itself.",
     "--from-rathole": "Gridup's nodes need no tunnel.",
 }
-"""Flags that would change something which has another way here, each with that."""
+"""Flags that Gridup refuses -> what to do instead, or why there is no such flag."""
 
 SWITCHES = frozenset(
     flag
@@ -82,17 +82,17 @@ SWITCHES = frozenset(
         "--headless",
     )
 )
-"""Of the needless ones those that never have a value."""
+"""The flags of `NEEDLESS` that never have a value."""
 
 TRUTHS = frozenset({"true", "false", "yes", "no", "1", "0"})
-"""What follows `--build` and `--headless` in some of HAGrid's versions."""
+"""The values that some versions of HAGrid allow after `--build` and `--headless`."""
 
 
 def translated(words: Iterable[str]) -> tuple[list[str], list[str]]:
-    """The words of a `launch` as Gridup takes them, and a remark on each flag that changes nothing.
+    """Return the words of a `launch` in Gridup's form, and a remark on each flag that changes nothing.
 
     Raises:
-        UsageError: a flag has another way here; it is named with that.
+        UsageError: a flag is in `REFUSED`; the suggestion names what to do instead.
     """
     made: list[str] = []
     remarks: list[str] = []
@@ -100,7 +100,7 @@ def translated(words: Iterable[str]) -> tuple[list[str], list[str]]:
     while rest:
         word = rest.pop(0)
         flag, has_value, value = word.partition("=")
-        # HAGrid wrote some with an underscore.
+        # HAGrid writes some flags with an underscore.
         flag = flag.replace("_", "-")
         if flag in REFUSED:
             raise UsageError(f"{flag} of HAGrid is no flag here.", REFUSED[flag])

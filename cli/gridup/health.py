@@ -1,4 +1,4 @@
-"""Proving a node's endpoints, and showing the table of them."""
+"""Probes a node's endpoints, waits until all are healthy, and shows the table of results."""
 
 from __future__ import annotations
 
@@ -35,18 +35,18 @@ from gridup_node.services import (
 )
 
 PROBE_SECONDS = 5.0
-"""How long one round of probes may take."""
+"""Limit for one round of probes, in seconds."""
 
 INSIDE_SECONDS = 20.0
-"""For a command on the node."""
+"""Limit for a command on the node, in seconds."""
 UNKNOWN_SERVICE = "KeyError"
-"""What the node's own health check says of a service that its table has not."""
+"""Part of the error output of the node's own health check for a service that is not in its service table."""
 
 READY_PAUSE = 2.0
-"""Seconds between two looks at what no probe sees; each may be a command on the node."""
+"""Seconds between two calls of `Target.ready`; each call may run a command on the node."""
 
 Own = Callable[[], str | None]
-"""Tells the address that the internet sees us at; None when it can't be told."""
+"""Returns this machine's address as the internet sees it; None if it is unknown."""
 
 MARKS = {
     probes.ProbeState.UP: "✅",
@@ -57,12 +57,12 @@ BAD = "❌"
 
 
 def endpoints(outputs: NodeOutputs) -> list[probes.Endpoint]:
-    """What there is to prove of a deployed node."""
+    """Return the endpoints of a deployed node that can be probed."""
     return probes.endpoints_for_node(outputs, open_to=open_to(outputs.spec), way=_way(outputs))
 
 
 def _way(outputs: NodeOutputs) -> tuple[str, ...]:
-    """What leads to the node's ssh from here, where others stand between; else nothing."""
+    """Return the argv of the program that leads to the node's ssh; empty if it is reached directly."""
     if BEHIND not in outputs.facts:
         return ()
     from gridup_infra.vm.access import door_of
@@ -73,7 +73,7 @@ def _way(outputs: NodeOutputs) -> tuple[str, ...]:
 
 
 def open_to(spec: DeploySpec) -> dict[str, tuple[str, ...]]:
-    """By service, the networks that may reach it; without those that everybody may reach."""
+    """Return service -> the networks that may reach it, without services that everybody may reach."""
     allowed = {Audience.WEB: spec.web_cidr, Audience.STAFF: spec.allow_cidr}
     found = {}
     for row in probed():
@@ -85,17 +85,24 @@ def open_to(spec: DeploySpec) -> dict[str, tuple[str, ...]]:
 
 
 def look(endpoints: Sequence[probes.Endpoint], timeout: float, own: Own) -> list[probes.ProbeResult]:
-    """One round of probes; our own address is asked for only where one is silent that is not open to all."""
+    """Run one round of probes.
+
+    Args:
+        own: returns this machine's address; called only if an endpoint is silent that is not open to all.
+    """
     return probes.reclassify(probes.probe_all(endpoints, timeout), own)
 
 
 def inside(
     target: Target, outputs: NodeOutputs, seen: Sequence[probes.ProbeResult]
 ) -> list[probes.ProbeResult]:
-    """What is to be proved within the node alone, by its way in: what it says is the note.
+    """Check the services that only the node itself can check, by a command on the node.
+
+    The command's output becomes the note of the result.
 
     Args:
-        seen: of the same node; who can't see it can't ask it either.
+        seen: the probe results of the same node. If the node's main service does not answer from here, no
+            command runs.
     """
     return [_asked(target, outputs, seen, row) for row in inside_only()]
 
@@ -129,7 +136,7 @@ def _asked(
         argv = ["python", "-m", "gridup_node.health", row.name]
         done = target.access(outputs).run(argv, timeout=INSIDE_SECONDS)
     except (GridupError, TimeoutError) as error:
-        # That there is no way in from here says nothing of it.
+        # Without access from here the state of the service is unknown: don't report it as down.
         why = error.message if isinstance(error, GridupError) else "no answer in time"
         return told(probes.ProbeState.RESTRICTED, f"can't be asked from here: {why}")
     line = " ".join(done.stdout.split())[:200]
@@ -145,10 +152,10 @@ def _asked(
 def show(
     ui: Ui, results: Sequence[probes.ProbeResult], title: str, outputs: NodeOutputs | None = None
 ) -> None:
-    """The table of the tutorial, with a word on what is not as it should be.
+    """Show the table of endpoints, in the form of the tutorial, with a remark on each problem.
 
     Args:
-        outputs: of a node that Gridup deployed; its ssh is entered with a command of ours.
+        outputs: the outputs of a node that Gridup deployed: its row for ssh shows the command `gridup ssh`.
     """
     rows = []
     for result in results:
@@ -162,7 +169,7 @@ def show(
 
 
 def ca_instructions(outputs: NodeOutputs) -> tuple[str, ...]:
-    """How a client of the node's comes to trust its own CA, a line each; empty where a public one vouches."""
+    """Return lines that explain how a client trusts the node's own CA; empty if it has no CA of its own."""
     if not outputs.ca or outputs.not_offered.get("api"):
         return ()
     file = f"{outputs.spec.stack}-ca.pem"
@@ -187,12 +194,16 @@ def ca_instructions(outputs: NodeOutputs) -> tuple[str, ...]:
 def wait_healthy(
     target: Target, outputs: NodeOutputs, reporter: Reporter, timeout: float, *, own: Own
 ) -> list[probes.ProbeResult]:
-    """Wait until every endpoint of a node is proven, and what no probe sees is done too.
+    """Wait until all probes of a node succeed and `Target.ready` is true.
+
+    Args:
+        timeout: seconds for all of it.
+        own: returns this machine's address as the internet sees it.
 
     Raises:
-        ResourceError: a service has ended for good, or the first boot has failed; the log's tail is in
-            the details.
-        DeadlineError: not all were up within `timeout` seconds.
+        ResourceError: a service has ended for good, or the first boot has failed; the details have the end
+            of the log.
+        DeadlineError: not everything was up within `timeout` seconds.
     """
     wanted = endpoints(outputs)
     waiting: set[str] = set()
@@ -236,7 +247,11 @@ def wait_healthy(
 
 @contextlib.contextmanager
 def told_how_to_go_on(*names: str) -> Iterator[None]:
-    """Ctrl-C in a wait ends the wait alone, and says so."""
+    """On Ctrl-C stop only the wait, and report how to continue it.
+
+    Raises:
+        StoppedError: the user pressed Ctrl-C.
+    """
     known = ", ".join(f'"{name}"' for name in names)
     again = typed("check", names[0], *names[1:], "--wait")
     with interrupted(
@@ -247,10 +262,10 @@ def told_how_to_go_on(*names: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def interrupted(message: str, suggestion: str) -> Iterator[None]:
-    """Ctrl-C meanwhile says what was stopped, and what goes on with it.
+    """Turn Ctrl-C into an error that reports what was stopped and how to continue.
 
     Raises:
-        StoppedError: there was one.
+        StoppedError: the user pressed Ctrl-C.
     """
     try:
         yield
@@ -267,11 +282,11 @@ def unready(
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> GridupError | None:
-    """Why a node whose probes are green is not done yet; None once it is.
+    """Wait until a node with successful probes is ready too. Return why it is not ready; None if it is.
 
     Args:
-        end: by `clock`, until when it is waited for; it is looked at once in any case.
-        on_wait: called once, when there is something to wait for.
+        end: when to stop waiting, in the time of `clock`; the node is checked at least once.
+        on_wait: called once, if there is something to wait for.
     """
     reason = ""
     told = False
@@ -282,7 +297,7 @@ def unready(
         except FirstBootError as error:
             return error
         except ResourceError as error:
-            # Such as an ssh server that is just being restarted.
+            # This may pass: for example, the ssh server is just restarting.
             reason = f": {error.message.rstrip('.')}"
         if why := target.terminal_failure(outputs):
             return why
@@ -300,11 +315,15 @@ def unready(
 
 
 class FailureLatch:
-    """Whether waiting is of use. Once it is not, that stays so: a program that is started again and again
-    looks as if it ran for a moment each time.
+    """Remembers the first terminal failure of a node.
+
+    A program in a crash loop seems to run for a moment after each start. So a failure is never forgotten.
 
     Args:
-        ask: why it is of no use; None while it is.
+        ask: returns the error that makes further waiting pointless; None if there is none.
+
+    Attributes:
+        why: the first failure; None if there was none.
     """
 
     def __init__(self, ask: Callable[[], ResourceError | None]) -> None:
@@ -312,6 +331,6 @@ class FailureLatch:
         self.why: ResourceError | None = None
 
     def gone(self) -> str | None:
-        """The reason in a line."""
+        """Return the message of the failure; None if there is none."""
         self.why = self.why or self._ask()
         return self.why.message if self.why else None

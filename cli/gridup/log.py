@@ -1,4 +1,4 @@
-"""The log that is always written: GRIDUP_HOME/logs/gridup.log, for its owner only. Never a secret."""
+"""Writes the log GRIDUP_HOME/logs/gridup.log. Only its owner may read it. It never contains a secret."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ from pathlib import Path
 from gridup_infra.paths import Home, ensure_private
 
 LIMIT = 5_000_000
-"""Bytes after which the log is put aside, once."""
+"""Size in bytes from which the log is renamed to gridup.old.log, which replaces the one before."""
 
 
 def write(text: str) -> Path | None:
-    """Append a paragraph, with the time and the command. Never fails; returns the file's path, None where it
-    can't be written."""
+    """Append a paragraph, with the time and the command.
+
+    Returns the path of the log; None if the log can't be written. Raises no error then.
+    """
     path = Home.default().logs / "gridup.log"
     stamp = time.strftime("%Y-%m-%d %H:%M:%S")
     try:
@@ -28,11 +30,11 @@ def write(text: str) -> Path | None:
             command = sys.argv[1] if len(sys.argv) > 1 else ""
             file.write(f"{stamp} [{os.getpid()}] gridup {command}\n{text.rstrip()}\n\n")
     except OSError:
-        # A log that can't be written must not hide what it was to say.
+        # A log that can't be written must not hide the error that it should record.
         return None
     return path
 
 
 def record(error: BaseException) -> Path | None:
-    """Append an error's traceback. Returns the file's path."""
+    """Append an error's traceback. Returns the path of the log; None if the log can't be written."""
     return write("".join(traceback.format_exception(error)))

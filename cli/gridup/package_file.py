@@ -1,4 +1,4 @@
-"""A data owner's file of packages: read, and refused line by line before anything is made."""
+"""Reads a data owner's file of packages, and refuses invalid lines before anything is created."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ from gridup_infra import requirements
 from gridup_infra.errors import UsageError
 
 LONGEST = 65_536
-"""Bytes of a file of packages at most."""
+"""Maximum size of a file of packages, in bytes."""
 
 HINT = "It has a package a line, as a requirements file of pip does: humanize, or humanize>=4,<5."
 
 
 def read(path: Path) -> tuple[str, ...]:
-    """What a file of packages asks for.
+    """Return the packages that a file asks for.
 
     Raises:
-        UsageError: it can't be read, or asks for something else; the line's number is told.
+        UsageError: the file can't be read, names no package, or has an invalid line; the message has the line
+            number.
     """
     try:
         with path.expanduser().open("rb") as file:

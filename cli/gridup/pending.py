@@ -1,4 +1,4 @@
-"""Creates that were interrupted, in a stack's state as the engine exports it. Pure."""
+"""Edits the interrupted creates in a stack's state, in the form that the engine exports. Does no I/O."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ Deployment = MutableMapping[str, Any]
 
 
 def import_pending(deployment: Deployment, ids: Mapping[str, str]) -> dict[str, Any]:
-    """Make of creates that were interrupted the resources that they have made; the inputs of those, by URN.
+    """Turn interrupted creates into resources of the state. Returns URN -> inputs of these resources.
 
-    `pulumi refresh --import-pending-creates` should do it, and in this version only forgets them.
+    `pulumi refresh --import-pending-creates` should do this, but in this version it only drops the creates.
 
     Args:
-        ids: the cloud's own, by URN.
+        deployment: the exported state; this function changes it.
+        ids: URN -> the cloud's id, for creates that did make a resource.
     """
     taken: dict[str, Any] = {}
     left = []
@@ -23,7 +24,7 @@ def import_pending(deployment: Deployment, ids: Mapping[str, str]) -> dict[str, 
         urn = resource["urn"]
         if operation["type"] == "creating" and ids.get(urn):
             inputs = resource.get("inputs") or {}
-            # What it depends on is there, so it stands after that.
+            # The resources that it depends on exist already, so it goes after them.
             deployment["resources"].append({**resource, "id": ids[urn], "outputs": inputs})
             taken[urn] = inputs
         else:
@@ -33,10 +34,14 @@ def import_pending(deployment: Deployment, ids: Mapping[str, str]) -> dict[str, 
 
 
 def reset_inputs(deployment: Deployment, asked: Mapping[str, Any]) -> None:
-    """Set the inputs of resources back to those by which they were made.
+    """Set the inputs of imported resources back to the inputs of their creates.
 
-    A refresh of such a one fills its outputs, and takes each default of the cloud's for an input that was set
-    by hand.
+    A refresh of an imported resource fills its outputs. But it also stores each default of the cloud as if it
+    was an input that somebody set.
+
+    Args:
+        deployment: the exported state; this function changes it.
+        asked: URN -> inputs, as `import_pending` returned them.
     """
     for resource in deployment["resources"]:
         if resource["urn"] in asked and resource.get("id"):

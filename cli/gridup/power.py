@@ -1,4 +1,4 @@
-"""Starting and stopping a node: the same steps for `gridup start` and `gridup stop`."""
+"""Starts and stops a node: the steps of `gridup start` and `gridup stop`."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ def start(session: Session, which: Which, *, wait_lock: float, timeout: float) -
     """Start a node and wait until its endpoints answer.
 
     Raises:
-        DeadlineError: they did not within `timeout` seconds.
-        UsageError: its target can't.
+        DeadlineError: the endpoints did not answer within `timeout` seconds.
+        UsageError: the node's target can't start nodes.
     """
     record = session.find(which, wait_lock)
     outputs, target = session.reached(record)
@@ -47,8 +47,8 @@ def stop(session: Session, which: Which, *, wait_lock: float) -> None:
     """Stop a node; its data stays.
 
     Raises:
-        ResourceError: something would not end.
-        UsageError: its target can't.
+        ResourceError: a program of the node did not end.
+        UsageError: the node's target can't stop nodes.
     """
     record = session.find(which, wait_lock)
     outputs, target = session.reached(record)
@@ -65,7 +65,7 @@ def stop(session: Session, which: Which, *, wait_lock: float) -> None:
 
 
 def _told_how_to_go_on(command: str, name: str) -> AbstractContextManager[None]:
-    """Of Ctrl-C in what a machine may take minutes for, and goes on with by itself."""
+    """Report how to continue after Ctrl-C: a machine may need minutes, and it continues by itself."""
     again = typed(command, name)
     return health.interrupted(
         f'Stopped waiting for the {command} of "{name}".', f"`{again}` goes on with it."

@@ -1,4 +1,4 @@
-"""The address that the internet sees this machine at: whom ssh and jupyter are opened to by default."""
+"""Finds this machine's public address. By default ssh and jupyter are open to this address only."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ import threading
 from collections.abc import Mapping
 
 VARIABLE = "GRIDUP_CHECK_IP_URL"
-"""Names another service that answers with the caller's address as plain text."""
+"""Environment variable: URL of another service that answers with the caller's address as plain text."""
 
 DEFAULT_URL = "https://checkip.amazonaws.com"
 
 SECONDS = 5.0
-"""For the look-up, the connection and the answer together."""
+"""Limit in seconds for name resolution, connection and answer together."""
 
 LONGEST = 64
-"""Bytes of an answer; an IPv6 address has 39 at most."""
+"""Maximum size of an answer, in bytes; an IPv6 address has at most 39."""
 
 
 def url(environment: Mapping[str, str]) -> str:
-    """The service to ask."""
+    """Return the URL of the service to ask."""
     return environment.get(VARIABLE) or DEFAULT_URL
 
 
 def ask(url: str, seconds: float = SECONDS) -> str | None:
-    """The address that `url` sees us at; None when it does not tell one in time."""
+    """Return this machine's address as `url` sees it; None without a valid answer within `seconds`."""
     found: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-    # A thread that may be left behind: no http library has a deadline over the whole of a request.
+    # No http library limits the total time of a request. So it runs in a thread that may be abandoned.
     threading.Thread(target=lambda: found.put(_ask(url, seconds)), name="gridup-address", daemon=True).start()
     try:
         return found.get(timeout=seconds)
@@ -39,7 +39,7 @@ def _ask(url: str, seconds: float) -> str | None:
     import requests
 
     session = requests.Session()
-    # What ssh will come from, which uses no proxy.
+    # ssh uses no proxy, so ask without one: else the answer is the proxy's address.
     session.trust_env = False
     try:
         with session.get(url, timeout=seconds, stream=True) as answer:
@@ -49,23 +49,23 @@ def _ask(url: str, seconds: float) -> str | None:
             address = ipaddress.ip_address(text.strip())
     except (requests.RequestException, ValueError):
         return None
-    # A node has no IPv6 address, so nobody comes to it from one.
+    # A node has no IPv6 address, so no client reaches it from one.
     wrong = address.version != 4 or address.is_unspecified or address.is_multicast
     return None if wrong else str(address)
 
 
 def proxy(environment: Mapping[str, str]) -> str:
-    """The variable that names a proxy for what leaves this machine; empty where none does."""
+    """Return the name of the environment variable that sets a proxy for this machine; empty if none does."""
     names = ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy")
     return next((name for name in names if environment.get(name)), "")
 
 
 def network(address: str) -> str:
-    """The network of that address alone, as `--allow-cidr` takes it."""
+    """Return the network that has only this address, in the form of `--allow-cidr`."""
     return str(ipaddress.ip_network(address))
 
 
 def in_any(address: str, networks: tuple[str, ...]) -> bool:
-    """Whether the address is in one of the networks."""
+    """Return whether the address is in one of the networks."""
     own = ipaddress.ip_address(address)
     return any(own in ipaddress.ip_network(each) for each in networks)

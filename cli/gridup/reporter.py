@@ -1,4 +1,4 @@
-"""What long work tells: a protocol, so that the engine and the commands know no terminal."""
+"""Progress of long work: a protocol, so that the engine and the commands don't depend on a terminal."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Protocol
 
 
 class Phase(Enum):
-    """How far one operation on a resource is."""
+    """Progress of one operation on a resource."""
 
     STARTED = "started"
     DONE = "done"
@@ -17,14 +17,14 @@ class Phase(Enum):
 
 @dataclass(frozen=True)
 class ResourceEvent:
-    """One resource, as the engine works on it.
+    """Progress of the engine's work on one resource.
 
     Attributes:
-        name: in the program, such as `runtime`.
+        name: the resource's name in the program, such as `runtime`.
         operation: what the engine does: create, update, delete, replace, refresh, read, same.
         phase: see `Phase`.
-        seconds: how long it took; 0 while it is under way.
-        changed: the properties that made it necessary, where the engine tells.
+        seconds: duration of the operation; 0 while it runs.
+        changed: the properties that made the operation necessary, if the engine reports them.
     """
 
     name: str
@@ -35,26 +35,26 @@ class ResourceEvent:
 
 
 class Reporter(Protocol):
-    """Where progress goes: never to standard output."""
+    """Receiver of progress. It never writes to standard output."""
 
     def step(self, text: str) -> None:
-        """A new step of the work begins."""
+        """Report that a new step of the work begins."""
 
     def resource(self, event: ResourceEvent) -> None:
-        """The engine began or ended work on a resource."""
+        """Report that the engine began or ended work on a resource."""
 
     def detail(self, resource: str, text: str) -> None:
-        """What is being done to a resource right now."""
+        """Report the current activity on a resource."""
 
     def note(self, text: str) -> None:
-        """Something worth knowing."""
+        """Report something worth knowing."""
 
     def warn(self, text: str) -> None:
-        """Something that may be wrong."""
+        """Report something that may be wrong."""
 
 
 class Silent:
-    """Tells nobody."""
+    """A reporter that discards everything."""
 
     def step(self, text: str) -> None: ...
 
@@ -68,7 +68,7 @@ class Silent:
 
 
 class _Through:
-    """Tells another one."""
+    """Base of reporters that pass everything on to another reporter."""
 
     def __init__(self, reporter: Reporter) -> None:
         self._reporter = reporter
@@ -90,7 +90,10 @@ class _Through:
 
 
 class Foreseeing(_Through):
-    """Of a preview: what would be done to resources is its result, and no progress of work."""
+    """The reporter of a preview.
+
+    It drops the changes that a deploy would make: these are the preview's result, not its progress.
+    """
 
     def resource(self, event: ResourceEvent) -> None:
         if event.phase is Phase.FAILED or event.operation in ("refresh", "read"):
@@ -98,10 +101,13 @@ class Foreseeing(_Through):
 
 
 class Keeping(_Through):
-    """Of a destroy that keeps the data: for the engine what holds it is deleted, as it leaves the state.
+    """The reporter of a destroy that retains the data.
+
+    The engine reports the data's resource as deleted because the resource leaves the state. This reporter
+    passes on "keep" instead.
 
     Args:
-        kept: the resource that holds it.
+        kept: name of the resource that holds the data.
     """
 
     def __init__(self, reporter: Reporter, kept: str) -> None:

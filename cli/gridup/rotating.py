@@ -1,6 +1,7 @@
-"""Replacing every secret of a node: what the state has of it, what the node itself has, and the proof.
+"""Replaces every secret of a node, both in the state and on the node itself. Then checks the node's health.
 
-Until a new secret is in use the former one is. So a run may be interrupted anywhere: the same again goes on.
+A former secret works until the new one is in use. So a run may be interrupted at any point: the same command
+continues it.
 """
 
 from __future__ import annotations
@@ -22,18 +23,19 @@ from gridup_node.rotation import concerns
 
 RENEW_SECONDS = 120
 SETTLE_SECONDS = 600
-"""For a service that was started anew to have its new secrets: the api writes its whole database."""
+"""Limits in seconds: to generate new secrets; until a restarted service uses them. The api rewrites its whole
+database meanwhile."""
 
 
 @dataclass(frozen=True)
 class DeployOptions:
-    """How it is done.
+    """Options of a rotation.
 
     Attributes:
-        lock: whether the passwords of all accounts but the administrator's stop working.
+        lock: whether the passwords of all accounts except the administrator's stop working.
         timeout: seconds for the endpoints to answer.
-        wait_lock: seconds to wait for another update of the node.
-        yes: never ask; go on.
+        wait_lock: seconds to wait for another update of the node to end.
+        yes: do not ask; continue.
     """
 
     lock: bool = False
@@ -43,20 +45,21 @@ class DeployOptions:
 
 
 def rotate(session: Session, which: Which, how: DeployOptions) -> None:
-    """Replace every secret of one node, and show what came of it.
+    """Replace every secret of one node, and show the result.
 
     Raises:
-        NotFoundError: there is none of that name.
-        ResourceError: it is stopped; or something of it could not be replaced, and what is named holds.
-        UsageError: nobody can be asked, and --yes was not given.
+        NotFoundError: there is no such node.
+        ResourceError: the node does not run; or the secrets of a service could not be replaced, and its
+            former ones stay valid.
+        UsageError: there is no terminal to ask, and --yes was not given.
         DeclinedError: the answer was not yes.
-        DeadlineError: its endpoints did not answer in time; the secrets are replaced.
+        DeadlineError: the endpoints did not answer in time; the secrets are replaced.
     """
     record = session.find(which, how.wait_lock)
     outputs, target = session.require_target(record)
     name = record.name
     _check_runs(name, outputs, target)
-    # A container host without its node stays one.
+    # Keep `no_node`: the rotation must not start a node on a container host that has none.
     asked = {"rotate": True, "no_node": outputs.spec.no_node}
     foreseen = plan(session, name, asked, {})
     session.ui.confirm(f'Replace every secret of "{name}"?', yes=how.yes, about=_about(foreseen, how))
@@ -120,7 +123,10 @@ def _about(foreseen: Plan, how: DeployOptions) -> list[str]:
 
 
 def _rotate_node(access: NodeAccess, id_: str, how: DeployOptions, reporter: Reporter) -> dict[str, Any]:
-    """Have the node replace its own. The api's first: Jupyter's token is among them."""
+    """Let the node replace its own secrets. The api goes first because its secrets include Jupyter's token.
+
+    Returns the results of the services that report any.
+    """
     told = json.dumps({"id": id_, "lock": how.lock}).encode()
     came: dict[str, Any] = {}
 
@@ -137,7 +143,7 @@ def _rotate_node(access: NodeAccess, id_: str, how: DeployOptions, reporter: Rep
 
     first, *others = access.programs() or ("",)
     for services in filter(None, ([first] * bool(first), others)):
-        # What has none is not asked either: a job could answer in its place.
+        # Skip services without secrets: in such a service a job could answer instead.
         own = [service for service in services if concerns(service)]
         for service in own:
             reporter.step(f"Replacing the secrets of {service}")
@@ -148,14 +154,14 @@ def _rotate_node(access: NodeAccess, id_: str, how: DeployOptions, reporter: Rep
             try:
                 came |= run("settle", service, SETTLE_SECONDS)
             except ResourceError:
-                # What has given way to the former ones must take them up again.
+                # The service goes back to its former secrets: it must load them again.
                 access.restart([service])
                 raise
     return came
 
 
 def _conclude(session: Session, outputs: NodeOutputs, engine: Engine, reporter: Reporter) -> NodeOutputs:
-    """Have the state know of what the node made, and the former management key go."""
+    """Record in the state what the node generated, and remove the former management key."""
     reporter.step("Ending what opened the node before")
     now = plan(session, outputs.spec.name, {"no_node": outputs.spec.no_node}, {})
     bring_to(replace(now, spec=replace(now.spec, rotating=False)), engine, reporter)

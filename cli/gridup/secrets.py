@@ -1,4 +1,4 @@
-"""A node's own secrets, read and set through its way in; none is ever kept here."""
+"""Reads and sets a node's own secrets through `NodeAccess`. Gridup never stores any of them."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from gridup_infra.targets.base import NodeAccess
 
 READ_SECONDS = 30
 CHANGE_SECONDS = 120
-"""The node logs in to its own server for it, whose client takes some seconds to import."""
+"""Limits in seconds. For a change the node logs in to its own server; to import the client takes seconds."""
 
 
 @dataclass(frozen=True)
 class Secrets:
-    """What a node's owner needs to log in."""
+    """The secrets that a data owner needs to log in to the node."""
 
     admin_email: str
     admin_password: str
@@ -26,10 +26,10 @@ class Secrets:
 
 
 def read_secrets(access: NodeAccess) -> Secrets:
-    """The node's secrets.
+    """Read the node's secrets.
 
     Raises:
-        ResourceError: the node can't be entered, or has none yet.
+        ResourceError: there is no access to the node, or it has no secrets yet.
     """
     result = access.run(["python", "-m", "gridup_node.admin", "secrets"], timeout=READ_SECONDS)
     if not result.ok:
@@ -43,10 +43,10 @@ def read_secrets(access: NodeAccess) -> Secrets:
 
 
 def change_password(access: NodeAccess, password: str) -> None:
-    """Set the root account's password; the same one again changes nothing.
+    """Set the root account's password. If the node has this password already, nothing changes.
 
     Raises:
-        ResourceError: the node would not.
+        ResourceError: the node could not set it.
     """
     result = access.run(
         ["python", "-m", "gridup_node.admin", "set-password"],

@@ -1,4 +1,4 @@
-"""What a command works with: settings, state, target, engine, each made when first used."""
+"""The context of a command: settings, state, target and engine. Each is created at its first use."""
 
 from __future__ import annotations
 
@@ -42,19 +42,19 @@ if TYPE_CHECKING:
 
 
 def needs(settings: Settings, spec: DeploySpec, target: Target) -> tuple[Need, ...]:
-    """What a deploy writes to this machine's disks: the engine, and what its target does."""
+    """Return the disk space that a deploy needs on this machine: for the engine and for its target."""
     from gridup.setup import engine
 
     return (*engine.needs(settings.home), *target.needs(spec))
 
 
 LOCK = "lock"
-"""In a stack's folder."""
+"""Name of the lock file in a stack's folder."""
 
 
 @dataclass(frozen=True)
 class Which:
-    """Which deployment a command is about: by the node's name, or by its stack's. Neither: the only one."""
+    """The deployment that a command is for: by the node's or the stack's name. With neither: the only one."""
 
     name: str | None = None
     stack: str | None = None
@@ -65,6 +65,7 @@ class Session:
 
     Args:
         ui: the terminal.
+        settings: the settings of this run; None to load them.
     """
 
     def __init__(self, ui: Ui, settings: Settings | None = None) -> None:
@@ -78,7 +79,7 @@ class Session:
     def of(cls, context: typer.Context, *, json: bool = False) -> Session:
         ui: Ui = context.obj
         ui.json = json
-        # Both streams may go to one file: with --json there is nothing but JSON in it.
+        # Both streams may go to one file. With --json it must contain only JSON.
         ui.quiet = ui.quiet or json
         return cls(ui)
 
@@ -88,15 +89,18 @@ class Session:
 
     @contextlib.contextmanager
     def lock(self, stack: str, name: str, what: str, wait: float) -> Iterator[None]:
-        """Keep other runs on this machine off a stack meanwhile. Where nothing is made of it, no folder is.
+        """Lock a stack against other runs on this machine.
+
+        At the end deletes the stack's folder if nothing but the lock is in it.
 
         Args:
-            what: what this one does, such as "a deploy".
-            wait: seconds for another to end.
+            name: the node's name, for messages.
+            what: what this run does, such as "a deploy".
+            wait: seconds to wait for another run to end.
 
         Raises:
-            BusyError: another run held it all that time.
-            StateError: GRIDUP_HOME can't be made, or others may replace what is in it.
+            BusyError: another run held the lock all that time.
+            StateError: GRIDUP_HOME can't be created, or other accounts may replace files in it.
         """
         ensure_home(self.settings.home)
         path = self.settings.home.stack(stack) / LOCK
@@ -107,14 +111,14 @@ class Session:
                 leave_no_folder(path)
 
     def under_way(self) -> dict[str, Holder]:
-        """Who changes which stack on this machine just now; one being made may not be in the state yet."""
+        """Return stack -> holder of its lock on this machine. A new stack may not be in the state yet."""
         found = {path.parent.name: holder(path) for path in self.settings.home.stacks.glob(f"*/{LOCK}")}
         return {stack: other for stack, other in found.items() if other}
 
     def elsewhere(self, record: Record) -> Holder | None:
-        """Who makes a node just now that is not whole, on another machine or with another GRIDUP_HOME.
+        """Return who deploys an incomplete node right now, on another machine or with another GRIDUP_HOME.
 
-        A state in a folder tells it; None where nobody does, or where that can't be told.
+        Only a file backend has this information. Returns None if nobody deploys it, or if that is unknown.
         """
         stack = record.stack
         for lock in engine_locks.held(self.settings.file_backend, stack):
@@ -124,26 +128,26 @@ class Session:
 
     @property
     def or_elsewhere(self) -> str:
-        """What is added to the word that a deploy was not completed, where nobody can tell."""
+        """The addition to the message "not completed" if the backend can't show who deploys elsewhere."""
         return "" if self.settings.file_backend else ", or is still under way elsewhere"
 
     def unfinished(self, record: Record) -> str:
-        """What people are told of a deploy that was not completed; `Record.way_on` goes with it."""
+        """Return the message for a deploy that was not completed; `Record.way_on` is its suggestion."""
         return f'The deploy of "{record.name}" was not completed{self.or_elsewhere}.'
 
     def find(self, which: Which, wait_lock: float = 0) -> Record:
-        """The deployment that was asked for; the only one there is where none was.
+        """Return the deployment that was asked for; without a name the only one.
 
         Args:
-            wait_lock: seconds to wait for a first deploy of it that has not come to the state yet.
+            wait_lock: seconds to wait for a first deploy that is not in the state yet.
 
         Raises:
-            NotFoundError: there is none.
-            BusyError: it is just being made.
-            StateError: what the state has of it is damaged.
-            UsageError: none was named and there are several.
+            NotFoundError: there is no such deployment.
+            BusyError: its first deploy is running.
+            StateError: its state is damaged.
+            UsageError: no name was given and there are several deployments.
         """
-        # Before the state is read: what ends in between is then in the state.
+        # Read the locks before the state: a deploy that ends in between is then in the state.
         busy = self.under_way()
         try:
             return self._find(which)
@@ -177,12 +181,12 @@ class Session:
         return records[0]
 
     def outputs(self, record: Record) -> NodeOutputs:
-        """What a node's deploy has exported.
+        """Return the outputs of a node's last successful deploy.
 
         Raises:
-            StateError: what the state has of it is damaged.
-            ResourceError: its deploy was interrupted.
-            BusyError: it is still under way.
+            StateError: the node's state is damaged.
+            ResourceError: its first deploy was interrupted.
+            BusyError: its first deploy is still running.
         """
         if record.problem:
             raise StateError(record.problem, record.way_on)
@@ -193,15 +197,15 @@ class Session:
         return record.outputs
 
     def require_target(self, record: Record) -> tuple[NodeOutputs, Target]:
-        """As `outputs`, with the node's target ready to be asked."""
+        """Return the same as `outputs`, and the target with its SDK installed."""
         outputs = self.outputs(record)
         return outputs, self.target(outputs.spec.target)
 
     def known(self, record: Record) -> tuple[NodeOutputs, Target]:
-        """What is known of a node, by the state alone: while a deploy was not completed, that is its machine.
+        """Return what the state alone knows of a node. After an incomplete deploy that is only its machine.
 
         Raises:
-            ResourceError: its deploy was interrupted before there was a machine.
+            ResourceError: the deploy was interrupted before there was a machine.
         """
         stored = {} if record.outputs else self.settings.stored_config(record.stack)
         spec = record.previous_spec(stored)
@@ -214,56 +218,56 @@ class Session:
         return outputs, target or targets.target(outputs.spec.target, self.state.secret)
 
     def reached(self, record: Record) -> tuple[NodeOutputs, Target]:
-        """As `known`, with the target ready to be asked: for what needs no more than the node's machine."""
+        """Return the same as `known`, with the SDK installed. For commands that need only the machine."""
         outputs, target = self.known(record)
         self.prepare(target)
         return outputs, target
 
     @classmethod
     def check_answers(cls, outputs: NodeOutputs, target: Target) -> None:
-        """As `check_running`, before a way in is tried that is silent."""
+        """Call `check_running` if the node does not answer. Commands call this before they connect."""
         if not target.answers(outputs):
             cls.check_running(outputs, target)
 
     @staticmethod
     def stopped(outputs: NodeOutputs, target: Target) -> bool:
-        """Whether it is known that a node was stopped."""
+        """Return whether a node is known to be stopped."""
         with contextlib.suppress(GridupError):
             return target.inspect(outputs).power is NodeStatus.STOPPED
         return False
 
     @staticmethod
     def refusal(outputs: NodeOutputs) -> UnhealthyError:
-        """What a person is told who asks for something that a stopped node can't do."""
+        """Return the error for a request that a stopped node can't serve."""
         name = outputs.spec.name
         return UnhealthyError(f'"{name}" is stopped.', f"`{typed('start', name)}` starts it.")
 
     @classmethod
     def check_running(cls, outputs: NodeOutputs, target: Target) -> None:
-        """Say so where a node that does not answer was stopped; nothing where it was not, or who can tell.
+        """Raise an error if a node that does not answer is stopped. Does nothing if that is unknown.
 
         Raises:
-            UnhealthyError: it is stopped.
+            UnhealthyError: the node is stopped.
         """
         if cls.stopped(outputs, target):
             raise cls.refusal(outputs)
 
     def target(self, name: str) -> Target:
-        """The target called `name`, with its SDK in place and a way to read the stacks' secrets.
+        """Return the target called `name`, with its SDK installed. It can read the secrets of stacks.
 
         Raises:
-            SetupError: its SDK could not be installed.
+            SetupError: the SDK could not be installed.
         """
         target = targets.target(name, self.state.secret)
         self.prepare(target)
         return target
 
     def prepare(self, target: Target) -> None:
-        """See that the target's SDK is there: a first use installs it. Any thread may call it.
+        """Install the target's SDK if it is missing, and sign in. Thread-safe.
 
         Raises:
-            SetupError: it could not be installed.
-            CredentialsError: its credentials need an answer of a person, and there is nobody to ask.
+            SetupError: the SDK could not be installed.
+            CredentialsError: the credentials need an answer of the user, and there is no terminal to ask.
         """
         with self._turn:
             if target.extra not in self._extras:
@@ -273,7 +277,7 @@ class Session:
                     extras.ensure(target.extra, self.ui.say)
                     os.environ.update(target.sign_in(self.ui.ask_for))
                 except GridupError as error:
-                    # One try a run: what the next node would wait for once more is known.
+                    # Try only once in a run: it would fail again, and each further node would wait for it.
                     self._extras[target.extra] = error
                 else:
                     self._extras[target.extra] = None
@@ -281,9 +285,9 @@ class Session:
                 raise failed
 
     def own_address(self) -> str | None:
-        """The address that the internet sees this machine at; None when nobody tells.
+        """Return this machine's address as the internet sees it; None if it is unknown.
 
-        Asked once a run; any thread may call it.
+        Asks the service only once in a run. Thread-safe.
         """
         with self._turn:
             if not self._own:
@@ -293,17 +297,17 @@ class Session:
             return self._own[0]
 
     def binary(self, reporter: Reporter) -> Binary:
-        """The pinned Pulumi engine, fetched or built when it is not there.
+        """Return the pinned Pulumi engine. Downloads or builds it if it is missing.
 
         Raises:
-            SetupError: it could not be had.
+            SetupError: the engine could not be downloaded or built.
         """
         from gridup.setup.engine import ensure_engine
 
         return ensure_engine(self.settings.home, reporter.step)
 
     def engine(self, reporter: Reporter, wait: float = 0) -> Engine:
-        """The engine, with the state's folder and passphrase in place.
+        """Return the engine. Creates the state's folder and the passphrase if they are missing.
 
         Args:
             wait: seconds to wait for an update of a stack that runs elsewhere.
@@ -316,16 +320,19 @@ class Session:
 
 
 def _same(found: NodeOutputs, record: Record) -> bool:
-    """Whether a machine is the one that the last deploy to succeed has exported."""
+    """Return whether the machine in the state is the one that the last successful deploy exported."""
     had = record.outputs.facts if record.outputs else {}
     return all(had.get(key) == value for key, value in found.facts.items())
 
 
 def require(target: Target, capability: Capability, what: str) -> None:
-    """Refuse what this target can't do.
+    """Check that the target has a capability.
+
+    Args:
+        what: the capability's name in the message.
 
     Raises:
-        UsageError: it does not have the capability.
+        UsageError: the target does not have the capability.
     """
     if capability not in target.capabilities:
         raise UsageError(f"A node on {target.title} has no {what}.")

@@ -1,7 +1,7 @@
-"""Where this run of the command line reads its settings, and what plain `pulumi` needs for the same.
+"""Settings that are common to all commands, and the environment for plain `pulumi` with the same stacks.
 
-A command's own options come from: flag > environment (`GRIDUP_DEPLOY_PORT`) > `config.yaml` in
-GRIDUP_HOME > default; Typer does that. Here are the settings that no command owns.
+Typer reads the options of a command, in this order: flag > environment (`GRIDUP_DEPLOY_PORT`) > `config.yaml`
+in GRIDUP_HOME > default.
 """
 
 from __future__ import annotations
@@ -27,25 +27,29 @@ PROJECT_FILES = {
     "Pulumi.yaml": f"name: {PROJECT}\nruntime: python\n",
     "__main__.py": "import gridup_infra.__main__  # noqa: F401\n",
 }
-"""What makes a folder a project of Pulumi's; the program itself is in the package."""
+"""The files that make a folder a Pulumi project. The program itself is in the package."""
 CONFIG = "config.yaml"
-"""In GRIDUP_HOME."""
+"""Name of the file in GRIDUP_HOME with the defaults of options."""
 ORGANIZATION = "organization"
-"""The one organization of Pulumi's self-managed backends."""
+"""The name of the only organization in Pulumi's self-managed backends."""
 
 
 def stack_file(folder: Path, stack: str) -> Path:
-    """Pulumi's configuration file of a stack, in the folder that an engine works in."""
+    """Return the path of Pulumi's configuration file of a stack.
+
+    Args:
+        folder: the engine's working folder.
+    """
     return folder / f"Pulumi.{stack}.yaml"
 
 
 @dataclass(frozen=True)
 class Settings:
-    """The surroundings of one run.
+    """The settings of one run.
 
     Attributes:
-        home: the tree of GRIDUP_HOME.
-        environment: the process's environment.
+        home: the paths in GRIDUP_HOME.
+        environment: the environment variables of the process.
     """
 
     home: Home
@@ -53,10 +57,10 @@ class Settings:
 
     @classmethod
     def load(cls) -> Settings:
-        """The settings of this run.
+        """Load the settings of this run.
 
         Raises:
-            StateError: GRIDUP_HOME is another account's, or is no folder and can't be made one.
+            StateError: GRIDUP_HOME belongs to another account, or is not a folder and can't be created.
         """
         home = Home.default()
         check_usable(home)
@@ -65,16 +69,16 @@ class Settings:
 
     @property
     def backend_url(self) -> str:
-        """Where Pulumi keeps its state: the person's choice, else a folder of ours."""
+        """The URL of Pulumi's backend: the one that the user set, else a folder in GRIDUP_HOME."""
         given = self.environment.get(BACKEND)
         if not given:
             return f"file://{quote(str(self.home.state))}"
-        # A path as typed, such as file:///tmp/my state #1: Pulumi would take the end for a fragment.
+        # The user may type a path such as file:///tmp/my state #1. Pulumi would read `#1` as a fragment.
         return given.replace(" ", "%20").replace("#", "%23") if given.startswith("file://") else given
 
     @property
     def file_backend(self) -> Path | None:
-        """The folder of a file backend; None for any other."""
+        """The folder of a file backend; None for any other backend."""
         url = self.backend_url
         if not url.startswith("file://"):
             return None
@@ -82,7 +86,7 @@ class Settings:
         return Path(path).expanduser() if path.startswith("~") else Path(path).absolute()
 
     def pulumi_environment(self) -> dict[str, str]:
-        """The variables that make plain `pulumi` see what we see. No secret is among them."""
+        """Return the variables with which plain `pulumi` uses the same state. They contain no secret."""
         made = {
             BACKEND: self.backend_url,
             "PULUMI_SKIP_UPDATE_CHECK": "1",
@@ -94,7 +98,10 @@ class Settings:
         return made
 
     def ensure_project(self) -> Path:
-        """The folder that plain `pulumi` can be run in: a checkout has one, an installed Gridup has not."""
+        """Create the folder in which users run plain `pulumi`, and return it.
+
+        A checkout has such a folder; an installed Gridup has none.
+        """
         folder = ensure_private(self.home.project)
         for name, text in PROJECT_FILES.items():
             path = folder / name
@@ -103,7 +110,11 @@ class Settings:
         return folder
 
     def stored_config(self, stack: str) -> dict[str, str]:
-        """The stack's configuration as this machine last wrote it; empty when it never did."""
+        """Return the stack's configuration as this machine last wrote it; empty if it never wrote one.
+
+        Raises:
+            StateError: the file can't be read.
+        """
         path = self.stack_file(stack)
         if not path.exists():
             return {}
@@ -119,24 +130,24 @@ class Settings:
             ) from error
 
     def stack_file(self, stack: str) -> Path:
-        """Pulumi's configuration file of a stack."""
+        """Return the path of Pulumi's configuration file of a stack."""
         return stack_file(self.home.stack(stack), stack)
 
     def ensure_state(self, stacks: Callable[[], Sequence[str]] = lambda: ()) -> None:
-        """Make what a first use needs: the folder of the state and a passphrase of its own.
+        """Create what a first use needs: the folder of the state and a passphrase.
 
         Args:
-            stacks: the names of those in the state; asked for only where there is no passphrase.
+            stacks: returns the names of the stacks in the state; called only if there is no passphrase.
 
         Raises:
-            StateError: the folder can't be made.
-            PassphraseError: the file of the passphrase is empty, or is missing while there are stacks that
-                another one opens.
+            StateError: the folder can't be created.
+            PassphraseError: the passphrase file is empty; or it is missing, and there are stacks that were
+                encrypted with it.
         """
         try:
             ensure_home(self.home)
             backend = self.file_backend
-            # The person's own folder may be a team's: its mode is not ours to change.
+            # The user's own folder may be shared by a team: don't change its mode.
             if backend and not (self.environment.get(BACKEND) and backend.exists()):
                 ensure_private(backend)
             if PASSPHRASE not in self.environment and not self.environment.get(PASSPHRASE_FILE):
@@ -157,7 +168,7 @@ class Settings:
                 )
             return
         there = stacks()
-        # One that another run has made since opens what that run made.
+        # Another run may have created a passphrase and these stacks meanwhile: check the file again.
         if there and not path.exists():
             some = ", ".join(there[:3]) + (", …" if there[3:] else "")
             raise PassphraseError(
@@ -167,7 +178,7 @@ class Settings:
         fresh = path.with_name(f".passphrase.{os.getpid()}")
         write_private(fresh, secrets.token_urlsafe(32).encode())
         try:
-            # A link, unlike a rename, never replaces the one that another run has just made.
+            # Unlike a rename, a link never replaces a passphrase that another run has just created.
             os.link(fresh, path)
         except FileExistsError:
             pass
@@ -177,13 +188,13 @@ class Settings:
 
 
 def file_defaults(home: Home) -> dict[str, Any]:
-    """The defaults in GRIDUP_HOME/config.yaml, by command, such as `deploy: {port: 9000}`.
+    """Return the defaults in GRIDUP_HOME/config.yaml by command, such as `deploy: {port: 9000}`.
 
     Raises:
-        UsageError: the file is not of that form.
+        UsageError: the file can't be read or does not have this form.
     """
     path = home.root / CONFIG
-    # Not `Path.exists`, which fails where a folder may not be entered.
+    # Not `Path.exists`: it raises an error if a folder on the way may not be entered.
     if not os.path.exists(path):  # noqa: PTH110
         return {}
     import yaml
@@ -208,7 +219,7 @@ def file_defaults(home: Home) -> dict[str, Any]:
 
 
 def _keys(found: object) -> Iterator[tuple[str, object]]:
-    """Every key of the file, with the section that it is in."""
+    """Yield (section, key) for every key of the file."""
     if isinstance(found, dict):
         yield from (("the file", command) for command in found)
         for command, options in found.items():

@@ -1,4 +1,4 @@
-"""People's public keys: read from whatever file they have, and refused before anything is made."""
+"""Reads users' public ssh keys from files, and refuses invalid ones before anything is created."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from gridup_infra.errors import UsageError
 from gridup_infra.targets.base import Target
 
 RSA_BITS = 2048
-"""NIST SP 800-131A, and what clouds ask at least; shorter keys can be broken."""
+"""Minimum length of an RSA key in bits (NIST SP 800-131A, and clouds). Shorter keys can be broken."""
 
 LONGEST = 100_000
-"""Bytes of a public key file at most: a whole authorized_keys is smaller."""
+"""Maximum size of a public key file, in bytes; even a whole authorized_keys is smaller."""
 
 
 def read_key(path: Path, flag: str = "--ssh-key") -> str:
-    """A public key file's one line, clean, whatever editor or system it went through.
+    """Read the one line of a public key file. Cleans what editors and other systems add or change.
 
     Args:
-        flag: what named it.
+        flag: the option that named the file, for messages.
 
     Raises:
-        UsageError: it can't be read, or holds no public key, or one that is too short.
+        UsageError: the file can't be read, has no public key, or has a key that is too short.
     """
     from gridup_node.vm.user_data import public_key
 
@@ -51,19 +51,19 @@ def read_key(path: Path, flag: str = "--ssh-key") -> str:
 
 
 def _text(raw: bytes) -> str:
-    # What PowerShell's > makes.
+    # PowerShell's `>` writes UTF-16.
     utf16 = raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     return raw.decode("utf-16" if utf16 else "utf-8-sig")
 
 
 def check_types(target: Target, keys: Iterable[str], flag: str = "--ssh-key") -> None:
-    """Nothing, when the target takes keys of these types.
+    """Check that the target accepts keys of these types.
 
     Args:
-        flag: what gave them.
+        flag: the option that gave the keys, for messages.
 
     Raises:
-        UsageError: it does not take one of them; its type is named.
+        UsageError: the target does not accept the type of one of the keys.
     """
     for key in keys if target.key_types else ():
         kind, _, rest = key.partition(" ")
@@ -78,12 +78,12 @@ def check_types(target: Target, keys: Iterable[str], flag: str = "--ssh-key") ->
 
 
 def rsa_bits(line: str) -> int:
-    """How long an RSA key is, in bits; 0 for a key of another type."""
+    """Return the length of an RSA key in bits; 0 for a key of another type."""
     kind, encoded, *_ = line.split(" ")
     if kind != "ssh-rsa":
         return 0
     parts = list(_parts(base64.b64decode(encoded)))
-    # RFC 4253 6.6: its type, the exponent, the modulus.
+    # RFC 4253 6.6: the key's type, the exponent, the modulus.
     return int.from_bytes(parts[2], "big").bit_length() if len(parts) > 2 else 1
 
 

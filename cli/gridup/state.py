@@ -1,6 +1,6 @@
-"""Reading stacks without the engine's SDK: from the file backend's checkpoints, else with `pulumi stack`.
+"""Reads stacks without the engine's SDK: from the file backend's checkpoints, else with `pulumi stack`.
 
-Nothing here changes a state or makes a stack by looking.
+Nothing here changes a state or creates a stack.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ if TYPE_CHECKING:
     from gridup_infra.processes import Result
 
 READ_SECONDS = 60
-"""How long one `pulumi stack` may take against a remote backend."""
+"""Limit in seconds for one `pulumi stack` command with a remote backend."""
 
 AT_ONCE = 8
-"""Stacks of a remote backend that are read at once, each by a process."""
+"""How many stacks of a remote backend are read in parallel, each by a process."""
 
 _NO_STACK = re.compile(r"no stack named '.*' found")
 
@@ -42,18 +42,18 @@ Made = TypeVar("Made")
 
 @dataclass(frozen=True)
 class Record:
-    """What the state says of one stack.
+    """The state of one stack.
 
     Attributes:
-        stack: its name.
-        outputs: of the node; None while no deploy has succeeded.
-        identity: enough to find leftovers; None for a stack that holds nothing of ours.
-        resources: the names of what exists, as in the program.
-        pending: operations that were interrupted, as "creating node".
-        problem: why it can't be read; empty when it can.
-        remedy: what can be done about the problem, for people; empty where nothing is known.
-        known: the URNs of what exists, each with its id; empty for a create that was interrupted.
-        states: the URNs of what exists, each with its outputs as the state has them, and its id as `id`.
+        stack: name of the stack.
+        outputs: outputs of the node; None while no deploy has succeeded.
+        identity: the data to find leftovers; None for a stack that has nothing of Gridup's.
+        resources: names of the existing resources, as in the program.
+        pending: interrupted operations, such as "creating node".
+        problem: why the state can't be read; empty if it can.
+        remedy: what the user can do about the problem; empty if unknown.
+        resource_ids: URN -> id of each existing resource; an empty id for an interrupted create.
+        states: URN -> outputs of each existing resource, as the state has them, with its id as `id`.
     """
 
     stack: str
@@ -68,33 +68,35 @@ class Record:
 
     @property
     def name(self) -> str:
-        """As typed by the person; the stack's own name where that is not known."""
+        """The node's name as the user typed it; the stack's name if that is unknown."""
         if self.outputs:
             return self.outputs.spec.name
         return self.identity.name if self.identity else self.stack
 
     @property
     def target(self) -> str:
-        """Where it runs; empty where that is not known."""
+        """Name of the target; empty if unknown."""
         return self.identity.target if self.identity else ""
 
     @property
     def incomplete(self) -> bool:
-        """Whether a create was interrupted."""
+        """Whether the first deploy has not succeeded, or an operation was interrupted."""
         return self.outputs is None or bool(self.pending)
 
     @property
     def way_on(self) -> str:
-        """What makes it whole, for people; empty where nothing does that is known."""
+        """The suggestion for the user how to complete or repair the node; empty if unknown."""
         if self.problem:
             return self.remedy
         return f"`{typed('deploy', self.name)}` {'repairs' if self.outputs else 'completes'} it."
 
     def previous_spec(self, stored: Mapping[str, str]) -> DeploySpec | None:
-        """What is known of the spec: as last deployed; of a interrupted first deploy as it was asked for.
+        """Return the spec as last deployed; after an interrupted first deploy as it was asked for.
+
+        Returns None if nothing is known of the spec.
 
         Args:
-            stored: the stack's configuration on this machine; empty where it has none.
+            stored: the stack's configuration on this machine; empty if there is none.
         """
         if self.outputs:
             return self.outputs.spec
@@ -103,7 +105,7 @@ class Record:
         found = self.identity
         if stored.get(f"{PROJECT}:stack-id") == found.stack_id:
             return DeploySpec.from_config(stored)
-        # Elsewhere its mark still tells where it was being made.
+        # On another machine there is no configuration. The inputs of the owner still have the place.
         where: dict[str, Any] = {
             key: found.facts[key] for key in ("region", "host", "resource_group") if found.facts.get(key)
         }
@@ -111,29 +113,29 @@ class Record:
 
 
 PARSE_ERRORS = (ValueError, KeyError, TypeError, AttributeError)
-"""What reading a thing meets that is not of the form it should have."""
+"""The errors that occur when data does not have the expected form."""
 
 
 class Backend(Protocol):
-    """Where checkpoints are."""
+    """The place where Pulumi stores the stacks' checkpoints."""
 
     def stacks(self) -> list[str]: ...
 
     def deployment(self, stack: str) -> Mapping[str, Any] | None:
-        """The stack's latest deployment ({} when it never had one); None when there is no such stack."""
+        """Return the stack's latest deployment ({} if it never had one); None if there is no such stack."""
         ...
 
     def each(self, read: Callable[[str], Made], stacks: Iterable[str]) -> list[Made]:
-        """What `read` makes of each stack, in their order; at once where each takes a process."""
+        """Return `read(stack)` for each stack, in the same order; in parallel if each needs a process."""
         ...
 
     def remedy(self, stack: str) -> str:
-        """What a person can do about a damaged stack; empty where nothing is known."""
+        """Return what the user can do about a damaged stack; empty if unknown."""
         ...
 
 
 class FileBackend:
-    """Pulumi's file backend, read as it lies on the disk: no process, some milliseconds."""
+    """Pulumi's file backend. Its files are read directly: this needs no process and takes milliseconds."""
 
     def __init__(self, root: Path) -> None:
         self._folder = root / ".pulumi" / "stacks" / PROJECT
@@ -162,11 +164,11 @@ class FileBackend:
         return [read(stack) for stack in stacks]
 
     def remedy(self, stack: str) -> str:
-        """See `Backend.remedy`: the engine keeps the checkpoint before the last one beside it."""
+        """See `Backend.remedy`. The engine keeps the previous checkpoint next to the current one (`.bak`)."""
         for path in self._paths(stack):
             backup = path.with_name(f"{path.name}.bak")
             with contextlib.suppress(*PARSE_ERRORS, OSError, EOFError, zlib.error):
-                # One that holds no node would lose what the damaged one knew.
+                # A backup without resources would lose the information of the damaged checkpoint.
                 whole = _record(stack, _latest(backup.read_bytes(), zipped=path.suffix == ".gz"))
                 if path.exists() and (whole.resources or whole.pending):
                     command = shlex.join(["cp", "-p", str(backup), str(path)])
@@ -178,7 +180,7 @@ class FileBackend:
 
 
 def _latest(raw: bytes, *, zipped: bool) -> dict[str, Any]:
-    """The latest deployment in a checkpoint."""
+    """Return the latest deployment in a checkpoint."""
     data = json.loads(gzip.decompress(raw) if zipped else raw)
     return dict(data["checkpoint"].get("latest") or {})
 
@@ -188,14 +190,14 @@ def _is_checkpoint(name: str) -> bool:
 
 
 class EngineBackend:
-    """Any other backend, asked through `pulumi stack`.
+    """Any other backend, read with `pulumi stack`.
 
-    That runs in a folder of our project: there a stack is known by its own name alone, in every backend
-    (https://www.pulumi.com/docs/iac/concepts/stacks/). On Pulumi Cloud it is the one of the default
-    organization; the engine lists those of others as `organization/stack`.
+    The command runs in a project folder of Gridup's. There every backend accepts the stack's short name
+    (https://www.pulumi.com/docs/iac/concepts/stacks/). On Pulumi Cloud the short name means the stack of the
+    default organization; the engine lists stacks of other organizations as `organization/stack`.
 
     Args:
-        engine: the folder of the engine, which it may first have to get.
+        engine: returns the folder of the engine; may have to download or build it first.
     """
 
     def __init__(self, settings: Settings, engine: Callable[[], Path]) -> None:
@@ -219,12 +221,12 @@ class EngineBackend:
             try:
                 return list(pool.map(read, stacks))
             except BaseException:
-                # Nobody waits for those that are still being read.
+                # Nobody needs the other results any more: stop the processes that still run.
                 self._given_up.set()
                 raise
 
     def remedy(self, stack: str) -> str:  # noqa: ARG002
-        """See `Backend.remedy`: nothing is known of what a backend elsewhere keeps."""
+        """See `Backend.remedy`. Gridup does not know the backups of a remote backend."""
         return ""
 
     def secret(self, stack: str, export: str) -> str:
@@ -233,7 +235,7 @@ class EngineBackend:
         found = json.loads(self._pulumi("output", "--json", "--show-secrets", *stack_words))
         if isinstance(found.get(export), str):
             return str(found[export])
-        # A deploy that was interrupted has exported nothing; what it made is in the state all the same.
+        # An interrupted deploy has exported nothing, but the resources that it created are in the state.
         whole = json.loads(self._pulumi("export", "--show-secrets", *stack_words))
         try:
             made = _private_key(whole["deployment"].get("resources") or [], export)
@@ -273,17 +275,17 @@ class EngineBackend:
 
 
 def _private_key(resources: Iterable[Mapping[str, Any]], name: str) -> str:
-    """The secret `private_key` of the resource of a name, in a deployment with its secrets in the clear."""
+    """Return a resource's secret `private_key` from a deployment with decrypted secrets; empty if missing."""
     for resource in resources:
         if resource_name(resource["urn"]) == name:
             value = (resource.get("outputs") or {}).get("private_key")
-            # As the engine writes a secret: its JSON, beside a signature.
+            # The engine writes a secret as JSON text, next to a signature.
             return str(json.loads(value["plaintext"]) if isinstance(value, Mapping) else value or "")
     return ""
 
 
 def wrong_passphrase(text: str) -> PassphraseError | None:
-    """The error, where that is what the engine complains of."""
+    """Return the error for a wrong or missing passphrase, if the engine's message says so; else None."""
     if "incorrect passphrase" not in text and "passphrase must be set" not in text:
         return None
     return PassphraseError(
@@ -301,10 +303,10 @@ class State:
 
     @classmethod
     def of(cls, settings: Settings, say: Callable[[str], None] = lambda _text: None) -> State:
-        """The state that the settings name.
+        """Return the state in the backend that the settings name.
 
         Args:
-            say: told what is done where an engine must first be had to read it.
+            say: gets messages if an engine must be downloaded or built first.
         """
 
         @functools.cache
@@ -318,11 +320,11 @@ class State:
         return cls(asked if root is None else FileBackend(root), asked.secret)
 
     def stacks(self) -> list[str]:
-        """The names of all stacks of our project."""
+        """Return the names of all stacks of Gridup's project."""
         return self._backend.stacks()
 
     def records(self) -> list[Record]:
-        """Every stack, in the order of the names; a damaged one with its problem, for it hides no other."""
+        """Return every stack, sorted by name. A damaged one has a `problem`, so that it hides no other."""
         return [record for record in self._backend.each(self._read_or_tell, self.stacks()) if record]
 
     def _read_or_tell(self, stack: str) -> Record | None:
@@ -332,7 +334,11 @@ class State:
             return Record(stack, None, None, (), (), problem=error.message, remedy=error.suggestion)
 
     def read(self, stack: str) -> Record | None:
-        """One stack; None when there is none of that name, or it holds nothing (any more)."""
+        """Read one stack. Returns None if there is no stack of that name, or if it has no resources.
+
+        Raises:
+            StateError: the state is damaged.
+        """
         deployment = self._backend.deployment(stack)
         try:
             record = _record(stack, deployment) if deployment else None
@@ -342,21 +348,24 @@ class State:
         return record if record and (record.resources or record.pending) else None
 
     def secret(self, stack: str, export: str) -> str:
-        """A secret that a stack exports, decrypted by the engine.
+        """Return a secret that a stack exports, decrypted by the engine.
 
         Raises:
-            StateError: there is none of that name, or the backend or passphrase is in the way.
+            StateError: there is no such export, or the backend can't be read.
+            PassphraseError: the passphrase is wrong or missing.
         """
         return self._secret(stack, export)
 
     def find(self, name: str) -> Record:
-        """The node of that very name. A name of the same slug is another node's, and a stack's is no node's.
+        """Return the node with exactly this name. The same slug or the stack's name is not enough.
 
         Raises:
-            NotFoundError: there is none; near names are in the suggestion.
+            NotFoundError: there is no such node; the suggestion has similar names.
+            StateError: the state of the node's stack is damaged.
+            UsageError: several stacks hold a node of this name.
         """
         record = None
-        # A name without a slug belongs to no stack; a damaged stack is not known by a name.
+        # An invalid name has no slug, so no stack can belong to it. Errors of a damaged stack get through.
         with contextlib.suppress(InvalidNameError):
             record = self.read(stack_name(name))
         if record and record.name == name:
@@ -373,13 +382,13 @@ class State:
         raise NotFoundError(f'There is no deployment called "{name}".', self._near(name, record, records))
 
     def renamed(self, name: str) -> tuple[str, ...]:
-        """The stacks that hold a node of that very name and are not called after it. It reads every stack."""
+        """Return the stacks that hold a node of this name but have another name. Reads every stack."""
         return tuple(
             other.stack for other in _holding(name, self.records()) if other.stack != stack_name(name)
         )
 
     def find_stack(self, stack: str) -> Record:
-        """The node of a stack, by the stack's own name.
+        """Return the node of a stack, by the stack's name.
 
         Raises:
             NotFoundError: there is no such stack.
@@ -394,7 +403,7 @@ class State:
 
         if same_stack:
             return f'Did you mean "{same_stack.name}"? (Its stack is {same_stack.stack}.)'
-        # Only for a hint: another, damaged stack is not what was asked about.
+        # This is only for a hint, so ignore damaged stacks.
         names = {record.name: record.stack for record in records if not record.problem}
         if not names:
             return "There are no deployments yet; `gridup deploy --name NAME` makes one."
@@ -406,7 +415,7 @@ class State:
 
 
 def _holding(name: str, records: Iterable[Record]) -> list[Record]:
-    """Those of a node of that very name: a stack that was renamed still holds it."""
+    """Return the records of nodes with exactly this name; a renamed stack still has the node's name."""
     return [record for record in records if record.name == name and not record.problem]
 
 
@@ -422,11 +431,11 @@ def _record(stack: str, deployment: Mapping[str, Any]) -> Record:
     return Record(
         stack=stack,
         outputs=outputs,
-        # The very first create may be what was interrupted: then its owner stands there alone.
+        # If the very first create was interrupted, the owner is only among the pending operations.
         identity=_identity(stack, [*own, *(item["resource"] for item in pending)], outputs),
         resources=tuple(resource_name(resource["urn"]) for resource in own),
-        # A destroy keeps what was pending before it for ever. With no resource left, not even the
-        # stack's own, there is nothing that it could have made: the owner's delete has seen to that.
+        # A destroy never removes operations that were pending before it. If no resource is left, not even
+        # the stack's own, these operations left nothing: the owner's delete has removed it.
         pending=operations if resources else (),
         resource_ids={
             **{item["resource"]["urn"]: "" for item in pending if item["type"] == "creating"},
@@ -435,7 +444,7 @@ def _record(stack: str, deployment: Mapping[str, Any]) -> Record:
         states={
             resource["urn"]: {**(resource.get("outputs") or {}), "id": str(resource.get("id") or "")}
             for resource in own
-            # What is only to be deleted yet, is not what there is.
+            # Skip replaced resources that only wait for their delete.
             if not resource.get("delete")
         },
     )
@@ -444,7 +453,7 @@ def _record(stack: str, deployment: Mapping[str, Any]) -> Record:
 def _identity(
     stack: str, resources: Iterable[Mapping[str, Any]], outputs: NodeOutputs | None
 ) -> StackRef | None:
-    """Who the stack is: from its owner, the first resource, else from what it exports."""
+    """Return the stack's identity from its owner, the first resource, else from its exports."""
     for resource in resources:
         inputs = resource.get("inputs") or {}
         if {"stack_id", "name", "target"} <= inputs.keys():
@@ -457,5 +466,5 @@ def _identity(
 
 
 def resource_name(urn: str) -> str:
-    """The last part of a URN: the resource's name in the program."""
+    """Return the last part of a URN: the resource's name in the program."""
     return urn.rpartition("::")[2]

@@ -1,7 +1,7 @@
-"""Standard output and error, and the encoding of what we read and write.
+"""Standard output, standard error, and the encoding of files and terminal.
 
-Their readers may go: the work goes on then, and its result is the exit code. Files are UTF-8 whatever the
-locale; the terminal is written to as the locale says.
+If the reader of a stream goes away, the command continues and its exit code is the result. Files are UTF-8 in
+every locale. The terminal gets the encoding of the locale.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ _gone: set[int] = set()
 
 
 def use_utf8() -> None:
-    """Have every file read and written as UTF-8, ours and those of the programs and libraries that we start.
+    """Read and write every file as UTF-8, also in libraries and in the programs that Gridup starts.
 
-    Where the locale has another encoding this process is begun anew, for Python takes it only at its start.
+    If the locale has another encoding, this process starts again: Python reads the setting only at its start.
     """
     os.environ["PYTHONUTF8"] = "1"
     if not sys.flags.utf8_mode and codecs.lookup(locale.getpreferredencoding(False)).name != "utf-8":
@@ -29,7 +29,7 @@ def use_utf8() -> None:
 
 
 def words() -> list[str]:
-    """The command line, without the program: as UTF-8 where it is that, else as the locale says."""
+    """Return the command line without the program, decoded as UTF-8, else with the locale's encoding."""
     found = []
     for raw in map(os.fsencode, sys.argv[1:]):
         try:
@@ -44,18 +44,19 @@ def _codeset() -> str:
         name = codecs.lookup(locale.nl_langinfo(locale.CODESET)).name
     except LookupError:
         return "utf-8"
-    # The locale C means that nobody chose one, as in most containers and cron jobs.
+    # The locale C means that nobody chose a locale, as in most containers and cron jobs.
     return "utf-8" if name == "ascii" else name
 
 
 def guard() -> None:
-    """Have both streams take what is written also where nobody reads it, or where they were closed.
+    """Make both streams accept output even if nobody reads them or if they were closed.
 
-    A mark that a stream's encoding lacks is written as another one that is as wide, a letter as an escape.
+    If an encoding lacks one of Gridup's symbols (`MARKS`), the output has a substitute of the same width. Any
+    other missing character becomes an escape.
     """
     codecs.register_error(MARKED, _marked)
     given = os.environ.pop("PYTHONIOENCODING", "")
-    # What is opened next would else get the number of a closed one, and be written to.
+    # Occupy the descriptors of closed streams: else the next opened file gets one, and output goes there.
     while (spare := os.open(os.devnull, os.O_RDWR)) <= 2:
         os.set_inheritable(spare, True)
     os.close(spare)
@@ -67,7 +68,7 @@ def guard() -> None:
         elif type(stream) is io.TextIOWrapper and isinstance(stream.buffer, io.BufferedWriter | io.FileIO):
             stream.flush()
             raw = _Raw(stream.fileno(), "wb", closefd=False)
-            # PYTHONUNBUFFERED takes the middle layer away.
+            # With PYTHONUNBUFFERED there is no middle layer.
             buffered = isinstance(stream.buffer, io.BufferedWriter)
             fresh = io.TextIOWrapper(
                 io.BufferedWriter(raw) if buffered else cast("Any", raw),
@@ -80,7 +81,7 @@ def guard() -> None:
 
 
 MARKED = "gridup-marks"
-"""What Python calls our way with characters that an encoding lacks."""
+"""Name of Gridup's error handler (`codecs`) for characters that an encoding lacks."""
 
 MARKS = {
     "✅": "ok",
@@ -93,7 +94,7 @@ MARKS = {
     "✔": "+",
     "…": "~",
 }
-"""What stands for a mark of ours, in as many columns."""
+"""Symbol of Gridup's output -> its substitute, with the same number of columns."""
 
 
 def _marked(error: UnicodeError) -> tuple[str | bytes, int]:
@@ -107,21 +108,21 @@ def _marked(error: UnicodeError) -> tuple[str | bytes, int]:
 
 
 def reader_gone() -> bool:
-    """Whether nobody reads standard output any more, as after `| head`."""
+    """Return whether the reader of standard output has gone away, as after `| head`."""
     sys.stdout.flush()
     return 1 in _gone
 
 
 def finish() -> None:
-    """Write what is left of the result.
+    """Flush the rest of the result to standard output.
 
     Raises:
-        GridupError: it can't be written, such as to a full disk.
+        GridupError: the result can't be written, for example because the disk is full.
     """
     try:
         sys.stdout.flush()
     except OSError as error:
-        # Python would try once more as it ends, and make an exit code of its own of it.
+        # Else Python flushes again at its exit, fails, and sets another exit code.
         _to_nowhere(sys.stdout.fileno())
         raise GridupError(f"The result can't be written: {error.strerror}.") from error
 
@@ -133,13 +134,13 @@ def _to_nowhere(descriptor: int) -> None:
 
 
 class _Raw(io.FileIO):
-    """A file whose reader may go. It is one layer of a stream, and all that is written goes through it."""
+    """The lowest layer of a stream. It gets all output, and continues without a reader."""
 
     def write(self, data: Any, /) -> int:
         try:
             return super().write(data)
         except OSError as error:
-            # What is lost of a result must be told; progress is nothing to end the work for.
+            # Report a lost result as an error. Lost progress must not end the work.
             if self.fileno() == 1 and not isinstance(error, BrokenPipeError):
                 raise
             _gone.add(self.fileno())

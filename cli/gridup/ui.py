@@ -1,7 +1,7 @@
-"""The one object that owns the terminal: colour, tables, progress, prompts.
+"""`Ui`, the one object that owns the terminal: colour, tables, progress, prompts.
 
-Results go to standard output, everything else to standard error. In a pipe there is no escape
-code, no spinner and no line broken; with --json standard output holds JSON and nothing else.
+Results go to standard output, everything else goes to standard error. In a pipe there are no escape codes and
+no spinner, and no line is broken. With --json standard output has only JSON.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ VERBS = {
 MOVING = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff]"
 )
-"""What a terminal acts on in the place of showing it, but for the end of a line and a tab: control characters
-and what turns the direction of text or hides it."""
+"""Characters that control a terminal or hide text: control characters except newline and tab, characters that
+change the direction of text, and invisible ones."""
 
 
 def still(text: str) -> str:
-    """Text for a terminal: whoever wrote it, a node's name or a log of strangers, it moves nothing."""
+    """Escape the characters of `MOVING`: untrusted text, such as a log, must not control the terminal."""
     return MOVING.sub(
         lambda found: f"\\x{ord(found[0]):02x}" if found[0] < "\x9f" else f"\\u{ord(found[0]):04x}", text
     )
@@ -53,12 +53,12 @@ def still(text: str) -> str:
 
 @dataclass
 class Ui:
-    """What a command shows and asks.
+    """The terminal: output and prompts of a command.
 
     Attributes:
-        json: only JSON on standard output.
-        quiet: no progress.
-        verbose: more progress.
+        json: whether standard output has only JSON.
+        quiet: whether to show no progress.
+        verbose: whether to show more progress.
     """
 
     json: bool = False
@@ -67,33 +67,33 @@ class Ui:
 
     @property
     def interactive(self) -> bool:
-        """Whether there is a person to ask."""
+        """Whether there is a terminal, and so a user to ask."""
         return sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty()
 
     def result(self, data: Any, show: Callable[[], None]) -> None:
-        """The result of a command: `data` as JSON, or what `show` prints for people."""
+        """Print the result of a command: `data` as JSON with --json, else by calling `show`."""
         if self.json:
             text = json.dumps(data, indent=2, ensure_ascii=False)
-            # In JSON an escape is the character itself: who reads it gets what was there.
+            # In JSON an escape stands for the character itself: the reader gets the original text.
             sys.stdout.write(MOVING.sub(lambda found: json.dumps(found[0])[1:-1], text) + "\n")
         else:
             show()
 
     def line(self, text: str = "") -> None:
-        """A line of the result."""
+        """Print a line of the result."""
         sys.stdout.write(still(text) + "\n")
 
     def say(self, text: str) -> None:
-        """A line of progress."""
+        """Print a line of progress; not with --quiet."""
         if not self.quiet:
             self._tell(text)
 
     def warn(self, text: str) -> None:
-        """A line that should not be missed, even with --quiet."""
+        """Print a warning, even with --quiet."""
         self._tell(f"Warning: {text}")
 
     def error(self, error: GridupError) -> None:
-        """What went wrong and what to do next."""
+        """Print an error: what went wrong and what to do next."""
         self._tell(f"Error: {error.message}")
         for detail in error.details:
             self._tell(f"  | {detail}")
@@ -102,15 +102,15 @@ class Ui:
 
     @staticmethod
     def _tell(text: str) -> None:
-        # Where both streams end in one file, what was shown before must stand before.
+        # If both streams go to one file, this keeps the order of their lines.
         sys.stdout.flush()
         sys.stderr.write(still(text) + "\n")
 
     def table(self, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """A table on standard output. No word is ever cut or broken: a URL can be copied.
+        """Print a table on standard output. Words are never cut or broken, so that users can copy a URL.
 
-        On a terminal it fits the width: cells wrap between words, and where that is not enough each row
-        becomes lines of its own. In a pipe no line is broken.
+        On a terminal the table fits the width: cells wrap between words. If that is not enough, each row
+        becomes several lines. In a pipe no line is broken.
         """
         from rich import box
         from rich.console import Console
@@ -126,7 +126,7 @@ class Ui:
         columns = _fitted(lines, least, width)
         table = Table(box=box.HEAVY_HEAD)
         for title, wide in zip(lines[0], columns, strict=True):
-            # Text: a name is no markup, whatever brackets stand in it.
+            # `Text` prevents that rich reads brackets in a name as markup.
             table.add_column(Text(title), width=wide, no_wrap=width is None, overflow="fold")
         for row in lines[1:]:
             table.add_row(*map(Text, row))
@@ -135,7 +135,7 @@ class Ui:
         )
         with console.capture() as capture:
             console.print(table)
-        # The console was as wide as the longest line needs; what pads it is not the table's.
+        # The console pads each line with spaces: remove them.
         for text in capture.get().splitlines():
             sys.stdout.write(text.rstrip() + "\n")
 
@@ -144,7 +144,7 @@ class Ui:
         if title := head[0] or head[1]:
             self._wrapped(title, "", width)
         for row in rows:
-            # What names the row comes first; a mark, whose column has no title, stands beside it.
+            # The name of the row comes first, after its mark. The column of a mark has no title.
             names = 1 if head[0] else 2
             marks = [cell for title, cell in zip(head, row, strict=True) if not title and len(cell) <= 2]
             self._wrapped(" ".join([*marks, row[names - 1]]), "", width)
@@ -167,13 +167,15 @@ class Ui:
             self.line(line)
 
     def confirm(self, question: str, *, yes: bool, flag: str = "--yes", about: Sequence[str] = ()) -> None:
-        """Go on only when the person says so; the default is No.
+        """Ask the user to confirm; the default is No.
 
         Args:
-            about: lines that who answers must have read, even with --quiet.
+            yes: whether the flag was given: then don't ask.
+            flag: the option that replaces the answer, for messages.
+            about: lines to show before the question, even with --quiet.
 
         Raises:
-            UsageError: there is nobody to ask and the flag was not given.
+            UsageError: there is no terminal to ask and the flag was not given.
             DeclinedError: the answer was not yes.
         """
         if yes:
@@ -194,10 +196,13 @@ class Ui:
             raise DeclinedError("Nothing was done.")
 
     def ask(self, question: str, flag: str) -> str:
-        """A line of text from the person.
+        """Ask the user for a line of text.
+
+        Args:
+            flag: the option that replaces the answer, for the message.
 
         Raises:
-            UsageError: there is nobody to ask; names the flag.
+            UsageError: there is no terminal to ask.
         """
         answer = self.ask_for(question)
         if answer is None:
@@ -205,7 +210,7 @@ class Ui:
         return answer
 
     def ask_for(self, what: str) -> str | None:
-        """A line of text from the person; None where there is nobody to ask."""
+        """Ask the user for a line of text. Returns None if there is no terminal to ask."""
         if not self.interactive:
             return None
         sys.stderr.write(f"{still(what)}: ")
@@ -214,7 +219,7 @@ class Ui:
 
     @contextmanager
     def progress(self) -> Iterator[Reporter]:
-        """A reporter for long work: live on a terminal, plain lines elsewhere."""
+        """Provide a reporter for long work: with live output on a terminal, with plain lines elsewhere."""
         if self.quiet:
             yield _Warnings()
         elif _colour(sys.stderr) and os.environ.get("TERM") != "dumb":
@@ -228,22 +233,22 @@ class Ui:
 
 
 FRAME = 3
-"""Columns that a table's frame adds to each of its columns."""
+"""Width of a table's frame for each column, in characters."""
 
 
 def _width(stream: Any) -> int | None:
-    """The columns of the terminal that the stream is; None for any other."""
+    """Return the width of the terminal; None if the stream is not a terminal."""
     return shutil.get_terminal_size().columns if stream.isatty() else None
 
 
 def _fitted(lines: Sequence[Sequence[str]], least: Sequence[int], width: int | None) -> list[int]:
-    """How wide each column is: as its longest cell, less where the whole would not fit; at least `least`."""
+    """Return the width of each column: that of its longest cell, or less if needed, but at least `least`."""
     from rich.cells import cell_len
 
     columns = [max(map(cell_len, cells)) for cells in zip(*lines, strict=True)]
     room = (width or 10_000) - FRAME * len(columns) - 1
     while sum(columns) > room and any(wide > small for wide, small in zip(columns, least, strict=True)):
-        # From the one with most to give.
+        # Take one character from the widest column that can still shrink.
         at = max(range(len(columns)), key=lambda i: (columns[i] > least[i], columns[i]))
         columns[at] -= 1
     return columns
@@ -260,22 +265,22 @@ def _colour(stream: Any) -> bool:
 
 
 def _terminal(stream: Any) -> dict[str, Any]:
-    """How rich sees the stream: without colour there is no escape code at all, not even for bold.
+    """Return rich's options for the stream. Without colour there are no escape codes, not even for bold.
 
-    Left to itself rich would send them into a pipe where FORCE_COLOR is set, as some CI services do.
+    Without these options rich writes escape codes into a pipe if FORCE_COLOR is set. Some CI services set it.
     """
     return {} if _colour(stream) else {"force_terminal": False, "color_system": None}
 
 
 class _Warnings(Silent):
-    """--quiet: nothing but warnings."""
+    """The reporter for --quiet: shows only warnings."""
 
     def warn(self, text: str) -> None:
         sys.stderr.write(f"Warning: {still(text)}\n")
 
 
 class _Lines:
-    """Progress in a pipe or a log: a line an event, with nothing to erase."""
+    """The reporter for a pipe or a log: one line for each event, and nothing is erased."""
 
     def __init__(self, verbose: bool) -> None:
         self._verbose = verbose
@@ -291,7 +296,7 @@ class _Lines:
         self._write(f"  {describe(event)}")
 
     def detail(self, resource: str, text: str) -> None:
-        # A package a line would fill a log; the steps themselves are worth one.
+        # uv prints a line for each package, which would fill a log. The steps themselves are shown.
         if self._verbose or not text.startswith(("+ ", "Resolved", "Prepared", "Installed", "Bytecode")):
             self._write(f"  {resource}: {text}")
 
@@ -308,14 +313,14 @@ class _Lines:
 
 
 FRAME_SECONDS = 0.1
-"""Between two pictures of what is worked on."""
+"""Seconds between two updates of the live output."""
 
 
 class _Live:
-    """Progress on a terminal: a line a resource, with a clock, for as long as it is worked on.
+    """The reporter for a terminal: one line with a clock for each resource that the engine works on.
 
-    Whoever writes has the turn until it is on the terminal. rich's own thread for the clock does not wait for
-    that: it would erase as many lines as are not there yet, and those above with them.
+    The lock `_turn` lets one thread at a time write to the terminal. rich's own refresh thread does not wait
+    for such a lock: it would count lines that are not written yet, and erase the lines above instead.
     """
 
     def __init__(self, console: Console) -> None:
@@ -394,7 +399,7 @@ class _Live:
 
 
 def describe(event: ResourceEvent) -> str:
-    """One operation on a resource, in words."""
+    """Return a text for one operation on a resource."""
     doing, done = VERBS.get(event.operation, (event.operation, event.operation))
     if event.phase is Phase.STARTED:
         return f"{event.name}: {doing}"
@@ -406,5 +411,5 @@ def describe(event: ResourceEvent) -> str:
 
 
 def plural(count: int, what: str) -> str:
-    """`1 resource`, `2 resources`."""
+    """Return a count with its noun: `1 resource`, `2 resources`."""
     return f"{count} {what}{'' if count == 1 else 's'}"

@@ -1,4 +1,4 @@
-"""The entry of plain `pulumi up`: the stack's configuration -> a spec -> its resources."""
+"""The entry point of plain `pulumi up`: reads the spec from the stack's configuration, declares resources."""
 
 from __future__ import annotations
 
@@ -10,5 +10,5 @@ from gridup_infra.program import main
 try:
     main()
 except GridupError as error:
-    # Pulumi shows this one as a line; of any other it shows the traceback.
+    # Pulumi shows a RunError as one line. For any other error it shows the traceback.
     raise pulumi.RunError(" ".join(part for part in (error.message, error.suggestion) if part)) from None

@@ -1,4 +1,4 @@
-"""What a build of the node's image takes from the environment of whoever deploys."""
+"""Build arguments of the node's image that come from the environment variables of the user who deploys."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ MIRRORS: Mapping[str, tuple[str, ...]] = {
     "UV_DEFAULT_INDEX": ("UV_DEFAULT_INDEX", "UV_INDEX_URL", "PIP_INDEX_URL"),
     "UV_INDEX": ("UV_INDEX", "UV_EXTRA_INDEX_URL", "PIP_EXTRA_INDEX_URL"),
 }
-"""The build's arguments -> the person's variables that say the same; the first that is set counts."""
+"""Build argument -> the user's variables with the same meaning. The first one that is set is used."""
 
 PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
 
 NAMES = (*MIRRORS, *PROXIES, *(name.lower() for name in PROXIES))
-"""All that a build may be handed."""
+"""The names of all arguments that a build may get."""
 
 
 def build_arguments() -> dict[str, str]:
-    """The person's proxies and package mirrors, as the build takes them. There may be passwords in them."""
+    """Return the user's proxies and package mirrors as build arguments. They may contain passwords."""
     found = {}
     for ours, theirs in MIRRORS.items():
         if value := next((os.environ[name] for name in theirs if os.environ.get(name)), ""):
@@ -37,7 +37,7 @@ def build_arguments() -> dict[str, str]:
 
 
 def portable_build_args() -> dict[str, str]:
-    """Those that mean the same on another machine: what this one alone serves is left out."""
+    """Return the build arguments that also work on another machine: without addresses on the loopback."""
     return {name: value for name, value in build_arguments().items() if not _is_loopback(value)}
 
 

@@ -1,5 +1,7 @@
-"""Whether this machine's clock is right, by what a cloud's answers say: a signature with a wrong time is
-refused as if the credentials were wrong."""
+"""Compares this machine's clock with the time in a cloud's answers.
+
+A cloud refuses a signature with a wrong time as if the credentials were wrong.
+"""
 
 from __future__ import annotations
 
@@ -10,14 +12,16 @@ from email.utils import parsedate_to_datetime
 from gridup_infra.errors import CredentialsError
 
 MOST_SECONDS = 300.0
-"""How far a clock may be off before it is told of; AWS refuses from here on, too."""
+"""Seconds that the clock may be wrong before it is reported. AWS has the same limit."""
 
 HINT = "Set this machine's clock (`timedatectl set-ntp true`), and run the same command again."
 
 
 def off(headers: Mapping[str, str], now: Callable[[], float] = time.time) -> float:
-    """Seconds that this machine's clock is ahead of that of whoever answered; negative where it is behind, 0
-    where it is right or that is not told."""
+    """Return how many seconds this machine's clock is ahead of the server's (the `Date` header).
+
+    Negative if it is behind; 0 if it is right, or if the answer has no valid date.
+    """
     told = next((value for name, value in headers.items() if name.lower() == "date"), "")
     try:
         found = now() - parsedate_to_datetime(told).timestamp()
@@ -27,11 +31,12 @@ def off(headers: Mapping[str, str], now: Callable[[], float] = time.time) -> flo
 
 
 def explained(who: str, code: str, headers: Mapping[str, str]) -> CredentialsError | None:
-    """The error, where a refusal comes of the clock.
+    """Return the error to show if the clock is the cause of a refusal, else None.
 
     Args:
-        who: has refused.
-        code: its own, of the refusal.
+        who: the cloud that refused.
+        code: the cloud's error code.
+        headers: the headers of the cloud's answer.
     """
     seconds = off(headers)
     if not seconds:

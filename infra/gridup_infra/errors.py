@@ -1,25 +1,25 @@
-"""Every error a person can meet, in one tree.
+"""All errors that a user can see, in one tree.
 
     GridupError              exit 1   anything that has no class of its own
     ├── UsageError                2   a wrong option or argument
-    │   └── InvalidNameError            2   a name that can't become a deployment
+    │   └── InvalidNameError      2   a name that can't become a deployment
     ├── CredentialsError          3   missing, expired or refused credentials
     │   └── PassphraseError       3   the passphrase doesn't open this state
-    ├── ResourceError             4   a resource could not be made, changed or deleted
-    │   └── FirstBootError        4   the machine came up, its first boot failed
+    ├── ResourceError             4   a resource could not be created, changed or deleted
+    │   └── FirstBootError        4   the machine started, but its first boot failed
     ├── NotFoundError             6   no such deployment
     ├── NotOfferedError           7   the node does not have that service
-    ├── DeclinedError             8   the person said no, or could not be asked
-    ├── DeadlineError             9   a wait ran out
-    ├── UnhealthyError           10   the node answers, but not as it should
-    ├── StoppedError       130   Ctrl-C
-    ├── PreflightError            1   something is in the way; nothing was created
-    ├── SetupError                1   the tools could not be made ready
+    ├── DeclinedError             8   the user said no, or could not be asked
+    ├── DeadlineError             9   a wait took longer than its time limit
+    ├── UnhealthyError           10   the node does not answer as it should
+    ├── StoppedError            130   Ctrl-C
+    ├── PreflightError            1   a problem was found before anything was created
+    ├── SetupError                1   the tools that Gridup needs could not be prepared
     ├── BusyError                 1   another update holds this deployment
     └── StateError                1   the state can't be read or written
 
-Each carries `message` (what happened, to which thing), `suggestion` (what to do next)
-and `exit_code` (the table above is the documented one; a test compares the two).
+Each error has a `message` (what happened, to which resource), a `suggestion` (what to do next) and an
+`exit_code`. A test compares the exit codes of the classes with the table above.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from typing import ClassVar
 
 
 class GridupError(Exception):
-    """Something a person can act on.
+    """An error that a user can act on.
 
     Args:
-        message: what happened and to which thing, in one line.
-        suggestion: what to do next, in one line; empty where there is nothing to say.
-        details: further lines, such as the end of a log.
+        message: what happened and to which resource, in one line.
+        suggestion: what to do next, in one line; empty if there is no advice.
+        details: more lines, such as the end of a log.
     """
 
     exit_code: ClassVar[int] = 1
@@ -69,13 +69,13 @@ class PassphraseError(CredentialsError):
 
 
 class ResourceError(GridupError):
-    """A resource could not be made, changed or deleted."""
+    """A resource could not be created, changed or deleted."""
 
     exit_code = 4
 
 
 class FirstBootError(ResourceError):
-    """The machine came up, but its first boot failed."""
+    """The machine started, but its first boot failed."""
 
 
 class NotFoundError(GridupError):
@@ -91,13 +91,13 @@ class NotOfferedError(GridupError):
 
 
 class DeclinedError(GridupError):
-    """The person said no, or could not be asked."""
+    """The user said no, or could not be asked."""
 
     exit_code = 8
 
 
 class DeadlineError(GridupError):
-    """A wait ran out."""
+    """A wait took longer than its time limit."""
 
     exit_code = 9
 
@@ -109,17 +109,17 @@ class UnhealthyError(GridupError):
 
 
 class StoppedError(GridupError):
-    """Ctrl-C."""
+    """The user pressed Ctrl-C."""
 
     exit_code = 130
 
 
 class PreflightError(GridupError):
-    """Something is in the way; nothing was created."""
+    """A problem was found before anything was created."""
 
 
 class SetupError(GridupError):
-    """The tools Gridup needs could not be made ready."""
+    """The tools that Gridup needs could not be prepared."""
 
 
 class BusyError(GridupError):

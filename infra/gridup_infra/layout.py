@@ -1,6 +1,6 @@
-"""The layouts that a stack's state had before its names were final.
+"""Recognises a state with an older layout: one from before the names in it were final.
 
-Nothing was released with one of them, so no state is converted: it is recognised, and told apart from damage.
+No release used an older layout. So such a state is not converted, only distinguished from a damaged one.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ OLDER_MODULES = tuple(
     f"gridup_infra.{module}.resources".encode()
     for module in ("targets.local", "targets.docker", "targets.ssh", "vm")
 )
-"""Where the classes of providers were. A state of each target has one of them."""
+"""The modules that had the provider classes. An older state of any target names one of them."""
 
 OLDER_KEYS = frozenset({"generation"})
-"""Keys of a stack's configuration."""
+"""Keys that only an older stack's configuration has."""
 
 
 def is_older_provider(value: object) -> bool:
-    """Whether a state's dynamic provider seems to be of an older layout. It is never unpickled."""
+    """Return whether a dynamic provider in a state seems to have an older layout. Never unpickles it."""
     if not isinstance(value, str):
         return False
     try:
@@ -34,12 +34,12 @@ def is_older_provider(value: object) -> bool:
 
 
 def is_older_config(config: Mapping[str, str]) -> bool:
-    """Whether a stack's configuration has a key of an older layout."""
+    """Return whether a stack's configuration has a key of an older layout."""
     return any(key.removeprefix(f"{PROJECT}:") in OLDER_KEYS for key in config)
 
 
 def older(stack: str = "") -> StateError:
-    """The error for a stack of an older layout."""
+    """Return the error for a stack with an older layout."""
     what = f"The stack {stack}" if stack else "The stack"
     return StateError(
         f"{what} was deployed by an older Gridup, whose state this one can't read. Nothing was run.",

@@ -1,4 +1,4 @@
-"""Locks between processes of one machine: held by the kernel, so a killed holder leaves none behind."""
+"""Locks between processes of one machine. The kernel holds them, so a killed process leaves no lock."""
 
 from __future__ import annotations
 
@@ -15,16 +15,20 @@ from gridup_infra.errors import BusyError
 from gridup_infra.paths import ensure_private
 
 LOOK_SECONDS = 0.2
-"""That a lock is waited for in any case: who only looks whether it is held has it for a moment."""
+"""The minimum wait for a lock. A process that only checks whether the lock is held holds it for a moment."""
 
 
 @dataclass(frozen=True)
 class Holder:
-    """Who holds a lock: what it does and about what, its process id, since when (seconds since the epoch).
+    """The process that holds a lock.
 
     Attributes:
-        host: the machine that it says it runs on, where that may be another; then nobody knows whether it
-            still does.
+        operation: what the process does, such as "a deploy".
+        pid: its process id.
+        since: when it took the lock, in seconds since the epoch.
+        about: what the operation works on, such as a node's name.
+        host: the machine that the process runs on, by its own report; set only if it may be another machine.
+            Then it is unknown whether the process still runs.
     """
 
     operation: str
@@ -40,16 +44,16 @@ class Holder:
 
 @contextlib.contextmanager
 def locked(path: Path, what: str, *, wait: float, busy: str, about: str = "") -> Iterator[None]:
-    """Hold `path` exclusively.
+    """Hold an exclusive lock on `path`.
 
     Args:
-        what: what the holder does, for those who meet the lock.
-        about: what it does that to, such as a node's name.
+        what: what the holder does; shown to other processes that want the lock.
+        about: what the operation works on, such as a node's name.
         wait: seconds to wait for another holder.
         busy: the start of the error's message, such as "Inst is busy".
 
     Raises:
-        BusyError: another process held it all that time.
+        BusyError: another process held the lock during the whole wait.
     """
     fd = _acquire(path, time.monotonic() + max(wait, LOOK_SECONDS), busy)
     try:
@@ -61,7 +65,7 @@ def locked(path: Path, what: str, *, wait: float, busy: str, about: str = "") ->
 
 
 def leave_no_folder(path: Path) -> None:
-    """Remove a lock that is held, and its folder, where there is nothing else in it."""
+    """Remove the file of a lock that this process holds, and its folder, if the folder has nothing else."""
     with contextlib.suppress(OSError):
         if [found.name for found in path.parent.iterdir()] == [path.name]:
             path.unlink()
@@ -69,7 +73,7 @@ def leave_no_folder(path: Path) -> None:
 
 
 def holder(path: Path) -> Holder | None:
-    """Who holds a lock just now; None where nobody does. It makes no file."""
+    """Return who holds a lock now; None if nobody does. Creates no file."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
@@ -91,7 +95,7 @@ def _acquire(path: Path, end: float, busy: str) -> int:
         except FileNotFoundError:
             if time.monotonic() >= end:
                 raise
-            continue  # A destroy took the folder away in between.
+            continue  # A destroy deleted the folder in between.
         try:
             _wait(fd, end, busy)
         except BaseException:
@@ -99,7 +103,8 @@ def _acquire(path: Path, end: float, busy: str) -> int:
             raise
         if _is(path, fd):
             return fd
-        # The last holder removed the file, as a destroy does: what we hold is not what others will open.
+        # The last holder removed the file, as a destroy does. Other processes will open a new file, so the
+        # lock on this one is useless.
         os.close(fd)
 
 

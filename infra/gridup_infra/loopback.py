@@ -1,4 +1,4 @@
-"""Whether an address is this machine's own: what goes there is seen by nobody on a network."""
+"""Recognises loopback addresses. Data sent to such an address does not leave the machine."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import ipaddress
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host, as it stands in an address, is a loopback one; of names only `localhost` is."""
+    """Return whether the host part of an address is a loopback one. The only such name is `localhost`."""
     try:
         return host.lower() == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:

@@ -1,4 +1,4 @@
-"""A person's name for a node -> its stack's name (and, on clouds, its resources' names)."""
+"""Derives a stack's name (and, on clouds, the names of its resources) from the user's name for a node."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ import unicodedata
 from gridup_infra.errors import InvalidNameError
 
 NAME_MAX = 200
-"""Characters of a name as typed: enough for any institution, and it still fits one line."""
+"""Longest node name, in characters: enough for any institution, and it still fits in one line."""
 
 STACK_MAX = 40
-"""Characters of a stack's name. Pulumi allows 100; the strictest name we derive from it
-(an Azure resource group of 90 with our prefixes and suffixes, a DNS label of 63) leaves
-this much."""
+"""Longest stack name, in characters. Pulumi allows 100. The names derived from it have stricter limits (an
+Azure resource group: 90 with Gridup's prefixes and suffixes, a DNS label: 63), which leave this length."""
 
 RULE = (
     f"a name has at least one letter or digit, at most {NAME_MAX} characters, no control characters, and "
@@ -22,18 +21,18 @@ RULE = (
 )
 
 JOINERS = "\u200c\u200d"
-"""Of the invisible characters those that words of some scripts, and some emoji, are written with."""
+"""The invisible characters that are allowed: words of some scripts and some emoji need them."""
 
 
 def check_name(name: str) -> str:
-    """The name itself, when it is one.
+    """Return the name unchanged if it is a valid node name.
 
     Raises:
         InvalidNameError: it is empty, has no letter or digit, is too long, begins with a hyphen, or holds
             control characters.
     """
     if name.startswith("-"):
-        # What follows `--name` without a value.
+        # The next option, if `--name` was given without a value.
         raise InvalidNameError(f"{name!r} can't be a node's name: {RULE}.", "Is the name missing before it?")
     if not any(c.isalnum() for c in name):
         raise InvalidNameError(f"{name!r} can't be a node's name: {RULE}.", 'For example --name "Inst".')
@@ -45,29 +44,31 @@ def check_name(name: str) -> str:
 
 
 def moves_text(text: str) -> bool:
-    """Whether it holds what a terminal acts on: a control character, the end of a line, or what turns the
-    direction of text."""
+    """Return whether a text has characters that a terminal acts on.
+
+    These are control characters, line ends, and characters that change the direction of text.
+    """
     return any(unicodedata.category(c) in ("Cc", "Cs", "Cf", "Zl", "Zp") and c not in JOINERS for c in text)
 
 
 def typed(command: str, name: str, *more: str) -> str:
-    """A command about a node, to be copied into a shell: whatever its name is, it is one word there.
+    """Return a `gridup` command about a node, ready to copy into a shell. The node's name is quoted.
 
     Args:
         command: such as "destroy".
-        more: what follows the name.
+        more: the words after the name.
     """
     return shlex.join(["gridup", command, *(["--name"] if command == "deploy" else []), name, *more])
 
 
 def stack_name(name: str) -> str:
-    """The Pulumi stack of the node called `name`: lower-case ASCII letters, digits and hyphens.
+    """Return the Pulumi stack name of the node called `name`: lower-case ASCII letters, digits and hyphens.
 
-    `Inst` -> `inst`, `My Lab_2` -> `my-lab-2`; letters of other scripts are transliterated.
-    Only a name that had to be shortened gets a suffix, made from a hash of the whole name.
+    `Inst` -> `inst`, `My Lab_2` -> `my-lab-2`; letters of other scripts are transliterated. A name that gives
+    an empty or too long slug gets a suffix: a hash of the whole name.
 
     Raises:
-        InvalidNameError: as `check_name`.
+        InvalidNameError: see `check_name`.
     """
     from slugify import slugify
 

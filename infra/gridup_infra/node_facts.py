@@ -1,4 +1,4 @@
-"""What a node of containers may know of itself, whoever runs them. Pure."""
+"""The facts that a node made of containers may know about itself, on any target. Pure functions."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ MIB = 1024 * 1024
 
 
 def node_facts(node: NodeOutputs, version: str, bundle: str) -> dict[str, Any]:
-    """The facts of a node. Its own ports are those within its network; never a secret.
+    """Return the facts of a node. They never contain a secret. `ports` are the ports inside its network.
 
     Args:
-        version: of syft.
-        bundle: the hash of the code that runs on it.
+        version: the version of syft.
+        bundle: the hash of the code that runs on the node.
     """
     spec = node.spec
     return {
@@ -42,10 +42,10 @@ def node_facts(node: NodeOutputs, version: str, bundle: str) -> dict[str, Any]:
 
 
 def asked_facts(spec: DeploySpec, names: Sequence[str] = ()) -> dict[str, Any]:
-    """What a node, its guard and its reverse proxy are set to; only what was asked for.
+    """Return the settings of a node, its guard and its reverse proxy: only those that the user asked for.
 
     Args:
-        names: of the machine that it runs on; addresses among them are taken anyway.
+        names: names and addresses of the machine that the node runs on. The guard accepts addresses anyway.
     """
     asked = {
         "max_upload": spec.max_upload * MIB,
@@ -54,7 +54,7 @@ def asked_facts(spec: DeploySpec, names: Sequence[str] = ()) -> dict[str, Any]:
         "packages": requirements.named(spec.packages),
         "host_names": list(dict.fromkeys((*spec.host_names, *names))),
     }
-    # Of these an empty one is an answer too.
+    # An empty text is a valid answer for these; only None means "not asked for".
     texts = {"organization": spec.organization, "description": spec.description}
     return {key: value for key, value in asked.items() if value} | {
         key: text for key, text in texts.items() if text is not None

@@ -1,7 +1,7 @@
-"""The person's own `ssh`.
+"""Runs the user's own `ssh`.
 
-It reads their ~/.ssh/config, known_hosts and agent, so whatever `ssh HOST` does works here. No password can
-be asked for: nobody may be there to type it.
+It reads the user's ~/.ssh/config, known_hosts and agent, so whatever works with `ssh HOST` works here. It
+never asks for a password, because there may be no user at the terminal.
 """
 
 from __future__ import annotations
@@ -17,30 +17,31 @@ from gridup_infra.errors import PreflightError
 from gridup_infra.processes import run
 
 CONNECT_SECONDS = 10
-"""OpenSSH's, until the server has greeted us."""
+"""OpenSSH's `ConnectTimeout`: the limit until the server has sent its greeting."""
 
 ASK_SECONDS = 8.0
-"""For a short command on the machine."""
+"""The time limit of a short command on the machine."""
 
 UNREACHED = 255
-"""Its own exit code, where it did not come to the command."""
+"""The exit code of ssh itself, if it did not get as far as the remote command."""
 
 OPTIONS: Mapping[str, str] = {
     "BatchMode": "yes",
     "ConnectTimeout": str(CONNECT_SECONDS),
-    # A connection that died without a word is noticed within half a minute.
+    # Detect a dead connection within half a minute.
     "ServerAliveInterval": "10",
     "ServerAliveCountMax": "3",
-    # A shared connection would keep ours when we have ended.
+    # A shared connection would stay open after this process has ended.
     "ControlMaster": "no",
     "ControlPath": "none",
     "RemoteCommand": "none",
-    # Where the person's own settings say `QUIET`, no error would tell what is wrong.
+    # With `QUIET` in the user's own settings, ssh would print no error message.
     "LogLevel": "INFO",
 }
 
 NO_HOST, NO_USER = set("'\"`\\$;&<>|(){}*?"), set("'\"`$;&<>|(){}")
-"""What OpenSSH 9.6 refuses too: it would reach a shell by way of a ProxyCommand."""
+"""Characters that a host or a user must not have: a ProxyCommand would pass them to a shell. OpenSSH 9.6
+refuses them too."""
 
 _DESTINATION = re.compile(r"((?P<user>[^@]*)@)?(?P<host>\[[^\]]*\]|[^:\[\]]*)(:(?P<port>\d{1,5}))?")
 
@@ -67,17 +68,18 @@ CAUSES = (
         "Is the machine up, and can it be reached from here? `{debug_command}` must work.",
     ),
 )
-"""What ssh says -> what to do. The first that fits counts: what follows from it is said after it."""
+"""Parts of ssh's messages -> what to do. The first match is used. Ordered by root cause: ssh prints
+consequences after causes."""
 
 
 @dataclass(frozen=True)
 class Destination:
-    """Whom `ssh` is told to reach.
+    """The machine that `ssh` connects to.
 
     Attributes:
         host: a name, an address, or a `Host` of ~/.ssh/config.
-        user: empty for OpenSSH's choice.
-        port: 0 for OpenSSH's choice.
+        user: the user who logs in; empty for OpenSSH's choice.
+        port: the port of the ssh server; 0 for OpenSSH's choice.
     """
 
     host: str
@@ -86,10 +88,10 @@ class Destination:
 
     @classmethod
     def read(cls, text: str) -> Destination:
-        """`[user@]host[:port]`, IPv6 in brackets.
+        """Parse `[user@]host[:port]`, with an IPv6 address in brackets.
 
         Raises:
-            ValueError: it is not that, or what is in it could be taken for something else by OpenSSH.
+            ValueError: the text has another form, or OpenSSH could take a part of it for something else.
         """
         parts = _DESTINATION.fullmatch(text)
         if parts is None:
@@ -103,7 +105,7 @@ class Destination:
         return made
 
     def problem(self, *, user_given: bool) -> str:
-        """Why OpenSSH must not be told so; empty when nothing speaks against it."""
+        """Return why this destination must not be passed to OpenSSH; empty if it is safe."""
         host, user = self.host, self.user
         if not host:
             return "it names no host"
@@ -114,23 +116,25 @@ class Destination:
         return ""
 
     def argv(self) -> list[str]:
-        """As `ssh` wants it: nothing in it is taken for an option."""
+        """Return the arguments for `ssh`. It can't take the host for an option."""
         words = ["-p", str(self.port)] if self.port else []
         words += ["-l", self.user] if self.user else []
         return [*words, "--", self.host]
 
     def shell_command(self, *argv: str) -> str:
-        """What a person types to do that there."""
+        """Return the command that a user types to run `argv` on the machine."""
         port = ["-p", str(self.port)] if self.port else []
         host = f"{self.user}@{self.host}" if self.user else self.host
         return shlex.join(["ssh", *port, host, *argv])
 
 
 def ssh(*more: str, options: Mapping[str, str] | None = None, alone: bool = True) -> list[str]:
-    """The beginning of an argv: `ssh` with our options, before the destination.
+    """Return the beginning of an argv: `ssh` with Gridup's options. The destination follows it.
 
     Args:
-        alone: whether a connection that the person shares (ControlPath) is passed by.
+        more: more words for `ssh`, before the options.
+        options: options that are added to `OPTIONS` or replace some of them.
+        alone: whether to ignore a connection that the user shares (ControlPath).
     """
     words = ["ssh", "-a", "-x", *more]
     for key, value in {**OPTIONS, **(options or {})}.items():
@@ -140,11 +144,11 @@ def ssh(*more: str, options: Mapping[str, str] | None = None, alone: bool = True
 
 
 def configuration(destination: Destination) -> dict[str, str]:
-    """What ~/.ssh/config makes of a destination, as `ssh -G` tells; nothing is connected to.
+    """Return ssh's settings for a destination, from `ssh -G`. Does not connect.
 
     Raises:
         FileNotFoundError: there is no ssh.
-        PreflightError: it refuses its configuration.
+        PreflightError: ssh refuses its configuration.
     """
     shown = run(["ssh", "-G", *destination.argv()], timeout=ASK_SECONDS)
     rows: dict[str, str] = {}
@@ -158,14 +162,16 @@ def configuration(destination: Destination) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Configured:
-    """What ~/.ssh/config makes of a destination.
+    """The settings that ~/.ssh/config gives to a destination.
 
     Attributes:
-        user: who logs in there.
-        names: that known_hosts may have it by.
+        address: the name or address to connect to.
+        port: the port of its ssh server.
+        user: the user who logs in.
+        names: the names that known_hosts may list the machine under.
         files: the known_hosts files.
-        jump: ProxyJump: the machines on the way, the first one first; empty for none.
-        command: ProxyCommand, empty for none.
+        jump: ProxyJump: the machines on the way, in order; empty for none.
+        command: ProxyCommand; empty for none.
     """
 
     address: str
@@ -178,7 +184,7 @@ class Configured:
 
     @classmethod
     def of(cls, destination: Destination) -> Configured:
-        """As `configuration` tells.
+        """Ask ssh for the settings of a destination, see `configuration`.
 
         Raises:
             PreflightError: there is no ssh, or it refuses its configuration.
@@ -190,7 +196,7 @@ class Configured:
 
     @classmethod
     def told(cls, rows: Mapping[str, str]) -> Configured:
-        """From what `configuration` tells."""
+        """Create it from the result of `configuration`."""
         address, port = rows["hostname"], int(rows.get("port", "22"))
         names = [address if port == 22 else f"[{address}]:{port}"]
         if alias := rows.get("hostkeyalias", ""):
@@ -209,21 +215,21 @@ class Configured:
 
     @property
     def behind(self) -> str:
-        """By way of what it is reached, for people; empty for a machine that is reached directly."""
+        """The ProxyJump or ProxyCommand that leads to the machine; empty for a direct connection."""
         return self.jump or self.command
 
     def way(self, address: str, port: int, user: str) -> tuple[str, ...]:
-        """The argv of a program whose input and output are a connection to the machine's sshd.
+        """Return the argv of a program whose stdin and stdout are a connection to the machine's sshd.
 
         Args:
-            address, port: the machine's, as whoever is last on the way reaches it.
-            user: who is to log in there.
+            address, port: the machine's, as the last machine on the way reaches it.
+            user: the user who will log in on the machine.
 
         Returns:
-            None of a machine that is reached directly.
+            The argv; empty if the machine is reached directly.
 
         Raises:
-            PreflightError: the last one on the way can't be a destination.
+            PreflightError: the last machine of ProxyJump is not a valid destination.
         """
         if self.jump:
             before, _, last = self.jump.rpartition(",")
@@ -239,15 +245,15 @@ class Configured:
         return ()
 
     def _expanded(self, address: str, port: int, user: str) -> str:
-        """ProxyCommand with its tokens (ssh_config(5), TOKENS)."""
+        """Return ProxyCommand with its tokens replaced (ssh_config(5), TOKENS)."""
         tokens = {"%": "%", "h": address, "n": address, "p": str(port), "r": user}
         return re.sub(r"%(.)", lambda found: tokens.get(found[1], found[0]), self.command)
 
 
 def way(host: str, address: str, port: int, user: str) -> tuple[str, ...]:
-    """See `Configured.way`, of a machine that the person has typed as `host`.
+    """Return `Configured.way` for a machine that the user has typed as `host`.
 
-    None where there is no ssh: then it must be reached directly.
+    Empty if there is no ssh: then the machine must be reached directly.
     """
     try:
         rows = configuration(Destination.read(host))
@@ -257,11 +263,12 @@ def way(host: str, address: str, port: int, user: str) -> tuple[str, ...]:
 
 
 def diagnose(said: Sequence[str], debug_command: str, other_port: str) -> tuple[str, str]:
-    """Why ssh did not get there, by the line of its own that tells it, and what to do.
+    """Return ssh's own line that explains why it did not connect, and a suggestion.
 
     Args:
-        debug_command: the command by which a person sees for themselves.
-        other_port: how another port is given.
+        said: the lines that ssh printed.
+        debug_command: a command that the user can run to see the problem.
+        other_port: how the user gives another port.
     """
     lines = [line.strip() for line in said if line.strip()]
     for signs, suggestion in CAUSES:

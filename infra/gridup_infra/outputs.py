@@ -1,4 +1,4 @@
-"""What a stack exports: where its node is and how to reach it. Never a secret."""
+"""The outputs of a stack: where its node is and how to reach it. They never contain a secret."""
 
 from __future__ import annotations
 
@@ -14,39 +14,40 @@ from gridup_infra.spec import DeploySpec
 from gridup_node.services import PROXY, SERVICES, Service, probed
 
 EXPORT = "node"
-"""The export that carries the whole of `NodeOutputs`; the others are conveniences for plain Pulumi."""
+"""The export with the whole of `NodeOutputs`. The other exports are for users of plain Pulumi."""
 
 BUILT, PACKAGES = "built", "packages"
-"""Keys of `NodeOutputs.facts` for every target: when the image or the environment that the node runs on was
-made (ISO 8601), and the packages in it, as `name==version` with a space between. Either may be missing."""
+"""Keys of `NodeOutputs.facts` on every target: when the node's image or environment was built (ISO 8601), and
+the packages in it, as `name==version` separated by spaces. Either may be missing."""
 
 BEHIND = "behind"
-"""The key of `NodeOutputs.facts`, of what ssh to the node's machine goes by way of. Others have none."""
+"""The key of `NodeOutputs.facts` for the ProxyJump or ProxyCommand that leads to the node's machine. It is
+missing if ssh connects directly."""
 
 PEOPLE = "people"
-"""The key of `NodeOutputs.facts`, for a node on a machine, of who `--ssh-key` lets in there. A node that was
-deployed before there was such a user has none."""
+"""The key of `NodeOutputs.facts`, for a node on a machine, for the user that keys of `--ssh-key` log in as. A
+node that was deployed before that user existed has none."""
 
 DNS_NAME = "dns_name"
-"""The key of `NodeOutputs.facts` of the name that the cloud gave to the node's address, where the node is
-known by that one. One that was deployed before this key has it in its spec, like a person's own."""
+"""The key of `NodeOutputs.facts` for the name that the cloud gave to the node's address, if users connect to
+that name. A node that was deployed before this key existed has it in its spec, like a name of the user's."""
 
 NOT_COMPLETED = "its deploy was not completed"
-"""Why a node that was only begun does not offer a service."""
+"""The reason why a node with an interrupted deploy does not offer a service."""
 
 MANAGEMENT_KEY = "management-key"
-"""The secret export of a stack whose node is entered by ssh: the private key, as OpenSSH writes it."""
+"""The secret export of a stack whose node is accessed by ssh: the private key, in OpenSSH's format."""
 
 
 @dataclass(frozen=True)
 class Endpoint:
-    """Where one service is reached.
+    """The address of one service.
 
     Attributes:
-        service: its key in the service table.
-        host, port: what to connect to.
-        url: for people; for a service that is not http, `host:port`.
-        reason: why it is not offered here; empty when it is.
+        service: the service's key in the service table.
+        host, port: the address to connect to.
+        url: the address for users; `host:port` if the service does not speak http.
+        reason: why the node does not offer the service; empty if it does.
     """
 
     service: str
@@ -61,15 +62,15 @@ class NodeOutputs:
     """A deployed node.
 
     Attributes:
-        spec: what was asked for, so that every command needs only the name.
-        address: the address people connect to.
-        ports: as chosen, by service.
-        tls: whether what people open in a browser speaks https.
-        ca: the node's own CA (PEM), the only one to trust for it; empty where a public one vouches.
-        ssh_user: who to log in as.
-        not_offered: services that this node does not have, with the reason.
-        facts: what its own target wants to find again, such as a folder or an instance id.
-        written_by: the version of Gridup that wrote the state; empty where that is not known.
+        spec: the spec of the deploy, so that every command needs only the node's name.
+        address: the address that users connect to.
+        ports: the chosen ports, by service.
+        tls: whether the pages that users open in a browser are served by https.
+        ca: the node's own CA (PEM), the only one to trust for this node; empty if a public CA signs for it.
+        ssh_user: the user to log in as.
+        not_offered: the services that this node does not have, each with the reason.
+        facts: values that the target needs later, such as a folder or an instance id.
+        written_by: the version of Gridup that wrote the state; empty if that is not known.
     """
 
     EXPORTS: ClassVar[tuple[str, ...]] = ("name", "urls", EXPORT)
@@ -85,7 +86,7 @@ class NodeOutputs:
     written_by: str = __version__
 
     def endpoint(self, row: Service) -> Endpoint:
-        """Where `row` is reached on this node."""
+        """Return the endpoint of the service `row` on this node."""
         reason = self.not_offered.get(row.name, "")
         port = self.ports[PROXY if row.front_path else row.name]
         host = url_host(self.address)
@@ -100,12 +101,12 @@ class NodeOutputs:
         return Endpoint(row.name, self.address, port, url, reason)
 
     def endpoints(self, table: Sequence[Service] = SERVICES) -> dict[str, Endpoint]:
-        """Every service that is probed, in the table's order."""
+        """Return the endpoint of each service that is probed, in the order of the table."""
         return {row.name: self.endpoint(row) for row in probed(table)}
 
     @property
     def named(self) -> bool:
-        """Whether people connect to a name that certificate authorities vouch for."""
+        """Whether users connect to a DNS name, which public certificate authorities can sign for."""
         return bool(self.spec.domain_name or self.facts.get(DNS_NAME))
 
     @property
@@ -116,17 +117,17 @@ class NodeOutputs:
         return "" if port == (443 if self.tls else 80) else f":{port}"
 
     def exports(self) -> dict[str, Any]:
-        """As the stack exports it; the keys are `EXPORTS`."""
+        """Return the stack's exports; the keys are `EXPORTS`."""
         whole = {**asdict(self), "spec": self.spec.to_config()}
         urls = {name: end.url for name, end in self.endpoints().items() if not end.reason}
         return {"name": self.spec.name, "urls": urls, EXPORT: json.dumps(whole, sort_keys=True)}
 
     @classmethod
     def from_exports(cls, exports: Mapping[str, Any]) -> NodeOutputs | None:
-        """Read it back from a stack's outputs; None when the stack has not got so far.
+        """Read the outputs back from a stack's exports; None if the stack has not exported them yet.
 
         Raises:
-            StateError: it is there, but not in this form, or in that of an older Gridup.
+            StateError: the export has another form, or that of an older Gridup.
         """
         text = exports.get(EXPORT)
         if text is None:
@@ -138,11 +139,11 @@ class NodeOutputs:
             whole["spec"] = DeploySpec.from_config(whole["spec"])
             dict(whole["ports"])
             return cls(**whole)
-        # UsageError: a spec that we refuse here was not typed by whoever only asks for the status.
+        # UsageError: a user who only asks for the status did not type the invalid spec.
         except (ValueError, TypeError, KeyError, AttributeError, UsageError) as error:
             raise StateError(f"The stack's output {EXPORT!r} can't be read: {error}.") from error
 
 
 def url_host(address: str) -> str:
-    """An address as it stands in a URL: IPv6 in brackets (RFC 3986, section 3.2.2)."""
+    """Return an address in the form for a URL: IPv6 in brackets (RFC 3986, section 3.2.2)."""
     return f"[{address}]" if ":" in address else address

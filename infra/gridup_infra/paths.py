@@ -1,4 +1,4 @@
-"""Where Gridup keeps things on this machine: one place for every path below GRIDUP_HOME."""
+"""All paths below GRIDUP_HOME, the folder for Gridup's files on this machine, and checks of that folder."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gridup_node import durable
 
 
 def default_home() -> Path:
-    """`GRIDUP_HOME`, else the platform's folder for a user's data."""
+    """Return `GRIDUP_HOME`, else the platform's folder for user data."""
     given = os.environ.get("GRIDUP_HOME")
     if given:
         return Path(given).expanduser().absolute()
@@ -25,7 +25,7 @@ def default_home() -> Path:
 
 @dataclass(frozen=True)
 class Home:
-    """The folder tree of one `GRIDUP_HOME`. Making a path here creates nothing."""
+    """The folder tree of one `GRIDUP_HOME`. Its members return paths and create nothing."""
 
     root: Path
 
@@ -44,12 +44,12 @@ class Home:
 
     @property
     def engine(self) -> Path:
-        """Pulumi engines, a folder a version, each with `bin/pulumi`."""
+        """Pulumi engines: one folder per version, each with `bin/pulumi`."""
         return self.root / "engine"
 
     @property
     def runtimes(self) -> Path:
-        """Node environments, shared by the nodes of this machine."""
+        """Python environments of nodes, shared by the nodes of this machine."""
         return self.root / "runtimes"
 
     @property
@@ -57,7 +57,7 @@ class Home:
         return self.root / "nodes"
 
     def node(self, stack: str) -> Path:
-        """A local node's folder."""
+        """Return the folder of a local node."""
         return self.nodes / stack
 
     @property
@@ -74,15 +74,15 @@ class Home:
         return self.root / "pulumi"
 
     def stack(self, stack: str) -> Path:
-        """A stack's working folder: its Pulumi.yaml, configuration and lock."""
+        """Return a stack's working folder, with its Pulumi.yaml, configuration and lock."""
         return self.stacks / stack
 
 
 def ensure_home(home: Home) -> None:
-    """Make GRIDUP_HOME, for its owner alone. One that is there keeps its mode: others may use it, too.
+    """Create GRIDUP_HOME for its owner only. An existing one keeps its mode, because others may use it too.
 
     Raises:
-        StateError: it can't be made; or others may replace what is kept in it.
+        StateError: the folder can't be created, or other users may replace files in it.
     """
     if not home.root.exists():
         try:
@@ -91,7 +91,7 @@ def ensure_home(home: Home) -> None:
             raise unusable(home, error) from error
         return
     found = home.root.stat()
-    # Where it is sticky, as /tmp is, nobody replaces what is another's.
+    # In a sticky folder, such as /tmp, nobody can replace another user's files.
     if found.st_mode & 0o022 and not found.st_mode & stat.S_ISVTX:
         raise StateError(
             f"{home.root} may be changed by others (mode {stat.S_IMODE(found.st_mode):o}), and has secrets.",
@@ -100,10 +100,10 @@ def ensure_home(home: Home) -> None:
 
 
 def check_usable(home: Home) -> None:
-    """Nothing, when GRIDUP_HOME is a folder, or, where the person has set it, can be made one.
+    """Check that GRIDUP_HOME is a folder. If the user has set it, it may be missing but must be creatable.
 
     Raises:
-        StateError: it is none, and can't be.
+        StateError: it is not a folder, or can't be created.
     """
     try:
         home.root.stat()
@@ -113,18 +113,18 @@ def check_usable(home: Home) -> None:
             return
         there = next(path for path in home.root.parents if path.exists())
         try:
-            # Only to try tells: of /proc root may write, and of a full or read-only disk anybody.
+            # Try it: the mode lets root write in /proc, and also says nothing about a full or read-only disk.
             Path(tempfile.mkdtemp(prefix=".gridup-", dir=there)).rmdir()
         except OSError as error:
             raise unusable(home, error) from error
     except PermissionError:
-        return  # Whose it is, `check_owner` tells.
+        return  # `check_owner` reports whose folder it is.
     except OSError as error:
         raise unusable(home, error) from error
 
 
 def unusable(home: Home, error: OSError) -> StateError:
-    """The error for a GRIDUP_HOME that can't be made or written."""
+    """Return the error for a GRIDUP_HOME that can't be created or written."""
     return StateError(
         f"GRIDUP_HOME, {home.root}, can't be made or written: {error.strerror}.",
         "Set GRIDUP_HOME to a folder that you may write.",
@@ -132,12 +132,12 @@ def unusable(home: Home, error: OSError) -> StateError:
 
 
 def check_owner(home: Home) -> None:
-    """Nothing, when what is made in GRIDUP_HOME will be whose home it is in.
+    """Check that this account may use GRIDUP_HOME, and that its files will belong to the owner of the folder.
 
     Raises:
-        StateError: it is another's, or this run is root's in the home folder of somebody else.
+        StateError: the folder belongs to another account, or root runs this in another user's home folder.
     """
-    # Not `Path.exists`, which fails where a folder may not be entered.
+    # Not `Path.exists`: it raises an error if a folder may not be entered.
     there = next(path for path in (home.root, *home.root.parents) if os.path.exists(path))  # noqa: PTH110
     try:
         owner = there.stat().st_uid
@@ -154,7 +154,7 @@ def check_owner(home: Home) -> None:
 
 
 def not_ours(path: Path) -> StateError:
-    """The error for a path that another account has made, which this one can't use."""
+    """Return the error for a path that another account has created and this account can't use."""
     try:
         owner = account(path.lstat().st_uid)
     except OSError:
@@ -167,7 +167,7 @@ def not_ours(path: Path) -> StateError:
 
 
 def account(uid: int) -> str:
-    """An account's name as the system has it, whatever USER and LOGNAME say; its number where it has none."""
+    """Return an account's name in the system's database, or its number. Ignores USER and LOGNAME."""
     import pwd
 
     try:
@@ -177,7 +177,7 @@ def account(uid: int) -> str:
 
 
 def ensure_private(folder: Path) -> Path:
-    """Make `folder` and its missing parents; only its owner may enter it (0700 from the first moment)."""
+    """Create `folder` and its missing parents; only the owner may enter it (mode 0700 from the start)."""
     missing = [p for p in (folder, *folder.parents) if not p.exists()]
     for path in reversed(missing):
         path.mkdir(mode=0o700, exist_ok=True)
@@ -187,8 +187,9 @@ def ensure_private(folder: Path) -> Path:
 
 
 def write_private(path: Path, data: bytes, mode: int = 0o600) -> None:
-    """Write a file whole or not at all, never readable by others, whatever the umask.
+    """Write a file atomically, with exactly the given mode, whatever the umask.
 
-    It is on the disk when this returns: a state whose passphrase a power cut has emptied is lost.
+    By default only the owner may read it. The data is on the disk when this returns: if a power cut emptied
+    the passphrase's file, the state would be lost.
     """
     durable.write(path, data, mode)

@@ -1,4 +1,4 @@
-"""The one module that runs processes: argv lists only, never a shell, every wait with a deadline."""
+"""The only module that runs processes: it takes argv lists, uses no shell, and each wait has a deadline."""
 
 from __future__ import annotations
 
@@ -26,17 +26,18 @@ if TYPE_CHECKING:
 TAIL_LINES = 40
 
 LEFT_SECONDS = 1.0
-"""For what a program has written to come, once it has ended."""
+"""Seconds to wait for the rest of a program's output after the program has ended."""
 
 DETACHED = "GRIDUP_DETACHED"
-"""Set for programs that were started to outlive us: whoever cleans up after a interrupted run spares them."""
+"""The variable of programs that are meant to outlive Gridup. Cleanup after an interrupted run does not kill
+them."""
 
 
 PROC = Path("/proc")
 
 
 def boot(proc: Path = PROC) -> str:
-    """Another one for each start of the machine; empty where it does not tell."""
+    """Return the id of the machine's current boot, different for each boot; empty if it can't be read."""
     try:
         return (proc / "sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     except OSError:
@@ -45,12 +46,12 @@ def boot(proc: Path = PROC) -> str:
 
 @dataclass(frozen=True)
 class Result:
-    """How a process ended.
+    """The result of a process that has ended.
 
     Attributes:
-        argv: what was run.
+        argv: the command.
         code: its exit code; negative for a signal, as in `subprocess`.
-        stdout, stderr: what it wrote (for `stream`, the last lines of both, in `stdout`).
+        stdout, stderr: its output. For `stream`, `stdout` has the last lines of both.
     """
 
     argv: tuple[str, ...]
@@ -63,13 +64,13 @@ class Result:
         return self.code == 0
 
     def tail(self, lines: int = 5) -> tuple[str, ...]:
-        """The last lines with something on them, of stderr or else of stdout."""
+        """Return the last lines that are not blank: of stderr, or of stdout if stderr is blank."""
         text = self.stderr if self.stderr.strip() else self.stdout
         return tuple(line.rstrip() for line in text.splitlines() if line.strip())[-lines:]
 
 
 def which(name: str, path: str | None = None) -> str | None:
-    """The program's path, looked for on PATH and in the folders of system daemons."""
+    """Return a program's path, from PATH (or `path`) and the folders of system daemons; None if missing."""
     search = path if path is not None else os.environ.get("PATH", os.defpath)
     return shutil.which(name, path=os.pathsep.join([search, "/usr/local/sbin", "/usr/sbin", "/sbin"]))
 
@@ -83,16 +84,17 @@ def run(
     input: bytes | None = None,
     stop: threading.Event | None = None,
 ) -> Result:
-    """Run to the end and collect what it wrote.
+    """Run a program until it ends and return its output.
 
     Args:
-        timeout: seconds until its whole process group is killed.
-        env: the whole environment; the caller's own when not given.
-        stop: once another thread sets it, that happens within a second.
+        timeout: seconds until the whole process group is killed.
+        env: the whole environment; the caller's own if not given.
+        input: the data for its stdin.
+        stop: an event that another thread can set; the process group is then killed within a second.
 
     Raises:
         FileNotFoundError: there is no such program.
-        TimeoutError: it ran longer than `timeout`, or was stopped.
+        TimeoutError: the program ran longer than `timeout`, or was stopped.
     """
     words = tuple(str(word) for word in argv)
     process = subprocess.Popen(
@@ -120,10 +122,12 @@ def run(
 def _collected(
     process: subprocess.Popen[bytes], input: bytes | None, end: float, stop: threading.Event | None
 ) -> tuple[bytes, bytes]:
-    """What it wrote until it ended; one that it has left behind, and that keeps its pipes, keeps nobody.
+    """Return the program's output once the program has ended.
+
+    Does not wait for a background process that the program left behind and that still holds its pipes.
 
     Raises:
-        TimeoutError: it had not ended by `end`, or when it was to stop.
+        TimeoutError: the program did not end before `end`, or `stop` was set.
     """
     while True:
         ended = process.poll() is not None
@@ -135,7 +139,7 @@ def _collected(
                 return late.output or b"", late.stderr or b""
             if left <= 0 or (stop and stop.is_set()):
                 raise TimeoutError from None
-        input = None  # It is being sent.
+        input = None  # The first call is still sending it.
 
 
 def stream(
@@ -147,11 +151,11 @@ def stream(
     env: Mapping[str, str] | None = None,
     input: bytes | None = None,
 ) -> Result:
-    """Run to the end, handing over each line of output (stdout and stderr together) as it comes.
+    """Run a program until it ends; call `on_line` for each new line of its stdout and stderr.
 
     Raises:
         FileNotFoundError: there is no such program.
-        TimeoutError: it ran longer than `timeout` seconds.
+        TimeoutError: the program ran longer than `timeout` seconds.
     """
     words = tuple(str(word) for word in argv)
     process = subprocess.Popen(
@@ -182,7 +186,7 @@ def stream(
         raise
     finally:
         if input is not None:
-            # Two that close one pipe at once may meet.
+            # The feeder and `_close_pipes` must not close the same pipe at the same time.
             feeder.join(timeout=LEFT_SECONDS)
         _close_pipes(process)
     return Result(words, process.returncode, "\n".join(last), "")
@@ -190,7 +194,7 @@ def stream(
 
 def _feed(process: subprocess.Popen[bytes], data: bytes) -> None:
     assert process.stdin is not None
-    # One that ends without reading it all is told of by its exit code.
+    # Ignore a program that ends before it has read all data: its exit code tells whether it failed.
     with contextlib.suppress(OSError, ValueError):
         process.stdin.write(data)
     with contextlib.suppress(OSError, ValueError):
@@ -204,7 +208,7 @@ def start_detached(
     cwd: Path,
     log: Path,
 ) -> int:
-    """Start a program in a session of its own, without our terminal, that outlives us. Returns its pid."""
+    """Start a program that outlives this process: in a new session, without a terminal. Return its pid."""
     fd = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     try:
         process = subprocess.Popen(
@@ -216,12 +220,12 @@ def start_detached(
             stderr=fd,
             start_new_session=True,
             close_fds=True,
-            # What it writes, such as its logs, is its owner's alone.
+            # Only the owner may read the files that it writes, such as logs.
             umask=0o077,
         )
     finally:
         os.close(fd)
-    # The child is init's once we end; until then a thread of no consequence reaps it.
+    # init reaps the child after this process has ended. Until then this thread does.
     threading.Thread(target=process.wait, daemon=True).start()
     return process.pid
 
@@ -229,12 +233,12 @@ def start_detached(
 def run_interactive(
     argv: Sequence[str | Path], env: Mapping[str, str] | None = None, cwd: Path | None = None
 ) -> int:
-    """Run a program on our own terminal (such as ssh) and return its exit code.
+    """Run a program (such as ssh) on this process's terminal and return its exit code.
 
-    Ctrl-C is the program's while it runs.
+    While the program runs, only the program reacts to Ctrl-C.
     """
-    # A handler of ours, which a child does not inherit, and not SIG_IGN, which it would. No code of ours runs
-    # between fork and exec: the engine's client has threads, whose own handlers may end the child there.
+    # Set a handler: the child would inherit SIG_IGN, but it does not inherit a handler. None of our code runs
+    # between fork and exec: the engine's client has threads, and their handlers may end the child there.
     previous = signal.signal(signal.SIGINT, lambda *_: None)
     try:
         own = dict(env) if env is not None else None
@@ -246,7 +250,7 @@ def run_interactive(
 
 
 def kill_group(process: subprocess.Popen[bytes]) -> None:
-    """Kill a process started in a session of its own, with its children, and reap it."""
+    """Kill a process that runs in its own session, with its children, and reap it."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
     with contextlib.suppress(subprocess.TimeoutExpired):
@@ -256,7 +260,7 @@ def kill_group(process: subprocess.Popen[bytes]) -> None:
 def _close_pipes(process: subprocess.Popen[bytes]) -> None:
     for pipe in (process.stdin, process.stdout, process.stderr):
         if pipe is not None:
-            # ValueError: whoever feeds it is still in the middle of that.
+            # ValueError: the feeder is still writing to the pipe.
             with contextlib.suppress(OSError, ValueError):
                 pipe.close()
 
@@ -269,7 +273,7 @@ def wait_until(
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> bool:
-    """Whether `condition` came true within `timeout` seconds."""
+    """Wait until `condition` is true; return whether that happened within `timeout` seconds."""
     end = clock() + timeout
     while True:
         if condition():
@@ -280,12 +284,12 @@ def wait_until(
 
 
 class Passage:
-    """A program whose input and output are one end of a connection; it asks nobody anything.
+    """A running program whose stdin and stdout are one end of a socket pair. It has no terminal to ask at.
 
-    It ends when it is closed, and by the end of its input when we have ended.
+    `close` ends the program. If this process ends first, the program sees EOF on its stdin.
 
     Attributes:
-        socket: the other end.
+        socket: the other end of the socket pair.
     """
 
     def __init__(self, argv: Sequence[str]) -> None:
@@ -301,21 +305,21 @@ class Passage:
             )
 
     def said(self) -> list[str]:
-        """The last lines of its errors."""
+        """Return the last lines of its stderr."""
         self._errors.seek(0)
         return self._errors.read().decode(errors="replace").splitlines()[-TAIL_LINES:]
 
     def close(self) -> None:
-        """End it."""
+        """End the program and close the socket."""
         kill_group(self._process)
         self.socket.close()
         self._errors.close()
 
 
 class EngineProcess:
-    """A long-running tool with helpers of its own (Pulumi and its providers), stoppable in order.
+    """A long-running tool with helper processes (Pulumi and its providers) that can be stopped in order.
 
-    It runs in a session of its own: a terminal's Ctrl-C comes to us first.
+    It runs in its own session, so a Ctrl-C on the terminal reaches only Gridup.
     """
 
     def __init__(self, argv: Sequence[str | Path], *, cwd: Path, env: Mapping[str, str]) -> None:
@@ -347,20 +351,20 @@ class EngineProcess:
                 into.extend(iter(file.readline, b""))
 
     def wait(self) -> tuple[int, str, str]:
-        """Its exit code, output and errors, once it has ended."""
+        """Wait until the tool has ended; return its exit code, stdout and stderr."""
         code = self._process.wait()
         for reader in self._readers:
-            # A detached grandchild that kept our pipe must not keep us.
+            # Don't wait for a detached grandchild that still holds the pipe.
             reader.join(timeout=2)
         out, err = (b"".join(self._texts[name]).decode(errors="replace") for name in ("out", "err"))
         return code, out, err
 
     def stop(self, *, grace: float) -> None:
-        """End it: ask; after `grace` seconds end its helpers, so that it can end in order; then kill.
+        """Stop the tool: send SIGINT; after `grace` seconds end its helpers, so that it can end; then kill.
 
-        A second Ctrl-C skips the grace. What was started to outlive us is spared.
+        A second Ctrl-C skips the rest of the current wait. Programs that are meant to outlive Gridup go on.
         """
-        # Helpers are known by their parent: once it has ended they can't be found any more.
+        # Helpers are found by their parent, so find them before it ends.
         helpers = _descendants(self._process.pid)
         for wait, step in ((grace, self._ask), (15.0, self._end_helpers), (5.0, self._kill)):
             step()
@@ -387,12 +391,12 @@ class EngineProcess:
 
 
 class OwnedProcess:
-    """A program that serves us alone and ends when we do, however that comes: by `kill -9` too.
+    """A program that serves only this process and ends with it, even if this process is killed by `kill -9`.
 
-    It has no input, and its output is dropped; what it says on stderr is kept.
+    The program has no input. Its stdout is dropped; the last lines of its stderr are stored.
 
     Args:
-        litter: a folder of files, removed with them when the program is ended.
+        litter: a folder of files that is deleted when the program ends.
 
     Raises:
         FileNotFoundError: there is no such program.
@@ -407,7 +411,7 @@ class OwnedProcess:
         script = Path(__file__).with_name("parent_guard.py")
         self._process = subprocess.Popen(
             [sys.executable, "-I", "-S", str(script), str(litter), program, *words[1:]],
-            # Spared by whoever cleans up after us: the guard does, and has the litter to remove.
+            # Cleanup must not kill it: its guard ends it and deletes the litter.
             env={**os.environ, DETACHED: "1"},
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
@@ -435,13 +439,13 @@ class OwnedProcess:
         return self._process.poll() is None
 
     def said(self) -> tuple[str, ...]:
-        """The last lines of its stderr; all of them are there once it has ended."""
+        """Return the last lines of its stderr; they are complete once the program has ended."""
         if not self.running:
             self._reader.join(timeout=2)
         return tuple(self._said)
 
     def close(self) -> None:
-        """End it, if it has not ended by itself, and remove the litter."""
+        """End the program, if it still runs, and delete the litter."""
         if self._process.stdin is not None:
             self._process.stdin.close()
         try:
@@ -450,17 +454,17 @@ class OwnedProcess:
             kill_group(self._process)
         self._reader.join(timeout=2)
         _close_pipes(self._process)
-        # The guard does it a moment later, or not at all where somebody killed it.
+        # The guard does this a moment later, or never if somebody killed the guard.
         shutil.rmtree(self._litter, ignore_errors=True)
 
 
 def end_descendants(pid: int) -> None:
-    """Kill every process below `pid` that was not started to outlive us."""
+    """Kill all processes below `pid`, except those that are meant to outlive Gridup."""
     _kill_all(_descendants(pid))
 
 
 def _descendants(pid: int) -> list[psutil.Process]:
-    """The processes below `pid`, those apart that were started to outlive us, with what is below them."""
+    """Return the processes below `pid`, without those that are meant to outlive Gridup and their children."""
     import psutil
 
     try:
@@ -483,5 +487,5 @@ def _kill_all(processes: Iterable[psutil.Process]) -> None:
 
     for process in processes:
         with contextlib.suppress(psutil.Error):
-            # psutil knows a process by its start too: a pid that was given anew is not hit.
+            # psutil also compares the start time, so it does not kill another process that reuses the pid.
             process.kill()

@@ -1,4 +1,4 @@
-"""The Pulumi program: a spec in, a node's outputs out. The same for `gridup` and plain `pulumi`."""
+"""The Pulumi program: takes a spec and exports a node's outputs. `gridup` and plain `pulumi` both run it."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from gridup_node import catalog
 
 
 def spec_of_stack() -> DeploySpec:
-    """The spec in the configuration of the stack being run.
+    """Return the spec in the configuration of the stack that is being run.
 
     Raises:
-        UsageError: it has none, or not a valid one.
+        UsageError: the configuration has no spec, or an invalid one.
     """
     prefix = f"{PROJECT}:"
     config = pulumi.Config(PROJECT)
-    # Plain Pulumi tells all that is set, so a mistyped key is noticed.
+    # Plain Pulumi passes all keys that are set. Include unknown ones, so that a mistyped key is refused.
     told = [key.removeprefix(prefix) for key in get_config_env() if key.startswith(prefix)]
     found = {key: config.get(key) for key in {*DeploySpec.config_keys(), *told}}
     return DeploySpec.from_config({key: text for key, text in found.items() if text is not None})
@@ -34,7 +34,7 @@ def build(spec: DeploySpec) -> None:
     """Declare the node's resources and export its outputs.
 
     Raises:
-        UsageError: its packages were not locked for the syft version that it is to run.
+        UsageError: the spec's packages are not locked for its syft version.
     """
     check_locked(spec)
     outputs = targets.target(spec.target).build(spec)
@@ -44,7 +44,10 @@ def build(spec: DeploySpec) -> None:
 
 
 def with_packages(node: NodeOutputs) -> NodeOutputs:
-    """The same, with what is installed on the node; nobody here knows what a published image has."""
+    """Return the outputs with the packages that are installed on the node.
+
+    Unchanged for a published image, whose packages are not known here, and without a node.
+    """
     if node.spec.image or node.spec.no_node:
         return node
     pins = [*catalog.pins(node.spec.tag), *catalog.pins_of(node.spec.packages_lock)]
@@ -52,10 +55,10 @@ def with_packages(node: NodeOutputs) -> NodeOutputs:
 
 
 def check_locked(spec: DeploySpec) -> None:
-    """Nothing, when what a node's packages were found to be is of these packages and its syft version.
+    """Check that the spec's lock was made from its packages and for its syft version.
 
     Raises:
-        UsageError: it is not.
+        UsageError: it was not.
     """
     if not spec.no_node and not is_locked(spec):
         raise UsageError(
@@ -65,7 +68,7 @@ def check_locked(spec: DeploySpec) -> None:
 
 
 def main() -> None:
-    """The entry of an inline program and of `infra/__main__.py`."""
+    """Run the program: the entry point of inline programs and of `infra/__main__.py`."""
     build(spec_of_stack())
 
 

@@ -1,8 +1,8 @@
-"""What a resource's provider is doing right now, told to whoever deploys.
+"""Reports the current step of a resource's provider to the user who deploys.
 
-Providers run in a process of the engine's and have no way to report but their result. A caller
-that wants more names a file in `GRIDUP_PROGRESS`; each step is a line of JSON appended to it.
-Under plain Pulumi nobody asks and nothing is written.
+Providers run in a process of the engine and can return only their result. A caller that wants more sets
+`GRIDUP_PROGRESS` to the path of a file. Each step appends a line of JSON to that file. Plain Pulumi does not
+set the variable, so nothing is written.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ VARIABLE = "GRIDUP_PROGRESS"
 
 
 def report(resource: str, text: str) -> None:
-    """Say what is being done to `resource` (its name in the program). Never fails."""
+    """Report the current step for `resource` (its name in the program). Never fails."""
     path = os.environ.get(VARIABLE)
     if path and text:
         line = json.dumps({"resource": resource, "text": text}) + "\n"

@@ -1,8 +1,8 @@
-"""The packages that a data owner adds to a node: what may be asked for, and the form of their lock. Pure.
+"""Packages that a data owner adds to a node: which lines are allowed, and the format of their lock. Pure.
 
-What is asked for is lines as in a requirements file, of packages alone. Their lock is text that uv and pip
-read, with a hash for each wheel that a node may install. Its first line says what it was made of: of these
-lines and of the node's own lock, so that another version of syft has another one.
+The data owner writes lines as in a requirements file, but only for packages from an index. The lock is text
+that uv and pip can read. It has a hash for each wheel that a node may install. Its first line has a hash of
+its sources: the data owner's lines and the node's own lock. So each version of syft needs another lock.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 LONGEST_LINE = 500
-"""Characters."""
+"""The longest line, in characters."""
 
 LONGEST_LOCK = 100_000
-"""Characters. Plain Pulumi hands a program its stack's configuration in one variable of the environment, of
-which Linux takes 128 KiB (MAX_ARG_STRLEN in execve(2))."""
+"""The longest lock, in characters. Plain Pulumi passes a stack's configuration to the program in one
+environment variable. Linux allows 128 KiB for it (MAX_ARG_STRLEN in execve(2))."""
 
 MOST = 200
-"""Lines that may be asked for."""
+"""The highest number of lines."""
 
 OWN = ("syft",)
-"""What every node has of itself, and what `--tag` chooses the version of."""
+"""The packages that every node has. `--tag` chooses their version."""
 
 _NAME = r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?"
 _VERSION = r"(?:===?|~=|!=|<=?|>=?)\s*[A-Za-z0-9.*+!_-]+"
@@ -32,7 +32,7 @@ _REQUIREMENT = re.compile(
     rf"\s*(?:{_VERSION}(?:\s*,\s*{_VERSION})*)?\s*(?:;[\w\s.*'\"<>=!()~,-]+)?",
     re.ASCII,
 )
-"""PEP 508 without addresses."""
+"""PEP 508 without URLs."""
 
 _MADE_OF = "# of "
 _ENTRY = re.compile(
@@ -46,8 +46,10 @@ class Pin:
     """One package of a lock.
 
     Attributes:
-        marker: where it is installed (PEP 508); empty for everywhere.
-        hashes: SHA-256, in hex, of each wheel that may be.
+        name: the package's name.
+        version: its exact version.
+        marker: the systems and Pythons that it is installed on (PEP 508); empty for all.
+        hashes: the SHA-256, in hex, of each wheel that may be installed.
     """
 
     name: str
@@ -56,16 +58,16 @@ class Pin:
     hashes: tuple[str, ...]
 
     def text(self) -> str:
-        """As a lock has it."""
+        """Return its entry in a lock."""
         head = f"{self.name}=={self.version}" + (f" ; {self.marker}" if self.marker else "")
         return " \\\n".join((head, *(f"    --hash=sha256:{digest}" for digest in self.hashes)))
 
 
 def parse(text: str) -> tuple[str, ...]:
-    """The packages that a requirements file asks for.
+    """Return the lines of a requirements file, without comments and blank lines.
 
     Raises:
-        ValueError: a line asks for something else, or there are too many; the message has its number.
+        ValueError: a line is not a package, or there are too many; the message has the line's number.
     """
     from packaging.requirements import InvalidRequirement, Requirement
 
@@ -87,10 +89,10 @@ def parse(text: str) -> tuple[str, ...]:
 
 
 def check(line: str) -> str:
-    """A line, when it asks for a package by its name.
+    """Return the line unchanged if it asks for a package by name.
 
     Raises:
-        ValueError: it does not. What may hold a password is not repeated in the message.
+        ValueError: it does not. The message does not repeat text that may contain a password.
     """
     if "--hash" in line:
         raise ValueError("has hashes, which are made of what is found at the deploy: leave them out")
@@ -109,10 +111,10 @@ def check(line: str) -> str:
 
 
 def check_lock(text: str) -> None:
-    """Nothing, when a lock holds nothing but packages with their hashes.
+    """Check that a lock contains only packages with their hashes.
 
     Raises:
-        ValueError: it does not, or is too long.
+        ValueError: the lock contains something else, or is too long.
     """
     if len(text) > LONGEST_LOCK:
         raise ValueError(f"their lock has {len(text)} characters, and may have {LONGEST_LOCK}")
@@ -123,17 +125,17 @@ def check_lock(text: str) -> None:
 
 
 def lock_text(wanted: Sequence[str], own: bytes, pins: Iterable[Pin]) -> str:
-    """The lock of `pins`.
+    """Return the lock with `pins`.
 
     Args:
-        wanted: the lines that it was made of.
+        wanted: the lines of the data owner that the pins were found for.
         own: the node's own lock.
     """
     return "\n".join((_made_of(wanted, own), *(pin.text() for pin in pins))) + "\n"
 
 
 def is_of(lock: str, wanted: Sequence[str], own: bytes) -> bool:
-    """Whether a lock was made of these lines and this lock of the node's own."""
+    """Return whether a lock was made from these lines and this lock of the node's own."""
     return lock.startswith(_made_of(wanted, own) + "\n")
 
 
@@ -143,13 +145,13 @@ def _made_of(wanted: Sequence[str], own: bytes) -> str:
 
 
 def named(lines: Iterable[str]) -> list[str]:
-    """The names of the packages that are asked for, each once."""
+    """Return the names of the packages that the lines ask for, without duplicates."""
     found = (_REQUIREMENT.fullmatch(line) for line in lines)
     return list(dict.fromkeys(canonical(match[1]) for match in found if match))
 
 
 def chosen(lines: Iterable[str], pins: Iterable[str]) -> list[str]:
-    """Those of `pins` (`name==version`) that are asked for, in that order, each once."""
+    """Return the `pins` (`name==version`) that the lines ask for, in the order of the lines, each once."""
     known: dict[str, list[str]] = {}
     for pin in dict.fromkeys(pins):
         known.setdefault(canonical(pin.partition("==")[0]), []).append(pin)
@@ -157,5 +159,5 @@ def chosen(lines: Iterable[str], pins: Iterable[str]) -> list[str]:
 
 
 def canonical(name: str) -> str:
-    """A package's name as an index has it (PEP 503)."""
+    """Return a package's normalized name (PEP 503)."""
     return re.sub(r"[-_.]+", "-", name).lower()

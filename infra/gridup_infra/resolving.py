@@ -1,4 +1,4 @@
-"""uv finds the versions of the packages that a data owner adds, beside those that a node has of itself."""
+"""Locks the packages that a data owner adds: uv finds versions that work with the node's own packages."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from gridup_infra.uv import UNTRUSTED_HINT, environment, untrusted, uv, without_
 from gridup_node import catalog
 
 SECONDS = 600.0
-"""For uv to ask the index about each package and what those want."""
+"""The time limit for uv, which asks the index about each package and its dependencies."""
 
 LONGEST_REASON = 700
-"""Characters of what uv says."""
+"""Characters of uv's output that a message shows."""
 
 LOCK = "pylock.toml"
-"""The form that tells the names of wheels, and a file of that name."""
+"""The lock format that has the names of wheels, and the file's name."""
 
 PYTHON_HINT = (
     f" A node may run on Python {'.'.join(map(str, catalog.PYTHONS[0]))}; a marker leaves a package out "
@@ -33,7 +33,7 @@ PYTHON_HINT = (
 )
 
 _MACHINES = {"linux": ("x86_64", "aarch64"), "darwin": ("x86_64", "arm64")}
-"""What a node runs on, as markers name it."""
+"""The systems and machine types that a node runs on, with their names in markers."""
 
 _PLATFORM = re.compile(
     r"any|((many|musl)?linux\w*)_(x86_64|aarch64)|macosx_\w+_(x86_64|arm64|universal2)", re.ASCII
@@ -41,27 +41,29 @@ _PLATFORM = re.compile(
 
 
 def lock(wanted: Sequence[str], tag: str, former: str = "") -> str:
-    """The lock of the packages that are asked for, as `requirements.lock_text` has it: the same for every
-    target, system and Python that a node runs on. What the node's own lock has is left out of it.
+    """Return the lock of the packages that the data owner asks for, see `requirements.lock_text`.
 
-    Only wheels are taken: nothing is built, so nothing of theirs runs before it is on a node.
+    The lock is the same for all targets, systems and Pythons that a node runs on. It does not repeat the
+    packages of the node's own lock. It has only wheels: nothing is built, so no code of a package runs before
+    the package is on a node.
 
     Args:
         wanted: the lines, see `requirements.parse`.
         tag: the syft version.
-        former: a lock whose versions are kept where they may be; empty for the newest.
+        former: a lock whose versions are preferred where they are allowed; empty for the newest versions.
 
     Raises:
-        UsageError: there are no such packages, or not beside the node's own; uv's reason is told.
-        PreflightError: the index could not be asked.
+        UsageError: a package does not exist, does not fit the node's own (with uv's reason) or has no usable
+            wheel, or the lock is too long.
+        PreflightError: uv failed for another reason, such as an unreachable index, or took too long.
     """
     own = catalog.lock_for(tag)
     with tempfile.TemporaryDirectory(prefix="gridup-packages-") as name:
-        # In a folder of its own: uv would read settings of a project that it is called in.
+        # Use an empty folder: uv would read the settings of a project in the current folder.
         folder = Path(name)
         (folder / "wanted.txt").write_text("".join(f"{line}\n" for line in wanted), encoding="utf-8")
         if former:
-            # uv prefers the versions of the file that it is to write.
+            # uv prefers the versions in an existing output file.
             (folder / LOCK).write_text(_pylock(parse_lock(former)), encoding="utf-8")
         newest = [] if former else ["--upgrade"]
         argv = [uv(), "pip", "compile", "wanted.txt", *newest, "--constraint", str(own), "--universal"]
@@ -84,7 +86,7 @@ def lock(wanted: Sequence[str], tag: str, former: str = "") -> str:
 
 
 def _pylock(pins: Iterable[Pin]) -> str:
-    """Packages as a pylock.toml (PEP 751), as far as uv reads one for the versions that it prefers."""
+    """Return a pylock.toml (PEP 751) with only the parts that uv reads to learn the preferred versions."""
     head = 'lock-version = "1.0"\ncreated-by = "gridup"\n'
     return head + "".join(
         f'\n[[packages]]\nname = "{pin.name}"\nversion = "{pin.version}"\n'
@@ -94,17 +96,17 @@ def _pylock(pins: Iterable[Pin]) -> str:
 
 
 def is_locked(spec: DeploySpec) -> bool:
-    """Whether what its packages were found to be, is of these packages and of the node's own lock."""
+    """Return whether the spec's lock was made from its packages and from the node's own lock."""
     if not spec.packages:
         return not spec.packages_lock
     return is_of(spec.packages_lock, spec.packages, catalog.lock_for(spec.tag).read_bytes())
 
 
 def parse_pylock(text: str) -> list[Pin]:
-    """The packages of a pylock.toml (PEP 751) as uv writes it, each with the wheels that a node may install.
+    """Return the packages of a pylock.toml (PEP 751) from uv, each with the wheels that a node may install.
 
     Raises:
-        UsageError: there is none for one of them.
+        UsageError: a package has no such wheel.
     """
     found = []
     for part in text.split("\n[[packages]]\n")[1:]:
@@ -124,13 +126,13 @@ def parse_pylock(text: str) -> list[Pin]:
 
 
 def parse_lock(text: str) -> list[Pin]:
-    """The packages of a lock in pip's form, without their hashes."""
+    """Return the packages of a lock in pip's format, without their hashes."""
     found = re.findall(r"^([\w.-]+)(?:\[[\w,.-]+\])?==([^\s;]+)(?: ; (.*?))?(?: \\)?$", text, re.MULTILINE)
     return [Pin(name, version, marker, ()) for name, version, marker in found]
 
 
 def _fits(wheel: str) -> bool:
-    """Whether some node could install a wheel, by its name (PEP 427)."""
+    """Return whether any node could install a wheel with this name (PEP 427)."""
     from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 
     try:
@@ -147,13 +149,13 @@ def _python_fits(python: str, abi: str) -> bool:
         return False
     minor = int(found[2] or 0)
     if (found[1], abi) in (("py", "none"), ("cp", "abi3")):
-        # For every later one too.
+        # Such a wheel also works on all later minor versions.
         return minor <= newest
     return oldest <= minor <= newest and abi in ("none", python)
 
 
 def _where(marker: str) -> frozenset[int]:
-    """On which of the systems and Pythons of nodes (`_WHERE`) a marker holds."""
+    """Return the indexes in `_WHERE` (systems and Pythons of nodes) for which a marker is true."""
     from packaging.markers import Marker
 
     if not marker:
@@ -183,7 +185,7 @@ _WHERE = tuple(_surroundings())
 
 
 def _added(pins: Sequence[Pin], own: Sequence[Pin]) -> Iterator[Pin]:
-    """Those of `pins` that the node's own lock does not install wherever they are asked for."""
+    """Yield the pins that the node's own lock does not install on each system and Python they are for."""
     there: dict[tuple[str, str], frozenset[int]] = {}
     for pin in own:
         key = (pin.name, pin.version)

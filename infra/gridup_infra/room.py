@@ -1,4 +1,4 @@
-"""Whether this machine's disks have room for what is about to be written: each for all that lands on it."""
+"""Checks that each disk of this machine has room for everything that will be written to it."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ MAKE_ROOM = "Free some space (`gridup prune` removes what no node uses), or set 
 
 @dataclass(frozen=True)
 class Need:
-    """Something that will be written.
+    """Data that will be written.
 
     Attributes:
-        what: it is, within a sentence.
-        size: bytes.
-        folder: where; it may not be there yet.
+        what: its name, as a part of a sentence.
+        size: its size in bytes.
+        folder: the folder it is written to; it may not exist yet.
     """
 
     what: str
@@ -26,7 +26,7 @@ class Need:
 
 
 def lacking(needs: Iterable[Need]) -> str:
-    """What is too large for the disk that it lands on, as a sentence; empty where there is room for all."""
+    """Return a sentence about the first disk that has too little room; empty if all disks have enough."""
     disks: dict[int, list[Need]] = {}
     for need in needs:
         disks.setdefault(disk(need.folder), []).append(need)
@@ -41,17 +41,17 @@ def lacking(needs: Iterable[Need]) -> str:
 
 
 def free_at(folder: Path) -> int:
-    """Bytes that are free on the disk that a folder lands on."""
+    """Return the number of free bytes on a folder's disk. The folder may not exist yet."""
     return shutil.disk_usage(_existing(folder)).free
 
 
 def total(needs: Iterable[Need]) -> int:
-    """Bytes."""
+    """Return the sum of the sizes, in bytes."""
     return sum(need.size for need in needs)
 
 
 def disk(folder: Path) -> int:
-    """What tells one file system from another."""
+    """Return the id of a folder's file system. The folder may not exist yet."""
     return _existing(folder).stat().st_dev
 
 

@@ -1,7 +1,7 @@
-"""What one node should be: a frozen, validated description, to and from a stack's configuration.
+"""The spec of one node: a frozen, validated description, and its form in a stack's configuration.
 
-No I/O happens here. A field's text form is its form in Pulumi's stack configuration
-(`gridup:port: "8080"`), so `pulumi config` shows and sets what `gridup deploy` does.
+This module does no I/O. Each field is a key of Pulumi's stack configuration (`gridup:port: "8080"`), so
+`pulumi config` shows and sets the same values as `gridup deploy`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from gridup_infra.naming import check_name, stack_name
 from gridup_infra.requirements import check, check_lock
 
 PROJECT = "gridup"
-"""Pulumi's project name, and the namespace of the configuration's keys."""
+"""The name of the Pulumi project, and the namespace of the configuration's keys."""
 
 NODE_TYPES = ("domain", "network")
 DEFAULT_ADMIN_EMAIL = "admin@example.org"
@@ -26,21 +26,22 @@ LATEST = "latest"
 HTTP, HTTPS = "http", "https"
 
 NEW_DATA = "new"
-"""In the place of an earlier node's data: none of them, and they stay where they are."""
+"""The value of `DeploySpec.adopted` for a node that adopts no retained data. The data stay where they are."""
 
 _IMAGE = re.compile(r"[a-z0-9][a-zA-Z0-9._/:-]*(@sha256:[0-9a-f]{64})?")
-"""An image's reference: a repository, maybe with its registry and port, a tag or a digest."""
+"""An image reference: a repository, optionally with its registry and port, a tag or a digest."""
 
 _DOMAIN = re.compile(
     r"(?=.{1,253}$)([a-zA-Z0-9]([a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?\.)+[a-zA-Z][a-zA-Z0-9-]{0,61}[a-zA-Z0-9]"
 )
-"""RFC 1123, with a dot in it: a certificate is for a whole name. A name in other letters is given as xn--…"""
+"""A name by RFC 1123, with a dot: a certificate needs a full name. Other scripts need the form xn--…"""
 
 LONGEST_ORGANIZATION, LONGEST_DESCRIPTION = 200, 1000
-"""Characters."""
+"""The longest texts, in characters."""
 
 STANDARD, UNLIMITED = CREDITS = ("standard", "unlimited")
-"""Without credits a VM gets slower; or it is as fast, and the cloud bills what is above its share."""
+"""The effect of used-up credits. standard: the VM gets slower. unlimited: the VM stays as fast, and the cloud
+bills the use above its share."""
 
 _HOUR = re.compile(r"([01][0-9]|2[0-3]):[0-5][0-9]")
 
@@ -49,52 +50,53 @@ _EMAIL = re.compile(r"[^@\s,;<>\"']+@[^@\s,;<>\"']+\.[^@\s,;<>\"'.]+")
 
 @dataclass(frozen=True)
 class DeploySpec:
-    """One node, as asked for. Empty text, 0 and () mean "not asked for: the target decides".
+    """The spec of one node. Empty text, 0 and () mean "not asked for: the target decides".
 
     Attributes:
-        name: as typed.
-        target: the registry's name of where it runs.
-        stack_id: the random mark that every resource of this stack bears.
+        name: the node's name as the user typed it.
+        target: the name of the target, as in the registry.
+        stack_id: the random ownership mark of every resource of this stack.
         node_type: `domain` or `network`.
-        port: of the reverse proxy; 0 = the default or the next free one.
-        bind: the address that services listen on where the target has a choice.
-        scheme: `https` by the node's own CA or plain `http`, where the target has a choice.
-        admin_email: the syft root account.
+        port: the port of the reverse proxy; 0 = the default or the next free one.
+        bind: the address that services listen on, if the target has a choice.
+        scheme: `https` with the node's own CA, or plain `http`, if the target has a choice.
+        admin_email: the e-mail address of the syft root account.
         tag: the syft version, or `latest`.
-        keep_data: `destroy` keeps the node's data.
-        allow_cidr, web_cidr: who may reach ssh and jupyter; who may reach api and UI.
-        ssh_keys: public keys of people, a line each; on a machine they get no rights there.
-        admin_ssh_keys: those of people who administer the machine.
+        keep_data: whether `destroy` retains the node's data.
+        allow_cidr, web_cidr: the networks that may reach ssh and jupyter; those that may reach api and UI.
+        ssh_keys: public keys of users, one per line; on a machine these users get no rights there.
+        admin_ssh_keys: public keys of users who administer the machine.
         reboot_at: when the VM's own updates may restart it, as `HH:MM` by its clock; empty for never.
-        disk_size: of the data disk, in GB.
+        disk_size: the size of the data disk, in GB.
         cpu_credits: what a VM with a share of a processor does when its credits are used up, see `CREDITS`.
-        host: of what the target drives, such as a Docker daemon or a machine; remembered, so that later
-            commands need only the name.
-        host_key: that the node's machine must show; empty to pin the one it shows first.
-        key_from: from where the stack's own key lets in to that machine; empty for everywhere.
-        base_image: what the node's image is built from.
-        image: a published image of the node, pulled instead of one being built.
-        subnet_id: an existing subnet of the cloud's; empty for a network of the stack's own.
-        resource_group: an existing group of the cloud's, never ours to delete; empty for one of our own.
-        private: no public address.
-        max_upload: of one call of a data owner or administrator, in MB; 0 for 2 GB.
+        host: the address of the Docker daemon or machine that the target works on; stored, so that later
+            commands need only the node's name.
+        host_key: the host key that the node's machine must show; empty to pin the first one that it shows.
+        key_from: the networks from which the management key gives access to that machine; empty for all.
+        base_image: the image that the node's image is built from.
+        image: a published image of the node, which is pulled instead of building one.
+        subnet_id: an existing subnet of the cloud; empty to create a network for the stack.
+        resource_group: an existing group of the cloud, which Gridup never deletes; empty to create one.
+        private: whether the node has no public address.
+        max_upload: the largest call of a data owner or administrator, in MB; 0 for 2 GB.
         guests: whether a key without an account may read the catalogue of datasets.
-        trusted_proxies: networks of a site's own reverse proxies, whose word on who asks is taken.
-        host_names: further names that people open the node by, such as that of such a proxy.
-        allow_egress: notebooks and jobs may connect to what is outside of the node.
-        machine_revision: of the VM: one more replaces it, and its data disk stays.
-        rebuilt: when the image or environment was last asked to be made anew; another one for each such time.
-        rotated: when its secrets were last asked to be replaced (ISO 8601, UTC); a later one each such time.
-        rotating: whether that is under way: what opened the node before still may.
-        adopted: the data of an earlier node that it takes over, as its target calls them; `NEW_DATA` where
-            the person chose to begin with none.
-        adopting: whether they are not its own yet: it has not been healthy with them, and whatever ends it
-            keeps them.
-        organization: that runs the node, as its visitors read it; empty to tell none, None where nobody said:
-            it is then as its administrator has set it.
-        description: what it is for, in a line; likewise.
-        packages: that its data owner adds to those it runs on, as lines of a requirements file.
-        packages_lock: what was found for them, see `requirements`; a deploy makes it.
+        trusted_proxies: networks of the site's own reverse proxies. The node believes what these report about
+            the client.
+        host_names: more names that users open the node by, such as the name of such a proxy.
+        allow_egress: whether notebooks and jobs may connect to addresses outside of the node.
+        machine_revision: the revision of the VM; a higher one replaces the VM and keeps its data disk.
+        rebuilt: when a rebuild of the image or environment was last requested; differs for each request.
+        rotated: when a rotation of the secrets was last requested (ISO 8601, UTC); later for each request.
+        rotating: whether a rotation is under way: until it ends, the former secrets still give access.
+        adopted: the target's id of the retained data that the node adopts; `NEW_DATA` if the user chose to
+            begin without.
+        adopting: whether the adoption is not final yet: the node has not been healthy with the adopted data.
+            Until then every delete retains them.
+        organization: the organization that runs the node, as its visitors read it; empty to show none. None
+            if not asked for: then the value that the node's administrator has set stays.
+        description: the purpose of the node, in a line; empty and None as for `organization`.
+        packages: packages that the data owner adds to the node's own, as lines of a requirements file.
+        packages_lock: the lock of these packages, see `requirements`; a deploy creates it.
     """
 
     name: str
@@ -213,41 +215,43 @@ class DeploySpec:
 
     @property
     def keeps(self) -> bool:
-        """Whether its data stays when it goes."""
+        """Whether the data are retained when the node is deleted."""
         return self.keep_data or self.adopting
 
     @property
     def adopts(self) -> dict[str, str]:
-        """The input of what takes over an earlier node's data; none where nothing was chosen."""
+        """The input for the resource that adopts retained data; empty if nothing was chosen."""
         return {"adopt": self.adopted} if self.adopted else {}
 
     @property
     def took_over(self) -> str:
-        """The data of an earlier node that it has, as its target calls them; empty for none."""
+        """The target's id of the retained data that the node adopts or has adopted; empty for none."""
         return "" if self.adopted == NEW_DATA else self.adopted
 
     @property
     def leaves(self) -> dict[str, str]:
-        """The inputs of what keeps its data: what the next node of its name goes on with, which a note beside
-        the data tells. None where nothing is kept."""
+        """The inputs for the resource that retains the data; empty if nothing is retained.
+
+        They are stored next to the data, so that the next node of that name can use the same values.
+        """
         return {"admin_email": self.admin_email, "node_type": self.node_type} if self.keeps else {}
 
     @property
     def stack(self) -> str:
-        """The name of its Pulumi stack."""
+        """The name of the node's Pulumi stack."""
         return stack_name(self.name)
 
     def with_new_id(self) -> DeploySpec:
-        """The same with a fresh stack id, made before anything is created."""
+        """Return the same spec with a new stack id. It must exist before any resource is created."""
         return replace(self, stack_id=secrets.token_hex(8))
 
     @classmethod
     def config_keys(cls) -> tuple[str, ...]:
-        """The configuration's keys, without the namespace."""
+        """Return the keys of the configuration, without the namespace."""
         return tuple(_key(spec_field.name) for spec_field in fields(cls))
 
     def to_config(self) -> dict[str, str]:
-        """Its form in a stack's configuration: only what differs from the defaults, and the identity."""
+        """Return the stack's configuration: name, target, stack id, and all values that are not defaults."""
         config: dict[str, str] = {}
         for spec_field in fields(self):
             value = getattr(self, spec_field.name)
@@ -257,11 +261,11 @@ class DeploySpec:
 
     @classmethod
     def from_config(cls, config: Mapping[str, str]) -> DeploySpec:
-        """Read it back.
+        """Read a spec from a stack's configuration.
 
         Args:
-            config: with or without the `gridup:` namespace on its keys; unknown keys are refused,
-                so that a mistyped `pulumi config set` is noticed.
+            config: its keys may have the `gridup:` namespace. Unknown keys are refused, so that a mistyped
+                `pulumi config set` is noticed.
 
         Raises:
             UsageError: a key is unknown or missing, or a value is not valid.
@@ -307,16 +311,17 @@ def _from_text(key: str, text: str, like: object) -> object:
             raise UsageError(f"{PROJECT}:{key} is {text!r}; it must be a whole number.")
         return int(text)
     if isinstance(like, tuple):
-        # Not splitlines: a key's comment may hold what Unicode calls a line's end.
+        # Not splitlines: the comment of an ssh key may contain other line ends of Unicode.
         return tuple(line for line in text.split("\n") if line)
     return text
 
 
 def urn(stack: str, type_: str, name: str) -> str:
-    """The URN of a resource of one of our stacks, as the engine makes it.
+    """Return the URN that the engine gives to a resource of one of Gridup's stacks.
 
     Args:
-        type_: such as `azure-native:network:Subnet`.
-        name: in the program.
+        stack: the stack's name.
+        type_: the resource's type, such as `azure-native:network:Subnet`.
+        name: the resource's name in the program.
     """
     return f"urn:pulumi:{stack}::{PROJECT}::{type_}::{name}"

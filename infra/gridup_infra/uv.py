@@ -1,4 +1,4 @@
-"""uv, and the surroundings it installs Python packages in. Standard library only."""
+"""Finds uv and prepares the environment variables that uv and pip run with. Standard library only."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from gridup_infra.errors import SetupError
 
 DROPPED = frozenset(
     {
-        # Without compiled bytecode `import syft` takes twice as long.
+        # Without compiled bytecode, `import syft` takes twice as long.
         "PYTHONDONTWRITEBYTECODE",
         "PYTHONPATH",
         "PYTHONHOME",
@@ -23,7 +23,7 @@ DROPPED = frozenset(
         "UV_SYSTEM_PYTHON",
     }
 )
-"""What would lead uv and pip elsewhere than they are told."""
+"""Variables that are removed: they would make uv and pip use another place or Python than requested."""
 
 PLACES = {
     "PIP_FIND_LINKS": None,
@@ -38,7 +38,7 @@ PLACES = {
     "REQUESTS_CA_BUNDLE": "",
     "CURL_CA_BUNDLE": "",
 }
-"""Variables that name files and folders, each with what is between several (None: white space)."""
+"""Variables that name files or folders -> the separator of several (None: white space, "": only one)."""
 
 
 STORES = (
@@ -47,7 +47,7 @@ STORES = (
     "/etc/ssl/ca-bundle.pem",
     "/etc/ssl/cert.pem",
 )
-"""The system's own store of CAs, by the places that distributions have it in."""
+"""The paths where distributions have the system's CA store."""
 
 _UNTRUSTED = re.compile(r"certificate|unknownissuer|x509", re.IGNORECASE)
 
@@ -58,37 +58,37 @@ UNTRUSTED_HINT = (
 
 
 def untrusted(lines: Iterable[str]) -> str:
-    """The first of a tool's lines that tells of a server that it does not trust; empty where none does."""
+    """Return the first line of a tool's output about a server that it does not trust; empty if none."""
     return next((line for line in lines if _UNTRUSTED.search(line)), "")
 
 
 def without_accounts(text: str) -> str:
-    """A tool's words without what addresses in them tell of accounts: a password may be among it."""
+    """Return a tool's output without the account part of URLs: it may contain a password."""
     return re.sub(r"(?<=://)[^/@\s]+@", "", text)
 
 
 def store() -> str:
-    """The system's store of CAs, where an organisation's own is too; empty where it is no file."""
+    """Return the path of the system's CA store, which can include an organisation's own CA; empty if none."""
     return next((path for path in STORES if Path(path).is_file()), "")
 
 
 def uv() -> str:
-    """The uv that came with us."""
+    """Return the path of the uv that is installed with Gridup."""
     from uv import find_uv_bin
 
     return str(find_uv_bin())
 
 
 def environment(own: Mapping[str, str] | None = None) -> dict[str, str]:
-    """What uv and pip run with: the person's settings, understood by both alike.
+    """Return the environment for uv and pip: the user's settings, translated so that both understand them.
 
-    uv does not read pip's settings nor pip uv's; a mirror set for one of them is meant for both.
+    uv does not read pip's settings, nor pip uv's. A mirror that is set for one of them is meant for both.
 
     Args:
-        own: the variables to begin with; this process's where it is None.
+        own: the variables to begin with; None for those of this process.
 
     Raises:
-        SetupError: one of them names a file or folder that is not there.
+        SetupError: a variable names a file or folder that does not exist.
     """
     made = {name: value for name, value in (own or os.environ).items() if name not in DROPPED}
     check(made)
@@ -103,7 +103,7 @@ def environment(own: Mapping[str, str] | None = None) -> dict[str, str]:
         default("UV_INDEX", made.get("PIP_EXTRA_INDEX_URL"))
     default("PIP_INDEX_URL", made.get("UV_DEFAULT_INDEX") or made.get("UV_INDEX_URL"))
     default("UV_FIND_LINKS", ",".join(made.get("PIP_FIND_LINKS", "").split()))
-    # uv and pip bring CAs of their own, among which an organisation's is not.
+    # uv and pip bring their own CAs, which do not include an organisation's CA.
     default("SSL_CERT_FILE", made.get("PIP_CERT") or store())
     default("UV_SYSTEM_CERTS", "true" if sys.platform == "darwin" else None)
     default("PIP_CERT", made.get("SSL_CERT_FILE"))
@@ -111,10 +111,10 @@ def environment(own: Mapping[str, str] | None = None) -> dict[str, str]:
 
 
 def check(variables: Mapping[str, str]) -> None:
-    """Refuse a variable that leads nowhere: the tools tell of the place alone, if at all.
+    """Refuse a variable that names a missing file or folder. The tools would report at most the path.
 
     Raises:
-        SetupError: names the variable and the place.
+        SetupError: a path does not exist; the message names the variable and the path.
     """
     for name, between in PLACES.items():
         value = variables.get(name, "")

@@ -1,6 +1,6 @@
-"""What runs on a node, in the node's own environment.
+"""The code that runs on a node, in the node's own Python environment.
 
-This package is copied to the node as it stands, so it never imports pulumi, `gridup_infra`
-or `gridup`. `services` and `render` need nothing but the standard library: the deployer
-imports them too, from its own environment.
+The deployer copies this package to the node unchanged, so it never imports pulumi, `gridup_infra`
+or `gridup`. `services` and `render` need only the standard library, because the deployer
+imports them too, in its own environment.
 """

@@ -1,8 +1,8 @@
-"""One person's access to syft's server in this process, by the signed calls that syft's client makes.
+"""Access of one account to syft's server in this process, with the signed calls that syft's client makes.
 
-Not syft's client itself: that builds the whole api for each person who signs in (0.6 s and 5 MB each).
-The server checks signature and role of each call here just as it does for one that came over the
-network, so nobody sees more than syft lets them. Calls block: run them in a thread.
+This module does not use syft's client, because the client builds the whole API for each user who signs in
+(0.6 s and 5 MB each). The server checks the signature and role of each call as it does for a call from the
+network, so no user sees more than syft allows. Calls block: run them in a thread.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 LONGEST_PASSWORD = 72
-"""Bytes; bcrypt reads no more, and newer ones refuse longer ones."""
+"""In bytes. bcrypt ignores further bytes, and newer versions of it refuse longer passwords."""
 
 
 class Refused(Exception):
@@ -21,7 +21,7 @@ class Refused(Exception):
 
 @dataclass(frozen=True)
 class Account:
-    """Calls `server` with the rights of whoever holds `key` (a `SyftSigningKey`)."""
+    """Calls to `server` with the rights of the account that owns `key` (a `SyftSigningKey`)."""
 
     server: Any
     key: Any
@@ -50,22 +50,22 @@ WRONG = "Wrong e-mail address or password."
 
 
 def sign_in(server: Any, email: str, password: str) -> Account:
-    """The account of this e-mail address, when the password is its own.
+    """Return the account of this e-mail address, if the password is correct.
 
     Raises:
-        Refused: it is not; the message is the same whatever was wrong.
+        Refused: the account does not exist or the password is wrong; the message is the same in both cases.
     """
     return Account(server, find(server, email, password).signing_key)
 
 
 def find(server: Any, email: str, password: str) -> Any:
-    """syft's user of this e-mail address, when the password is theirs.
+    """Return syft's user with this e-mail address, if the password is correct.
 
-    Whatever is wrong, the work is the same: one user is read, one password is hashed. So the time it takes
-    does not tell which accounts there are.
+    Every outcome costs the same work: the function reads one user and hashes one password. So its duration
+    does not reveal which accounts exist.
 
     Raises:
-        Refused: it is not; the message is the same whatever was wrong.
+        Refused: the user does not exist or the password is wrong; the message is the same in both cases.
     """
     from bcrypt import checkpw
     from syft.store.document_store_errors import NotFoundException
@@ -84,9 +84,9 @@ def find(server: Any, email: str, password: str) -> Any:
 
 
 def password_mark(server: Any, key: Any) -> bytes | None:
-    """What changes when the account of `key` (a `SyftSigningKey`) gets another password; None without one.
+    """Return bytes that change when the account of `key` (a `SyftSigningKey`) gets another password.
 
-    Nothing about the password can be told from it.
+    Returns None if no account has this key. The bytes reveal nothing about the password.
     """
     from syft.store.document_store_errors import NotFoundException
 

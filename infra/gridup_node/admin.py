@@ -1,9 +1,9 @@
-"""`python -m gridup_node.admin COMMAND`: what the deployer asks of a node, through its way in.
+"""`python -m gridup_node.admin COMMAND`: administration commands that the deployer runs on a node.
 
     secrets         prints the administrator's account and Jupyter's token as JSON
-    set-password    reads {"password": ...} on stdin and makes it the administrator's
+    set-password    reads {"password": ...} on stdin and sets it as the administrator's password
 
-A failure is one line on stderr and exit code 1. No secret is taken from argv or ever put in a message.
+A failure prints one line on stderr and returns exit code 1. argv and messages never contain a secret.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from typing import IO, Any
 from gridup_node import facts, own_api, secrets
 
 START_SECONDS = 60.0
-"""How long a node that is starting may take until its api answers."""
+"""How long the API of a starting node may take to answer."""
 CALL_SECONDS = 30.0
 
 
 class AdminError(Exception):
-    """The command could not be carried out; the message is one line, without secrets."""
+    """The command failed; the message is one line, without secrets."""
 
 
 def main(argv: list[str], stdin: IO[str], stdout: IO[str], stderr: IO[str]) -> int:
@@ -48,10 +48,10 @@ def main(argv: list[str], stdin: IO[str], stdout: IO[str], stderr: IO[str]) -> i
 
 
 def show(folder: facts.NodeDir, node: facts.Facts) -> dict[str, str]:
-    """What opens the node's doors.
+    """Return the credentials of the node: the administrator's account and Jupyter's token.
 
     Raises:
-        AdminError: the node has not made its secrets yet.
+        AdminError: the node has not created its secrets yet.
     """
     try:
         return {
@@ -64,13 +64,13 @@ def show(folder: facts.NodeDir, node: facts.Facts) -> dict[str, str]:
 
 
 def set_password(folder: facts.NodeDir, node: facts.Facts, password: str) -> str:
-    """Make `password` the administrator's, in syft and then in the node's secrets; returns what was done.
+    """Set the administrator's password, in syft and then in the node's secrets. Returns a message.
 
-    The file is written last, so where the two are alike nothing is left to do, and a run that was cut
-    short is put right by the next. A node that has never started takes its first password from the file.
+    The file is written last. So if the file already has this password, nothing is left to do, and the next
+    run completes an interrupted one. A node that has never started takes its first password from the file.
 
     Raises:
-        AdminError: the node does not answer, or refuses.
+        AdminError: the node does not answer, or refuses the password.
     """
     secrets.ensure(folder.secrets)
     with exclusive(folder):
@@ -84,11 +84,11 @@ def set_password(folder: facts.NodeDir, node: facts.Facts, password: str) -> str
 
 def _change(folder: facts.NodeDir, node: facts.Facts, password: str) -> None:
     wait_for(folder, node, START_SECONDS)
-    # Not before: importing syft takes seconds, and the node is told to be down in an instant.
+    # Importing syft takes seconds, so import it only after the node has answered.
     from gridup_node.account import Account, Refused
 
     server, key = _remote(folder, node)
-    # The server's own key is the administrator's: it works whatever password syft has now.
+    # The server's own key belongs to the administrator. It works with any current password.
     root = Account(server, key)
     try:
         from syft.service.user.user import UserUpdate
@@ -100,10 +100,10 @@ def _change(folder: facts.NodeDir, node: facts.Facts, password: str) -> None:
 
 
 def wait_for(folder: facts.NodeDir, node: facts.Facts, seconds: float) -> None:
-    """Wait until the node's api answers.
+    """Wait until the node's API answers.
 
     Raises:
-        AdminError: it does not.
+        AdminError: the API does not answer within `seconds`.
     """
     deadline = time.monotonic() + seconds
     while True:
@@ -123,22 +123,22 @@ def wait_for(folder: facts.NodeDir, node: facts.Facts, seconds: float) -> None:
 
 @dataclass(frozen=True)
 class _Remote:
-    """syft's server of this node in another process, as `Account` calls it."""
+    """syft's server of this node in another process, with the interface that `Account` calls."""
 
     id: Any
     folder: facts.NodeDir
     node: facts.Facts
 
     def handle_api_call_with_unsigned_result(self, call: Any) -> Any:
-        """Send a signed call.
+        """Send a signed call and return the answer's content.
 
         Raises:
-            AdminError: there was no proper answer.
+            AdminError: the connection fails, or the status of the answer is not 200.
         """
         from syft.serde.deserialize import _deserialize
         from syft.serde.serialize import _serialize
 
-        # Not through `requests`, which would send it through a proxy that HTTP_PROXY names.
+        # Don't use `requests`: it would send the call through the proxy in HTTP_PROXY.
         connection = own_api.connection(self.folder, self.node, CALL_SECONDS)
         try:
             connection.request("POST", "/api/v2/api_call", body=_serialize(call, to_bytes=True))
@@ -164,7 +164,7 @@ def _remote(folder: facts.NodeDir, node: facts.Facts) -> tuple[_Remote, Any]:
 
 @contextmanager
 def exclusive(folder: facts.NodeDir) -> Iterator[None]:
-    """One change at a time: syft and the file must end with the same password."""
+    """Allow one change at a time, so that syft and the file end with the same password."""
     folder.run.mkdir(mode=0o700, parents=True, exist_ok=True)
     with (folder.run / "admin.lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -190,6 +190,6 @@ def _one_line(text: str) -> str:
 
 
 if __name__ == "__main__":
-    # It ends soon: to look for what it no longer needs would be a fifth of its time, where it imports syft.
+    # The process is short-lived. Garbage collection would take a fifth of its time if it imports syft.
     gc.disable()
     sys.exit(main(sys.argv[1:], sys.stdin, sys.stdout, sys.stderr))

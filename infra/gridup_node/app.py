@@ -1,4 +1,4 @@
-"""The node's ASGI app: the guard, behind it syft's own app under `/api/v2` and the portal everywhere else."""
+"""The node's ASGI app: the guard, and behind it syft's own app at `/api/v2` and the portal at other paths."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from gridup_node.guard.asgi import Asgi
 from gridup_node.guard.routes import API
 
 STOCK_PASSWORD = "changethis"  # noqa: S105
-"""syft's own default, which the whole world knows."""
+"""syft's publicly known default password."""
 
 STOCK_ORGANIZATION, STOCK_DESCRIPTION = "OpenMined", "This is the default description"
-"""Likewise, of a node whose owner has said nothing."""
+"""syft's defaults for the organization and description of a node."""
 
 log = logging.getLogger(__name__)
 
 
 def create(folder: facts.NodeDir, node: facts.Facts, proxies: Sequence[str]) -> Asgi:
-    """Start syft's server for this node and the app that serves it, behind the guard.
+    """Start syft's server for this node and return the app that serves it, behind the guard.
 
-    Expects the environment of `serve.environment` and the node's folder as working folder.
+    Expects the variables of `serve.environment` and the node's folder as working directory.
 
     Args:
-        proxies: the reverse proxy's addresses, or the name of its host; none where it is on this machine
-            and comes by the node's own socket.
+        proxies: the reverse proxy's addresses, or the name of its host; empty if it runs on this machine
+            and connects to the node's own socket.
     """
     from gridup_node.database import Database, watched
     from gridup_node.guard import holes
@@ -43,7 +43,7 @@ def create(folder: facts.NodeDir, node: facts.Facts, proxies: Sequence[str]) -> 
     from gridup_node.portal.web import portal
     from gridup_node.sandbox import approved, frames
 
-    # From the working folder, so that the path of the socket is short.
+    # The path is relative to the working directory, so that the path of the socket is short.
     approved.install(Path(frames.FOLDER), node.job_seconds)
     holes.close(
         guests=node.guests,
@@ -67,7 +67,7 @@ def create(folder: facts.NodeDir, node: facts.Facts, proxies: Sequence[str]) -> 
 
 
 def own_names(folder: facts.NodeDir, node: facts.Facts) -> frozenset[str]:
-    """The names that people open this node by. node.json may have changed since the start."""
+    """Return the host names under which users open this node. node.json may have changed since the start."""
     with contextlib.suppress(facts.FactsError):
         node = facts.load(folder.facts)
     hosts = {urlsplit(where).hostname or "" for where in node.endpoints.values()}
@@ -75,12 +75,12 @@ def own_names(folder: facts.NodeDir, node: facts.Facts) -> frozenset[str]:
 
 
 def syft_app(server: Any, node: facts.Facts) -> Asgi:
-    """What syft's own `app_factory` makes, for a server that is there; but no other origin may read it."""
+    """Create the app that syft's `app_factory` makes, for an existing server. No other origin may read it."""
     from fastapi import APIRouter, FastAPI
     from syft.server.routes import make_routes
     from syft.server.uvicorn import get_lifetime
 
-    # No /docs: the page loads its program from a public host.
+    # Disable /docs: that page loads scripts from a public host.
     app = FastAPI(
         title=node.name, lifespan=get_lifetime(worker=server), docs_url=None, redoc_url=None, openapi_url=None
     )
@@ -92,11 +92,14 @@ def syft_app(server: Any, node: facts.Facts) -> Asgi:
 
 
 def start_server(folder: facts.NodeDir, node: facts.Facts) -> Any:
-    """syft's server on this node's data, in production mode, as the deployer's facts want it.
+    """Start syft's server on this node's data, in production mode, with the settings in `node`.
 
-    syft's `app_factory` is not used since it takes the database as an address, which a folder
-    with a `#` or `?` in its name breaks, and the secrets from the environment, which every
-    program that a job starts would inherit.
+    This function does not use syft's `app_factory` for two reasons. `app_factory` takes the database as a
+    URL, which a `#` or `?` in a folder's name breaks. And it takes the secrets from the environment, which
+    every program that a job starts would inherit.
+
+    Raises:
+        RuntimeError: the administrator's password is empty or syft's default.
     """
     from syft.server.credentials import SyftSigningKey
     from syft.server.datasite import Datasite
@@ -123,27 +126,27 @@ def start_server(folder: facts.NodeDir, node: facts.Facts) -> Any:
         reset=False,
         create_producer=True,
         n_consumers=1,
-        # syft insists on a number; `queueing` makes no use of it.
+        # syft requires a number; `queueing` does not use it.
         queue_port=0,
         in_memory_workers=True,
-        # See `background`.
+        # `background` runs these tasks.
         background_tasks=False,
     )
     lost = queueing.end_lost_jobs(server)
     if lost:
         log.warning("%d jobs were running when the node ended; they are marked as interrupted", lost)
     queueing.attach_workers(server)
-    # `gridup_node.admin` may have given the node that was just making its database another one.
+    # `gridup_node.admin` may have replaced the password while the node created its database.
     now = secrets.read(folder.secrets, secrets.ADMIN_PASSWORD)
     apply_settings(server, node, password=now if now != password else "")
     return server
 
 
 def apply_settings(server: Any, node: facts.Facts, password: str = "") -> None:
-    """Bring what syft keeps in its database, and reads from there, to what node.json says.
+    """Update the settings in syft's database to those in node.json.
 
     Args:
-        password: the administrator's new one; empty to leave it.
+        password: the administrator's new password; empty to leave it unchanged.
     """
     from syft.service.settings.settings import ServerSettingsUpdate
     from syft.service.user.user import UserUpdate
@@ -153,7 +156,7 @@ def apply_settings(server: Any, node: facts.Facts, password: str = "") -> None:
     root = Account(server, server.signing_key)
     try:
         had = server.settings
-        # Where the owner said nothing, what was set since by the administrator stays.
+        # If node.json has no value, a value that the administrator has set stays.
         organization, description = had.organization, had.description
         if node.organization is not None or organization == STOCK_ORGANIZATION:
             organization = node.organization or node.name
@@ -170,5 +173,5 @@ def apply_settings(server: Any, node: facts.Facts, password: str = "") -> None:
         if password:
             root.call("user.update", uid=me.id, user_update=UserUpdate(password=password))
     except Refused as error:
-        # The node is of use all the same; `gridup status` tells what differs.
+        # The node can serve without this update; `gridup status` shows what differs.
         log.error("could not apply the node's name or administrator: %s", error)

@@ -1,7 +1,7 @@
-"""What syft does by itself, beside what it is asked: the health of its peers, and e-mails that wait.
+"""Background tasks of syft: checking the health of its peers, and sending e-mails that wait.
 
-syft's own switch for it, `background_tasks`, starts threads that end for good at the first error, and one
-that keeps the process from ending.
+syft's own option `background_tasks` is not used. It starts threads that end for good at the first error,
+and one thread that keeps the process from ending.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from functools import partial
 from typing import Any
 
 PEERS_SECONDS = 30.0
-"""Between two looks at each peer: what it answers to costs a peer half a second of work."""
+"""Time between two checks of each peer: one check costs the peer half a second of work."""
 
 EMAIL_SECONDS = 60.0
-"""After syft's own loop has failed; it looks each 15 seconds for itself."""
+"""Time until syft's own loop is started again after it has failed. That loop checks every 15 seconds."""
 
 log = logging.getLogger(__name__)
 
 
 def start(server: Any) -> None:
-    """Begin; the threads end with the process."""
+    """Start the tasks in threads that end with the process."""
     tasks: dict[str, tuple[Callable[[], object], float]] = {
         "the health of the peers": (partial(look_at_peers, server), PEERS_SECONDS),
         "e-mails": (server.email_notification_dispatcher, EMAIL_SECONDS),
@@ -33,7 +33,7 @@ def start(server: Any) -> None:
 
 
 def look_at_peers(server: Any) -> None:
-    """Ask each peer whether it still knows this node, and note what it says."""
+    """Ask each peer whether it still knows this node, and record its answer."""
     from syft.service.context import AuthedServiceContext
     from syft.service.network.utils import PeerHealthCheckTask
     from syft.service.user.user_roles import ServiceRole
@@ -49,8 +49,8 @@ def _for_ever(what: str, task: Callable[[], object], seconds: float) -> None:
         try:
             task()
             told = ""
-        except Exception as error:  # noqa: BLE001 - whatever it is, the next time it may work
-            # Each kind of it once: a peer that is away stays away for days.
+        except Exception as error:  # noqa: BLE001 - whatever the error is, the next try may work
+            # Log the same error only once: a peer may be unreachable for days.
             if (now := f"{type(error).__name__}: {error}") != told:
                 told = now
                 log.warning("%s: %s", what, now)

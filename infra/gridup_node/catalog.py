@@ -1,4 +1,4 @@
-"""Which syft versions a node can run: one hash-pinned lock each, beside this module."""
+"""The syft versions that a node can run: one lock with pinned hashes for each, next to this module."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from pathlib import Path
 LOCKS = Path(__file__).parent / "locks"
 
 TAGS: tuple[str, ...] = ("0.9.5",)
-"""The syft versions that are shipped, the newest last."""
+"""The syft versions that Gridup ships, the newest last."""
 
 LATEST = "latest"
 
 PYTHONS = ((3, 10), (3, 12))
-"""The oldest and the newest Python that they run on."""
+"""The oldest and the newest Python version that these syft versions run on."""
 
 
 def pythons() -> str:
-    """`PYTHONS`, for people."""
+    """Return `PYTHONS` as text for users."""
     return " to ".join(".".join(map(str, version)) for version in PYTHONS)
 
 
 def resolve(tag: str) -> str:
-    """The syft version that `tag` stands for.
+    """Return the syft version that `tag` stands for.
 
     Raises:
-        ValueError: it is not shipped; the message names those that are.
+        ValueError: Gridup does not ship this version; the message lists the versions that it ships.
     """
     if tag == LATEST:
         return TAGS[-1]
@@ -35,19 +35,22 @@ def resolve(tag: str) -> str:
 
 
 def lock_for(tag: str) -> Path:
-    """The lock of the environment that runs the syft version `tag`; `latest` is the newest.
+    """Return the lock of the environment that runs the syft version `tag`; `latest` is the newest.
 
     Raises:
-        ValueError: it is not shipped; the message names those that are.
+        ValueError: Gridup does not ship this version; the message lists the versions that it ships.
     """
     return LOCKS / f"syft-{resolve(tag)}.txt"
 
 
 def pins(tag: str) -> list[str]:
-    """What that lock installs, see `pins_of`."""
+    """Return the packages that the lock of `tag` installs, see `pins_of`."""
     return pins_of(lock_for(tag).read_text(encoding="utf-8"))
 
 
 def pins_of(lock: str) -> list[str]:
-    """What a lock installs, as `name==version`; of a package that depends on the Python, each version."""
+    """Return the packages that a lock installs, as `name==version`.
+
+    If a package's version depends on the Python version, the result has each of its versions.
+    """
     return re.findall(r"^([\w.-]+==[^\s;]+)", lock, re.MULTILINE)

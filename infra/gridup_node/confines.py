@@ -1,6 +1,7 @@
-"""How a container of the node is shut in: its user, what it may write to, its share of the machine, its log.
+"""The restrictions of a node's container: its user, its writable paths, its resource limits, its log.
 
-Standard library only: the deployer asks it for a Docker daemon, a VM's own program for compose.
+Standard library only: the deployer uses this module for a Docker daemon, a container host's own program for
+compose.
 """
 
 from __future__ import annotations
@@ -9,31 +10,32 @@ from collections.abc import Mapping
 from typing import Any
 
 IMAGE_UID = 10001
-"""Of the user in the node's image that its programs run as."""
+"""The user in the node's image as which the programs run."""
 
 MACHINE_UID = 10002
-"""Of the one that they run as on a machine of the node's own: 10001 is there who may use sudo."""
+"""The user as which the programs run on a container host: there 10001 is the user who may use sudo."""
 
 LEAST_MEMORY = 256 << 20
-"""Bytes that no container gets less of, however small the machine is: what Python needs to start."""
+"""The smallest memory limit of a container, in bytes, on any machine: Python needs this much to start."""
 
 LOG_DRIVER = "json-file"
 LOG_LIMITS: Mapping[str, str] = {"max-size": "10m", "max-file": "3"}
 
 BRIDGE = "gridup-"
-"""Begins the names of a node's network bridges on a machine of its own, by which rules find them."""
+"""The prefix of the names of a node's network bridges on a container host. Firewall rules match it."""
 
 NOWHERE = "127.0.0.1"
-"""The name server of a container without a way out: none, for it could tell a real one by its questions."""
+"""The name server of a container without outbound access. No real one: DNS queries could leak data."""
 
 SHARE = "x-share"
-"""The key of a compose file, which compose itself ignores, of a container's share of the machine."""
+"""The key in a compose file for a container's share of the machine. Compose itself ignores this key."""
 
 
 def writable(uid: int) -> dict[str, str]:
-    """What a container may write to beside the node's data, each path with its options: gone when it stops.
+    """Return {path: mount options} of the paths that a container may write to in addition to the node's data.
 
-    It all counts as the container's memory. Only what people install for themselves may be run from there.
+    Their content is lost when the container stops, and counts as the container's memory. Only the home
+    folder allows running programs, so that users can install their own.
     """
     own = f"nosuid,nodev,mode=0700,uid={uid},gid={uid}"
     return {
@@ -44,18 +46,18 @@ def writable(uid: int) -> dict[str, str]:
 
 
 def limits(share: Mapping[str, float], machine: Mapping[str, Any]) -> dict[str, Any]:
-    """A container's limits on one machine, by compose's names for them.
+    """Return a container's limits on one machine, by compose's names for them.
 
     Args:
         share: `memory` and `cpus`, as fractions of the machine's, and `pids`.
-        machine: what `docker info` tells. A limit that its kernel can't keep is left out: Docker would refuse
-            or ignore it.
+        machine: the output of `docker info`. The result omits a limit that the machine's kernel can't
+            enforce: Docker would refuse or ignore it.
     """
     made: dict[str, Any] = {}
     if machine.get("MemoryLimit") and (total := int(machine.get("MemTotal", 0))):
         made["mem_limit"] = min(max(int(total * share["memory"]), LEAST_MEMORY), total)
         if machine.get("SwapLimit"):
-            # No swap beside it.
+            # This allows no swap.
             made["memswap_limit"] = made["mem_limit"]
     if machine.get("CpuCfsQuota") and (count := int(machine.get("NCPU", 0))):
         made["cpus"] = round(count * share["cpus"], 2)
@@ -70,17 +72,17 @@ INSPECTED: Mapping[str, tuple[str, float]] = {
     "cpus": ("NanoCpus", 1e9),
     "pids_limit": ("PidsLimit", 1),
 }
-"""Where `docker inspect` has each of them in a container's HostConfig, and in which part of its unit."""
+"""For each limit, its key in the HostConfig of `docker inspect`, and the factor to the unit used there."""
 
 SLACK = 0.02
-"""By which a limit may differ from what it should be: another kernel leaves a machine a bit more memory."""
+"""The fraction by which a limit may differ: another kernel may leave the machine a bit more memory."""
 
 
 def altered(wanted: Mapping[str, Any], host: Mapping[str, Any]) -> bool:
-    """Whether a container has other limits than those.
+    """Return whether a container's limits differ from `wanted`.
 
     Args:
-        wanted: what `limits` tells of the machine as it is now.
+        wanted: the result of `limits` for the machine as it is now.
         host: the container's HostConfig.
     """
     for name, value in wanted.items():

@@ -1,7 +1,7 @@
-"""The service table -> the containers of a node, and the compose file that runs them. Pure, as `render`.
+"""Converts the service table to the containers of a node, and to a compose file. Pure, like `render`.
 
-The target `docker` makes the containers itself, a VM has compose make them: both from what is here.
-Standard library only.
+The target `docker` creates the containers itself; on a container host compose creates them. Both use this
+module. Standard library only.
 """
 
 from __future__ import annotations
@@ -37,31 +37,32 @@ from gridup_node.services import (
 )
 
 VOLUME_PATH = "/var/lib/gridup"
-"""Where every container of a node has its data; the image's GRIDUP_NODE_DATA."""
+"""The path of the data in every container of a node; the image's GRIDUP_NODE_DATA."""
 
 LAID = ("sh", "-c", f'test -e "${HOME_VARIABLE}/config/programs.json"')
-"""A command in a container: whether it has laid its part of the node, as it does in its first second. Before
-that, nothing of ours can be run in it."""
+"""A command that tests in a container whether it has written its configuration. A container does this in its
+first second. Before that, no program of `gridup_node` can run in it."""
 LAID_SECONDS = 60.0
 
 NO_NETWORK = "none"
-"""Docker's name for a container's network that is its own loopback and nothing else."""
+"""Docker's network mode in which a container has only its own loopback."""
 
 CA_FILE = f"{VOLUME_PATH}/proxy/caddy/pki/authorities/local/root.crt"
-"""Where Caddy, as the reverse proxy, keeps the certificate of the node's own CA."""
+"""The file in which Caddy, the reverse proxy, stores the certificate of the node's own CA."""
 
 OUT = "out"
-"""The network of what people connect to without the reverse proxy, and of what is let out without need."""
+"""The network of programs that users reach without the reverse proxy, and of programs that have outbound
+access only because `egress` allows it."""
 
 HIDDEN = "ro,size=4k,mode=000"
-"""Of the empty file system that covers a folder which a container must not see."""
+"""Mount options of the empty file system that covers a folder which a container must not see."""
 
 RESTART = "unless-stopped"
 YIELDING = 500
-"""Of 1000, by which the kernel ends a container that yields before all others."""
+"""The OOM score adjustment of a container that yields, of at most 1000: the kernel ends it first."""
 
 MEMORY_FOR_SHARED = 256 * 1024 * 1024
-"""Bytes of /dev/shm: what numpy and its like share between processes; Docker's own is 64 MB."""
+"""The size of /dev/shm in bytes: libraries such as numpy share memory there. Docker's default is 64 MB."""
 
 
 @dataclass(frozen=True)
@@ -69,22 +70,22 @@ class Container:
     """One container of a node.
 
     Attributes:
-        service: the key in the service table, and its name in the node's network.
-        command: what the image's entry point is told.
-        environment: never a secret.
-        port: what its program listens on, in the container.
-        published: whether people connect to that port.
-        fronts: the services whose port it is published at as well: it passes on to them.
-        after: services that must have proven themselves before this one is changed.
+        service: its service's key in the service table, and its host name in the node's networks.
+        command: the arguments of the image's entry point.
+        environment: its variables. Never a secret.
+        port: the port in the container on which its program listens.
+        published: whether users connect to that port.
+        depends_on: services that must pass their probe before this one is changed.
         stop_seconds: how long it may take to stop before it is killed.
-        doors: further ports that it is published at, each with the one in the container.
-        folders: of the node's data: those that it sees.
-        hidden: all the others.
+        published_ports: further published ports, each with the port in the container.
+        folders: the folders of the node's data that it sees.
+        hidden: the folders of the node's data that it does not see.
         share: its limits, see `confines.limits`.
-        yielding: how early it is ended where the machine's memory runs out; 0 to 1000.
-        uid: of its program.
-        networks: that it is in, the first of which has a way out where any has; none for no network at all.
-        closed: whether it has no way out of the node.
+        yielding: its OOM score adjustment, 0 to 1000: how early the kernel ends it if memory runs out.
+        uid: the user ID of its program.
+        fronts: the services whose ports it publishes too: it passes requests on to them.
+        networks: its networks. A network with outbound access comes first. Empty for no network at all.
+        closed: whether it has no outbound access.
     """
 
     service: str
@@ -105,22 +106,22 @@ class Container:
     closed: bool = False
 
     def tmpfs(self, *, covered: bool) -> dict[str, str]:
-        """The file systems in memory that it has, by their path, each with its options.
+        """Return {path: mount options} of the container's file systems in memory.
 
         Args:
-            covered: whether it has a volume with all of the node's data, so that what it must not see is
-                covered. A part of a volume can be mounted from Docker 26 on, and a path below Docker's own
-                folder by some daemons only; this by all.
+            covered: whether the container mounts the volume with all of the node's data, so that the folders
+                it must not see have to be covered. All daemons support this. Mounting a part of a volume
+                needs Docker 26, and only some daemons can mount a path below Docker's own folder.
         """
         covers = {f"{VOLUME_PATH}/{name}": HIDDEN for name in self.hidden} if covered else {}
         return {**writable(self.uid), **covers}
 
 
 def networks(table: Sequence[Service] = SERVICES) -> dict[str, bool]:
-    """The networks of a node, each with whether it has no way out.
+    """Return {network name: whether it has no outbound access} of a node's networks.
 
-    Each program behind the reverse proxy has one with the reverse proxy alone: it is reached by no other way,
-    and reaches nobody else.
+    Each program that the reverse proxy serves shares a network with the reverse proxy only. So no other
+    container can reach the program, and the program can reach no other container.
     """
     return {row.name: not row.outward for row in (*backends(table), *fronted(table))} | {OUT: False}
 
@@ -139,11 +140,11 @@ def _networks(row: Service, table: Sequence[Service], *, egress: bool) -> tuple[
 def containers(
     known: Mapping[str, Any], table: Sequence[Service] = SERVICES, *, egress: bool = False
 ) -> tuple[Container, ...]:
-    """A container for each program.
+    """Return one container for each program.
 
     Args:
-        known: what the node may know of itself; a container is told only what its program reads.
-        egress: whether those may connect to what is outside whose program needs not.
+        known: the node's facts. A container gets only the facts that its program reads.
+        egress: whether programs that don't need outbound access get it too.
     """
     behind = tuple(row.name for row in backends(table))
     passed_on = tuple(row.name for row in fronted(table))
@@ -158,8 +159,8 @@ def containers(
             fronts=passed_on if row.name == PROXY else (),
             networks=where[row.name],
             closed=all(networks(table)[name] for name in where[row.name]),
-            # A new version that fails must fail before anything else of the node is touched. And before the
-            # reverse proxy has a port of theirs, those must be gone that had it themselves.
+            # A new version that fails must fail before other containers are changed. And before the reverse
+            # proxy publishes the port of a service, the container that had that port must be gone.
             depends_on=() if row.name in behind else (*behind, *(passed_on if row.name == PROXY else ())),
             stop_seconds=row.stop_seconds,
             folders=row.folders,
@@ -179,9 +180,9 @@ def machine_containers(
     port: int = 0,
     fronted: bool = False,
 ) -> tuple[Container, ...]:
-    """Those of a node on a machine of its own: the reverse proxy is the only one that people connect to.
+    """Return the containers of a node on a container host. Users connect to the reverse proxy only.
 
-    What the machine itself serves has none.
+    A service that the host itself provides has no container.
 
     Args:
         port, fronted: see `machine_doors`.
@@ -202,13 +203,13 @@ def machine_containers(
 
 
 ADDRESSLESS = "com.docker.network.bridge.inhibit_ipv4"
-"""Docker's option for a network on which the machine itself has no address, and so can't be reached."""
+"""Docker's option for a network in which the machine has no address, so that containers can't reach it."""
 
 BRIDGE_NAME = "com.docker.network.bridge.name"
 
 
 def network_options(closed: bool) -> dict[str, str]:
-    """Docker's options for one of the node's networks."""
+    """Return Docker's options for one of the node's networks."""
     return {ADDRESSLESS: "true"} if closed else {}
 
 
@@ -226,14 +227,15 @@ def compose(
     volume: str,
     table: Sequence[Service] = SERVICES,
 ) -> str:
-    """The compose file of a node: JSON, which every reader of YAML takes.
+    """Return the compose file of a node, as JSON: every YAML parser can read it.
 
     Args:
-        project: compose's name for the whole.
-        image: the reference of the node's image, already there.
-        ports: what each published service is reached at, outside.
-        bind: the address that ports listen on; empty for all, where only doors are published.
-        volume: the data: a path on the machine, with the node's folders in it, or a volume's name.
+        project: the name of the compose project.
+        image: the reference of the node's image, which exists already.
+        parts: the node's containers.
+        ports: the port outside of each published service.
+        bind: the address that ports listen on; empty for all, if there are only `published_ports`.
+        volume: the data: a path on the machine that has the node's folders, or a volume's name.
     """
     services: dict[str, Any] = {}
     host = f"[{bind}]" if ":" in bind else bind
@@ -241,9 +243,9 @@ def compose(
         services[part.service] = {
             "image": image,
             "command": list(part.command),
-            # Compose would fill in what looks like a variable.
+            # Compose would substitute text that looks like a variable.
             "environment": {key: text.replace("$", "$$") for key, text in part.environment.items()},
-            # What `docker exec` and `docker logs` find it by.
+            # The name for `docker exec` and `docker logs`.
             "container_name": f"{project}-{part.service}",
             "init": True,
             "restart": RESTART,
@@ -256,7 +258,7 @@ def compose(
             **({"networks": list(part.networks)} if part.networks else {"network_mode": NO_NETWORK}),
             **({"dns": [NOWHERE]} if part.networks and part.closed else {}),
             "shm_size": MEMORY_FOR_SHARED,
-            # What that comes to is for the machine to say.
+            # The machine's own program computes the limits from this share.
             SHARE: dict(part.share),
             "stop_grace_period": f"{part.stop_seconds}s",
         }

@@ -1,7 +1,7 @@
-"""The file of the node's database: that it is there, and is the one that the node has open.
+"""Checks that the file of the node's database exists and is the file that the node has open.
 
-A file that is removed under a running program stays open, so the node would go on as if nothing had happened
-and be empty after its next start. What it still holds is put back, and nothing more is taken.
+If somebody removes the file, a running program still has it open. So the node would continue, and have no
+data after its next start. Instead the node restores the file from the open one, and accepts no more requests.
 """
 
 from __future__ import annotations
@@ -22,28 +22,30 @@ from gridup_node import durable, facts
 from gridup_node.services import PROBLEM
 
 HAD = "had-database"
-"""Stands beside the secrets of a node that has had a database."""
+"""A file next to the secrets. It exists once the node has had a database."""
 
 EMPTY = "For a node without data: destroy this one and deploy it anew."
 REMEDY = f"Put a copy of it back. {EMPTY}"
-"""What there is to do about a missing database."""
+"""What users can do about a missing database."""
 BEFORE = "-removed"
-"""Follows the name of a copy while it is being made."""
+"""The suffix of the name of an unfinished copy."""
 TRIES, PAUSE = 5, 0.2
-"""At a copy in which no transaction is half; the pause is in seconds."""
+"""For making a copy without a half-written transaction: the number of tries, and the seconds between them."""
 
 log = logging.getLogger(__name__)
 
 
 def check(folder: facts.NodeDir) -> str:
-    """Why the node must not start, in a line; empty where it may: a node that has lost its database would
-    begin with an empty one."""
+    """Return why the node must not start, in one line; empty if it may start.
+
+    A node that has lost its database would start with an empty one.
+    """
     missing = lost(folder)
     return f"{missing}. {REMEDY}" if missing else ""
 
 
 def lost(folder: facts.NodeDir) -> str:
-    """That the database of a node that has had one is missing, in words; empty where it is not."""
+    """Return a message if the database is missing and the node has had one; else empty."""
     if folder.database.exists() or not (folder.secrets / HAD).exists():
         return ""
     return f"the database {folder.database} is missing, and this node has had one"
@@ -53,7 +55,7 @@ class Database:
     """The database of a node that has just started.
 
     Args:
-        folder: the node's.
+        folder: the node's folder.
     """
 
     def __init__(self, folder: facts.NodeDir) -> None:
@@ -64,8 +66,10 @@ class Database:
         durable.write(folder.secrets / HAD, b"This node has had a database.\n", 0o600)
 
     def problem(self) -> str:
-        """What is wrong with the file, in a line; empty when it is the one that is open. It stays until the
-        node is started again."""
+        """Return what is wrong with the file, in one line; empty if it is the file that the node has open.
+
+        A problem stays until the node is started again.
+        """
         if not self._problem and _identity(self._path) != self._opened:
             with self._turn:
                 self._problem = self._problem or self._looked()
@@ -98,27 +102,30 @@ def _identity(path: Path) -> tuple[int, int] | None:
 
 
 def restore(path: Path) -> bool:
-    """Put a database that was removed back, from what this process still has open; whether it had it.
+    """Restore a removed database from the file that this process still has open.
+
+    Returns whether it was restored: False if this process does not have it open, or if no try gave a
+    consistent copy.
 
     Raises:
-        OSError, sqlite3.Error: it could not be written.
+        OSError, sqlite3.Error: the database could not be written.
     """
     removed = f"{path.resolve()} (deleted)"
     for link in Path("/proc/self/fd").iterdir():
-        # A descriptor may be closed meanwhile.
+        # Another thread may close a descriptor meanwhile.
         with contextlib.suppress(OSError):
-            if os.readlink(link) == removed:  # noqa: PTH115 - it leads nowhere, which a Path would not show
+            if os.readlink(link) == removed:  # noqa: PTH115 - a broken link, which a Path would not show
                 break
     else:
         return False
     copy = path.with_name(path.name + BEFORE)
-    # SQLite itself opens no file without a name.
-    with open(link, "rb") as held:  # noqa: PTH123 - as a path it leads nowhere
+    # SQLite itself can't open a file without a name.
+    with open(link, "rb") as held:  # noqa: PTH123 - as a path the link is broken
         for _ in range(TRIES):
             seen = os.fstat(held.fileno()).st_mtime_ns
             held.seek(0)
             _copy_to(held, copy)
-            # No transaction was written meanwhile, nor half of one.
+            # The file has not changed during the copy, so the copy has no half-written transaction.
             if os.fstat(held.fileno()).st_mtime_ns == seen and _is_whole(copy):
                 copy.rename(path)
                 durable.sync(path.parent)
@@ -129,7 +136,7 @@ def restore(path: Path) -> bool:
 
 
 def _copy_to(source: IO[bytes], path: Path) -> None:
-    """All of a file, on the disk when this returns."""
+    """Copy a whole file. The copy is on the disk when this returns."""
     path.unlink(missing_ok=True)
     with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as target:  # noqa: PTH123
         shutil.copyfileobj(source, target)
@@ -146,7 +153,7 @@ Asgi = Callable[[Any, Any, Any], Any]
 
 
 def watched(app: Asgi, problem: Callable[[], str]) -> Asgi:
-    """An ASGI app that answers nothing but what is wrong, while something is."""
+    """Wrap an ASGI app: while there is a problem, answer every HTTP request with the problem."""
 
     async def guarded(scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "http" or not (found := problem()):

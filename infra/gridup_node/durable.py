@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, and outlive a power cut. Standard library only."""
+"""Writes files atomically and durably: they survive a power cut. Standard library only."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def write(path: Path, data: bytes, mode: int = 0o600) -> None:
-    """Write a file whole or not at all, whatever the umask; it is on the disk when this returns."""
+    """Write a file atomically, with any umask. The file is on the disk when this returns."""
     fresh = beside(path, data, mode)
     try:
         fresh.replace(path)
@@ -18,7 +18,7 @@ def write(path: Path, data: bytes, mode: int = 0o600) -> None:
 
 
 def beside(path: Path, data: bytes, mode: int = 0o600) -> Path:
-    """Write what is to take the place of `path` to a file of another name in its folder; returns that."""
+    """Write the future content of `path` to a temporary file in the same folder. Returns that file's path."""
     import tempfile
 
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
@@ -35,7 +35,7 @@ def beside(path: Path, data: bytes, mode: int = 0o600) -> Path:
 
 
 def sync(path: Path) -> None:
-    """So that a file, or the names in a folder, outlive a power cut."""
+    """Flush a file, or the names in a folder, to the disk, so that they survive a power cut."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

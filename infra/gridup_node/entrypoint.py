@@ -1,8 +1,8 @@
-"""`python -m gridup_node.entrypoint SERVICE`: lay out this container's part of the node, become its program.
+"""`python -m gridup_node.entrypoint SERVICE`: write this container's configuration, then exec its program.
 
-A container is told what it needs by one variable and has no file of the deployer's: its
-configuration is rendered here, from the image's own service table. What must outlive it lies at
-`GRIDUP_NODE_DATA`, where it sees those folders of the node's data that its program needs.
+A container gets its facts in one variable and has no file from the deployer. This module renders its
+configuration from the service table in the image. Persistent data are at `GRIDUP_NODE_DATA`, where the
+container sees only the folders of the node's data that its program needs.
 """
 
 from __future__ import annotations
@@ -23,18 +23,25 @@ from gridup_node.sandbox.frames import CONTAINER, SHELL
 from gridup_node.services import PROXY, SERVICES, Service, ports, service
 
 FACTS_ENV = "GRIDUP_NODE"
-"""The variable that holds what this container is told, as JSON: see `told`."""
+"""The variable with this container's facts, as JSON: see `told`."""
 
-EVERYWHERE = "0.0.0.0"  # noqa: S104 - within the container; what is published is for the daemon to say
+EVERYWHERE = "0.0.0.0"  # noqa: S104 - in the container only; the Docker daemon decides what is published
 
 
 def told(row: Service, known: Mapping[str, Any]) -> str:
-    """What the container of `row` is told of the node: only what its program reads. Never a secret."""
+    """Return the facts for the container of `row` as JSON: only those that its program reads. No secrets."""
     return json.dumps({key: known[key] for key in row.facts_read if key in known}, sort_keys=True)
 
 
 def prepare(home: Path, data: Path, row: Service, known: Mapping[str, Any], table: Sequence[Service]) -> None:
-    """Make the node's folder in this container; every step may be repeated.
+    """Create the node's folder in this container. Every step may be repeated.
+
+    Args:
+        home: the node's folder.
+        data: the folder of the node's data.
+        row: the service that this container runs.
+        known: the facts that this container got.
+        table: the service table.
 
     Raises:
         OSError: the volume can't be written, or a key could not be made.
@@ -45,7 +52,7 @@ def prepare(home: Path, data: Path, row: Service, known: Mapping[str, Any], tabl
         (data / folder).mkdir(mode=0o700, exist_ok=True)
         _link(home / folder, data / folder)
     for known_by, place in folders.PLACES.items():
-        # In a folder that it sees as a whole the link is there already.
+        # If the parent is a link to a folder of the data, the link exists in that folder already.
         if folders.holder(known_by) in row.folders and not (home / known_by).parent.is_symlink():
             _link(home / known_by, data / place)
     own = [name for name in secrets.MAKERS if folders.holder(f"secrets/{name}") in row.folders]
@@ -82,7 +89,7 @@ def _link(path: Path, place: Path) -> None:
 
 
 def main(name: str) -> None:
-    """Become the program of the service `name`."""
+    """Prepare this container, then exec the program of the service `name`."""
     os.umask(0o077)
     folder = facts.NodeDir.from_env()
     row = service(name)

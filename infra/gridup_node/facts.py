@@ -1,4 +1,4 @@
-"""The node's folder, and what `config/node.json` in it says about the node. Standard library only."""
+"""The paths in the node's folder, and the node's facts in `config/node.json`. Standard library only."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from typing import Any
 HOME_VARIABLE = "GRIDUP_NODE_HOME"
 
 SERVER_TYPES: Mapping[str, str] = {"domain": "datasite", "network": "gateway"}
-"""Our node types -> what syft calls them."""
+"""Gridup's node types -> syft's names for them."""
 
 
 MAX_UPLOAD = 2 * 1024**3
-"""Bytes, where the deployer says nothing else."""
+"""The default of `Facts.max_upload`, in bytes."""
 JOB_SECONDS = 24 * 60 * 60
-"""How long approved code may run, where node.json says nothing else."""
+"""The default of `Facts.job_seconds`."""
 
 
 class FactsError(Exception):
-    """node.json is missing or is not what the deployer writes; the message is one line."""
+    """node.json is missing or invalid; the message is one line."""
 
 
 @dataclass(frozen=True)
 class NodeDir:
-    """The folder tree of one node. Making a path here creates nothing."""
+    """The paths in one node's folder. Reading a path here creates nothing."""
 
     root: Path
 
     @classmethod
     def from_env(cls) -> NodeDir:
-        """The folder that `GRIDUP_NODE_HOME` names.
+        """Return the folder that `GRIDUP_NODE_HOME` names.
 
         Raises:
             FactsError: the variable is not set.
@@ -61,38 +61,38 @@ class NodeDir:
 
     @property
     def signed_in(self) -> Path:
-        """Who has signed in before, see `guard.remembered`."""
+        """The file that records which callers have signed in before, see `guard.remembered`."""
         return self.data / "signed_in.json"
 
     @property
     def objects(self) -> Path:
-        """What syft keeps outside its database: every object of more than a megabyte."""
+        """The folder of the objects that syft stores outside its database: those of more than a megabyte."""
         return self.data / "objects"
 
     @property
     def run(self) -> Path:
-        """Sockets: they mean nothing once the node has stopped."""
+        """The folder of sockets and locks, which are useless once the node has stopped."""
         return self.root / "run"
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What the node may tell about itself. Nothing here is secret.
+    """The facts that a node may publish about itself. None of them is secret.
 
     Attributes:
-        name: as the person typed it.
+        name: the node's name as the user typed it.
         node_type: `domain` or `network`.
-        ports: by service.
-        endpoints: by service, what people open: an address or, for ssh, a command.
-        admin_email: the account of the administrator.
-        gridup_version: of the Gridup that deployed it last; empty when not told.
+        ports: the ports, by service.
+        endpoints: the endpoint of each service: an address or, for ssh, a command.
+        admin_email: the administrator's account.
+        gridup_version: the Gridup version that deployed the node last; empty if unknown.
         max_upload: the largest call of a data owner or administrator, in bytes.
         guests: whether a key without an account may read the catalogue.
+        host_names: host names of the node in addition to those of the endpoints.
+        organization, description: texts that the node shows to visitors; empty to show none, None if the
+            deployer set none.
         job_seconds: how long approved code may run.
-        organization, description: of the node, as its visitors read them; empty to tell none, None where
-            nobody said.
-        packages: the names of those that its data owner has added.
-        host_names: names, beside those of the endpoints, that people open the node by.
+        packages: the names of the packages that the data owner has added.
     """
 
     name: str
@@ -111,7 +111,7 @@ class Facts:
 
     @property
     def server_type(self) -> str:
-        """What syft calls the node's type."""
+        """syft's name for the node's type."""
         return SERVER_TYPES[self.node_type]
 
 
@@ -119,7 +119,7 @@ def load(path: Path) -> Facts:
     """Read node.json.
 
     Raises:
-        FactsError: it is missing or something needed is not in it.
+        FactsError: the file is missing or invalid, or a required value is missing.
     """
     try:
         raw: Any = json.loads(path.read_text(encoding="utf-8"))

@@ -1,8 +1,9 @@
-"""`python -m gridup_node.folders [UID]`: have the folders of a node's data where its containers look.
+"""`python -m gridup_node.folders [UID]`: create the folders of a node's data and migrate old locations.
 
-Run before the containers of a release are made, in one that sees all of the data at `GRIDUP_NODE_DATA`. What
-an earlier version left elsewhere is moved, which takes no time and no room, and a link is left there: the
-containers of that version, should they come back, find it too. Every step may be repeated.
+This program runs before the containers of a release are created, in a container that sees all of the data at
+`GRIDUP_NODE_DATA`. It moves data from the locations of earlier versions, which takes no time and no disk
+space. It leaves a link at the old location, so that after a rollback the containers of the earlier version
+find the data too. Every step may be repeated.
 
 Standard library only.
 """
@@ -22,26 +23,26 @@ PLACES: Mapping[str, str] = {
     "data/notebooks": "notebooks",
     "secrets/jupyter_token": "token/jupyter_token",
 }
-"""What programs know by a path in one folder, and lies in another that further containers see."""
+"""Paths that programs use -> where the data really are: in another folder, which other containers see too."""
 
 
 def holder(path: str) -> str:
-    """The folder of the data that holds what programs know by `path`."""
+    """Return the folder of the data that really holds `path`, a path that programs use."""
     return PLACES.get(path, path).partition("/")[0]
 
 
 def ensure(data: Path, uid: int = -1) -> None:
-    """Make each folder that is missing, and move what lies where it once did.
+    """Create each missing folder, and move data from old locations.
 
     Args:
-        uid: whose all of it shall be; -1 for whose it is.
+        uid: the user and group ID that shall own all data; -1 to leave the owner unchanged.
 
     Raises:
-        OSError: it could not be done.
+        OSError: a folder is a link, or a step failed.
     """
     for name in services.folders():
         if (data / name).is_symlink():
-            # Whoever laid it there would choose what of the machine a container sees.
+            # Whoever created the link could choose which files of the machine a container sees.
             raise OSError(f"{data / name} is a link, and must be a folder")
         (data / name).mkdir(mode=0o700, exist_ok=True)
     for former, place in PLACES.items():
@@ -54,7 +55,7 @@ def _move(former: Path, place: Path) -> None:
     if former.is_symlink():
         return
     if former.is_dir():
-        # Both may be there: a run was cut off, and the former version made an empty one meanwhile.
+        # Both may exist, if a run was interrupted and the earlier version then created an empty folder.
         place.mkdir(mode=0o700, exist_ok=True)
         for child in former.iterdir():
             if not os.path.lexists(place / child.name):
@@ -72,7 +73,7 @@ def _move(former: Path, place: Path) -> None:
 
 
 def _give(data: Path, uid: int) -> None:
-    """Make all of it `uid`'s. The folders themselves come last: by them is known that all below them is."""
+    """Make `uid` the owner of all data. A folder comes after its content: its owner shows that it is done."""
     for name in services.folders():
         if (data / name).stat().st_uid != uid:
             for path in _below(data / name):
@@ -86,7 +87,7 @@ def _below(folder: Path) -> Iterator[str]:
 
 
 def main() -> None:
-    """The program: exit code 0 where all is as it should be, else 1 and a line."""
+    """Run the program: exit code 0 on success, else 1 and one line on stderr."""
     os.umask(0o077)
     try:
         ensure(Path(os.environ[DATA]), int(sys.argv[1]) if len(sys.argv) > 1 else -1)

@@ -1,8 +1,8 @@
-"""`python -m gridup_node.health [SERVICE]`: whether a program of this node does what it is there for.
+"""`python -m gridup_node.health [SERVICE]`: check whether a program of this node works.
 
-Asked from beside the program, in its own container, so it tells of that program alone: what is
-between it and the people is for `gridup check` to prove. Exit code 0 when it does; else 1 and a line. Of the
-sandbox the line says what it keeps jobs in with.
+The check runs next to the program, in its own container, so it covers that program alone. `gridup check`
+covers the path from the users to the program. Exit code 0 if the program works; else 1 and one line that says
+why. For the sandbox exit code 0 comes with one line too: the mechanisms that confine jobs.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from gridup_node.facts import HOME_VARIABLE
 from gridup_node.services import PORTAL_MARK, PROBLEM, ProbeKind, Service, served, service
 
 SERVICE = "GRIDUP_SERVICE"
-"""Names the program of this container."""
+"""The variable with the name of this container's program."""
 
 SECONDS = 8.0
 LARGEST = 256 * 1024
-"""Bytes of an answer that are read."""
+"""The most bytes of an answer that are read."""
 
 
 def problem(program: Service, host: str = "127.0.0.1") -> str:
-    """What is wrong with a program, in a line; empty when all that it serves is proven."""
+    """Return what is wrong with a program, in one line; empty if all services that it serves pass."""
     for row in served(program) or (program,):
         try:
             found = PROOFS[row.proof](host, program.port, row)
         except (OSError, http.client.HTTPException) as error:
-            # An answer that is no HTTP comes back in the error as it was.
+            # An answer that is not HTTP is in the error unchanged, so make it one line.
             found = " ".join(str(error).split()) or type(error).__name__
         if found:
             return f"{row.name}: {found}"
@@ -46,7 +46,7 @@ def _listens(host: str, port: int, _row: Service) -> str:
 
 
 def _get(host: str, port: int, path: str) -> tuple[int, bytes]:
-    # Not through `urllib`, which would send it through a proxy that HTTP_PROXY names.
+    # Don't use `urllib`: it would send the request through the proxy in HTTP_PROXY.
     connection = http.client.HTTPConnection(host, port, timeout=SECONDS)
     try:
         connection.request("GET", path)
@@ -85,20 +85,20 @@ def _sandbox(_host: str, _port: int, _row: Service) -> str:
 
 
 def _means() -> list[str]:
-    # The deployer, who imports this module too, has no use for these.
+    # Import here: the deployer imports this module too and does not need these.
     from gridup_node.sandbox.client import look
     from gridup_node.sandbox.frames import FOLDER
 
     home = os.environ.get(HOME_VARIABLE)
     if home:
-        # From here the socket's path is short.
+        # Relative to this folder the socket's path is short.
         os.chdir(home)
     return [str(one) for one in look(Path(FOLDER)).get("means", ())]
 
 
 PROOFS: Mapping[ProbeKind | None, Callable[[str, int, Service], str]] = {
     None: _listens,
-    # The reverse proxy answers for itself even while what is behind it starts.
+    # The reverse proxy must pass on its own even while the programs behind it start.
     ProbeKind.ANY: _listens,
     ProbeKind.SYFT_METADATA: _json_with("server_type"),
     ProbeKind.LOGIN_PAGE: _login_page,
@@ -109,7 +109,7 @@ PROOFS: Mapping[ProbeKind | None, Callable[[str, int, Service], str]] = {
 
 
 def main(argv: list[str]) -> int:
-    """Prove one program. Returns the exit code."""
+    """Check one program. Returns the exit code."""
     program = service(argv[0] if argv else os.environ[SERVICE])
     found = problem(program)
     told = found or (", ".join(_means()) if program.proof is ProbeKind.SANDBOX else "")

@@ -1,6 +1,6 @@
-"""Data that a node has left in its folder: the note beside them, and who goes on with them.
+"""Retained data in a node's folder: the note about them, and their adoption by the next node.
 
-Standard library only: it is sent to machines.
+Standard library only: Gridup sends this module to machines.
 """
 
 from __future__ import annotations
@@ -14,18 +14,20 @@ from pathlib import Path
 from typing import Any
 
 NOTE = "kept.json"
-"""In the folder: whose the data were, and since when. It is there until they are another node's own."""
+"""A file in the folder with the former owner of the data, and the time from which they are retained. It
+exists until another node owns the data."""
 
 ASIDE = ".kept-"
-"""Between the folder's name and a time, where a node began with data of its own."""
+"""In the name of retained data that a new node did not adopt: between the folder's name and a time."""
 
 
 def read(folder: Path) -> dict[str, Any] | None:
-    """What the note in the folder tells; None where there is none.
+    """Read the note in the folder.
 
     Returns:
-        `since` when the data are kept (ISO 8601, UTC), another one for other data; and what was noted of the
-        node: its `name`, `stack`, `admin_email`, `node_type`, and the data's `size` in bytes.
+        None if there is no readable note. Else `since`, when the data were retained (ISO 8601, UTC), which
+        differs for other data; and facts of the node: its `name`, `stack`, `admin_email`, `node_type`, and
+        the data's `size` in bytes.
     """
     file = folder / NOTE
     try:
@@ -33,12 +35,12 @@ def read(folder: Path) -> dict[str, Any] | None:
         changed = datetime.fromtimestamp(file.stat().st_mtime, timezone.utc)
     except (OSError, ValueError):
         return None
-    # Before there was a way to say no, the note said less.
+    # Notes of earlier versions, which always adopted the data, have no `since`.
     return {**told, "since": told.get("since") or _text(changed)} if isinstance(told, dict) else None
 
 
 def now() -> str:
-    """The `since` of data that are kept from now on."""
+    """Return the `since` of data that are retained from now on."""
     return _text(datetime.now(timezone.utc))
 
 
@@ -47,23 +49,23 @@ def _text(time: datetime) -> str:
 
 
 def set_aside(folder: Path) -> None:
-    """Let a node begin with none of the data that are kept, which stay beside its own."""
+    """Rename a folder of retained data, so that a node begins without them. They stay next to its folder."""
     if note := read(folder):
         stamp = re.sub(r"[^0-9]", "", str(note["since"]))[:14]
         folder.rename(folder.with_name(f"{folder.name}{ASIDE}{stamp}"))
 
 
 def settle(folder: Path) -> None:
-    """The data are the node's own from here on."""
+    """Delete the note: from now on the node owns the data."""
     (folder / NOTE).unlink(missing_ok=True)
 
 
 def size(folder: Path) -> int:
-    """Bytes of all files in it."""
+    """Return the total size of all files in the folder, in bytes."""
     total = 0
     for root, _, names in os.walk(folder):
         for name in names:
-            # It may go while it is looked at.
+            # A file may disappear meanwhile.
             with suppress(OSError):
                 total += os.lstat(Path(root) / name).st_size
     return total

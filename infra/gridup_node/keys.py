@@ -1,6 +1,6 @@
-"""The node's ssh keys: its host key, the key that the deployer enters with, and who else may enter.
+"""The node's ssh keys: its host key, the deployer's client key, and the authorized keys of other users.
 
-Standard library only: the deployer lays a local node's with it, a container its own.
+Standard library only: the deployer creates a local node's keys with this module, a container creates its own.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ AUTHORIZED = "authorized_keys"
 KNOWN_HOSTS = "known_hosts"
 PRIVATE = (HOST_KEY, CLIENT_KEY)
 NEXT = "next"
-"""A folder of keys that are to take the place of those that are there: all of them, or none."""
+"""A folder of new keys that will replace the current ones: all of them, or none."""
 
 KEYGEN_SECONDS = 30
 
 Run = Callable[[Sequence[str]], None]
-"""Runs a program to its end.
+"""A function that runs a program and waits for its end.
 
 Raises:
-    OSError: it failed; the message says why.
+    OSError: the program failed; the message says why.
 """
 
 
@@ -35,7 +35,7 @@ def run(argv: Sequence[str]) -> None:
     """Run a program on the node itself.
 
     Raises:
-        OSError: it failed.
+        OSError: the program failed, or did not end in time.
     """
     try:
         ended = subprocess.run(argv, capture_output=True, text=True, timeout=KEYGEN_SECONDS, check=False)
@@ -46,14 +46,16 @@ def run(argv: Sequence[str]) -> None:
 
 
 def ensure(folder: Path, comment: str, people: Sequence[str], run: Run = run) -> None:
-    """Make the keys that are missing, never change one, and say who may enter.
+    """Create missing keys and write the authorized keys. Never changes an existing key.
+
+    Completes an interrupted `renew`, too.
 
     Args:
-        comment: what the keys are called.
-        people: further public keys to let in, a line each.
+        comment: the comment of the keys.
+        people: further public keys to authorize, one line each.
 
     Raises:
-        OSError: a key could not be made.
+        OSError: a key could not be created.
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     _take_next(folder)
@@ -67,10 +69,10 @@ def ensure(folder: Path, comment: str, people: Sequence[str], run: Run = run) ->
 
 
 def renew(folder: Path, run: Run = run) -> None:
-    """Make other keys. Until `ensure` is next called, the former ones are good as well; safe to repeat.
+    """Replace the keys. Until the next call of `ensure` the former keys are valid too. Safe to repeat.
 
     Raises:
-        OSError: a key could not be made.
+        OSError: a key could not be created.
     """
     comment = _public(folder, CLIENT_KEY).partition(" ")[2].partition(" ")[2]
     if not (folder / NEXT).is_dir():
@@ -84,7 +86,7 @@ def renew(folder: Path, run: Run = run) -> None:
             raise
         durable.sync(folder)
     client, host = (_public(folder / NEXT, name) for name in (CLIENT_KEY, HOST_KEY))
-    # Both, for as long as sshd has the former one and somebody comes with either.
+    # List both keys while sshd still uses the former one and clients may use either.
     for file, line in ((AUTHORIZED, f"{client}\n"), (KNOWN_HOSTS, known_hosts(host))):
         text = (folder / file).read_text(encoding="utf-8")
         if line not in text:
@@ -96,7 +98,7 @@ def _take_next(folder: Path) -> None:
     if not (folder / NEXT).is_dir():
         return
     for name in PRIVATE:
-        # Copies: what is cut short is done once more.
+        # Copy, don't move: the next run repeats an interrupted one.
         for half in ((folder / NEXT / name).with_suffix(".pub"), folder / NEXT / name):
             durable.write(folder / half.name, half.read_bytes())
     gone = folder / f".{NEXT}-gone"
@@ -110,12 +112,12 @@ def _public(folder: Path, name: str) -> str:
 
 
 def known_hosts(host_key: str) -> str:
-    """OpenSSH's file for one node. Any address and port: it serves this node alone, whose port may change."""
+    """Return OpenSSH's known_hosts file for one node. It matches any address: the node's port may change."""
     return f"* {host_key.strip()}\n"
 
 
 def whole(path: Path) -> bool:
-    """Whether both halves of a key are there: a interrupted run may have left one."""
+    """Return whether both halves of a key exist: an interrupted run may have left only one."""
     return all(half.is_file() and half.stat().st_size > 0 for half in (path, path.with_suffix(".pub")))
 
 
@@ -123,7 +125,7 @@ def _make(path: Path, comment: str, run: Run) -> None:
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".new-") as folder:
         fresh = Path(folder) / path.name
         run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", comment, "-f", str(fresh)])
-        # The private half last: it is what tells that both are there.
+        # The private half comes last: if it exists, both exist.
         for half in (fresh.with_suffix(".pub"), fresh):
             durable.sync(half)
             half.replace(path.parent / half.name)
@@ -131,5 +133,5 @@ def _make(path: Path, comment: str, run: Run) -> None:
 
 
 def write(path: Path, text: str) -> None:
-    """Write a file whole or not at all, its owner's alone; it is on the disk when this returns."""
+    """Write a file atomically; only its owner may read it. It is on the disk when this returns."""
     durable.write(path, text.encode())

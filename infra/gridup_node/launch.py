@@ -1,7 +1,7 @@
-"""`python -m gridup_node.launch SERVICE`: become that service's program.
+"""`python -m gridup_node.launch SERVICE`: exec that service's program.
 
-Supervisor starts this instead of the program, so that no path of the node has to survive the
-quoting of Supervisor's own file. It costs one bare interpreter's start and then is gone.
+Supervisor starts this module instead of the program, so that Supervisor's configuration file needs no path of
+the node, which would have to be quoted. The only cost is the start of one bare interpreter.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 PRIVILEGE_SEPARATION = Path("/run/sshd")
-"""Where OpenSSH, run as root, insists on an empty folder; a service manager would make it."""
+"""An empty folder that OpenSSH requires if it runs as root. Normally a service manager creates it."""
 
 
 def main(service: str) -> None:

@@ -1,7 +1,8 @@
-"""Where the api listens, and the way there for the node's own programs. Standard library only.
+"""The address of the API, and connections to it from the node's own programs. Standard library only.
 
-In a container of its own it has a port, which leads from the container's network alone. Beside the reverse
-proxy, on a machine that others use too, it has a socket in the node's folder, which is its user's alone.
+In its own container the API has a port, which only the container's networks can reach. Where it shares a
+machine with the reverse proxy and other users, it has a socket in the node's folder, which only its user can
+open.
 """
 
 from __future__ import annotations
@@ -20,22 +21,24 @@ SOCKET = service("api").socket
 
 
 def connection(folder: NodeDir, node: Facts, seconds: float) -> http.client.HTTPConnection:
-    """A way to the api, not yet connected; `seconds` bound each step of it."""
+    """Return a connection to the API, not yet connected. `seconds` is the timeout of each step."""
     port = node.ports.get("api")
     return http.client.HTTPConnection("127.0.0.1", port, timeout=seconds) if port else _Local(folder, seconds)
 
 
 def where(node: Facts) -> str:
-    """The api's place, in words."""
+    """Return the API's address as text."""
     port = node.ports.get("api")
     return f"127.0.0.1:{port}" if port else SOCKET
 
 
 def claim() -> None:
-    """Make the socket's file in the working folder, its user's alone: uvicorn gives its own the same rights.
+    """Create the socket's file in the working directory, with access for its user only.
+
+    uvicorn gives its own socket the same mode. A file that a killed server left is replaced.
 
     Raises:
-        OSError: a server listens there. One that was killed has left only the file.
+        OSError: a server listens on the socket already.
     """
     place = Path(SOCKET)
     place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

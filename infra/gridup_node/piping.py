@@ -1,5 +1,8 @@
-"""What a program writes, line by line, until it has ended or its time is over: whoever else holds its pipe,
-such as a program that it has left behind, holds nobody up. Standard library only."""
+"""Reads the output of a program line by line, until the program ends or its time is over.
+
+Another process that still holds the pipe, such as a child that the program left behind, does not delay the
+reader. Standard library only.
+"""
 
 from __future__ import annotations
 
@@ -10,26 +13,26 @@ import time
 from collections.abc import Iterator
 
 LOOK_SECONDS = 0.2
-"""Between two looks at whether a program that says nothing has ended."""
+"""Time between two checks whether a program without output has ended."""
 
 CHUNK = 65536
 
 
 def lines(process: subprocess.Popen[bytes], end: float) -> Iterator[str]:
-    """The lines of its output, without their ends.
+    """Yield the lines of a program's output, without line ends.
 
     Args:
-        end: by `time.monotonic`.
+        end: the deadline, on the clock of `time.monotonic`.
 
     Raises:
-        TimeoutError: it had not ended by then.
+        TimeoutError: the program has not ended by the deadline.
     """
     assert process.stdout is not None
     held = b""
     with selectors.DefaultSelector() as selector:
         selector.register(process.stdout, selectors.EVENT_READ)
         while True:
-            # Asked before the look: what it wrote before it ended is there by then.
+            # Poll before reading: all output of a program that has ended is then in the pipe.
             ended = process.poll() is not None
             left = end - time.monotonic()
             if left <= 0 and not ended:
@@ -48,10 +51,10 @@ def lines(process: subprocess.Popen[bytes], end: float) -> Iterator[str]:
 
 
 def wait(process: subprocess.Popen[bytes], end: float) -> int:
-    """The exit code of one that has closed its output.
+    """Return the exit code of a program that has closed its output.
 
     Raises:
-        TimeoutError: it had not ended by `end`.
+        TimeoutError: the program has not ended by `end`.
     """
     try:
         return process.wait(max(end - time.monotonic(), 0))

@@ -1,9 +1,9 @@
-"""syft's message queue, moved from every address of the machine to a socket in the node's folder.
+"""Moves syft's message queue from all addresses of the machine to a socket in the node's folder.
 
-syft binds `tcp://*` and takes whoever connects as a worker; the messages to workers carry the
-node's signing key. A port on the loopback would still be open to every user of the machine,
-the socket of a folder with mode 0700 is not. Producer and workers live in one process, so
-nothing else has to know where it is.
+syft binds `tcp://*` and accepts every client as a worker; the messages to workers contain the
+node's signing key. A port on the loopback would still be open to every user of the machine;
+a socket in a folder with mode 0700 is not. Producer and workers run in one process, so no other
+process has to know the address.
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ from __future__ import annotations
 from typing import Any
 
 SOCKET = "run/queue"
-"""From the node's folder, which is the process's working folder: see `serve`."""
+"""Relative to the node's folder, which is the process's working directory: see `serve`."""
 ADDRESS = f"ipc://{SOCKET}"
 
 
 def bind_to_unix_socket() -> None:
-    """Make every producer bind, and every worker connect to, `ADDRESS`. Call it before a server is made.
+    """Make every producer bind to `ADDRESS` and every worker connect to it. Call it before creating a server.
 
     Raises:
-        AttributeError: this syft has no such queue.
+        AttributeError: this syft version has no such queue.
     """
     from syft.service.queue.zmq_client import ZMQClient
     from syft.service.queue.zmq_producer import ZMQProducer
@@ -30,7 +30,7 @@ def bind_to_unix_socket() -> None:
         bind(self, ADDRESS)
 
     def add_consumer_here(self: Any, *args: Any, **kwargs: Any) -> Any:
-        # Every caller in syft gives it by keyword (`QueueManager.create_consumer`).
+        # Every caller in syft passes the address by keyword (`QueueManager.create_consumer`).
         return add_consumer(self, *args, **{**kwargs, "address": ADDRESS})
 
     ZMQProducer.bind = bind_here
@@ -39,11 +39,11 @@ def bind_to_unix_socket() -> None:
 
 
 def attach_workers(server: Any) -> int:
-    """Give each worker of the default pool that has no consumer one; returns how many.
+    """Start a consumer for each worker of the default pool that has none. Returns how many.
 
-    syft makes the pool's consumers when it makes the pool, and after a restart starts those of all
-    pools but the default one (`Server.start_in_memory_workers`): its workers stay DETACHED
-    and jobs sent to it wait for ever.
+    syft creates the pool's consumers when it creates the pool. After a restart it starts the consumers of all
+    pools except the default one (`Server.start_in_memory_workers`). So the workers of the default pool would
+    stay DETACHED, and jobs sent to it would wait forever.
     """
     pool = server.get_default_worker_pool().unwrap()
     busy = {consumer.syft_worker_id for row in server.queue_manager.consumers.values() for consumer in row}
@@ -54,9 +54,9 @@ def attach_workers(server: Any) -> int:
 
 
 def end_lost_jobs(server: Any) -> int:
-    """Mark the jobs that were running when the node last ended as interrupted; returns how many.
+    """Mark the jobs that were running when the node last ended as interrupted. Returns how many.
 
-    Nothing else would: whoever waits for one waits for ever. Call it before there are workers.
+    syft does not do this, so clients would wait for such a job forever. Call it before there are workers.
     """
     from syft.service.job.job_stash import JobStatus
     from syft.service.queue.queue_stash import Status

@@ -1,11 +1,12 @@
-"""A node's database under other keys: each account gets a new one, to which all of the former one's goes.
+"""Replaces the keys of all accounts in a node's database. A new key gets all that the former key had.
 
-syft writes the public key of an account into whatever the account owns, may read, has asked for or decided,
-and in a few places a hash over it: as text, and in messages that it packs into text. A key in any of these
-forms is as long as another, so that each can be put in the place of the former, wherever it stands. Their
-256 bits are random: nothing else looks like one.
+syft writes the public key of an account into every object that the account owns, may read, has requested or
+decided, and in a few places a hash over the key: as text, and in messages that it packs into text. In each of
+these forms all keys have the same length, so a new key can replace the former one in place. A key is 256
+random bits, so no other value looks like a key.
 
-What was signed with a former key stays as it is, and does not count any more: messages in projects.
+Text that was signed with a former key (messages in projects) stays unchanged, and its signature is not valid
+any more.
 """
 
 from __future__ import annotations
@@ -24,27 +25,27 @@ from pathlib import Path
 from typing import Any
 
 LOCK_SECONDS = 30.0
-"""For another program to let go of the database."""
+"""How long to wait for another program's lock on the database."""
 
 USERS, CODE, PEERS = '"User"', '"UserCode"', '"ServerPeer"'
-"""Tables of syft's; each is called like its object."""
+"""syft's tables; each has the name of its object type."""
 
 SALT = 29
-"""Characters of bcrypt's hash that are its salt."""
+"""The number of characters at the beginning of bcrypt's hash that are its salt."""
 
 
 class RekeyError(Exception):
-    """The database is not as it should be; nothing was changed. The message is one line, without secrets."""
+    """The database is not as expected; nothing was changed. The message is one line, without secrets."""
 
 
 @dataclass(frozen=True)
 class Rekeyed:
-    """What was done.
+    """The result of replacing the keys.
 
     Attributes:
-        accounts: that got a new key, the administrator's not counted.
-        locked: of these, that need a new password.
-        peers: the nodes that it is associated with, and that know it by its former key.
+        accounts: the number of accounts that got a new key, without the administrator's.
+        locked: the number of these accounts that need a new password.
+        peers: the names of the associated nodes, which know this node by its former key.
     """
 
     accounts: int = 0
@@ -53,21 +54,21 @@ class Rekeyed:
 
 
 def rekey(database: Path, former: str, key: str, password: str, locked: str = "") -> Rekeyed:
-    """Give each account a new key, the administrator `key` and `password`; whole or not at all.
+    """Give each account a new key, and the administrator `key` and `password`, in one transaction.
 
     Args:
-        former, key: the server's own, which is the administrator's: 32 bytes, as hex. Where the database is
-            under `key` already, nothing is done.
-        password: bcrypt's hash of the administrator's.
-        locked: one of a password that nobody knows: all other accounts get it, so that the administrator must
-            set them new ones. Empty to leave them theirs.
+        former, key: the server's former and new key, which is the administrator's too: 32 bytes, as hex. If
+            the database uses `key` already, nothing is changed.
+        password: bcrypt's hash of the administrator's new password.
+        locked: bcrypt's hash of a password that nobody knows. All other accounts get it, so that the
+            administrator must set new passwords for them. Empty to leave their passwords unchanged.
 
     Raises:
         RekeyError: no account has the former key.
         sqlite3.Error: the database could not be read or written.
     """
     with contextlib.closing(sqlite3.connect(database, timeout=LOCK_SECONDS, isolation_level=None)) as store:
-        # What is overwritten holds keys.
+        # The overwritten data contain keys.
         store.execute("PRAGMA secure_delete = ON")
         store.execute("BEGIN IMMEDIATE")
         try:
@@ -76,7 +77,7 @@ def rekey(database: Path, former: str, key: str, password: str, locked: str = ""
         except BaseException:
             store.execute("ROLLBACK")
             raise
-        # What was written before lies in this file until then.
+        # Until then the write-ahead log contains the former data.
         store.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     return done
 
@@ -100,14 +101,14 @@ def _rekey(store: sqlite3.Connection, former: str, key: str, password: str, lock
 
 
 def public(key: str) -> str:
-    """The public half of a key, as syft writes both."""
+    """Return the public half of a key. Both are hex, as syft writes them."""
     from nacl.signing import SigningKey
 
     return bytes(SigningKey(bytes.fromhex(key)).verify_key).hex()
 
 
 def _new_keys(accounts: list[dict[str, Any]], former: str, key: str) -> dict[str, str]:
-    """For each account both halves of its key, with what takes the place of each."""
+    """Return {former: new} with both halves of each account's key."""
     pairs = {}
     for row in accounts:
         fresh = key if row.get("verify_key") == public(former) else random.token_hex(32)
@@ -118,7 +119,7 @@ def _new_keys(accounts: list[dict[str, Any]], former: str, key: str) -> dict[str
 
 
 def _code_hashes(store: sqlite3.Connection, swap: Swap) -> Iterator[tuple[str, str]]:
-    """syft knows code that was submitted by a hash over it and its author's key."""
+    """Yield the former and new hash of submitted code: syft's hash covers the code and its author's key."""
     for row in _fields(store, CODE):
         code, author, had = (row.get(name) for name in ("raw_code", "user_verify_key", "code_hash"))
         if isinstance(code, str) and author in swap.pairs and had == _code_hash(code, author):
@@ -130,10 +131,10 @@ def _code_hash(code: str, author: str) -> str:
 
 
 class Swap:
-    """Puts one key in the place of another, in whatever form it stands.
+    """Replaces keys by other keys, in any form in which syft writes them.
 
     Args:
-        pairs: the former ones with those that take their place: 32 bytes each, as hex.
+        pairs: {former: new}, 32 bytes each, as hex.
     """
 
     def __init__(self, pairs: Mapping[str, str]) -> None:
@@ -141,11 +142,11 @@ class Swap:
         self._raw = {bytes.fromhex(had): bytes.fromhex(gets) for had, gets in pairs.items()}
 
     def text(self, text: str) -> str:
-        """In JSON: as it is, and within what syft has packed into base64."""
+        """Replace the keys in JSON: as hex, and in the data that syft packs into base64."""
         return _BASE64.sub(self._unpacked, _HEX.sub(lambda found: self.pairs.get(found[0], found[0]), text))
 
     def data(self, data: bytes) -> bytes:
-        """In bytes that syft has packed, whose length must stay."""
+        """Replace the keys in bytes that syft has packed. The length does not change."""
         data = _HEX_BYTES.sub(lambda found: self.pairs.get(found[0].decode(), "").encode() or found[0], data)
         for had, gets in self._raw.items():
             data = data.replace(had, gets)
@@ -173,7 +174,7 @@ def _tables(store: sqlite3.Connection) -> list[str]:
 
 def _write_anew(store: sqlite3.Connection, table: str, swap: Swap) -> None:
     columns = [row[1] for row in store.execute(f"PRAGMA table_info({table})")]
-    # One row at a time: each may have a megabyte.
+    # Read one row at a time: a row may have a megabyte.
     for (number,) in store.execute(f"SELECT rowid FROM {table}").fetchall():  # noqa: S608
         row = store.execute(f"SELECT * FROM {table} WHERE rowid = ?", (number,)).fetchone()  # noqa: S608
         for column, value in zip(columns, row, strict=True):
@@ -194,7 +195,7 @@ def _set_passwords(store: sqlite3.Connection, administrator: str, hashed: str, l
     for number, text in store.execute(f"SELECT rowid, fields FROM {USERS}").fetchall():  # noqa: S608
         row = json.loads(text)
         new = hashed if row.get("verify_key") == administrator else locked
-        # What a person was sent to choose a new password with opens the account, too.
+        # A token that a user got to reset the password gives access to the account, too.
         row["reset_token"] = None
         if new:
             row |= {"hashed_password": new, "salt": new[:SALT]}
@@ -205,7 +206,7 @@ def _set_passwords(store: sqlite3.Connection, administrator: str, hashed: str, l
 
 
 def _fields(store: sqlite3.Connection, table: str) -> Iterator[dict[str, Any]]:
-    """The objects in one of syft's tables; none where it is not there."""
+    """Yield the objects in one of syft's tables; none if there is no such table."""
     if table in _tables(store):
         for (text,) in store.execute(f"SELECT fields FROM {table}").fetchall():  # noqa: S608
             yield json.loads(text)

@@ -1,7 +1,7 @@
-"""The service table -> the configuration files of one node. Pure: text in, text out.
+"""Renders the configuration files of one node from the service table. Pure: text in, text out.
 
 Standard library only: the deployer renders for every target, and the node itself (through
-`gridup_node.launch`) reads what was rendered.
+`gridup_node.launch`) reads the rendered files.
 """
 
 from __future__ import annotations
@@ -32,25 +32,25 @@ from gridup_node.vm.machine import STRONG_SSH
 LOOPBACK = "127.0.0.1"
 
 BODY_OVERHEAD = 1024 * 1024
-"""Bytes that a call may have beside what it uploads."""
+"""The bytes that a call may have in addition to its upload."""
 NOWHERE = 1
-"""A port that no service has."""
+"""A port that no service uses."""
 
 ACME_ROOT = "acme-root.pem"
-"""The file in `config/` with what `Tls.acme_ca` says."""
+"""The file in `config/` with the certificates of `Tls.acme_ca`."""
 
 
 @dataclass(frozen=True)
 class Tls:
-    """How the reverse proxy of a machine proves who it is.
+    """The TLS settings of a machine's reverse proxy.
 
     Attributes:
-        name: the domain name or the IP address that people connect to.
-        acme: whether a certificate authority vouches for it, by ACME; else Caddy's own CA does.
-        email: told to that authority; empty for none.
-        acme_url: of the authority's directory; empty for public ones.
-        acme_ca: certificates (PEM) that the authority's server is trusted by; empty for the system's.
-        more: other names and addresses that it is reached at.
+        name: the domain name or the IP address that users connect to.
+        acme: whether a certificate authority issues the certificate, with ACME; else Caddy's own CA does.
+        email: the e-mail address for that authority; empty for none.
+        acme_url: the URL of the authority's ACME directory; empty for public ones.
+        acme_ca: the CA certificates (PEM) that verify the authority's server; empty for the system's.
+        more: other names and addresses of the reverse proxy.
     """
 
     name: str
@@ -61,26 +61,26 @@ class Tls:
     more: tuple[str, ...] = ()
 
     def told(self) -> dict[str, Any]:
-        """As the reverse proxy's container is told it."""
+        """Return the settings as the reverse proxy's container gets them."""
         return {key: value for key, value in asdict(self).items() if value}
 
 
 @dataclass(frozen=True)
 class Context:
-    """What the placeholders of the service table stand for on one node.
+    """The values of one node for the templates, including those of the service table's placeholders.
 
     Attributes:
         home: the node's folder, as the node itself sees it.
-        bin: the folder of the node's Python environment that holds `python` and `caddy`.
-        bind: the address of the services that people reach.
-        ports: by service.
-        user: who runs the services, and the only one to log in by ssh.
-        tools: paths of programs of the machine, by the name in `Service.needs`.
-        facts: what the node may tell about itself; goes to node.json. Never a secret.
-        apart: whether each program has a host of its own, a container, called like its service.
-        tls: plain http without it.
-        fronted: with `tls`, the ports at which the reverse proxy speaks https, by service; `ports` then has
-            what the programs of these listen on. Empty for those of a machine.
+        bin: the folder of the node's Python environment that has `python` and `caddy`.
+        bind: the address of the services that users reach.
+        ports: the ports, by service.
+        user: the user who runs the services, and the only user who may log in by ssh.
+        tools: paths of programs of the machine, by the name in `Service.requires_tool`.
+        facts: the node's facts, which go to node.json. Never a secret.
+        separate_hosts: whether each program has its own host: a container with the name of its service.
+        tls: the TLS settings; None for plain http.
+        fronted: with `tls`, the ports at which the reverse proxy serves https, by service; `ports` then has
+            the ports on which the programs of these services listen. Empty for a machine's own ports.
     """
 
     home: str
@@ -95,34 +95,35 @@ class Context:
     fronted: Mapping[str, int] = field(default_factory=dict)
 
     def format(self, template: str) -> str:
-        """A template of the service table with this node's paths in it."""
+        """Fill this node's paths into a template of the service table."""
         return template.format(home=self.home, bin=self.bin, config=f"{self.home}/config", **self.tools)
 
     def listen(self, row: Service) -> str:
-        """The address that `row` listens on: only what people connect to leaves the loopback.
+        """Return the address that `row` listens on: the loopback, unless users connect to the service.
 
-        A container's loopback is its own: there the others come in by the node's private network.
+        A container has its own loopback. So a container listens on `bind`, and the other containers connect
+        through the node's private networks.
         """
         behind = row.inner or (row.name in self.fronted and row.name != PROXY)
         return LOOPBACK if behind and not self.separate_hosts else self.bind
 
     def upstream(self, row: Service) -> str:
-        """Where the reverse proxy finds a program, as Caddy names it."""
+        """Return the address at which the reverse proxy reaches a program, in Caddy's syntax."""
         if self.separate_hosts:
             return f"{row.name}:{self.ports[row.name]}"
-        # It runs in the node's folder.
+        # Caddy runs in the node's folder, so the socket's path is relative to it.
         return f"unix/{row.socket}" if row.socket else f"{LOOPBACK}:{self.ports[row.name]}"
 
 
 def offered(context: Context, table: Sequence[Service] = SERVICES) -> tuple[Service, ...]:
-    """The programs that this node can run: those whose tools the machine has."""
+    """Return the programs that this node can run: those whose required tool the machine has."""
     return tuple(
         row for row in programs(table) if not row.requires_tool or row.requires_tool in context.tools
     )
 
 
 def render(context: Context, table: Sequence[Service] = SERVICES) -> dict[str, str]:
-    """Every configuration file of the node, by its name in `config/`."""
+    """Return the content of every configuration file of the node, by its name in `config/`."""
     makers = {
         "Caddyfile": caddyfile,
         "sshd_config": sshd_config,
@@ -138,7 +139,7 @@ def render(context: Context, table: Sequence[Service] = SERVICES) -> dict[str, s
 
 
 def fingerprints(context: Context, table: Sequence[Service] = SERVICES) -> dict[str, str]:
-    """For each program a hash of all that it runs with: where it changes, the program must restart."""
+    """Return for each program a hash of its configuration. If the hash changes, the program must restart."""
     files = render(context, table)
     made = {}
     for row in offered(context, table):
@@ -151,18 +152,18 @@ def fingerprints(context: Context, table: Sequence[Service] = SERVICES) -> dict[
 
 
 def caddyfile(context: Context, table: Sequence[Service]) -> str:
-    """The reverse proxy, passing each path on to the program that serves it.
+    """Render the reverse proxy's configuration, which passes each path on to the program that serves it.
 
-    Plain http on one port, or https; on a machine of its own http only redirects there.
+    It serves plain http on one port, or https. On a container host http only redirects to https.
     """
     bind = context.bind if ":" not in context.bind else f"[{context.bind}]"
     head = "# Written by Gridup; changes are seen by `gridup status` and put right by `gridup deploy`.\n"
-    # While the api starts every probe is a 502; the api's own log tells more than the proxy's.
+    # While the API starts, each probe would log a 502. The API's own log is more useful.
     log = "\tlog {\n\t\tlevel WARN\n\t\texclude http.log.error\n\t}\n"
     if context.tls is None:
         options = f"\tadmin off\n\tauto_https off\n\tpersist_config off\n\t{_servers(context, '')}\n"
         if context.ports[PROXY] == machine_ports()[PROXY]:
-            # Caddy refuses plain http at what it takes for the port of https.
+            # Caddy refuses plain http at the port that it uses for https.
             options += f"\thttps_port {NOWHERE}\n"
         sites = {f"http://:{context.ports[PROXY]}": _routes(context, table)}
         if context.separate_hosts:
@@ -174,30 +175,30 @@ def caddyfile(context: Context, table: Sequence[Service]) -> str:
         options = _tls_options(context, context.tls)
         sites = _tls_sites(context, context.tls, table)
     if context.separate_hosts:
-        # For programs of the node's, such as notebooks: nobody outside finds this port.
+        # This port is for the node's own programs, such as notebooks. It is not reachable from outside.
         sites[f"http://:{context.ports[backends(table)[0].name]}"] = _routes(context, table)
     blocks = (f"\n{where} {{\n\tbind {bind}\n\theader -Server\n{what}}}\n" for where, what in sites.items())
     return f"{head}{{\n{options}{log}}}\n{''.join(blocks)}"
 
 
 HEADER_SECONDS, IDLE_SECONDS = 10, 75
-"""For a request's headers, from the first moment of a connection, and between two requests.
+"""The timeouts for a request's headers, from the beginning of a connection, and between two requests.
 
-A connection costs a file and some 10 to 50 kB, and Caddy by itself can't count those of one address (the
-firewall of a machine does, see `vm.shield`): so idle ones end soon. Not as soon as in 60 s, though: what may
-stand in front (nginx, a cloud's load balancer) keeps its own for that long, and would lose a request that it
-sends as we hang up.
+A connection costs an open file and some 10 to 50 kB. Caddy itself can't count the connections of one address
+(a machine's firewall does, see `vm.shield`), so idle connections end soon. But the idle timeout must be
+longer than 60 s: a proxy in front (nginx, a cloud's load balancer) keeps its connections for that long, and
+would lose a request that it sends while Caddy closes the connection.
 """
 LARGEST_HEADERS_KB = 16
 LOOPBACKS = ("127.0.0.0/8", "::1/128")
-"""Whoever is on this machine may stand in front of the reverse proxy: a site's own, most likely."""
+"""The addresses of this machine, which are trusted: a site's own reverse proxy may run on it."""
 HSTS_SECONDS = 365 * 24 * 60 * 60
 
 
 def _servers(context: Context, protocols: str) -> str:
-    """Caddy's options of all its ports: how long it waits, for how much, and whose word it takes.
+    """Return Caddy's options for all its ports: timeouts, the header size limit and the trusted proxies.
 
-    Bodies have no time limit here: the guard knows whose they are.
+    Caddy sets no timeout for bodies. The guard limits them, because it knows the sender.
     """
     trusted = (*LOOPBACKS, *context.facts.get("trusted_proxies", ()))
     lines = [
@@ -205,7 +206,7 @@ def _servers(context: Context, protocols: str) -> str:
         f"timeouts {{\n\t\t\tread_header {HEADER_SECONDS}s\n\t\t\tidle {IDLE_SECONDS}s\n\t\t}}",
         f"max_header_size {LARGEST_HEADERS_KB}KB",
         f"trusted_proxies static {' '.join(trusted)}",
-        # From the right: what a client has put before its own address counts for nothing.
+        # Read X-Forwarded-For from the right: a client can prepend false addresses.
         "trusted_proxies_strict",
     ]
     return "servers {\n" + "".join(f"\t\t{line}\n" for line in lines) + "\t}"
@@ -221,28 +222,28 @@ def _routes(context: Context, table: Sequence[Service]) -> str:
         largest = row.body or context.facts.get("max_upload", MAX_UPLOAD)
         body = f"\t\trequest_body {{\n\t\t\tmax_size {largest + BODY_OVERHEAD}\n\t\t}}\n"
         routes.append(f"\thandle {paths} {{\n{body}{_passed_on(upstream, 2)}\t}}\n")
-    # The most specific path first; `*` takes what is left.
+    # More specific paths come first; `*` matches all others.
     routes.sort(key=lambda text: text.startswith("\thandle * "))
     return "".join(routes)
 
 
 def _own_port(upstream: str, *more: str) -> str:
-    """A site that is all of one program's. What its answers do not say themselves is said for them."""
+    """Return a site that passes all requests to one program, with default headers that its answers lack."""
     told = [f"\theader ?{name.decode()} {_word(value.decode())}\n" for name, value in NO_PAGE.items()]
     return "".join(told) + _passed_on(upstream, 1, *more)
 
 
 SECURE_COOKIES = 'header_down Set-Cookie ^(.+)$ "$1; Secure"'
-"""For a program that does not know that its port is one of https."""
+"""Marks cookies as secure, for a program that does not know that its port serves https."""
 
 
 def _passed_on(upstream: str, depth: int, *more: str) -> str:
-    """Pass on to `upstream`."""
+    """Return the block that passes requests on to `upstream`."""
     indent = "\t" * depth
     lines = [
-        # A node that is starting answers 502 at once; the probes wait, not the proxy.
+        # Answer 502 at once while the node starts: the probes wait, not the reverse proxy.
         "lb_try_duration 0s",
-        # One address, whatever those in front have sent: the client's, as far as they are trusted.
+        # Send exactly one address: the client's, as far as the proxies in front are trusted.
         "header_up X-Forwarded-For {client_ip}",
         *more,
     ]
@@ -258,9 +259,9 @@ def _tls_ports(context: Context, table: Sequence[Service]) -> Mapping[str, int]:
 
 
 def _tls_options(context: Context, tls: Tls) -> str:
-    """Caddy's global options: how it gets its certificate, and no port but those that are published."""
+    """Return Caddy's global options: how it gets its certificate, and that it uses only published ports."""
     https = _tls_ports(context, SERVICES)[PROXY]
-    # Caddy wants another one than for https, though no site may be plain: then nothing listens there.
+    # Caddy requires an http port that differs from the https port. If no site uses it, nothing listens there.
     http = NOWHERE if context.fronted else inside(REDIRECT_PORT)
     lines = [
         "admin off",
@@ -268,9 +269,9 @@ def _tls_options(context: Context, tls: Tls) -> str:
         "auto_https disable_redirects",
         f"https_port {https}",
         f"http_port {http}",
-        # A client that connects to an IP address names no server (RFC 6066, section 3).
+        # A client that connects to an IP address sends no server name (RFC 6066, section 3).
         f"default_sni {tls.name}",
-        # HTTP/3 would be announced at a port that nobody outside finds.
+        # Disable HTTP/3: Caddy would announce it at a port that is not reachable from outside.
         _servers(context, "protocols h1 h2"),
     ]
     if not tls.acme:
@@ -290,7 +291,7 @@ def _tls_sites(context: Context, tls: Tls, table: Sequence[Service]) -> dict[str
     def at(port: int) -> str:
         return ", ".join(f"https://{host}:{port}" for host in hosts)
 
-    # Of a name with a public certificate alone: where Caddy's own CA vouches, people must be able to go on.
+    # Set HSTS only with ACME. With Caddy's own CA users must be able to ignore the browser's warning.
     hsts = f'\theader Strict-Transport-Security "max-age={HSTS_SECONDS}"\n' if tls.acme else ""
     sites = {}
     for name, port in _tls_ports(context, table).items():
@@ -298,28 +299,28 @@ def _tls_sites(context: Context, tls: Tls, table: Sequence[Service]) -> dict[str
         own = _own_port(behind, SECURE_COOKIES) if behind else _routes(context, table)
         sites[at(port)] = hsts + own
     if not context.fronted:
-        # Whatever name it was asked by: the certificate is for this one.
+        # Always redirect to the first name, because the certificate is for that name.
         sites[f"http://:{inside(REDIRECT_PORT)}"] = f"\tredir https://{hosts[0]}{{uri}} 308\n"
     return sites
 
 
 def _word(text: str) -> str:
-    """One word of a Caddyfile."""
+    """Quote text as one word of a Caddyfile."""
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
 def node_json(context: Context) -> str:
-    """What the node knows of itself. The portal reads it at each request, so no program restarts for it."""
+    """Render the node's facts. The portal reads them at each request, so no program restarts for them."""
     return json.dumps(dict(context.facts), indent=2, sort_keys=True, ensure_ascii=False) + "\n"
 
 
 def sshd_config(context: Context, _table: Sequence[Service]) -> str:
-    """OpenSSH for one user, with the node's own host key and only the node's keys."""
+    """Render OpenSSH's configuration: one user, the node's own host key and only its authorized keys."""
     lines = [
         f"Port {context.ports['ssh']}",
         f"ListenAddress {context.bind}",
         f"HostKey {_quoted(context.home + '/keys/host_ed25519')}",
-        # sshd fills in `%u` and the like here, and nowhere else.
+        # Only in this setting sshd substitutes `%u` and similar tokens.
         f"AuthorizedKeysFile {_quoted((context.home + '/keys/authorized_keys').replace('%', '%%'))}",
         f"AllowUsers {context.user}",
         "AuthenticationMethods publickey",
@@ -328,7 +329,7 @@ def sshd_config(context: Context, _table: Sequence[Service]) -> str:
         "PermitRootLogin prohibit-password",
         "UsePAM no",
         "PidFile none",
-        # The folder is 0700 from the first moment; the check would refuse any home below /tmp.
+        # The folder has mode 0700 from the beginning. The check would refuse any home below /tmp.
         "StrictModes no",
         "AllowAgentForwarding no",
         "X11Forwarding no",
@@ -343,9 +344,10 @@ def sshd_config(context: Context, _table: Sequence[Service]) -> str:
 
 
 def jupyter_config(context: Context, table: Sequence[Service]) -> str:
-    """JupyterLab: the token comes from the secret's file, so it is in no argv and no environment."""
+    """Render JupyterLab's configuration. The token is read from its file, so no argv or variable has it."""
     row = next(row for row in table if row.name == "jupyter")
-    # Behind the reverse proxy's https it is on the loopback; by which hosts it may be asked, that one knows.
+    # Behind the reverse proxy's https Jupyter listens on the loopback, where it would check the requested
+    # host name itself. The reverse proxy knows the allowed names.
     remote = "c.ServerApp.allow_remote_access = True\n" if row.name in context.fronted else ""
     headers = {"Content-Security-Policy": "; ".join(JUPYTER_POLICY), **JUPYTER_HEADERS}
     web = {"headers": headers, "xsrf_cookie_kwargs": {"samesite": "Lax"}}
@@ -354,7 +356,7 @@ def jupyter_config(context: Context, table: Sequence[Service]) -> str:
         "import os\n"
         "from pathlib import Path\n\n"
         "from jupyter_server.serverapp import ServerApp\n\n"
-        # Files for other programs of its user, with the token in them; no setting leaves both out.
+        # Jupyter writes these files for other programs of its user, with the token. No setting disables both.
         "ServerApp.write_server_info_file = lambda _app: None\n"
         "ServerApp.write_browser_open_files = lambda _app: None\n"
         'for left in Path(os.environ["JUPYTER_RUNTIME_DIR"]).glob("jpserver-*"):\n'
@@ -373,20 +375,20 @@ def jupyter_config(context: Context, table: Sequence[Service]) -> str:
         "c.IdentityProvider.token = token\n"
         'c.IdentityProvider.cookie_options = {"samesite": "Lax"}\n'
         f"c.ServerApp.tornado_settings = {web!r}\n"
-        # A browser that is signed in is so no longer than the token it came with holds.
+        # The cookie secret depends on the token, so a new token ends all browser sessions.
         'c.ServerApp.cookie_secret = hashlib.sha256(b"cookie:" + token.encode()).digest()\n'
         'c.LabApp.app_settings_dir = str(home / "config")\n'
-        # A node talks to nobody on its own.
+        # A node contacts no other host by itself.
         "c.LabApp.news_url = None\n"
         'c.LabApp.check_for_updates_class = "jupyterlab.NeverCheckForUpdate"\n'
         'c.LabApp.extension_manager = "readonly"\n'
-        # There are none: it would log a line for each that it has looked for.
+        # There are no language servers. Jupyter would log a line for each that it does not find.
         "c.LanguageServerManager.autodetect = False\n"
     )
 
 
 JUPYTER_POLICY = (
-    # JupyterLab has scripts and styles in its page, and compiles what checks its settings.
+    # JupyterLab has inline scripts and styles, and compiles the validators of its settings.
     "script-src 'self' 'unsafe-inline' 'unsafe-eval'",
     "style-src 'self' 'unsafe-inline'",
     "img-src 'self' data: blob:",
@@ -395,15 +397,15 @@ JUPYTER_POLICY = (
     "connect-src 'self'",
     "worker-src 'self' blob:",
     "frame-src 'self' data: blob:",
-    # Its viewer of PDF files.
+    # For JupyterLab's PDF viewer.
     "object-src 'self' blob:",
     "manifest-src 'self'",
     "base-uri 'none'",
     "form-action 'self'",
     "frame-ancestors 'self'",
 )
-"""What a page of Jupyter may load: nothing from elsewhere, so that what a notebook shows tells nobody of its
-data. Without `default-src`, to which Jupyter itself gives another value where it answers with no page."""
+"""The content that a page of Jupyter may load: nothing from other hosts, so that a notebook's output can't
+leak data. There is no `default-src`: Jupyter itself sets a different one for answers that are not pages."""
 
 JUPYTER_HEADERS: Mapping[str, str] = {
     "X-Frame-Options": "SAMEORIGIN",
@@ -414,19 +416,19 @@ JUPYTER_HEADERS: Mapping[str, str] = {
 
 
 def jupyter_overrides(_context: Context, _table: Sequence[Service]) -> str:
-    """JupyterLab's settings as people find them: its question whether to fetch news is answered."""
+    """Render JupyterLab's default settings, which answer its question whether to fetch news."""
     notification = {"fetchNews": "false", "checkForUpdates": False}
     return json.dumps({"@jupyterlab/apputils-extension:notification": notification}, indent=2) + "\n"
 
 
 def programs_json(context: Context, table: Sequence[Service]) -> str:
-    """What `gridup_node.launch` runs, by service."""
+    """Render the programs that `gridup_node.launch` runs, by service."""
     made = {row.name: _program(context, row) for row in offered(context, table)}
     return json.dumps(made, indent=2, sort_keys=True) + "\n"
 
 
 def supervisord_conf(context: Context, table: Sequence[Service]) -> str:
-    """Supervisor's own file. No path stands in it: its parser takes ` #` and `%` in one for its own."""
+    """Render Supervisor's configuration. It has no paths: its parser would interpret ` #` and `%` in them."""
     sections = [
         "; Written by Gridup.\n"
         "[supervisord]\n"
@@ -473,5 +475,5 @@ def _program(context: Context, row: Service) -> dict[str, Any]:
 
 
 def _quoted(path: str) -> str:
-    """As sshd_config wants a path that may hold spaces."""
+    """Quote a path that may have spaces, as sshd_config requires."""
     return '"' + path.replace("\\", "\\\\").replace('"', '\\"') + '"'

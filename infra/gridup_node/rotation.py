@@ -1,14 +1,14 @@
-"""`python -m gridup_node.rotation COMMAND SERVICE`: replaces the secrets of a node's service.
+"""`python -m gridup_node.rotation COMMAND SERVICE`: replace the secrets of a node's service.
 
-    renew     makes what takes the place of the service's secrets; it has them when it starts the next time
-    settle    waits until it has them, and says so as JSON
+    renew     creates new secrets of the service, which uses them from its next start on
+    settle    waits until the service uses them, and prints the result as JSON
 
-Which secrets those are tell the folders of the service (see `services`); each is run where the service sees
-them. Stdin holds JSON: `id`, another one each time all are to be replaced, and `lock`, see `rekey`. With the
-same id once more nothing is made anew, so that a run which was interrupted is put right by the next; and
-until the service is started again the former secrets hold.
+The folders of the service (see `services`) determine which secrets these are. Each command runs where the
+service sees its folders. Stdin is JSON: `id`, which differs for each rotation of all secrets, and `lock`, see
+`rekey`. A repeated run with the same id creates nothing again, so the next run completes an interrupted one.
+Until the service is started again the former secrets are valid.
 
-A failure is one line on stderr and exit code 1; no secret is ever in it, or in argv.
+A failure prints one line on stderr and returns exit code 1. That line and argv never contain a secret.
 """
 
 from __future__ import annotations
@@ -28,38 +28,39 @@ from gridup_node import admin, durable, facts, keys, rekey, secrets
 from gridup_node.services import PROXY, service
 
 WHERE = frozenset({"secrets", "proxy", "keys", "jupyter"})
-"""The folders of the node's data with what is replaced."""
+"""The folders of the node's data that contain secrets to replace."""
 
 NEXT, GONE, FAILED = "next", ".gone", "failed"
 DONE = "rotated"
-"""A file in each folder of secrets: the id of when they were last replaced, and what came of it."""
+"""A file in each folder of secrets: the id of the last rotation, and its result."""
 
 RENEWED = tuple(name for name in secrets.MAKERS if name != secrets.SERVER_UID)
-"""The node stays who it is: its id is no secret, and stands in all that it has made."""
+"""The node keeps its id: the id is no secret, and all objects that the node has made contain it."""
 
 BCRYPT_ROUNDS = 12
-"""As syft has it."""
+"""The same as syft's."""
 
 CADDY, FORMER = "caddy", "caddy.former"
-"""The reverse proxy's own folder: its CA, its certificates, its account with an authority."""
+"""The folder of the reverse proxy's CA, its certificates and its account with a certificate authority; and
+the name of this folder while its content is being replaced."""
 
 CERTIFICATE_SECONDS = 120.0
-"""Until the reverse proxy must have a new certificate, which an authority may have to give."""
+"""How long the reverse proxy may take to get a new certificate, possibly from a certificate authority."""
 
 START_SECONDS = 300.0
-"""Until the api must answer, which writes the whole database before."""
+"""How long the API may take to answer: before that it rewrites the whole database."""
 
 JUPYTERS = ("notebook_secret", "nbsignatures.db", "runtime/jupyter_cookie_secret")
-"""What Jupyter signs with; it makes the first two anew."""
+"""The files with which Jupyter signs. It creates the first two again."""
 
 
 class RotationError(Exception):
-    """It could not be done; the message is one line, without secrets."""
+    """A rotation failed; the message is one line, without secrets."""
 
 
 @dataclass(frozen=True)
 class Asked:
-    """What stdin holds; see the module's first lines."""
+    """The content of stdin; see the module's docstring."""
 
     id: str
     lock: bool = False
@@ -90,7 +91,7 @@ def _asked(stdin: IO[str]) -> Asked:
 
 
 def renew(folder: facts.NodeDir, of: tuple[str, ...], asked: Asked) -> dict[str, Any]:
-    """Make what takes the place of the secrets in those folders of the node's data."""
+    """Create the new secrets for the folders `of` of the node's data."""
     work: Mapping[str, Callable[[facts.NodeDir, Asked], None]] = {
         "secrets": _renew_own,
         "proxy": _renew_tls,
@@ -104,10 +105,10 @@ def renew(folder: facts.NodeDir, of: tuple[str, ...], asked: Asked) -> dict[str,
 
 
 def settle(folder: facts.NodeDir, of: tuple[str, ...], asked: Asked) -> dict[str, Any]:
-    """Wait until the service, started anew, has what `renew` has made; what came of it.
+    """Wait until the restarted service uses the secrets of `renew`. Returns the result.
 
     Raises:
-        RotationError: it has not. The former secrets hold.
+        RotationError: the service does not use them. The former secrets stay valid.
     """
     if "proxy" in of:
         _settle_tls(folder)
@@ -121,12 +122,12 @@ def settle(folder: facts.NodeDir, of: tuple[str, ...], asked: Asked) -> dict[str
 
 
 def concerns(name: str) -> bool:
-    """Whether a service has secrets."""
+    """Return whether a service has secrets."""
     return not WHERE.isdisjoint(service(name).folders)
 
 
 def done(folder: Path) -> dict[str, Any]:
-    """When the secrets in a folder were replaced last, and what came of it; nothing where they never were."""
+    """Return the id and the result of the last rotation of a folder's secrets; empty if there was none."""
     try:
         told = json.loads((folder / DONE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -146,7 +147,7 @@ def _renew_own(folder: facts.NodeDir, asked: Asked) -> None:
     with admin.exclusive(folder):
         following = folder.secrets / NEXT
         if following.is_dir():
-            # The database may be under these already.
+            # Reuse these secrets: the database may contain them already.
             durable.write(following / DONE, json.dumps(asdict(asked)).encode())
             return
         fresh = folder.secrets / f".{NEXT}"
@@ -158,13 +159,13 @@ def _renew_own(folder: facts.NodeDir, asked: Asked) -> None:
 
 
 def finish(folder: facts.NodeDir) -> str:
-    """Put the secrets that `renew` has made in the place of the former ones, before the node's server starts.
+    """Replace the former secrets by those that `renew` has created, before the node's server starts.
 
-    Each step may be repeated, and what was cut short is done by the next start. Where it can't be done the
-    former ones stay, all of them.
+    Each step may be repeated: the next start completes an interrupted replacement. If the replacement fails,
+    all of the former secrets stay.
 
     Returns:
-        Why it can't be done; empty when there is nothing (left) to do.
+        Why the replacement failed; empty if nothing is left to do.
     """
     shutil.rmtree(folder.secrets / GONE, ignore_errors=True)
     following = folder.secrets / NEXT
@@ -206,14 +207,14 @@ def _hash(password: str) -> str:
     return bytes(hashpw(password.encode(), gensalt(BCRYPT_ROUNDS))).decode()
 
 
-# The reverse proxy's: what proves that the node is the node.
+# The reverse proxy's secrets: they prove the identity of the node.
 
 
 def _renew_tls(folder: facts.NodeDir, asked: Asked) -> None:
     place = folder.root / PROXY
     if (place / CADDY).is_dir():
         shutil.rmtree(place / FORMER, ignore_errors=True)
-        # It has them in memory, and so serves on.
+        # The reverse proxy has its certificates in memory, so it continues to serve.
         (place / CADDY).rename(place / FORMER)
     _note(place, asked)
 
@@ -239,12 +240,12 @@ def _certificates(place: Path) -> bool:
     return any((place / "certificates").glob("**/*.crt"))
 
 
-# ssh's, and Jupyter's.
+# The secrets of ssh and Jupyter.
 
 
 def _renew_ssh(folder: facts.NodeDir, asked: Asked) -> None:
     place = folder.root / "keys"
-    # Nothing there: the machine has no sshd, or ssh has never run.
+    # There are no keys if the machine has no sshd, or if ssh has never run.
     if keys.whole(place / keys.CLIENT_KEY):
         try:
             keys.renew(place)

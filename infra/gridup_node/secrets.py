@@ -1,4 +1,4 @@
-"""The node's own secrets: made where its data lives, at its first start, each in a file of its own.
+"""The node's own secrets. The node creates them next to its data, at its first start, each in its own file.
 
 Standard library only: the deployer imports this module too.
 """
@@ -25,12 +25,13 @@ SESSION_KEY = "session_key"
 
 GENERATED_LENGTH = 24
 CHECKED = 4
-"""Of its characters: they follow from the others, so that a password that nobody chose is known as such."""
+"""The number of check characters at the end of a generated password. They are computed from the other
+characters, so that a generated password can be recognized."""
 SYMBOLS = "-_.:+=@%"
-"""Of the fourth class, and harmless when pasted into a shell, a URL's form or a table."""
+"""The other characters of a generated password: safe to paste into a shell, a form or a table."""
 ALPHABET = string.ascii_letters + string.digits + SYMBOLS
 SHORTEST, LONGEST = 10, 72
-"""Bytes of a given password. bcrypt, which syft stores it with, reads no more than 72."""
+"""The length of a password that a user sets, in bytes. syft stores it with bcrypt, which reads only 72."""
 LEAST_CLASSES = 3
 RULE = (
     f"a password has {SHORTEST} to {LONGEST} bytes, no control characters, and at least {LEAST_CLASSES} of: "
@@ -39,7 +40,7 @@ RULE = (
 
 
 def generate_password() -> str:
-    """A password that satisfies `check_password` and Azure's rule for a VM's password as well."""
+    """Return a new password that satisfies `check_password` and Azure's rule for a VM's password."""
     while True:
         made = "".join(random.choice(ALPHABET) for _ in range(GENERATED_LENGTH - CHECKED))
         made += _check_characters(made)
@@ -48,7 +49,7 @@ def generate_password() -> str:
 
 
 def is_generated(text: str) -> bool:
-    """Whether `generate_password` has made this: nobody guesses it, however often they may try."""
+    """Return whether `generate_password` made this password. Nobody can guess such a password."""
     made, check = text[:-CHECKED], text[-CHECKED:]
     return len(text) == GENERATED_LENGTH and set(text) <= set(ALPHABET) and check == _check_characters(made)
 
@@ -59,10 +60,10 @@ def _check_characters(made: str) -> str:
 
 
 def check_password(text: str) -> None:
-    """Whether a person's own password may become the administrator's.
+    """Check a password that a user has chosen for the administrator.
 
     Raises:
-        ValueError: it may not; the message says what is wrong and the rule, and never the password.
+        ValueError: the password is not allowed; the message has the reason and the rule, never the password.
     """
     size = len(text.encode("utf-8", "surrogatepass"))
     if any(ord(char) < 0x20 or 0x7F <= ord(char) <= 0x9F or 0xD800 <= ord(char) <= 0xDFFF for char in text):
@@ -88,9 +89,9 @@ def _classes(text: str) -> int:
 
 MAKERS: Mapping[str, Callable[[], str]] = {
     ADMIN_PASSWORD: generate_password,
-    # syft's two: with only one of them kept, the node is another one after a restart.
-    # A true UUID of version 4: syft forces those bits whenever it reads one back, and any other
-    # random id would then be another node's (a job of it fails with "arguments are not approved").
+    # syft identifies a node by these two. If only one survives a restart, it is a different node.
+    # The id must be a UUID of version 4: syft sets the version bits whenever it reads an id, so any other
+    # random id would turn into another node's (its jobs fail with "arguments are not approved").
     SERVER_UID: lambda: uuid.uuid4().hex,
     SERVER_KEY: lambda: random.token_hex(32),
     JUPYTER_TOKEN: lambda: random.token_hex(24),
@@ -99,13 +100,13 @@ MAKERS: Mapping[str, Callable[[], str]] = {
 
 
 def ensure(folder: Path, names: Iterable[str] = MAKERS) -> dict[str, Path]:
-    """Make each secret that is missing and close those that others may read; never change one.
+    """Create each missing secret, and remove the access of other users. Never changes a secret.
 
-    Safe when several programs start at once: one of them wins and all then see its value. In containers one
-    may be a link to where further programs see it: see `gridup_node.folders`.
+    Safe if several programs start at the same time: one of them wins and all see its value. In containers a
+    secret may be a link to a folder that other programs see too: see `gridup_node.folders`.
 
     Args:
-        names: which of them; a container makes those that it may see.
+        names: the secrets to create; a container creates those that it may see.
 
     Returns:
         The file of each secret, by its name.
@@ -123,16 +124,16 @@ def ensure(folder: Path, names: Iterable[str] = MAKERS) -> dict[str, Path]:
 
 
 def read(folder: Path, name: str) -> str:
-    """One secret's value.
+    """Return one secret's value.
 
     Raises:
-        FileNotFoundError: the node has not made it yet.
+        FileNotFoundError: the node has not created the secret yet.
     """
     return (folder / name).read_text(encoding="utf-8").strip("\r\n")
 
 
 def is_own_password(folder: Path, password: str) -> bool:
-    """Whether this is the administrator's password that the node has made, as far as its file knows."""
+    """Return whether this is the administrator's generated password, as its file has it."""
     try:
         own = read(folder, ADMIN_PASSWORD)
     except OSError:
@@ -141,7 +142,7 @@ def is_own_password(folder: Path, password: str) -> bool:
 
 
 def replace(folder: Path, name: str, value: str) -> None:
-    """Give a secret a new value: whole or not at all, never readable by others."""
+    """Give a secret a new value, atomically. Other users can never read it."""
     path = (folder / name).resolve()
     temporary = _write_beside(path, value)
     try:
@@ -153,7 +154,7 @@ def replace(folder: Path, name: str, value: str) -> None:
 
 
 def problems(folder: Path) -> list[str]:
-    """What is not as `ensure` leaves it, one line each; empty when all is well."""
+    """Return each difference from the state that `ensure` creates, one line each; empty if there is none."""
     if not folder.is_dir():
         return [f"{folder.name}: missing"]
     found = []
@@ -180,15 +181,15 @@ def _filled(path: Path) -> bool:
 
 
 def _create(path: Path, value: str) -> None:
-    """Put `value` there unless another program was first."""
+    """Create the secret with `value`, unless another program has created it first."""
     temporary = _write_beside(path, value)
     try:
         if path.exists() and not _filled(path):
-            # Nobody leaves an empty one on purpose: a full disk did.
+            # Only a full disk leaves an empty file, so replace it.
             temporary.replace(path)
         else:
             with contextlib.suppress(FileExistsError):
-                # A link, unlike a rename, never takes the place of a file that is there.
+                # Unlike a rename, a hard link never replaces an existing file.
                 path.hardlink_to(temporary)
     finally:
         temporary.unlink(missing_ok=True)

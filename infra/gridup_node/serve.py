@@ -1,8 +1,8 @@
-"""`python -m gridup_node.serve`: the node's one ASGI process, syft's api with our portal beside it.
+"""`python -m gridup_node.serve`: the node's ASGI process, with syft's API and Gridup's portal.
 
-Reads node.json, makes what secrets are missing and serves on its socket in the node's folder. Where the
-reverse proxy is on another host (a container of its own), node.json has a port, `GRIDUP_LISTEN` the address
-and `GRIDUP_PROXY` names that host. The reverse proxy's X-Forwarded headers are believed, and no other's.
+Reads node.json, creates missing secrets and serves on its socket in the node's folder. If the reverse proxy
+is on another host (in its own container), node.json has a port, `GRIDUP_LISTEN` has the address to listen on,
+and `GRIDUP_PROXY` names the reverse proxy's host. Only the reverse proxy's X-Forwarded headers are trusted.
 """
 
 from __future__ import annotations
@@ -22,14 +22,15 @@ from functools import partial
 from gridup_node import database, facts, own_api, rotation, secrets
 
 STOP_SECONDS = 5
-"""How long open requests may take to end; the supervisor kills what takes `stop_seconds`."""
+"""How long open requests may take to end. After the service's `stop_seconds` the supervisor kills it."""
 KEEP_ALIVE_SECONDS = 180
-"""How long an idle connection is kept: longer than the reverse proxy keeps one (Caddy: two minutes).
+"""How long an idle connection stays open: longer than in the reverse proxy (Caddy: two minutes).
 
-Whoever closes first may do so in the moment in which the other sends a request, which is then lost.
+If the server closed a connection first, it could do so while the reverse proxy sends a request on it, which
+would be lost.
 """
 GARBAGE_AT_START = 20_000, 10, 1000
-"""As of `gc.set_threshold`. With none collected at all the node would have 7% more memory for good."""
+"""For `gc.set_threshold`. Without any garbage collection the node would need 7% more memory permanently."""
 PROXY = "GRIDUP_PROXY"
 OPEN_FILES = 65_536
 PR_SET_PDEATHSIG = 1
@@ -37,12 +38,12 @@ PR_SET_PDEATHSIG = 1
 
 
 def environment(folder: facts.NodeDir) -> dict[str, str]:
-    """The variables that syft reads at its import. Nothing secret: those are handed over as values.
+    """Return the variables that syft reads when it is imported. No secrets: those are passed as values.
 
-    syft keeps objects of more than a megabyte in `tempfile.gettempdir() / SYFT_TEMP_ROOT`, which an
-    absolute path takes out of the temporary folder, for the jobs it forks as well. Its stock
-    administrator (info@openmined.org, changethis) is the default of `DEFAULT_ROOT_PASSWORD`:
-    with a random one that nobody keeps, no path through syft can ever make that account.
+    syft stores objects of more than a megabyte in `tempfile.gettempdir() / SYFT_TEMP_ROOT`. An absolute
+    path moves them out of the temporary folder, for the jobs that syft forks as well. syft's default
+    administrator (info@openmined.org, changethis) comes from the default of `DEFAULT_ROOT_PASSWORD`. With
+    a random password that is stored nowhere, no code path in syft can create that account.
     """
     return {
         "SYFT_TEMP_ROOT": str(folder.objects),
@@ -68,7 +69,7 @@ def main() -> int:
     except facts.FactsError as error:
         print(f"gridup_node.serve: {error}", file=sys.stderr)  # noqa: T201
         return 1
-    # The socket and the queue's are named from here: a socket's path may have 107 bytes at most (unix(7)).
+    # The paths of both sockets are relative to this folder: a path may have 107 bytes at most (unix(7)).
     os.chdir(folder.root)
     host, port = os.environ.get("GRIDUP_LISTEN", "127.0.0.1"), node.ports.get("api", 0)
     try:
@@ -86,7 +87,7 @@ def main() -> int:
     for path in (folder.data, folder.objects, folder.run):
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
     for variable in ("SERVER_UID", "SERVER_PRIVATE_KEY"):
-        # syft would take these before what we hand it.
+        # syft would prefer these variables to the values that it is passed.
         os.environ.pop(variable, None)
     os.environ.update(environment(folder))
     _raise_open_files()
@@ -98,8 +99,8 @@ def main() -> int:
     from gridup_node.guard.protocol import Protocol
 
     log.info("starting %s node %r", node.node_type, node.name)
-    # syft's modules make a million objects, and nearly all of them stay: to look for some that do not, again
-    # and again, is a tenth of the start. Nor are they looked at later, here or in the process of a job.
+    # syft's modules create a million objects, and nearly all of them stay. Searching them for garbage again
+    # and again would take a tenth of the start. `freeze` excludes them later too, also in a job's process.
     usual = gc.get_threshold()
     gc.set_threshold(*GARBAGE_AT_START)
     node_app = app.create(folder, node, os.environ.get(PROXY, "").split())
@@ -109,38 +110,38 @@ def main() -> int:
         node_app,
         host=host,
         port=port,
-        # The folder that it is in is its user's alone.
+        # Only the node's user can enter the socket's folder.
         uds=None if port else own_api.SOCKET,
         access_log=False,
         server_header=False,
-        # The guard reads these itself.
+        # The guard reads these headers itself.
         proxy_headers=False,
         ws="none",
         http=Protocol,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=STOP_SECONDS,
         log_config=None,
-        # syft turns nearly all logging off; why the server could not start must still be told.
+        # syft disables nearly all logging, but the log must show why the server could not start.
         log_level="info",
     )
     return 0
 
 
 def _is_alarm(record: logging.LogRecord) -> bool:
-    """Whether a line of syft's is one: at each start it tells a hash of its key, as critical."""
+    """Return whether syft's log line is an alarm: at each start it logs a hash of its key as critical."""
     return not record.getMessage().startswith("Hash of the signing key")
 
 
 def _is_of_the_server(record: logging.LogRecord) -> bool:
-    """Whether a line of uvicorn's tells of itself: what it warns of are requests of strangers, one by one."""
+    """Return whether uvicorn's log line is about the server: its warnings are about strangers' requests."""
     return record.levelno != logging.WARNING
 
 
 def _check_free(host: str, port: int) -> None:
-    """Fail now and not in some seconds, before a second server touches the first one's data.
+    """Check that the port is free, so that a second server fails before it touches the first one's data.
 
     Raises:
-        OSError: something listens there, or the host is not this machine's.
+        OSError: a program listens on the port, or the host is not an address of this machine.
     """
     family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     with socket.socket(family, kind, protocol) as probe:
@@ -149,7 +150,7 @@ def _check_free(host: str, port: int) -> None:
 
 
 def _raise_open_files() -> None:
-    """Each connection is an open file; the usual soft limit of 1,024 is soon reached."""
+    """Raise the limit of open files: each connection is one, and the usual limit of 1,024 is too low."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, OPEN_FILES)
     if soft != resource.RLIM_INFINITY and soft < wanted:
@@ -157,10 +158,10 @@ def _raise_open_files() -> None:
 
 
 def _in_job(own: int | str) -> None:
-    """In a process that syft forks for a job: it ends when told to, and when the node is gone.
+    """Prepare a process that syft forks for a job: it must end on a signal, and when the node ends.
 
-    Without this it inherits uvicorn's way with SIGTERM, so syft could not stop a job; and it
-    would hold the node's port after the node was killed, so that the node could not come back.
+    Otherwise it would inherit uvicorn's handling of SIGTERM, so syft could not stop a job. And it
+    would hold the node's port after the node was killed, so that the node could not start again.
     """
     _let_go(own)
     signal.set_wakeup_fd(-1)
@@ -171,14 +172,15 @@ def _in_job(own: int | str) -> None:
 
 
 def _let_go(own: int | str) -> None:
-    """Let go of the server's sockets, those of its port or path, which a fork has copied.
+    """Close the fork's copies of the server's sockets, which have the server's port or path.
 
-    A connection ends when its last copy does. The reverse proxy would take one that the server has closed as
-    idle for open as long as the job runs, send a request down it, and wait for ever.
+    A connection ends when its last copy is closed. Otherwise, while the job runs, a connection that the
+    server has closed as idle would still look open to the reverse proxy. The reverse proxy would send a
+    request on it and wait forever.
     """
     nothing = os.open(os.devnull, os.O_RDWR)
-    for name in os.listdir("/dev/fd"):  # noqa: PTH208 - no object for each, right after a fork
-        # The listing's own is gone by now.
+    for name in os.listdir("/dev/fd"):  # noqa: PTH208 - avoid an object for each file, right after a fork
+        # The descriptor of the listing itself is closed by now.
         with contextlib.suppress(OSError):
             if not stat.S_ISSOCK(os.fstat(int(name)).st_mode):
                 continue
@@ -186,7 +188,7 @@ def _let_go(own: int | str) -> None:
                 at = one.getsockname()
                 is_own = at == own if one.family == socket.AF_UNIX else at[1:2] == (own,)
             if is_own:
-                # Its number stays taken: objects of the server's still mean it.
+                # Keep the descriptor's number in use: objects of the server still refer to it.
                 os.dup2(nothing, int(name), inheritable=False)
     os.close(nothing)
 

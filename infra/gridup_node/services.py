@@ -1,7 +1,7 @@
-"""THE service table: every service of a node, its port, path, command and proof.
+"""The service table: every service of a node, with its port, path, command and proof.
 
 Firewall rules, outputs, probes, the compose file, the Docker containers and the local
-supervisor all come from here. A port written anywhere else is a bug.
+supervisor's configuration all derive from this table. A port written anywhere else is a bug.
 """
 
 from __future__ import annotations
@@ -12,75 +12,76 @@ from enum import Enum
 
 
 class Audience(Enum):
-    """Who may reach a port."""
+    """The clients that may reach a port."""
 
     WEB = "web"
-    """Everybody who uses the node: `--web-cidr`, by default the world on a cloud."""
+    """All users of the node: `--web-cidr`, by default every address on a cloud."""
     STAFF = "staff"
-    """The data owner's own people: `--allow-cidr`."""
+    """The data owner's staff: `--allow-cidr`."""
     NODE = "node"
-    """The node's own processes; never leaves its loopback or private network."""
+    """The node's own processes, on its loopback or private networks only."""
 
 
 class ProbeKind(Enum):
-    """What shows that the right thing answers, so that a decoy that says 200 to everything fails."""
+    """How a probe verifies that the service itself answers. A server that always answers 200 fails."""
 
     ANY = "any"
-    """The host is there: at least one of its services is proven."""
+    """The host is up: at least one of its services passes its probe."""
     SYFT_METADATA = "syft-metadata"
-    """JSON with the node's name, its server type and syft's version."""
+    """syft's metadata: JSON with the node's name, its server type and syft's version."""
     LOGIN_PAGE = "login-page"
-    """Our portal's login page: HTML that carries `PORTAL_MARK`."""
+    """The login page of Gridup's portal: HTML that contains `PORTAL_MARK`."""
     JUPYTER_API = "jupyter-api"
     """Jupyter's version API: JSON with a `version` of digits and dots."""
     SSH_BANNER = "ssh-banner"
-    """A line that begins with `SSH-2.0-` (RFC 4253, section 4.2)."""
+    """ssh's banner: a line that begins with `SSH-2.0-` (RFC 4253, section 4.2)."""
     SANDBOX = "sandbox"
-    """The sandbox says what it keeps jobs in with. It has no port: it is asked within the node."""
+    """The sandbox reports the mechanisms that confine jobs. It has no port: the check runs in the node."""
 
 
 PORTAL_MARK = '<meta name="generator" content="Gridup portal">'
-"""Stands in every page of the portal; proves that a page is ours."""
+"""A tag in every page of the portal. It proves that Gridup's portal made the page."""
 
 PROBLEM = "gridup_problem"
-"""The key, in what a node answers in the place of anything else, of what is wrong with it."""
+"""The JSON key for a node's problem. While there is one, the node answers every request with it."""
 
 
 @dataclass(frozen=True)
 class Service:
-    """One thing a node offers, or one program it needs for that.
+    """A service that a node offers, or a program that the node needs for one.
 
     Attributes:
         name: the key, as in `gridup logs INST NAME`.
-        title: what tables call it.
-        port: the port it listens on when none is asked for.
-        socket: where it listens where all programs share a machine with others, who could reach a port: in
-            the node's folder, from there, so that the path is short (107 bytes at most, unix(7)).
-        vm_port: the port that people find it at on a machine of its own, a VM; 0 for none.
-        provided_by_host: whether such a machine serves it by itself, so that no program of ours does.
-        audience: who may reach that port.
-        command: the program's argv, with the placeholders of `Context`; empty when another
+        title: its name in tables.
+        port: its default port.
+        socket: the socket that it uses instead of a port where all programs share a machine with other
+            users, who could reach a port. The path is relative to the node's folder, so that it is short
+            (107 bytes at most, unix(7)).
+        vm_port: the port at which users reach it on a container host; 0 for none.
+        provided_by_host: whether the container host provides it itself, so that Gridup runs no program.
+        audience: the clients that may reach that port.
+        command: the program's argv, with the placeholders of `Context`; empty if another
             service's program serves this one (`served_by`).
-        served_by: the service whose program answers for this one.
-        front_path: its path behind the reverse proxy; empty when it has a port of its own that
-            people connect to, or none.
-        body: the largest request body behind the reverse proxy, in bytes; 0 for what `--max-upload` says.
+        served_by: the service whose program serves this one.
+        front_path: its path behind the reverse proxy; empty if users connect to its own port, or not at
+            all.
+        body: the largest request body behind the reverse proxy, in bytes; 0 for the value of `--max-upload`.
         proof, proof_path: how it is probed, and at which path.
         environment: variables of its program, with the same placeholders. Never a secret.
-        files: names of the rendered configuration files it reads: it restarts when one changes.
-        restart_on_facts: keys of node.json that it reads once, at its start: it restarts when one changes.
-        knows: keys of node.json that it reads at all; in a container of its own it is told no others.
-        folders: of the node's data (see `folders`): what its container sees, and no others.
-        memory, cpus: the most that its container gets, as fractions of what the machine has. Together they
-            are more than all of it: what one leaves another may use.
-        pids: processes and threads that its container may have.
-        offline: whether its container has no network at all, whatever was asked for.
-        outward: whether its program connects to what is outside of the node; the container of one that does
-            not has no way there, but with `--allow-egress`.
-        yields: whether its container is ended before others where the machine's memory runs out.
-        needs: a program that must be on the machine; where it is not, the service is "not offered".
-        start_seconds: how long it must run before it counts as started: ending sooner is a failed
-            start, and after some of those the supervisor gives up.
+        files: names of the rendered configuration files that it reads. It restarts if one changes.
+        restart_on_facts: keys of node.json that it reads once, at its start. It restarts if one changes.
+        facts_read: all keys of node.json that it reads. Its own container gets no others.
+        folders: the folders of the node's data (see `folders`) that its container sees.
+        memory, cpus: the limits of its container, as fractions of the machine's. Their sum is more than the
+            whole machine: a container may use what others leave.
+        pids: the most processes and threads that its container may have.
+        offline: whether its container never has any network.
+        outward: whether its program connects to hosts outside of the node. Without it the container has
+            outbound access only with `--allow-egress`.
+        yields: whether its container is ended before others if the machine's memory runs out.
+        requires_tool: a program that the machine must have; without it the service is "not offered".
+        start_seconds: how long it must run to count as started. Ending sooner is a failed start, and after
+            some failed starts the supervisor gives up.
         stop_seconds: how long it may take to stop before it is killed.
     """
 
@@ -114,12 +115,12 @@ class Service:
 
     @property
     def reached(self) -> bool:
-        """Whether it can be probed from outside of the node."""
+        """Whether a probe can reach it from outside of the node."""
         return bool(self.front_path) or (bool(self.port) and not self.inner)
 
     @property
     def inner(self) -> bool:
-        """Whether it listens on the node's loopback alone, whatever address the node is bound to."""
+        """Whether only the node's own programs reach it, whatever address the node is bound to."""
         return self.audience is Audience.NODE
 
     @property
@@ -129,7 +130,7 @@ class Service:
 
 
 PROXY = "proxy"
-"""The service people's browsers and clients connect to; it passes on to those with a `front_path`."""
+"""The reverse proxy, to which browsers and clients connect. It serves all services with a `front_path`."""
 
 SERVICES: tuple[Service, ...] = (
     Service(
@@ -180,7 +181,7 @@ SERVICES: tuple[Service, ...] = (
         cpus=0.9,
         pids=2048,
         outward=True,
-        # Longer than an import of syft on a busy machine: one that ends in it has not started.
+        # Longer than the import of syft on a busy machine: ending during the import is a failed start.
         start_seconds=30,
         stop_seconds=20,
     ),
@@ -243,10 +244,10 @@ SERVICES: tuple[Service, ...] = (
 
 
 def service(name: str, table: Sequence[Service] = SERVICES) -> Service:
-    """The service called `name`.
+    """Return the service called `name`.
 
     Raises:
-        KeyError: the table has none of that name.
+        KeyError: the table has no service with that name.
     """
     for row in table:
         if row.name == name:
@@ -255,57 +256,57 @@ def service(name: str, table: Sequence[Service] = SERVICES) -> Service:
 
 
 def programs(table: Sequence[Service] = SERVICES) -> tuple[Service, ...]:
-    """The services that are a program of their own."""
+    """Return the services that have their own program."""
     return tuple(row for row in table if row.command)
 
 
 def probed(table: Sequence[Service] = SERVICES) -> tuple[Service, ...]:
-    """The services a check proves, in the order of its table."""
+    """Return the services that `gridup check` probes, in the order of its table."""
     return tuple(row for row in table if row.proof and row.reached)
 
 
 def inside_only(table: Sequence[Service] = SERVICES) -> tuple[Service, ...]:
-    """The programs whose proof is to be had within the node alone."""
+    """Return the programs that can be checked only within the node."""
     return tuple(row for row in programs(table) if row.proof and not row.reached)
 
 
 def backends(table: Sequence[Service] = SERVICES) -> tuple[Service, ...]:
-    """The programs that the reverse proxy passes on to."""
+    """Return the programs that the reverse proxy passes requests on to."""
     behind = {row.served_by or row.name for row in table if row.front_path}
     return tuple(row for row in programs(table) if row.name in behind)
 
 
 def served(program: Service, table: Sequence[Service] = SERVICES) -> tuple[Service, ...]:
-    """The services that one program answers for, itself among them where it is proven."""
+    """Return the services with a proof that one program serves, including its own."""
     return tuple(row for row in table if row.proof and program.name in (row.name, row.served_by))
 
 
 def ports(table: Sequence[Service] = SERVICES) -> dict[str, int]:
-    """Every port a node needs, by its service's name."""
+    """Return every port that a node needs, by the name of its service."""
     return {row.name: row.port for row in table if row.port}
 
 
 def ports_outside(table: Sequence[Service] = SERVICES) -> dict[str, int]:
-    """Of them those that it needs where its programs share a machine with others."""
+    """Return the ports that a node needs if its programs share a machine with other users."""
     return {row.name: row.port for row in table if row.port and not row.socket}
 
 
 def folders(table: Sequence[Service] = SERVICES) -> tuple[str, ...]:
-    """Every folder of a node's data; what lies in each is for `gridup_node.folders` to say."""
+    """Return every folder of a node's data. `gridup_node.folders` defines their content."""
     return tuple(sorted({name for row in table for name in row.folders}))
 
 
 REDIRECT_PORT = 80
-"""On a machine of its own the reverse proxy also listens here: it redirects to https, and ACME asks here."""
+"""The port on a container host at which the reverse proxy redirects to https and answers ACME."""
 
 
 def machine_ports(table: Sequence[Service] = SERVICES) -> dict[str, int]:
-    """Every port that people reach a machine's node at, by its service's name."""
+    """Return every port at which users reach a container host's node, by the name of its service."""
     return {row.name: row.vm_port for row in table if row.vm_port}
 
 
 def firewall_ports(table: Sequence[Service] = SERVICES) -> tuple[tuple[int, Audience], ...]:
-    """What a machine's firewall lets in (TCP), each port with who may reach it."""
+    """Return the TCP ports that a machine's firewall opens, each with the audience that may reach it."""
     rows = [(row.vm_port, row.audience) for row in table if row.vm_port]
     return tuple(sorted([*rows, (REDIRECT_PORT, Audience.WEB)], key=lambda row: row[0]))
 
@@ -313,14 +314,15 @@ def firewall_ports(table: Sequence[Service] = SERVICES) -> tuple[tuple[int, Audi
 def machine_doors(
     port: int = 0, *, fronted: bool = False, table: Sequence[Service] = SERVICES
 ) -> dict[int, int]:
-    """The ports of a machine at which its node's reverse proxy is found, each with the one in its container.
+    """Return {port of the container host: port in the container} of the reverse proxy's published ports.
 
     Args:
-        port: at which it is found in the place of the table's; 0 for that.
-        fronted: whether a reverse proxy of the site's own stands in front, which has the redirect, too.
+        port: the port that replaces the reverse proxy's `vm_port`; 0 for the table's.
+        fronted: whether the site's own reverse proxy is in front. It has the redirect port, too.
+        table: the service table.
     """
     own = machine_ports(table)
-    # Of each service the door in the container is the same, wherever it is found outside.
+    # The port in the container does not depend on the port outside.
     doors = {own[PROXY]: inside(own[PROXY])} if not port else {port: inside(own[PROXY])}
     if not fronted:
         doors[REDIRECT_PORT] = inside(REDIRECT_PORT)
@@ -328,21 +330,21 @@ def machine_doors(
 
 
 def inside(port: int) -> int:
-    """What a program without any rights listens on in its container, where people find it at `port`."""
+    """Return the port in the container for the published `port`: low ports need privileges."""
     return port if port >= 1024 else port + 8000
 
 
 def fronted(table: Sequence[Service] = SERVICES) -> tuple[Service, ...]:
-    """The programs with a port of their own that the reverse proxy has where each is in a container."""
+    """Return the programs whose own port the reverse proxy serves if each program is in a container."""
     return tuple(row for row in programs(table) if row.speaks_http and not row.inner and row.name != PROXY)
 
 
 def https_ports(table: Sequence[Service] = SERVICES) -> dict[str, int]:
-    """What the reverse proxy listens on in its container where it speaks https, by service."""
+    """Return the ports in the reverse proxy's container that serve https, by service."""
     rows = (service(PROXY, table), *machine_fronted(table))
     return {row.name: inside(row.vm_port) for row in rows}
 
 
 def machine_fronted(table: Sequence[Service] = SERVICES) -> tuple[Service, ...]:
-    """Those of them that have a port on a machine, where the reverse proxy serves it with its TLS."""
+    """Return the programs whose port on a container host the reverse proxy serves, with its TLS."""
     return tuple(row for row in fronted(table) if row.vm_port and not row.provided_by_host)

@@ -1,1 +1,1 @@
-"""One module a command: parse, ask, call, show. Registered in `gridup.app`."""
+"""One module per command: it parses, asks, calls and shows. `gridup.app` registers it."""

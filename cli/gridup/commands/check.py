@@ -1,4 +1,4 @@
-"""gridup check: prove each endpoint of nodes, deployed by Gridup or not."""
+"""gridup check: probe each endpoint of nodes, whether Gridup deployed them or not."""
 
 from __future__ import annotations
 
@@ -42,10 +42,13 @@ Exit code 0: all is proven; 10: not; 9: not within --timeout of a --wait."""
 
 @dataclass
 class Checked:
-    """One thing to check: a deployed node, or a mere address.
+    """One item to check: a deployed node, or only an address.
 
     Attributes:
-        stopped: whether it was stopped; None where that was not asked.
+        title: the node's name, or the address.
+        outputs, target: of a deployed node; None for an address.
+        why: the error of `given_up`, once there is one.
+        stopped: whether the node is stopped; None while that was not checked.
     """
 
     title: str
@@ -56,25 +59,28 @@ class Checked:
     stopped: bool | None = None
 
     def given_up(self) -> ResourceError | None:
-        """Why waiting longer is no use; once there is a reason, it stays: see `health.FailureLatch`."""
+        """Return the error that makes further waiting pointless, else None.
+
+        Once there is an error, it stays: see `health.FailureLatch`.
+        """
         if self.why is None and self.target and self.outputs:
             self.why = self.target.terminal_failure(self.outputs)
         return self.why
 
     def is_silent(self, session: Session) -> bool:
-        """Whether it need not be tried, for it was stopped."""
+        """Return whether no probe is needed, because the machine does not answer and the node is stopped."""
         if not (self.target and self.outputs) or self.target.answers(self.outputs):
             return False
         return self.is_stopped(session)
 
     def is_stopped(self, session: Session) -> bool:
-        """Whether it was stopped, though something may answer in its place; asked once."""
+        """Return whether the node is stopped; checked only once. Something else may answer in its place."""
         if self.stopped is None and self.target and self.outputs:
             self.stopped = session.stopped(self.outputs, self.target)
         return bool(self.stopped)
 
     def unready(self, end: float) -> GridupError | None:
-        """Why it is not done yet, though all its probes are green."""
+        """Return why the node is not ready although all its probes succeed; None if it is ready."""
         return health.unready(self.target, self.outputs, end) if self.target and self.outputs else None
 
 
@@ -150,7 +156,7 @@ def main(
 
 
 def _looked_at(session: Session, checked: list[Checked], deadline: float) -> list[probes.ProbeResult]:
-    """One round of probes; of a node whose machine is silent, since it was stopped, that is known at once."""
+    """Run one round of probes. Don't probe a node that is stopped and whose machine does not answer."""
     off = [item.is_silent(session) for item in checked]
     wanted = [
         endpoint
@@ -169,7 +175,10 @@ def _looked_at(session: Session, checked: list[Checked], deadline: float) -> lis
 
 
 def _with_inside(checked: list[Checked], results: list[probes.ProbeResult]) -> list[probes.ProbeResult]:
-    """The results, with what only a command on each deployed node can prove; `endpoints` then has it too."""
+    """Return the results, plus those of proofs that need a command on the deployed node.
+
+    Adds the endpoints of these proofs to each item's `endpoints`.
+    """
     every: list[probes.ProbeResult] = []
     for item, seen in _by_item(checked, results):
         if item.target and item.outputs:
@@ -183,13 +192,13 @@ def _with_inside(checked: list[Checked], results: list[probes.ProbeResult]) -> l
 def _by_item(
     checked: list[Checked], results: list[probes.ProbeResult]
 ) -> list[tuple[Checked, list[probes.ProbeResult]]]:
-    """Each with the results of its own endpoints."""
+    """Return each item with the results of its own endpoints."""
     rest = iter(results)
     return [(item, list(itertools.islice(rest, len(item.endpoints)))) for item in checked]
 
 
 def _undone(checked: list[Checked], end: float) -> dict[str, GridupError]:
-    """By title, what is not done yet though its probes are green."""
+    """Return, by title, the errors of nodes that are not ready although their probes succeed."""
     found = {item.title: item.unready(end) for item in checked}
     return {title: why for title, why in found.items() if why}
 
@@ -201,10 +210,11 @@ def report(
     undone: Mapping[str, GridupError],
     broken: Mapping[str, GridupError],
 ) -> None:
-    """A table for each node or address; of each node that can't be checked, why.
+    """Show a table for each node or address, and the error of each node that can't be checked.
 
     Args:
-        undone, broken: by title.
+        undone: by title, the errors of nodes that are not ready although their probes succeed.
+        broken: by name, the errors of nodes that can't be checked.
     """
     parts = _by_item(checked, results)
     data: list[dict[str, Any]] = [
@@ -248,12 +258,16 @@ def _dead(checked: list[Checked]) -> str | None:
 
 
 def _stopped(session: Session, checked: list[Checked]) -> str | None:
-    """Which node need not be waited for, since it was stopped; each is looked at once."""
+    """Return the title of a stopped node, since waiting for it is pointless; else None."""
     return next((item.title for item in checked if item.is_stopped(session)), None)
 
 
 def _named(session: Session, text: str, *, explicit: bool) -> Checked:
-    """A deployed node of that name, else an address; `--name` and words that are no address are names."""
+    """Return the deployed node of that name, else the address.
+
+    Raises:
+        NotFoundError: there is no such node, and `text` comes from --name or can't be an address.
+    """
     try:
         record = session.find(Which(text))
     except NotFoundError:
@@ -269,18 +283,24 @@ def _checked(session: Session, record: Record) -> Checked:
 
 
 def _is_address(text: str) -> bool:
-    """Whether it can only be meant as an address: it has a dot or a colon, or is localhost."""
+    """Return whether the user can only mean an address: `text` has a dot or a colon, or is localhost."""
     if text != "localhost" and "." not in text and ":" not in text:
         return False
     try:
         probes.parse_address(text)
     except UsageError:
-        return ":" in text and " " not in text  # as an address, with its own error
+        return ":" in text and " " not in text  # An address; parsing it later reports the error.
     return True
 
 
 def _all(session: Session) -> tuple[list[Checked], dict[str, GridupError]]:
-    """Every node; by name, why one can't be checked: it is damaged, or its deploy is not whole."""
+    """Return all nodes, and by name the errors of those that can't be checked.
+
+    A node can't be checked if its state is damaged, its deploy is incomplete or another run changes it.
+
+    Raises:
+        NotFoundError: there are no nodes.
+    """
     checked: list[Checked] = []
     broken: dict[str, GridupError] = {}
     for record in session.state.records():

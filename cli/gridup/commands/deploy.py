@@ -1,4 +1,4 @@
-"""gridup deploy: make a node, or bring one to what is asked."""
+"""gridup deploy: create a node, or update it to the given options."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ from gridup.session import Session
 from gridup_infra.errors import UsageError
 
 LONGEST_FILE = 4096
-"""Bytes that are read of a password from standard input."""
+"""Maximum bytes of a password that are read from standard input."""
 
 EPILOG = """\b
 Examples:
@@ -164,16 +164,18 @@ def main(
 
 
 def read_password(path: Path) -> str:
-    """The admin's password from a file, `-` for standard input; a line's end after it does not count.
+    """Read the admin's password from a file, or from standard input if the path is `-`.
+
+    A line break at the end is not part of the password.
 
     Raises:
-        UsageError: the file can't be read, or the password does not fit the rule.
+        UsageError: the file can't be read or is not UTF-8, or the password breaks the rules.
     """
     from gridup_node.secrets import check_password
 
     try:
         raw = sys.stdin.buffer.read(LONGEST_FILE) if str(path) == "-" else path.expanduser().read_bytes()
-        # An editor's mark of UTF-8 is no part of it.
+        # An editor may write a UTF-8 byte order mark, which is not part of the password.
         text = raw.decode("utf-8-sig").removesuffix("\n").removesuffix("\r")
     except OSError as error:
         raise UsageError(f"--admin-password-file {path} can't be read: {error.strerror}.") from None

@@ -1,4 +1,4 @@
-"""gridup destroy: take a node away, all of it but what is said to be kept."""
+"""gridup destroy: delete a node and all its resources, except retained data."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ def main(
 
 
 def destroy(session: Session, which: Which, *, yes: bool, wait_lock: float = 0) -> None:
-    """Destroy one node and show that.
+    """Destroy one node and show the result.
 
     Raises:
-        as `destroyed`.
+        See `destroyed`.
     """
     data = destroyed(session, which, yes=yes, wait_lock=wait_lock)
 
@@ -59,13 +59,13 @@ def destroy(session: Session, which: Which, *, yes: bool, wait_lock: float = 0) 
 
 
 def destroyed(session: Session, which: Which, *, yes: bool, wait_lock: float = 0) -> dict[str, Any]:
-    """Destroy one node. Returns the result, for JSON.
+    """Destroy one node. Returns the result for JSON.
 
     Raises:
-        NotFoundError: there is none of that name.
-        UsageError: nobody can be asked, and --yes was not given.
-        DeclinedError: the answer was not yes.
-        ResourceError: something is left; it is listed.
+        NotFoundError: there is no such node.
+        UsageError: there is no terminal to ask for confirmation, and --yes was not given.
+        DeclinedError: the user did not confirm.
+        ResourceError: something is left. The details list it.
     """
     record = session.find(which, wait_lock)
     target, spec = _what(session, record)
@@ -86,7 +86,7 @@ def destroyed(session: Session, which: Which, *, yes: bool, wait_lock: float = 0
         _delete(session, record, engine, Keeping(reporter, held), (target, spec), looks=not keeps)
     retained = None
     if target and spec and keeps:
-        # What is kept is kept, whether or not it can be looked at just now.
+        # The data is retained even if it can't be read now.
         with contextlib.suppress(GridupError):
             retained = target.retained(spec)
     return {
@@ -106,11 +106,14 @@ def _delete(
     *,
     looks: bool,
 ) -> None:
-    """Have the engine destroy it, and forget it.
+    """Destroy the stack with the engine, then remove it from the state.
 
     Args:
-        where: its target and what is known of it.
-        looks: whether to look there for what is left.
+        where: the node's target and spec, if known.
+        looks: whether to search the target for leftovers.
+
+    Raises:
+        ResourceError: something is left. The details list it.
     """
     reporter.step(f'Destroying "{record.name}"')
     there = where[0] if looks else None
@@ -121,7 +124,7 @@ def _delete(
         try:
             left = _left(session, record, there)
         except CredentialsError:
-            # What kept the engine from it keeps us from looking.
+            # The credentials that failed for the engine also fail for the search.
             left = _left(session, record, None)
         if left and isinstance(error, (ResourceError, CredentialsError)):
             raise type(error)(error.message, error.suggestion, (*error.details, *left)) from error
@@ -134,7 +137,7 @@ def _delete(
 
 
 def _left(session: Session, record: Record, target: Target | None) -> list[str]:
-    """What is left of it: in the state, and where it was, unless there is no target to look there."""
+    """Return what is left of the node: resources in the state, and leftovers if `target` is given."""
     after = session.state.read(record.stack)
     left = [f"left in the state: {name}" for name in (after.resources if after else ())]
     if target and record.identity:
@@ -143,6 +146,6 @@ def _left(session: Session, record: Record, target: Target | None) -> list[str]:
 
 
 def _what(session: Session, record: Record) -> tuple[Target | None, DeploySpec | None]:
-    # Not from the configuration on this machine: a damaged one must not be in the way of an end.
+    # Don't read the stack's configuration on this machine: a damaged one must not prevent a destroy.
     spec = record.previous_spec({})
     return (session.target(spec.target), spec) if spec else (None, None)

@@ -1,4 +1,4 @@
-"""gridup doctor: what this machine has for running Gridup."""
+"""gridup doctor: check that this machine has what Gridup needs."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def _disk(settings: Settings) -> DoctorCheck:
 
 
 def first_deploy(settings: Settings) -> tuple[Need, ...]:
-    """What a new node on this machine takes of its disks: the engine, the node's environment, the node."""
+    """Return the disk space that a new node on this machine needs: engine, Python environment, node."""
     spec = DeploySpec(name="new", target=targets.DEFAULT)
     return needs(settings, spec, targets.target(spec.target))
 

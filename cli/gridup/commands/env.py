@@ -1,4 +1,4 @@
-"""gridup env: what plain `pulumi` needs to work on a node."""
+"""gridup env: print the environment that plain `pulumi` needs to work on a node."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def main(
     session = Session.of(context, json=json)
     record = session.find(meant(argument, name, stack))
     if record.target:
-        # Plain `pulumi` runs the target's providers in this environment, which need its SDK.
+        # Plain `pulumi` runs the target's providers in this Python environment. They need the target's SDK.
         session.target(record.target)
     with session.ui.progress() as reporter:
         engine = session.engine(reporter)
@@ -48,7 +48,7 @@ def main(
 
     def human() -> None:
         for key, value in made.items():
-            # What else the shell has on its PATH by then stays there.
+            # Extend the PATH that the shell has when it runs this line.
             text = "".join(f"{shlex.quote(path)}{os.pathsep}" for path in leading) + '"$PATH"'
             session.ui.line(f"export {key}={text if key == 'PATH' else shlex.quote(value)}")
 

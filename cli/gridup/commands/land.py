@@ -1,4 +1,4 @@
-"""gridup land: the word of HAGrid for destroy."""
+"""gridup land: HAGrid's name for destroy."""
 
 from __future__ import annotations
 

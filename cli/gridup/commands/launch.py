@@ -1,4 +1,4 @@
-"""gridup launch: the words of HAGrid, `launch NAME… [domain|network] to docker:80`."""
+"""gridup launch: deploy with HAGrid's syntax, `launch NAME… [domain|network] to docker:80`."""
 
 from __future__ import annotations
 
@@ -75,13 +75,13 @@ PEOPLE = (
     "Snow",
     "Turing",
 )
-"""A generated name is of one of each, as HAGrid's were."""
+"""A generated name has one word of `KINDS` and one of `PEOPLE`, like HAGrid's names."""
 
 GRAMMAR = "gridup launch NAME... [domain|network] to TARGET[:PORT]"
 
 
 class Command(parsing.Command):
-    """Takes the flags of HAGrid's `launch` too."""
+    """A command that also accepts the flags of HAGrid's `launch`."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         made, remarks = hagrid.translated(args)
@@ -92,7 +92,7 @@ class Command(parsing.Command):
 
 @dataclass(frozen=True)
 class Launch:
-    """What a line of HAGrid's grammar asks for; port 0 when it names none."""
+    """A parsed `launch` command line. `port` is 0 if the line has none."""
 
     name: str
     node_type: str | None
@@ -136,10 +136,10 @@ def main(
 
 
 def parse(words: Sequence[str]) -> Launch:
-    """Read the grammar. The name is every word before the type and the last `to` of its own.
+    """Parse `GRAMMAR`. The name is all words before the last word `to`, without the type at the end.
 
     Raises:
-        UsageError: it is not of that form; the form is in the suggestion.
+        UsageError: the words don't match the grammar, or there is no such target.
     """
     if "to" not in words[1:-1]:
         raise UsageError("launch needs a name and, after the word `to`, where to.", GRAMMAR)
@@ -156,10 +156,10 @@ def parse(words: Sequence[str]) -> Launch:
 
 
 def generated(taken: Container[str]) -> str:
-    """A name for a node whose person gave none.
+    """Return a random name for a node, if the user gave none.
 
     Args:
-        taken: the stacks that there are.
+        taken: the names of the existing stacks.
     """
     import secrets
 
@@ -169,10 +169,10 @@ def generated(taken: Container[str]) -> str:
 
 
 def parse_bool(flag: str, text: str) -> bool:
-    """HAGrid's `--tail=false` and the like.
+    """Parse a boolean value of a HAGrid flag, such as `--tail=false`.
 
     Raises:
-        UsageError: it is neither.
+        UsageError: the value is neither true nor false.
     """
     values = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
     if text.casefold() not in values:

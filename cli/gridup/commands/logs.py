@@ -1,4 +1,4 @@
-"""gridup logs: what a node's services log."""
+"""gridup logs: show the logs of a node's services."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Examples:
   gridup logs Inst --boot          what its VM printed as it booted"""
 
 CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b[@-_]|[\x00-\x08\x0b-\x1f\x7f]")
-"""Colours and cursor movements (ECMA-48), and other control characters: a console is full of them."""
+"""Colours, cursor movements (ECMA-48) and other control characters, which are common in console output."""
 
 
 def main(
@@ -51,14 +51,14 @@ def main(
     session = Session.of(context, json=json)
     wanted = list(services or ())
     if argument is not None and not (name is None and stack is None):
-        # With --name or --stack every argument is a service.
+        # With --name or --stack, every argument is a service.
         wanted.insert(0, argument)
         argument = None
     asked = meant(argument, name, stack)
     if boot:
         if wanted or follow:
             raise UsageError("--boot shows the whole log of the machine's boot: no service, no --follow.")
-        # Its first boot may be what its deploy failed at.
+        # The deploy may have failed at the first boot, so the node may have no outputs in the state.
         outputs, target = session.reached(session.find(asked))
         require(target, Capability.BOOT_LOG, "--boot")
         show_boot(session.ui, target.boot_log(outputs))
@@ -79,7 +79,7 @@ def main(
 
 
 def show_lines(ui: Ui, access: NodeAccess, chosen: list[str], *, lines: int, follow: bool) -> None:
-    """The logs of services, each line with its service's name where there are several."""
+    """Show the logs of services. If there are several services, each line begins with the service's name."""
     width = max(map(len, chosen), default=0)
     try:
         for service, line in access.logs(chosen, lines=lines, follow=follow):
@@ -90,12 +90,12 @@ def show_lines(ui: Ui, access: NodeAccess, chosen: list[str], *, lines: int, fol
     except KeyboardInterrupt:
         if not follow:
             raise
-        # The only way to end it.
+        # Ctrl-C is the only way to end --follow.
         raise typer.Exit(StoppedError.exit_code) from None
 
 
 def show_boot(ui: Ui, text: str) -> None:
-    """The lines of a boot log, without what would move a terminal's cursor about."""
+    """Show the lines of a boot log without control characters, which could move the terminal's cursor."""
     kept = [CONTROL.sub("", line.rstrip()) for line in text.splitlines()]
 
     def human() -> None:
@@ -108,7 +108,7 @@ def show_boot(ui: Ui, text: str) -> None:
 
 
 def choose(wanted: list[str], outputs: NodeOutputs) -> list[str]:
-    """The services whose logs are shown.
+    """Return the services whose logs to show: those in `wanted`, or all if it is empty.
 
     Raises:
         UsageError: the node has no such service.

@@ -1,4 +1,4 @@
-"""gridup open: a node's UI in the browser."""
+"""gridup open: open a node's UI in the browser."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from gridup_node.services import PROXY, programs, service
 
 
 def complete_names(incomplete: str) -> list[str]:
-    """The names of deployments, for the shell's completion; never fails."""
+    """Return the names of nodes that begin with `incomplete`, for shell completion. Never raises."""
     from gridup.settings import Settings
     from gridup.state import State
 
@@ -29,8 +29,8 @@ def complete_names(incomplete: str) -> list[str]:
     except Exception:  # noqa: BLE001 - a broken state must not break the shell
         return []
     found = [name for name in (record.name for record in records) if name.startswith(incomplete)]
-    # bash takes what it is given for typed text; the other shells quote it themselves. By backslashes, so
-    # that it begins as what was typed.
+    # bash inserts a completion unquoted; other shells quote it themselves. Quote with backslashes, so that
+    # the completion still begins with the typed text.
     in_bash = os.environ.get("_GRIDUP_COMPLETE") == "complete_bash"
     return [
         re.sub(r"([^\w@%+=:,./-])", r"\\\1", name) if in_bash else name
@@ -40,17 +40,17 @@ def complete_names(incomplete: str) -> list[str]:
 
 
 def complete_clouds(incomplete: str) -> list[str]:
-    """The targets there are, for the shell's completion."""
+    """Return the targets that begin with `incomplete`, for shell completion."""
     return [name for name in targets.names() if name.startswith(incomplete)]
 
 
 def complete_types(incomplete: str) -> list[str]:
-    """The types of node, for the shell's completion."""
+    """Return the node types that begin with `incomplete`, for shell completion."""
     return [name for name in NODE_TYPES if name.startswith(incomplete)]
 
 
 def complete_services(incomplete: str) -> list[str]:
-    """The services that have logs, for the shell's completion."""
+    """Return the services with logs that begin with `incomplete`, for shell completion."""
     return [row.name for row in programs() if row.name.startswith(incomplete)]
 
 
@@ -293,10 +293,10 @@ StackOption = Annotated[
 
 
 def meant(argument: str | None, option: str | None, stack: str | None) -> Which:
-    """The node that is meant: by its name, as an argument or as --name, or by --stack.
+    """Return which node the user means: by name (argument or --name) or by --stack.
 
     Raises:
-        UsageError: two were given, and differ.
+        UsageError: two different names were given, or a name and --stack.
     """
     name = one_name(argument, option)
     if name is not None and stack is not None:
@@ -305,10 +305,10 @@ def meant(argument: str | None, option: str | None, stack: str | None) -> Which:
 
 
 def one_name(argument: str | None, option: str | None) -> str | None:
-    """The name, given as an argument or as --name.
+    """Return the name that was given as an argument or as --name; None if there is none.
 
     Raises:
-        UsageError: both were given, and differ.
+        UsageError: both were given and differ, or --name has no value.
     """
     if option is not None and option.startswith("-"):
         raise UsageError(f"--name has no value before {option}.", 'For example --name "Inst".')
@@ -325,27 +325,27 @@ PARAMETERS = {
     "host_names": "host_name",
     "scheme": "plain_http",
 }
-"""Where a command's parameter is not called like the spec's field."""
+"""The command's parameter for each spec field that has another name."""
 
 NOBODY = Path("none")
-"""Instead of a public key's file: nobody's; instead of a file of packages: none."""
+"""The word "none" in place of a file: no public keys, or no packages."""
 
 NEVER = "never"
 
 NON_SPEC_OPTIONS = ("new_machine", "rebuild", "adopt")
-"""What a deploy may be asked for that is no field of the spec, but changes one."""
+"""Options of a deploy that are not spec fields, but change one."""
 
 
 def asked(context: typer.Context, values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What the command line itself asks for, and what the environment or config.yaml has as a default.
+    """Return the spec values from the command line, and those from the environment or config.yaml.
 
-    A default is for new nodes: it must not change one that is deployed.
+    The second dictionary holds defaults for new nodes: they must not change a deployed node.
 
     Args:
-        values: the command's parameters, those that are fields of a `DeploySpec` among them.
+        values: the command's parameters; they include those for the fields of a `DeploySpec`.
 
     Raises:
-        UsageError: a public key's file is none, or a file of packages.
+        UsageError: a file of a public key or of packages is not valid.
     """
     given: dict[str, Any] = {}
     defaults: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""gridup outputs: where a node is and, if asked, its secrets."""
+"""gridup outputs: show a node's addresses and, if asked, its secrets."""
 
 from __future__ import annotations
 
@@ -86,10 +86,10 @@ def main(
 
 
 def show_ca(ui: Ui, name: str, outputs: NodeOutputs) -> None:
-    """The node's own CA.
+    """Print the node's own CA.
 
     Raises:
-        UsageError: it has none.
+        UsageError: the node has no CA of its own.
     """
     if not outputs.ca:
         why = "a public CA vouches for it" if outputs.tls else "it speaks plain http"
@@ -98,7 +98,7 @@ def show_ca(ui: Ui, name: str, outputs: NodeOutputs) -> None:
 
 
 def logins(outputs: NodeOutputs) -> dict[str, str]:
-    """Who the keys of `--ssh-key` and `--admin-ssh-key` enter the node's machine as, where there are any."""
+    """Return the ssh users that the keys of --ssh-key and --admin-ssh-key log in as, if keys were given."""
     spec, people = outputs.spec, outputs.facts.get(PEOPLE, "")
     found = {}
     if spec.ssh_keys and people:
@@ -109,13 +109,15 @@ def logins(outputs: NodeOutputs) -> dict[str, str]:
 
 
 def packages(outputs: NodeOutputs) -> list[str]:
-    """What was asked for with --packages, as `name==version`; of a package that depends on the node's Python,
-    each version."""
+    """Return the packages of --packages as `name==version`.
+
+    A package whose version depends on the node's Python appears with each version.
+    """
     return requirements.chosen(outputs.spec.packages, outputs.facts.get(PACKAGES, "").split())
 
 
 def addresses(outputs: NodeOutputs) -> dict[str, str]:
-    """`ui_url`, `api_url`, `ssh_address`… of every service that is offered."""
+    """Return `ui_url`, `api_url`, `ssh_address`… for every service that the node offers."""
     return {
         f"{row}_url" if "://" in endpoint.url else f"{row}_address": endpoint.url
         for row, endpoint in outputs.endpoints().items()

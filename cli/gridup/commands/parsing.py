@@ -1,4 +1,4 @@
-"""How every command reads its line: an option without its value does not take the next one for it."""
+"""Argument parsing for all commands: an option without its value must not take the next option as value."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typer.core import TyperCommand
 from gridup_infra.errors import UsageError
 
 FREE_TEXT = ("organization", "description")
-"""Options of texts that may begin with dashes."""
+"""Options whose value is a text that may begin with dashes."""
 
 
 class Command(TyperCommand):
-    """Any command of ours."""
+    """The base class of Gridup's commands."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         if not ctx.resilient_parsing:

@@ -1,4 +1,4 @@
-"""gridup preview: what deploy would do."""
+"""gridup preview: show what deploy would do."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def main(
     losses, retained = planned.destructive_changes, planned.retained
     with (
         session.ui.progress() as reporter,
-        # What is not there yet is no other run's, and a look makes no folder.
+        # Without a record there is no stack to lock, and a preview must not create a stack folder.
         session.lock(spec.stack, wanted, "a preview", wait_lock) if record else contextlib.nullcontext(),
     ):
         reporter.step(f'Looking at what a deploy of "{wanted}" would change')
@@ -160,5 +160,5 @@ def main(
 
 
 def _changing(change: Change) -> str:
-    """A resource, with what changes of it."""
+    """Return a resource's name with the properties that change."""
     return f"{change.name}: {', '.join(change.changed)}" if change.changed else change.name

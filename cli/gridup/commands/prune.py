@@ -1,4 +1,4 @@
-"""gridup prune: remove what nodes share and no node uses any more."""
+"""gridup prune: remove shared environments and images that no node uses any more."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""gridup refresh: take what is really there into the state."""
+"""gridup refresh: read the real resources and update the state."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def main(
     """Look at what is really there and take it into the state."""
     session = Session.of(context, json=json)
     record = session.find(meant(argument, name, stack), wait_lock)
-    # The engine asks the target's own providers, which need its SDK.
+    # The engine calls the target's providers, which need the target's SDK.
     target = session.target(record.target) if record.target else None
     with (
         session.ui.progress() as reporter,

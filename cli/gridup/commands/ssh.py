@@ -32,7 +32,7 @@ CONTEXT = {"allow_interspersed_args": False, "ignore_unknown_options": True}
 
 
 class Command(parsing.Command):
-    """Keeps a `--` that the parser eats where no name stands before it: what follows is then no name."""
+    """Restores a `--` that the parser removes if no name precedes it: the next word is then not a name."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         dashes = args.count("--")
@@ -77,7 +77,7 @@ def main(
 
 
 def split(words: Sequence[str], *, named: bool) -> tuple[str | None, list[str]]:
-    """The node's name, if it stands there, and the command: what follows `--` or the name."""
+    """Split the words into the node's name, if there is one, and the command after the name or `--`."""
     rest = list(words)
     argument = None
     if not named and rest and rest[0] != "--":
@@ -88,7 +88,7 @@ def split(words: Sequence[str], *, named: bool) -> tuple[str | None, list[str]]:
 
 
 def client_words(access: SshAccess, command: Sequence[str]) -> list[str]:
-    """OpenSSH's argv: only the node's key, only the node's host key, nothing of the person's own files."""
+    """Return the arguments for OpenSSH: only the node's key and host key, none of the user's own files."""
     options = {
         "IdentityFile": _path(access.key),
         "IdentitiesOnly": "yes",
@@ -112,11 +112,13 @@ def client_words(access: SshAccess, command: Sequence[str]) -> list[str]:
 
 
 def remote(command: Sequence[str]) -> str:
-    """The one string that the node's shell gets. One word alone is that string, as with ssh; of several each
-    is quoted to arrive whole."""
+    """Return the one string that the node's shell gets.
+
+    A single word is that string, as with ssh. Several words are quoted, so that each arrives unchanged.
+    """
     return command[0] if len(command) == 1 else shlex.join(command)
 
 
 def _path(path: Path) -> str:
-    """As ssh_config wants a path: quoted, for the value is parsed once more, and `%` is a token's begin."""
+    """Quote a path for ssh_config: ssh parses the value again, and `%` begins a token."""
     return '"' + str(path).replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%") + '"'

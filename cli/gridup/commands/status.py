@@ -1,4 +1,4 @@
-"""gridup status: every node, does it run, is it right?"""
+"""gridup status: show for every node whether it runs, and whether it runs as defined."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ It looks at what is really there and changes nothing. `gridup check` proves each
 endpoint as well; `gridup deploy` repairs what is not right."""
 
 AT_ONCE = 16
-"""Nodes looked at concurrently."""
+"""Nodes that are inspected at the same time."""
 
 PROBE_SECONDS = 3.0
 
 LOOKS = ("a look", "a preview")
-"""What holds a stack and changes nothing."""
+"""Operations that lock a stack but change nothing."""
 
 NAMED = 3
-"""Packages that are named for whose sake a machine is to be restarted."""
+"""Maximum number of packages to name as the reason for a machine's restart."""
 
 POWER_WORDS: dict[NodeStatus, str] = {
     NodeStatus.RUNNING: "✅ running",
@@ -53,14 +53,15 @@ POWER_WORDS: dict[NodeStatus, str] = {
 
 @dataclass(frozen=True)
 class Row:
-    """One node, as seen just now.
+    """The current status of one node.
 
     Attributes:
-        suggestion: what to do where it could not be seen.
-        busy: the run that changes it, on this machine.
-        restart: the packages for whose sake its machine is to be restarted; None where it need not be.
-        place: where it is and on what, see `Target.place`.
-        machine: how the machine of a node runs whose deploy was not completed; None where none is known.
+        endpoints: the results of the probes, as for JSON; None if the node was not probed.
+        suggestion: what to do if the node could not be inspected.
+        busy: the run that changes the node now.
+        restart: the packages whose updates need a restart of the node's machine; None if no restart is due.
+        place: where the node runs and on what, see `Target.place`.
+        machine: the power state of the machine, if the deploy was not completed; None if no machine is known.
     """
 
     record: Record
@@ -74,7 +75,7 @@ class Row:
 
     @property
     def name(self) -> str:
-        """The node's name; before it is in the state, as the run that makes it knows it."""
+        """The node's name; if it is not in the state yet, the name that the running deploy has."""
         return self.busy.about if self.busy and self.busy.about else self.record.name
 
     @property
@@ -86,7 +87,7 @@ class Row:
         return found
 
     def updates(self, today: datetime) -> list[str]:
-        """Why the node's image or environment should be made anew, a line each."""
+        """Return the reasons to rebuild the node's image or environment, one line each."""
         return freshness.concerns(self.record.outputs, today) if self.record.outputs else []
 
 
@@ -101,7 +102,7 @@ def main(
     """Show every node: does it run, is it right?"""
     session = Session.of(context, json=json)
     wanted = meant(argument, name, stack)
-    # Before the state is read: what ends in between is then in the state.
+    # Call it before the state is read: a deploy that ends in between is then in the state.
     busy = session.under_way()
     if wanted == Which():
         records = session.state.records()
@@ -147,15 +148,15 @@ def main(
 
 
 def way_on(row: Row) -> str:
-    """What a person is told to do about what is not right; empty where there is nothing."""
+    """Return what the user can do to repair the node; empty if there is nothing."""
     broken = row.inspection.power in (NodeStatus.DEGRADED, NodeStatus.MISSING)
     return row.inspection.remedy or (row.record.way_on if broken else "")
 
 
 def look(session: Session, record: Record, busy: Mapping[str, Holder], *, probe: bool) -> Row:
-    """What is really there of one node, and whether it answers."""
+    """Inspect one node and, if `probe`, probe its endpoints."""
     if (other := busy.get(record.stack)) and other.operation not in LOOKS:
-        # Half of it may be there: what is missing is no damage.
+        # A run is changing the node, so a missing resource is no damage.
         return Row(record, Inspection(NodeStatus.UNKNOWN), None, busy=other)
     if record.problem:
         return Row(record, Inspection(NodeStatus.DEGRADED, (record.problem,)), None)
@@ -169,7 +170,7 @@ def look(session: Session, record: Record, busy: Mapping[str, Holder], *, probe:
         session.prepare(target)
         inspection = target.inspect(record.outputs)
     except GridupError as error:
-        # One that can't be looked at hides no other.
+        # A node that can't be inspected must not hide the others.
         seen = Inspection(NodeStatus.UNKNOWN, (f"can't be looked at: {error.message}",))
         return Row(record, seen, None, error.suggestion, place=place)
     if not probe or inspection.power not in (NodeStatus.RUNNING, NodeStatus.STARTING):
@@ -186,7 +187,7 @@ def look(session: Session, record: Record, busy: Mapping[str, Holder], *, probe:
 
 
 def _begun(session: Session, record: Record) -> Row:
-    """One whose deploy was interrupted: there may be a machine, which costs money."""
+    """Return the row of a node whose deploy was interrupted. It may have a machine that costs money."""
     what = f" (interrupted while {', '.join(record.pending)})" if record.pending else ""
     seen = Inspection(NodeStatus.DEGRADED, (f"{NOT_COMPLETED}{session.or_elsewhere}{what}",))
     try:
@@ -206,7 +207,7 @@ def _begun(session: Session, record: Record) -> Row:
 
 
 def machine_line(row: Row) -> str:
-    """What a person is told of the machine of a node whose deploy was not completed."""
+    """Return the message about the machine of a node whose deploy was not completed."""
     name = row.record.name
     if row.machine in (NodeStatus.MISSING, NodeStatus.STOPPED):
         return f"its machine is {row.machine.value}."
@@ -216,7 +217,7 @@ def machine_line(row: Row) -> str:
 
 
 def restart_line(packages: tuple[str, ...], record: Record) -> str:
-    """What a person is told of a machine that is to be restarted."""
+    """Return the message about a machine that needs a restart."""
     named = f" ({', '.join(packages[:NAMED])}{', …' * (len(packages) > NAMED)})" if packages else ""
     at = record.outputs.spec.reboot_at if record.outputs else ""
     how = (
@@ -229,7 +230,7 @@ def restart_line(packages: tuple[str, ...], record: Record) -> str:
 
 
 def _table(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
-    """The head and the lines; a column that would be empty is left out."""
+    """Return the table's header and rows, without the column "Public IP" if it is empty."""
     head = ["Name", "Target", "State", "Public IP", "UI"]
     lines = [_cells(row) for row in rows]
     shown = [i for i, title in enumerate(head) if title != "Public IP" or any(line[i] for line in lines)]

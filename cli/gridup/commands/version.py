@@ -1,4 +1,4 @@
-"""gridup version: what is installed."""
+"""gridup version: show the installed versions."""
 
 from __future__ import annotations
 

@@ -1,15 +1,15 @@
-"""Probes: does each endpoint of a node answer as itself, and within one deadline?
+"""Probes: check that each endpoint of a node answers as the expected service, within one deadline.
 
-    endpoints_for_node(outputs)      what to probe on a node that Gridup deployed
-    endpoints_for_host("host[:port]") the same for one that it never deployed
-    probe_all(endpoints, timeout)    one look, all at once
-    wait_for(endpoints, timeout)     look until everything is up, or the time is over
-    settled(results, own_address)    which of the silent are only closed to us
-    healthy, all_up, summary, to_json   what to make of the results
+    endpoints_for_node(outputs)         the endpoints of a node that Gridup deployed
+    endpoints_for_host("host[:port]")   the endpoints of a node that Gridup did not deploy
+    probe_all(endpoints, timeout)       one round: probe all endpoints at the same time
+    wait_for(endpoints, timeout)        repeat rounds until the node is healthy or the time is over
+    reclassify(results, own)            correct RESTRICTED results if this machine's address has access
+    healthy, all_up, summary, to_json   evaluate the results
 
-Every probe runs on a daemon thread with the standard library's own sockets: no http library has
-a deadline over name look-up, connect, TLS, headers and body together, and an executor's threads
-are joined at exit, where a hanging name look-up would keep the process alive.
+Each probe runs on a daemon thread and uses the sockets of the standard library. There are two reasons. No
+http library offers one deadline over name resolution, connect, TLS, headers and body together. And Python
+joins the threads of an executor at exit, so a name resolution that hangs would keep the process alive.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""From what a person typed, or a stack exports, to the endpoints to probe."""
+"""Builds the endpoints to probe, from an address that a user typed or from a stack's outputs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ HTTP_PORT = 80
 HTTPS_PORT = 443
 SSH_PORT = 22
 UNTIED = "not known to be this node's"
-"""Of a service that a host may have, beside the one that was asked about."""
+"""Why a service is not offered: the host may have it, but nothing shows that it belongs to the given port."""
 
 _HOST = re.compile(r"[^\s\x00-\x20/?#@:\[\]<>\"\\^`{|}%]+")
 _HOW = "Give HOST, HOST:PORT, [IPV6]:PORT or the node's URL, such as 20.31.143.254 or localhost:8080."
@@ -29,7 +29,7 @@ _HOW = "Give HOST, HOST:PORT, [IPV6]:PORT or the node's URL, such as 20.31.143.2
 
 @dataclass(frozen=True)
 class Address:
-    """A host as typed, without brackets; `port` and `scheme` are None where none was given."""
+    """A host as typed, without brackets. `port` and `scheme` are None if the user gave none."""
 
     host: str
     port: int | None = None
@@ -37,10 +37,10 @@ class Address:
 
 
 def parse_address(text: str) -> Address:
-    """Read `host`, `host:port`, `[ipv6]:port`, a bare IPv6 address, or a URL (its path is let go).
+    """Parse `host`, `host:port`, `[ipv6]:port`, a bare IPv6 address, or a URL (its path is ignored).
 
     Raises:
-        UsageError: it is none of these.
+        UsageError: the text has none of these forms.
     """
     rest = text.strip()
     scheme: str | None = None
@@ -82,7 +82,7 @@ def _checked_host(host: str, text: str) -> str:
     if re.fullmatch(r"[0-9.]+", host):
         raise UsageError(f"{text!r} is not an address: {host} is no IPv4 address.", _HOW)
     try:
-        # Before the system's resolver would see it: an empty or an overlong label.
+        # Reject an empty or overlong label here, before the system's resolver gets it.
         host.encode("idna")
     except UnicodeError:
         raise UsageError(f"{text!r} is not an address: {host} is no host name.", _HOW) from None
@@ -90,7 +90,7 @@ def _checked_host(host: str, text: str) -> str:
 
 
 def is_ip(host: str, version: int | None = None) -> bool:
-    """Whether it is an IP address (of that version), not a name."""
+    """Return whether `host` is an IP address (of that version, if given) and not a name."""
     try:
         return version in (None, ipaddress.ip_address(host).version)
     except ValueError:
@@ -98,7 +98,7 @@ def is_ip(host: str, version: int | None = None) -> bool:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether it means this machine: a loopback address, `localhost`, or a name below it (RFC 6761)."""
+    """Return whether `host` is this machine: a loopback address, `localhost`, or a name below (RFC 6761)."""
     name = host.rstrip(".").lower()
     if name == "localhost" or name.endswith(".localhost"):
         return True
@@ -109,13 +109,15 @@ def is_loopback(host: str) -> bool:
 
 
 def endpoints_for_host(text: str, table: Sequence[Service] = SERVICES) -> list[Endpoint]:
-    """Where the services of a node that Gridup never deployed would be.
+    """Return the endpoints of a node that Gridup did not deploy, from an address alone.
 
-    With no port given: on this machine's own addresses the ports of the service table, where a
-    local node listens (8080, 2222, 8888); anywhere else those of the tutorial's VM, 80 for the front
-    door and 22 for ssh (port 80 leads on to https where a node has it). A given port is the front
-    door's; `https://` or port 443 means https. Nothing ties the services with ports of their own, ssh and
-    jupyter, to whatever is behind a given port: they are named, and not looked at.
+    If the address has no port: on a loopback address, the ports are those of the service table, where a
+    local node listens (8080, 2222, 8888). On any other host, they are those of the tutorial's VM: 80 for
+    the reverse proxy and 22 for ssh (port 80 redirects to https if the node has https). If the address has
+    a port, it is the reverse proxy's port. `https://` or port 443 means https.
+
+    ssh and jupyter have their own ports. A given port does not show that they belong to the same node. So
+    they are listed as not offered, and are not probed.
 
     Raises:
         UsageError: `text` is not an address.
@@ -129,7 +131,7 @@ def endpoints_for_host(text: str, table: Sequence[Service] = SERVICES) -> list[E
         port = front if row.name == PROXY or row.front_path else row.port
         if row.proof is ProbeKind.SSH_BANNER and not local:
             port = SSH_PORT
-        # Only the reverse proxy's scheme is known; jupyter's own port redirects where it speaks https.
+        # Only the reverse proxy's scheme is known. Jupyter's own port redirects if it speaks https.
         row_tls = tls and bool(row.front_path)
         endpoint = _endpoint(row, address.host, port, row_tls)
         if address.port and port != front:
@@ -175,11 +177,11 @@ def endpoints_for_node(
     way: Sequence[str] = (),
     table: Sequence[Service] = SERVICES,
 ) -> list[Endpoint]:
-    """Where the services of a node that Gridup deployed are.
+    """Return the endpoints of a node that Gridup deployed.
 
     Args:
-        open_to: by service, the networks that its port is open to, where not everybody may come.
-        way: to its ssh, see `Endpoint.way`.
+        open_to: for each service that is not open to everybody, the networks that may reach its port.
+        way: the command that connects to the node's ssh, see `Endpoint.way`.
     """
     hints = open_to or {}
     endpoints = []
@@ -199,7 +201,7 @@ def endpoints_for_node(
                 path=row.proof_path or "/",
                 tls=tls,
                 expected=told if row.proof is ProbeKind.SYFT_METADATA else None,
-                # A node's own CA signs for nobody else; an authority that vouches for a name does.
+                # The node's own CA signs for this node only. A CA that certifies names signs for others too.
                 trust=Trust(outputs.ca, named=outputs.named, ours=True),
                 offered=not known.reason,
                 reason=known.reason,

@@ -1,4 +1,4 @@
-"""What is probed, what came of it, and what to make of several results."""
+"""The endpoint to probe, the result of a probe, and the evaluation of several results."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from gridup_node.services import ProbeKind
 
 @dataclass(frozen=True)
 class Trust:
-    """Which certificates count.
+    """Which certificates a probe accepts.
 
     Attributes:
-        ca: the only CA, in PEM. Empty: those that the machine trusts.
-        named: whether that CA signs for others too, so that the name in a certificate counts.
-        ours: whether Gridup deployed what is proven: then one that does not verify is another's. Else it
-            gets a note.
+        ca: the only trusted CA, in PEM. Empty: the CAs that this machine trusts.
+        named: whether that CA also signs for others. Then the name in the certificate must match.
+        ours: whether Gridup deployed the node. Then a certificate that does not verify is a failure. For
+            other nodes it only adds a note.
     """
 
     ca: str = field(default="", repr=False)
@@ -28,25 +28,27 @@ class Trust:
 
 @dataclass(frozen=True)
 class Endpoint:
-    """One service to prove.
+    """One endpoint to probe: an address of a service.
 
     Attributes:
-        service, title: its key in the service table, and what people call it.
-        url: where people find it; `host:port` for a service that is not http.
-        proof: what shows that the right thing answers.
-        host, port: what to connect to. `localhost` means 127.0.0.1 and ::1, either will do.
-        path: what to ask for, of a service that speaks http.
-        tls: whether it speaks https.
-        expected: metadata the answer must carry, such as `{"name": "Inst"}`; None where nothing is
-            known of the node because Gridup never deployed it.
-        trust: which certificates it may have.
-        offered, reason: False and why, for a service this node does not have, or is not known to have; it
-            is never probed.
-        open_to: the networks that its port is open to; empty for everybody. Silence then means
-            RESTRICTED, not TIMEOUT, until `restrictions.settled` knows that we are in one of them.
-        way: the argv of a program whose input and output are a connection to it; empty where `host` and
-            `port` are connected to.
-        node: groups endpoints, so that a host row is up by its own node's services alone.
+        service, title: the service's key in the service table, and the title that users see.
+        url: the address that users open; `host:port` for a service that does not speak http.
+        proof: how a probe verifies that the right service answers.
+        host, port: the address to connect to. `localhost` means 127.0.0.1 or ::1; either may answer.
+        path: the http path to request, for a service that speaks http.
+        tls: whether the service speaks https.
+        expected: metadata that the answer must contain, such as `{"name": "Inst"}`. None if nothing is
+            known about the node because Gridup did not deploy it.
+        trust: which certificates the probe accepts.
+        offered, reason: False and why, for a service that the node does not have, or that is not known to
+            be this node's. Such a service is never probed.
+        open_to: the networks that may reach the port; empty for everybody. If it is not empty, a silent
+            port is RESTRICTED, not TIMEOUT, until `restrictions.reclassify` finds that this machine's
+            address is in one of the networks.
+        way: the argv of a program whose stdin and stdout are a connection to the service. Empty if the
+            probe connects to `host` and `port` directly.
+        node: the node that the endpoint belongs to. A host row is up only because of its own node's
+            services.
     """
 
     service: str
@@ -67,36 +69,36 @@ class Endpoint:
 
     @property
     def restricted(self) -> str:
-        """To whom the port is open, for people; empty where everybody may come."""
+        """Text for users that says which networks may reach the port; empty if everybody may."""
         return f"open to {', '.join(self.open_to)} only" if self.open_to else ""
 
 
 class ProbeState(Enum):
-    """What a probe found."""
+    """The outcome of a probe."""
 
     UP = "up"
-    """Proven: the right thing answers."""
+    """The right service answers."""
     DOWN = "down"
-    """Nothing there, or the wrong thing."""
+    """Nothing answers, or something else answers."""
     NOT_READY = "not-ready"
-    """On its way: 404, 502, 503, 504, or a connection closed without an answer."""
+    """The service may be starting: 404, 502, 503, 504, or a connection closed without an answer."""
     TIMEOUT = "timeout"
-    """No whole answer within the deadline."""
+    """No complete answer within the deadline."""
     RESTRICTED = "restricted"
-    """Not open to this machine's address, so nothing can be told from here."""
+    """The port is not open to this machine's address, so the probe can't verify the service."""
     NOT_OFFERED = "not-offered"
-    """This node does not have the service, or is not known to; not a failure."""
+    """The node does not have the service, or is not known to have it. Not a failure."""
 
 
 @dataclass(frozen=True)
 class ProbeResult:
-    """What one probe found.
+    """The result of one probe.
 
     Attributes:
-        detail: one short line for people.
-        note: a remark on something that is up, such as "untrusted certificate".
+        detail: one short line for users.
+        note: a remark on a service that is up, such as "untrusted certificate".
         seconds: how long the probe took.
-        facts: what the service said of itself: `syft_version`, `server_type`, `name`,
+        facts: what the service reports about itself: `syft_version`, `server_type`, `name`,
             `jupyter_version`, `banner`.
     """
 
@@ -113,22 +115,23 @@ class ProbeResult:
 
 
 def all_up(results: Sequence[ProbeResult]) -> bool:
-    """Whether something is offered, and all that is offered is proven."""
+    """Return whether at least one service is offered and all offered services are up."""
     offered = [r for r in results if r.state is not ProbeState.NOT_OFFERED]
     return bool(offered) and all(r.up for r in offered)
 
 
 def healthy(results: Sequence[ProbeResult]) -> bool:
-    """As `all_up`, but what is closed to this machine's address doesn't count against the node.
+    """Return whether all services that this machine can reach are up.
 
-    At least one service must be proven: a node of which nothing can be seen is not healthy.
+    Like `all_up`, but without RESTRICTED results. At least one service must be up: a node whose services
+    are all restricted is not healthy.
     """
     seen = [r for r in results if r.state is not ProbeState.RESTRICTED]
     return all_up(seen)
 
 
 def summary(results: Sequence[ProbeResult]) -> str:
-    """One line: how many are up, and what is wrong with the others."""
+    """Return one line: how many services are up, and what is wrong with the others."""
     offered = [r for r in results if r.state is not ProbeState.NOT_OFFERED]
     up = sum(r.up for r in offered)
     wrong = [f"{r.endpoint.title}: {r.detail or r.state.value}" for r in offered if not r.up]
@@ -136,10 +139,10 @@ def summary(results: Sequence[ProbeResult]) -> str:
 
 
 def to_json(results: Sequence[ProbeResult]) -> list[dict[str, Any]]:
-    """The results for `--json`, in their order. The keys of each are a promise.
+    """Return the results for `--json`, in the same order. The keys are a stable interface.
 
     `service`, `title`, `url`: as in `Endpoint`. `state`: one of `ProbeState`'s values. `up`: true or
-    false. `detail`, `note`: text, maybe empty. `seconds`: to a millisecond. `facts`: text by key.
+    false. `detail`, `note`: text, may be empty. `seconds`: rounded to milliseconds. `facts`: text by key.
     """
     return [
         {

@@ -1,4 +1,7 @@
-"""Whether a silent port is only closed to us: asked when something is silent, and not before."""
+"""Decides whether a silent port is closed only to this machine's address.
+
+This machine's public address is looked up only when a result depends on it.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +14,11 @@ from gridup_node.services import ProbeKind
 
 
 def reclassify(results: Sequence[ProbeResult], own: Callable[[], str | None]) -> list[ProbeResult]:
-    """The results, with RESTRICTED taken back where we are among those who are let in.
+    """Return the results, with RESTRICTED changed to TIMEOUT if this machine's address is allowed.
 
     Args:
-        own: tells the address that others see us at, None when it can't be told; called only where a
-            result depends on it.
+        own: returns the public address of this machine, or None if it is not known. It is called only if
+            a result depends on it.
     """
     closed = [r for r in results if r.state is ProbeState.RESTRICTED and r.endpoint.open_to]
     address = own() if any(r.endpoint.proof is not ProbeKind.ANY for r in closed) else None

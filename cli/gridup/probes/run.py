@@ -1,4 +1,4 @@
-"""All probes at once, each under one total deadline, on threads that never keep the process alive."""
+"""Runs all probes at the same time, each under one total deadline, on threads that never block the exit."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from gridup.probes.wire import Deadline, Failure, Phase, resolve
 from gridup_node.services import ProbeKind
 
 WORKERS = 256
-"""Probes under way at once. Each holds a socket or two; a process may often have only 1,024 files."""
+"""Probes that run at the same time. Each uses a socket or two; the limit is often 1,024 files per process."""
 
 STAGGER = 0.25
-"""Seconds an address has for itself before the name's next one is tried too (RFC 8305's figure)."""
+"""Seconds after which the next address of the name is also tried (the value of RFC 8305)."""
 
 GRACE = 0.25
-"""Seconds past the deadline in which threads that end by themselves may still report."""
+"""Seconds after the deadline in which threads may still report their results."""
 
 
 @dataclass
@@ -51,15 +51,15 @@ class _Done:
 def probe_all(
     endpoints: Sequence[Endpoint], timeout: float, *, clock: Callable[[], float] = time.monotonic
 ) -> list[ProbeResult]:
-    """Look once at every endpoint; the results are in the endpoints' order.
+    """Probe every endpoint once. The results are in the order of the endpoints.
 
-    Returns within `timeout` + 0.5 s however many there are and whatever they do. A thread that still
-    waits for the system's resolver then is left behind; it does not keep the process from ending.
+    Returns within `timeout` + 0.5 s, however many endpoints there are and whatever they do. A thread that
+    still waits for the system's resolver is abandoned; it does not prevent the process from ending.
 
     Args:
-        timeout: seconds for each probe in all: look-up, connect, TLS, redirects, answer.
+        timeout: seconds for each probe in total: name resolution, connect, TLS, redirects, answer.
     """
-    # Imported before any thread asks for it and before the time begins: its cost is paid once, outside both.
+    # Import it here, before the threads start and before the time begins, so that no probe pays for it.
     import http.client  # noqa: F401
 
     begin = clock()
@@ -71,7 +71,7 @@ def probe_all(
     ]
     done = _start(jobs, clock)
     while len(findings) < len(jobs):
-        # What has come is taken, however late it is on a busy machine: it knows more than "cut off".
+        # Accept a result even if it is late, as on a busy machine: it says more than `_cut_off`.
         left = max(0.0, begin + timeout + GRACE - clock())
         try:
             report = done.get(timeout=left)
@@ -123,7 +123,7 @@ def _untried(budget: Deadline) -> Finding:
 
 
 def _examine(endpoint: Endpoint, budget: Deadline) -> Finding:
-    """One endpoint, by each of its addresses until one proves it."""
+    """Probe one endpoint at each of its addresses until one succeeds."""
     if budget.clock() >= budget.end:
         return _untried(budget)
     if endpoint.way:
@@ -149,16 +149,19 @@ def _lookup_error(error: OSError | UnicodeError, proxy: Proxy | None) -> str:
 
 
 def _happy_eyeballs(endpoint: Endpoint, routes: Sequence[Route], budget: Deadline) -> Finding:
-    """The next address starts when the one before has failed, or after a moment ("happy eyeballs").
+    """Try several addresses in parallel ("happy eyeballs").
 
-    They run on side by side: the first may take a connection and say nothing while the second is up.
+    Return the first success, or else the failure that got furthest.
+
+    The next attempt starts when an earlier one fails, or after `STAGGER` seconds. Earlier attempts continue:
+    the first address may accept the connection and stay silent while the second one is up.
     """
     found: queue.SimpleQueue[tuple[int, Finding | Exception]] = queue.SimpleQueue()
 
     def run(index: int, own: Deadline) -> None:
         try:
             found.put((index, _attempt(endpoint, routes[index], own)))
-        except Exception as bug:  # noqa: BLE001 - raised again by the one who waits
+        except Exception as bug:  # noqa: BLE001 - raised again in the waiting thread
             found.put((index, bug))
 
     budgets: list[Deadline] = []
@@ -168,7 +171,7 @@ def _happy_eyeballs(endpoint: Endpoint, routes: Sequence[Route], budget: Deadlin
             budgets.append(budget.fork())
             started = (len(budgets) - 1, budgets[-1])
             threading.Thread(target=run, args=started, name="gridup-probe-address", daemon=True).start()
-        # A little more than the attempts have, so that they report by themselves.
+        # Wait a little longer than the attempts' deadline, so that they can report themselves.
         left = max(0.0, budget.end + GRACE / 2 - budget.clock())
         try:
             index, finding = found.get(timeout=left if len(budgets) == len(routes) else min(STAGGER, left))
@@ -187,13 +190,13 @@ def _happy_eyeballs(endpoint: Endpoint, routes: Sequence[Route], budget: Deadlin
 
 _TELLING = {
     True: (ProbeState.TIMEOUT, ProbeState.RESTRICTED, ProbeState.DOWN, ProbeState.NOT_READY),
-    # A silent address says more than another family's refusal or "no route".
+    # A silent address is more informative than a refusal or "no route" from the other address family.
     False: (ProbeState.NOT_READY, ProbeState.DOWN, ProbeState.TIMEOUT, ProbeState.RESTRICTED),
 }
 
 
 def _tells(finding: Finding) -> tuple[bool, int]:
-    """Of several failures, the one that got furthest says most: an answer before a refusal."""
+    """Sort key: the failure that got furthest says most, for example an answer says more than a refusal."""
     return finding.reached, _TELLING[finding.reached].index(finding.state)
 
 
@@ -234,7 +237,7 @@ def _tls_failed(error: Exception) -> Finding:
         return Finding(ProbeState.DOWN, "answered, but not in https")
     if "EOF" in reason or not reason:
         return Finding(ProbeState.NOT_READY, "closed the connection before TLS began")
-    if "ALERT_INTERNAL_ERROR" in reason:  # Caddy's answer while it has no certificate yet.
+    if "ALERT_INTERNAL_ERROR" in reason:  # Caddy sends this while it has no certificate yet.
         return Finding(ProbeState.NOT_READY, "has no certificate yet")
     return Finding(ProbeState.DOWN, f"TLS failed: {reason.replace('_', ' ').lower()}")
 
@@ -256,7 +259,7 @@ def _timed_out(endpoint: Endpoint, budget: Deadline) -> Finding:
 def _with_hosts(
     endpoints: Sequence[Endpoint], findings: dict[int, tuple[Finding, float]]
 ) -> list[ProbeResult]:
-    """The results in order; a host row follows from its node's other rows."""
+    """Return the results in order. A host row's result is derived from its node's other rows."""
     results: list[ProbeResult | None] = [None] * len(endpoints)
     for index, endpoint in enumerate(endpoints):
         if not endpoint.offered:
@@ -274,7 +277,10 @@ def _with_hosts(
 def _of_former(
     result: ProbeResult, findings: dict[int, tuple[Finding, float]], endpoints: Sequence[Endpoint]
 ) -> ProbeResult:
-    """A result, of a node that HAGrid deployed: its api has another address, and its UI is that node's."""
+    """Adapt a result if HAGrid deployed the node: its api has another address, and its UI counts as up.
+
+    The UI of such a node proves nothing itself. It counts as up if the api at the same host proves HAGrid.
+    """
     endpoint = result.endpoint
     former = any(
         finding.facts.get(FORMER)
@@ -295,7 +301,7 @@ _HOST_FAILURES = (ProbeState.NOT_READY, ProbeState.RESTRICTED, ProbeState.TIMEOU
 
 
 def host_result(endpoint: Endpoint, results: Sequence[ProbeResult]) -> ProbeResult:
-    """The host row: up when a service of the same node, at the same host, is proven."""
+    """Return the host row's result: up if a service of the same node at the same host is up."""
     group = (endpoint.node, endpoint.host)
     mine = [
         r

@@ -1,4 +1,4 @@
-"""Whether what answers is the service itself: a decoy that says 200 to everything proves nothing."""
+"""Verifies that the service itself answers. A server that answers 200 to everything proves nothing."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from gridup_node.services import PORTAL_MARK, PROBLEM, ProbeKind
 
 _NOT_YET = {404, 502, 503, 504}
 _LONGEST_PROBLEM = 300
-"""Characters of what a node says is wrong with it."""
+"""Maximum characters of the problem that a node reports about itself."""
 FORMER_API = "/api/v1"
 FORMER_PATH = f"{FORMER_API}/openapi.json"
 FORMER, FORMER_NOTE = "former", "deployed by HAGrid"
-"""The key among the facts of the api of a node that HAGrid deployed, and what people are told."""
+"""The facts key that marks a node deployed by HAGrid, and the note that users see."""
 
 _BANNER = b"SSH-2.0-"
 _SHUT_OUT = (b"Not allowed at this time", b"Exceeded MaxStartups")
-"""What OpenSSH says instead of its banner to an address that came too often, or when it is too busy."""
+"""What OpenSSH sends instead of its banner, to an address that connected too often or when it is too busy."""
 _NOT_OURS = "answered, but this is not a Gridup login page"
 _BANNER_LINES = 50
 _BANNER_LINE = 1024
@@ -34,7 +34,7 @@ _BANNER_LINE = 1024
 
 @dataclass(frozen=True)
 class Finding:
-    """What one attempt found. `reached`: something took the connection."""
+    """The outcome of one attempt. `reached`: whether something accepted the connection."""
 
     state: ProbeState
     detail: str = ""
@@ -44,7 +44,7 @@ class Finding:
 
 
 def verify(endpoint: Endpoint, route: Route, budget: Deadline) -> Finding:
-    """One attempt, by way of one address.
+    """Probe an endpoint once, through one address.
 
     Raises:
         Failure, TimeoutError, OSError, http.client.HTTPException: see `web.fetch`.
@@ -86,7 +86,7 @@ def _login_page(endpoint: Endpoint, page: Page) -> Finding:
     if html and PORTAL_MARK.encode() in page.body:
         return Finding(ProbeState.UP, note=page.note)
     if html and endpoint.expected is None and not endpoint.node:
-        # Whether it is the one of a node of HAGrid's, its api tells.
+        # It may be the UI of a node that HAGrid deployed. The result of the api decides that.
         return Finding(ProbeState.DOWN, _NOT_OURS, page.note, {FORMER: "maybe"})
     return Finding(ProbeState.DOWN, _NOT_OURS, page.note)
 
@@ -107,7 +107,7 @@ def _syft_metadata(endpoint: Endpoint, page: Page) -> Finding:
 
 
 def _former_api(page: Page) -> Finding | None:
-    """A node that HAGrid deployed: its api describes itself, with the calls of syft 0.7 and before."""
+    """Return UP if the page is the OpenAPI document of a HAGrid node (syft 0.7 and earlier), else None."""
     paths = _json(page).get("paths") if page.status == 200 else None
     if not isinstance(paths, dict) or not any(str(path).startswith(f"{FORMER_API}/syft") for path in paths):
         return None
@@ -115,14 +115,14 @@ def _former_api(page: Page) -> Finding | None:
 
 
 def join_notes(*notes: str) -> str:
-    """Remarks in one line."""
+    """Join notes into one line; empty ones are left out."""
     return ", ".join(filter(None, notes))
 
 
 def _jupyter_api(_: Endpoint, page: Page) -> Finding:
     data = _json(page)
     version = data.get("version")
-    # Jupyter says no more than its version to who has no token; whoever says more is something else.
+    # Without a token, Jupyter reports only its version. An answer with more keys is not from Jupyter.
     if set(data) == {"version"} and isinstance(version, str) and re.fullmatch(r"\d+(\.\d+)+", version, re.A):
         return Finding(ProbeState.UP, note=page.note, facts={"jupyter_version": version})
     return Finding(ProbeState.DOWN, "answered, but not as Jupyter does", page.note)
@@ -144,14 +144,15 @@ def _ssh(endpoint: Endpoint, route: Route, budget: Deadline) -> Finding:
 
 
 def by_way(endpoint: Endpoint, budget: Deadline) -> Finding:
-    """The proof of an ssh that a program of the person's own leads to."""
+    """Probe an ssh server through the ProxyJump or ProxyCommand of the user's ssh (`Endpoint.way`)."""
     passage = Passage(endpoint.way)
     try:
         budget.phase = Phase.ANSWER
         return _greeting(passage.socket, budget)
-    except OSError:  # TimeoutError is one.
+    except OSError:  # This includes TimeoutError.
         said = passage.said()
-        # What the last one on the way was told by the machine; anything else says nothing of that.
+        # "open failed": the last jump host could not connect to the machine. Other errors concern the way
+        # there, and say nothing about the machine.
         state = ProbeState.DOWN if any("open failed" in line for line in said) else ProbeState.RESTRICTED
         why, _ = openssh.diagnose(said, "", "")
         return Finding(state, f"on the way there: {why or 'no answer'}", reached=False)
@@ -160,7 +161,7 @@ def by_way(endpoint: Endpoint, budget: Deadline) -> Finding:
 
 
 def _greeting(sock: socket.socket, budget: Deadline) -> Finding:
-    """Read up to the server's identification; lines of other text may come before it (RFC 4253, 4.2)."""
+    """Read up to the server's identification line. Other lines may come before it (RFC 4253, 4.2)."""
     with DeadlineReader(sock, budget) as raw, io.BufferedReader(raw) as lines:
         line = b""
         for number in range(_BANNER_LINES):
@@ -190,11 +191,11 @@ _WEB: Mapping[ProbeKind, tuple[Callable[[bytes], bool], Callable[[Endpoint, Page
     ProbeKind.SYFT_METADATA: (_whole, _syft_metadata),
     ProbeKind.JUPYTER_API: (_whole, _jupyter_api),
 }
-"""For each proof over http: when enough of the body has been read, and what it shows."""
+"""For each http proof: a function that says when enough of the body is read, and one that judges the page."""
 
 
 def socket_error(error: OSError) -> str:
-    """A socket's error in a few words."""
+    """Describe a socket error in a few words."""
     if isinstance(error, ConnectionRefusedError):
         return "connection refused"
     if isinstance(error, socket.gaierror):

@@ -1,4 +1,4 @@
-"""Look again and again until everything is up, or the time is over."""
+"""Repeats probes until the node is healthy or the time is over."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from gridup.probes.run import host_result, probe_all
 from gridup_node.services import ProbeKind
 
 FIRST_PAUSE = 0.15
-"""Seconds between the first rounds: a warm node is up in a few seconds, and the wait is measured."""
+"""Seconds between the first rounds: a warm node is up in a few seconds, and the wait time is measured."""
 
 LONGEST_PAUSE = 3.0
 
 SHARE = 0.04
-"""Pauses grow to this share of the time gone by, so that a wait overshoots by some 5 % at most."""
+"""A pause is this share of the elapsed time, so that a wait is at most about 5 % too long."""
 
 LEAST_ROUND = 0.5
-"""Seconds; a round with less time than this would call slow answers late."""
+"""Minimum seconds for a round. With less time, slow answers would count as timeouts."""
 
 LAST_ROUND = 2.0
-"""Seconds at most for the round that is reported once the time is over."""
+"""Maximum seconds for the final round after the time is over."""
 
 Probe = Callable[[Sequence[Endpoint], float], list[ProbeResult]]
 
@@ -39,19 +39,21 @@ def wait_for(
     jitter: Callable[[], float] = random.random,
     probe: Probe = probe_all,
 ) -> list[ProbeResult]:
-    """Probe until the node is `healthy` (all that is offered and open to us is up) or `timeout` ends.
+    """Probe until the node is `healthy` or `timeout` seconds are over.
 
-    What has been proven is left in peace until the rest is too, since sshd (OpenSSH 9.8 and up,
-    PerSourcePenalties) shuts out an address that keeps connecting without logging in. What is
-    returned is always one round over all endpoints, the last one made, unless `stop_early` ended it.
+    `healthy`: all offered services that are open to this machine are up.
+
+    An endpoint that is up is not probed again until the others are up too, because sshd (OpenSSH 9.8 and
+    later, PerSourcePenalties) blocks an address that connects often without logging in. The returned
+    results are always those of one last round over all endpoints, unless `stop_early` ended the wait.
 
     Args:
-        timeout: seconds; the wait returns at most 2.5 s after them, and never before, unless it is
-            done or stopped.
+        timeout: seconds. The wait returns at most 2.5 s after this time. It returns earlier only if the
+            node is healthy or `stop_early` ends the wait.
         probe_timeout: seconds for each probe.
-        on_round: told what is known so far after each round.
-        stop_early: asked after each round; a reason ends the wait with what is known so far.
-        jitter: a number from 0 to 1.
+        on_round: called after each round with the current results.
+        stop_early: called after each round. If it returns a reason, the wait ends with the current results.
+        jitter: returns a number from 0 to 1.
     """
     begin = clock()
     end = begin + timeout
@@ -61,7 +63,7 @@ def wait_for(
         if healthy(results):
             if whole:
                 return results
-            # They were proven at different times: one look at all of them together.
+            # The endpoints were proven at different times. Probe all of them once together.
             results = _round(endpoints, min(probe_timeout, max(end - clock(), LAST_ROUND)), probe, on_round)
             whole = True
             if healthy(results):
@@ -103,7 +105,7 @@ def _round(
 
 
 def _again(results: Sequence[ProbeResult], timeout: float, probe: Probe) -> list[ProbeResult]:
-    """Probe what is not proven; the host rows follow from old and new results together."""
+    """Probe again the endpoints that are not up. Host rows are derived from old and new results together."""
     open_ones = [r.endpoint for r in results if not r.up and r.endpoint.proof is not ProbeKind.ANY]
     fresh = iter(probe(open_ones, timeout))
     merged = [r if r.up or r.endpoint.proof is ProbeKind.ANY else next(fresh) for r in results]

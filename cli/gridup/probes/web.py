@@ -1,7 +1,7 @@
-"""One page, over http or https, through redirects and the environment's proxy, bounded in all.
+"""Fetches one page over http or https, through redirects and the environment's proxy, within limits.
 
-Redirects never leave the host that is being checked, though its port and scheme may change: a
-probe that went elsewhere would prove somebody else's server, or be made to call one.
+A redirect may change the port and the scheme, but never the host. Otherwise a probe would verify another
+server, or could be misused to send requests to one.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 MAX_REDIRECTS = 5
 MAX_BODY = 256 * 1024
-"""Bytes of a body that are looked at; a login page and syft's metadata are a few KiB."""
+"""Maximum bytes of a body that are read. A login page and syft's metadata are a few KiB."""
 
 _REDIRECTS = {301, 302, 303, 307, 308}
 _IN_URLS = "/%?&=:;+,@!$'()*~"
@@ -30,7 +30,7 @@ _IN_URLS = "/%?&=:;+,@!$'()*~"
 
 @dataclass(frozen=True)
 class Location:
-    """What to ask for."""
+    """A URL in its parts."""
 
     tls: bool
     host: str
@@ -50,7 +50,7 @@ class Location:
 
 @dataclass(frozen=True)
 class Proxy:
-    """An http proxy of the environment. `credentials` are ready for the header; empty for none."""
+    """An http proxy from the environment. `credentials` are encoded for the header; empty for none."""
 
     host: str
     port: int
@@ -59,7 +59,7 @@ class Proxy:
 
 @dataclass(frozen=True)
 class Route:
-    """How to get there: straight to an address, or through a proxy at that address."""
+    """How to connect: directly to the address `target`, or through a proxy at that address."""
 
     target: Target
     proxy: Proxy | None = None
@@ -68,10 +68,11 @@ class Route:
 
 @dataclass(frozen=True)
 class Page:
-    """What came back: at most `MAX_BODY` bytes of it, or as far as was asked.
+    """An http response. The body has at most `MAX_BODY` bytes, and may end where enough was read.
 
     Attributes:
-        proxy: the host of the proxy that handed it over, and may have made it itself; none can in a tunnel.
+        proxy: the host of the proxy that sent the response and may have produced it. Empty without a proxy,
+            and for https, because a proxy can't change what is in a tunnel.
     """
 
     status: int
@@ -82,10 +83,10 @@ class Page:
 
 
 def proxy_for(tls: bool, host: str) -> Proxy | None:
-    """The environment's proxy for `host`; never for this machine itself. Only http:// proxies are known.
+    """Return the environment's proxy for `host`; None for this machine itself. Only http:// proxies count.
 
     Raises:
-        Failure: the environment names what is no URL (it may hold a password, so it isn't repeated).
+        Failure: the environment's proxy is not a URL. The message omits it because it may hold a password.
     """
     if is_loopback(host):
         return None
@@ -110,14 +111,14 @@ def proxy_for(tls: bool, host: str) -> Proxy | None:
 
 
 def fetch(location: Location, route: Route, budget: Deadline, enough: Callable[[bytes], bool]) -> Page:
-    """The page at `location`, or where it leads to.
+    """Return the page at `location`, after redirects.
 
     Args:
-        enough: whether the body's beginning already tells; the rest is then not read.
+        enough: returns whether the first part of the body is enough; then the rest is not read.
 
     Raises:
-        Failure: the redirects lead in a circle or away.
-        TimeoutError, OSError, http.client.HTTPException: there is no whole answer.
+        Failure: the redirects form a loop, or one leads to another host or is not allowed otherwise.
+        TimeoutError, OSError, http.client.HTTPException: there is no complete answer.
     """
     seen: set[Location] = set()
     notes: list[str] = []
@@ -163,7 +164,7 @@ def _same_host(one: str, other: str) -> bool:
 
 
 def _wants_tls(location: Location, page: Page) -> bool:
-    """Whether it is Go's answer (so Caddy's) to plain http on a port that speaks https."""
+    """Return whether the page is the answer of Go (and so Caddy) to plain http on an https port."""
     return not location.tls and page.status == 400 and b"HTTP request to an HTTPS server" in page.body
 
 
@@ -182,7 +183,7 @@ def _ask(
         sock = open_socket()
     with sock, DeadlineReader(sock, budget) as reader:
         send(sock, _request(location, route), budget)
-        # All that HTTPResponse wants of a socket is `makefile`.
+        # HTTPResponse uses only the `makefile` method of its socket.
         response = HTTPResponse(cast(socket.socket, reader), method="GET")
         try:
             response.begin()
@@ -197,7 +198,7 @@ def _ask(
 def _read(response: HTTPResponse, enough: Callable[[bytes], bool]) -> bytes:
     body = b""
     while len(body) < MAX_BODY and not enough(body):
-        # `read1` hands over what is there; `read` would wait for all of its amount.
+        # `read1` returns the bytes that are available; `read` would wait for the full amount.
         more = response.read1(MAX_BODY - len(body))
         if not more:
             break
@@ -234,7 +235,10 @@ def _open(location: Location, route: Route, budget: Deadline) -> socket.socket:
 
 
 def _tunnel(sock: socket.socket, location: Location, proxy: Proxy, budget: Deadline) -> None:
-    """Ask the proxy for a tunnel (RFC 9110, 9.3.6). TLS begins with us, so no byte is read too far."""
+    """Ask the proxy for a tunnel (RFC 9110, 9.3.6).
+
+    In TLS the client sends first, so the reader can't consume bytes that belong to the tunnel.
+    """
     from http.client import HTTPResponse
 
     where = location.netloc if location.port != HTTPS_PORT else f"{location.netloc}:{HTTPS_PORT}"

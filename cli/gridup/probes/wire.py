@@ -1,4 +1,4 @@
-"""Sockets under one total deadline: look-up, connect, TLS, and reads that can't outlast it."""
+"""Sockets with one total deadline for name resolution, connect, TLS and reads."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     import ssl
 
 MAX_ADDRESSES = 4
-"""How many of a name's addresses are tried."""
+"""Maximum number of a name's addresses to try."""
 
 _CHAIN_NOT_TRUSTED = {18, 19, 20, 21}
-"""X509_V_ERR_*: self-signed, or an issuer we don't know. Other codes (expired, wrong name) say more."""
+"""X509_V_ERR_*: self-signed, or an unknown issuer. Other codes (expired, wrong name) are worth reporting."""
 
 
 class Phase(Enum):
-    """How far a probe got; the text is what people read when the time ran out there."""
+    """How far a probe got. The value is the message for users if the time runs out in that phase."""
 
     LOOKUP = "the name could not be looked up"
     CONNECT = "no answer from this address"
@@ -33,7 +33,7 @@ class Phase(Enum):
 
 
 class Failure(Exception):
-    """A probe has its finding: not up, and why."""
+    """Ends a probe with a final result: the service is not up, and why."""
 
     def __init__(self, state: ProbeState, detail: str) -> None:
         super().__init__(detail)
@@ -43,13 +43,13 @@ class Failure(Exception):
 
 @dataclass
 class Deadline:
-    """The time of one attempt, and how far it has got.
+    """The deadline of one attempt, and its progress.
 
     Attributes:
-        end: when it is over, by `clock`.
-        seconds: how much there was at first, for messages.
-        reached: whether something took a connection.
-        led_to: where a redirect led; errors from then on are that place's.
+        end: when the time is over, measured by `clock`.
+        seconds: the total time, for messages.
+        reached: whether something accepted a connection.
+        led_to: the address that a redirect led to. Later errors are errors of that address.
     """
 
     end: float
@@ -60,18 +60,18 @@ class Deadline:
     led_to: str = ""
 
     def fork(self) -> Deadline:
-        """The same time for one more attempt."""
+        """Return a copy with the same deadline, for another attempt in parallel."""
         return Deadline(self.end, self.seconds, self.clock, self.phase)
 
     def where(self) -> str:
-        """For the end of a message: where a redirect led, or nothing."""
+        """Return a suffix for messages that names the redirect's address; empty without a redirect."""
         return f" (redirected to {self.led_to})" if self.led_to else ""
 
     def left(self) -> float:
-        """Seconds left.
+        """Return the seconds left.
 
         Raises:
-            TimeoutError: none are.
+            TimeoutError: no time is left.
         """
         left = self.end - self.clock()
         if left <= 0:
@@ -81,7 +81,7 @@ class Deadline:
 
 @dataclass(frozen=True)
 class Target:
-    """An IP address to connect to; the port may differ from one redirect to the next."""
+    """An IP address to connect to. It has no port because a redirect may change the port."""
 
     family: int
     ip: str
@@ -94,9 +94,10 @@ class Target:
 
 
 def resolve(host: str) -> list[Target]:
-    """The addresses to try, in turn. `localhost` is both loopbacks, whatever the hosts file says.
+    """Return the addresses to try, in order.
 
-    Blocks for as long as the system's resolver likes: call it on a thread that may be left behind.
+    `localhost` always means 127.0.0.1 and ::1, whatever the hosts file says. For other names, the system's
+    resolver may block without limit: call this function on a thread that may be abandoned.
 
     Raises:
         OSError: the name is not known, or can't be looked up.
@@ -105,7 +106,7 @@ def resolve(host: str) -> list[Target]:
         return [Target(socket.AF_INET, "127.0.0.1"), Target(socket.AF_INET6, "::1")]
     found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     targets = list(dict.fromkeys(_target(family, address) for family, _, _, _, address in found))
-    # One of each family first: where one of them leads nowhere, the other must not wait for it.
+    # Put one address of each family first. If one family has no route, the other must not wait for it.
     firsts = list({target.family: target for target in reversed(targets)}.values())
     firsts.sort(key=targets.index)
     return [*firsts, *(t for t in targets if t not in firsts)][:MAX_ADDRESSES]
@@ -116,7 +117,11 @@ def _target(family: int, address: tuple[Any, ...]) -> Target:
 
 
 def connect(target: Target, port: int, budget: Deadline) -> socket.socket:
-    """A connection, or the OSError that says why there is none."""
+    """Return a connected socket.
+
+    Raises:
+        OSError: the connection failed. It is a TimeoutError if no time is left.
+    """
     budget.phase = Phase.CONNECT
     sock = socket.socket(target.family, socket.SOCK_STREAM)
     try:
@@ -136,11 +141,14 @@ def secure(
     trust: Trust,
     budget: Deadline,
 ) -> tuple[socket.socket, str]:
-    """Speak TLS, trusted if it can be. With a host that is not ours else a second time untrusted, with the
-    note that says so: whatever answers in the place of a node of ours is not it.
+    """Open a socket and start TLS on it. Return the socket and a note about an untrusted certificate.
+
+    If the certificate of a node that Gridup did not deploy does not verify, connect again without
+    verification, and say so in the note. A node that Gridup deployed must verify: otherwise another server
+    answers in its place.
 
     Raises:
-        Failure: the certificate does not verify, or the CA is none.
+        Failure: the certificate does not verify, or the CA can't be read.
     """
     import ssl
 
@@ -162,7 +170,7 @@ def secure(
 
 
 def _pinned(trust: Trust) -> ssl.SSLContext:
-    """Trust in one CA. Where that signs for one node only, the name in the certificate proves no more."""
+    """Return a context that trusts one CA. If that CA signs for this node only, the name is not checked."""
     import ssl
 
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -174,7 +182,7 @@ def _pinned(trust: Trust) -> ssl.SSLContext:
 def _handshake(sock: socket.socket, context: ssl.SSLContext, host: str, budget: Deadline) -> socket.socket:
     budget.phase = Phase.TLS
     try:
-        # The timeout holds for the handshake as a whole, and `wrap_socket` keeps it.
+        # The timeout covers the whole handshake, and `wrap_socket` keeps it.
         sock.settimeout(budget.left())
         secured = context.wrap_socket(sock, server_hostname=host.partition("%")[0])
     except BaseException:
@@ -185,7 +193,7 @@ def _handshake(sock: socket.socket, context: ssl.SSLContext, host: str, budget: 
 
 
 class DeadlineReader(io.RawIOBase):
-    """A socket's bytes; each read has only the time that is left, so a trickle can't go on for ever."""
+    """A socket's reader. Each read has only the time that is left, so a slow sender can't go on for ever."""
 
     def __init__(self, sock: socket.socket, budget: Deadline) -> None:
         super().__init__()
@@ -199,7 +207,7 @@ class DeadlineReader(io.RawIOBase):
         self._sock.settimeout(self._budget.left())
         return self._sock.recv_into(buffer)
 
-    def makefile(self, mode: str) -> io.BufferedReader:  # noqa: ARG002 - the shape http.client asks for
+    def makefile(self, mode: str) -> io.BufferedReader:  # noqa: ARG002 - the signature that http.client requires
         return io.BufferedReader(self)
 
 

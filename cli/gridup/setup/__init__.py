@@ -1,1 +1,1 @@
-"""Set-up: what must be on this machine before anything can be deployed."""
+"""Set-up: installs what this machine needs before anything can be deployed."""

@@ -1,4 +1,4 @@
-"""What an engine on disk is, and how one is put in its place so that a half-made one is never used."""
+"""The engine on disk: how to load it, and how to publish it so that an incomplete one is never used."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from gridup_infra.processes import run
 from gridup_infra.room import free_at
 
 ENGINE_VERSION = "3.274.1"
-"""The engine that Gridup is tested with; `module/go.mod` requires the same (a test compares them)."""
+"""The engine version that Gridup is tested with. `module/go.mod` requires the same (a test compares them)."""
 
 PROVIDER = "pulumi-resource-pulumi-python"
-"""The program that runs dynamic providers; the engine looks for it beside itself and on PATH."""
+"""The program that runs dynamic providers. The engine looks for it in its own folder and on PATH."""
 
 MARKER = "complete.json"
 STAGING = ".making-"
 
 
 class SourceError(SetupError):
-    """One source did not give an engine; another one may. Its message is part of a sentence."""
+    """One source did not provide an engine; another one may. Its message is a part of a sentence."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,8 @@ class Engine:
     """A Pulumi engine that can be used.
 
     Attributes:
-        root: its folder; `root/bin/pulumi` exists (what `pulumi.automation.PulumiCommand` takes).
-        version: such as 3.274.1.
+        root: its folder. It contains `bin/pulumi`, as `pulumi.automation.PulumiCommand` requires.
+        version: its version, such as 3.274.1.
         source: where it came from: "PATH", "download" or "build".
     """
 
@@ -53,14 +53,14 @@ class Engine:
 
 @dataclass(frozen=True, order=True)
 class Version:
-    """A version to compare: of two with the same numbers a pre-release is the older."""
+    """A version that can be compared. A pre-release is older than the release with the same numbers."""
 
     numbers: tuple[int, int, int]
     final: bool
 
     @classmethod
     def parse(cls, text: str) -> Version | None:
-        """The version in what `pulumi version` prints; None when there is none."""
+        """Return the version in the output of `pulumi version`; None if there is none."""
         found = re.search(r"^v?(\d+)\.(\d+)\.(\d+)(-[0-9A-Za-z.-]+)?", text.strip(), re.MULTILINE)
         if not found:
             return None
@@ -69,7 +69,7 @@ class Version:
 
 
 def is_compatible(text: str) -> bool:
-    """Whether an engine of this version can serve: the same major version, and not older than ours."""
+    """Return whether an engine version can be used: same major version as `ENGINE_VERSION`, and not older."""
     version, wanted = Version.parse(text), Version.parse(ENGINE_VERSION)
     if version is None or wanted is None:
         return False
@@ -77,8 +77,8 @@ def is_compatible(text: str) -> bool:
 
 
 def ask_version(pulumi: Path, timeout: float = 30) -> str | None:
-    """What the engine says its version is; None when it does not run."""
-    # Without this it asks Pulumi's servers for news first.
+    """Return the version that the engine reports; None if it does not run."""
+    # Without this variable, it first asks Pulumi's servers for a newer version.
     env = {**os.environ, "PULUMI_SKIP_UPDATE_CHECK": "1"}
     try:
         result = run([pulumi, "version"], timeout=timeout, env=env)
@@ -88,7 +88,7 @@ def ask_version(pulumi: Path, timeout: float = 30) -> str | None:
 
 
 def load(folder: Path) -> Engine | None:
-    """The engine in a folder of GRIDUP_HOME; None when it is missing, half-made or damaged."""
+    """Return the engine in a folder of GRIDUP_HOME; None if it is missing, incomplete or damaged."""
     try:
         marker = json.loads((folder / MARKER).read_text(encoding="utf-8"))
         sizes = marker["sizes"]
@@ -105,7 +105,7 @@ def load(folder: Path) -> Engine | None:
 
 @contextlib.contextmanager
 def staging(engines: Path) -> Iterator[Path]:
-    """A folder to make an engine in; it is gone afterwards unless `publish` has moved it."""
+    """Create a temporary folder to make an engine in. Delete it at the end, unless `publish` has moved it."""
     folder = engines / f"{STAGING}{secrets.token_hex(4)}"
     (ensure_private(folder) / "bin").mkdir()
     try:
@@ -115,10 +115,10 @@ def staging(engines: Path) -> Iterator[Path]:
 
 
 def publish(staged: Path, target: Path, source: str) -> Engine:
-    """Prove a staged engine, mark it as whole and move it into its place.
+    """Verify a staged engine, mark it as complete and move it to `target`.
 
     Raises:
-        SourceError: it does not run here or is not what it should be.
+        SourceError: the engine does not run here, has another version, or lacks the provider program.
     """
     version = ask_version(staged / "bin" / "pulumi")
     if version is None:
@@ -136,7 +136,7 @@ def publish(staged: Path, target: Path, source: str) -> Engine:
 
 
 def remove_leftovers(engines: Path) -> None:
-    """Remove what interrupted runs left. The caller holds the lock, so nobody is at it."""
+    """Remove the folders that interrupted runs left. The caller holds the lock, so nobody else uses them."""
     for folder in engines.glob(f"{STAGING}*"):
         remove(folder)
 
@@ -149,14 +149,15 @@ ANOTHER_HOME = "set GRIDUP_HOME to a folder on another disk"
 
 
 def check_room(folder: Path, needed: int, what: str, otherwise: str = ANOTHER_HOME) -> None:
-    """Refuse to begin what the disk has no room for.
+    """Check that the disk has enough free space before a task begins.
 
     Args:
         needed: bytes.
-        otherwise: what a person who can't free space may do.
+        what: the task, as the subject of the error message.
+        otherwise: what a user who can't free space can do.
 
     Raises:
-        SetupError: there is less.
+        SetupError: less than `needed` bytes are free.
     """
     free = free_at(folder)
     if free < needed:

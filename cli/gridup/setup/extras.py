@@ -1,7 +1,7 @@
-"""A cloud's SDK, installed from its lock at its first use, into the environment that runs us.
+"""Installs a cloud's SDK from its lock at its first use, into the Python environment that runs Gridup.
 
-The base install carries none. Two runs at once install it once; one that is killed leaves a mark, by
-which the next knows that what lies there may be half a package.
+The base installation contains no SDK. If two runs need an SDK at the same time, only one installs it. A run
+that is killed leaves a marker file. It shows the next run that a package may be incomplete.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from gridup_infra.errors import BusyError, SetupError
 from gridup_infra.locking import locked
 
 INSTALL_SECONDS = 900.0
-"""How long uv may take: some 20 MB to download."""
+"""Time limit for uv, which downloads about 20 MB."""
 
 FOLDER = ".gridup"
-"""Beside the packages: the lock, and the marks of what is being installed."""
+"""Folder next to the packages, for the process lock and the marker files of running installations."""
 
 NO_NETWORK = re.compile(
     r"failed to fetch|failed to download|error sending request|dns error|name resolution|"
@@ -40,7 +40,7 @@ NO_NETWORK = re.compile(
 
 @dataclass(frozen=True)
 class Pin:
-    """One line of a lock: the distribution, its version, and where it is wanted (empty: everywhere)."""
+    """One line of a lock file: a distribution, its version, its environment marker (empty: everywhere)."""
 
     name: str
     version: str
@@ -48,14 +48,14 @@ class Pin:
 
 
 def ensure(extra: str, say: Callable[[str], None]) -> None:
-    """See that the packages of `extra` are there; some milliseconds and no process when they are.
+    """Install the packages of `extra` if any is missing; else take milliseconds and start no process.
 
     Args:
-        extra: the name of a lock in requirements/; empty for none.
-        say: told each step in a line.
+        extra: the name of a lock file in requirements/; empty for none.
+        say: called with one line for each step.
 
     Raises:
-        SetupError: they could not be installed.
+        SetupError: the packages could not be installed.
     """
     if not extra or installed(extra):
         return
@@ -63,7 +63,7 @@ def ensure(extra: str, say: Callable[[str], None]) -> None:
     pins = list(read(lock.read_text(encoding="utf-8")))
     try:
         with _exclusive(mark.with_name("lock"), extra, say):
-            # Another run may have done it meanwhile.
+            # Another run may have installed them meanwhile.
             broken_off = _is_there(mark)
             if broken_off or (lacking := missing(pins)):
                 mark.touch()
@@ -71,17 +71,17 @@ def ensure(extra: str, say: Callable[[str], None]) -> None:
                 mark.unlink()
     except OSError as error:
         raise _not_writable(extra, lock, error.strerror or str(error)) from None
-    # What the import system remembers of the folder is from before.
+    # The import system caches the folder's content from before the installation.
     importlib.invalidate_caches()
 
 
 def installed(extra: str) -> bool:
-    """Whether all of it is there, in the versions of its lock."""
+    """Return whether all packages of `extra` are installed, in the versions of its lock file."""
     return not _is_there(_mark(extra)) and not missing(read(lock_of(extra).read_text(encoding="utf-8")))
 
 
 def _mark(extra: str) -> Path:
-    """The file that says that an installation of it has begun, and not ended."""
+    """Return the path of the marker file of an installation that has begun and not ended."""
     return Path(sysconfig.get_path("purelib")) / FOLDER / f"{extra}.installing"
 
 
@@ -89,24 +89,24 @@ def _is_there(path: Path) -> bool:
     try:
         return path.exists()
     except PermissionError:
-        return False  # Another person's environment, which only they install into.
+        return False  # The environment belongs to another user, and only that user installs into it.
 
 
 def lock_of(extra: str) -> Path:
-    """The lock of an extra: in a wheel beside this module, in a checkout where scripts/lock makes it."""
+    """Return the lock file of an extra: next to this module in a wheel, in requirements/ in a checkout."""
     own = Path(__file__).parent
     packaged = own / "locks" / f"{extra}.txt"
     return packaged if packaged.exists() else own.parents[2] / "requirements" / f"{extra}.txt"
 
 
 def read(text: str) -> Iterator[Pin]:
-    """The pins of a lock that uv wrote."""
+    """Return the pins of a lock file that uv wrote."""
     for found in re.finditer(r"^([\w.-]+)==([^\s;]+)(?: *; *([^\\\n]*[^\\\s]))?", text, re.MULTILINE):
         yield Pin(found[1], found[2], found[3] or "")
 
 
 def missing(pins: Iterable[Pin]) -> list[Pin]:
-    """Those that this Python wants, and has not in exactly that version."""
+    """Return the pins that apply to this Python and are not installed in exactly that version."""
     return [pin for pin in pins if _version(pin.name) != pin.version and marker_matches(pin.marker)]
 
 
@@ -114,14 +114,14 @@ def _version(name: str) -> str | None:
     try:
         return metadata.version(name)
     except (metadata.PackageNotFoundError, KeyError):
-        return None  # KeyError: half a package, without its metadata.
+        return None  # KeyError: an incomplete package, without its metadata.
 
 
 def marker_matches(marker: str) -> bool:
-    """Whether an environment marker (PEP 508) holds here, of the kind that uv writes.
+    """Return whether an environment marker (PEP 508) is true here. Supports the markers that uv writes.
 
     Raises:
-        SetupError: it says what we don't know.
+        SetupError: the marker can't be parsed or is not supported.
     """
     try:
         return not marker or _holds(ast.parse(marker, mode="eval").body)
@@ -140,7 +140,7 @@ _OPERATORS: dict[type[ast.cmpop], Callable[[tuple[object, ...], tuple[object, ..
 
 
 def _holds(node: ast.expr) -> bool:
-    # A marker is also an expression of Python's, so its parser reads it; it is never run.
+    # A marker is also a valid Python expression, so Python's parser can read it. It is never executed.
     if isinstance(node, ast.BoolOp):
         return (all if isinstance(node.op, ast.And) else any)(map(_holds, node.values))
     if not isinstance(node, ast.Compare) or len(node.ops) != 1:
@@ -159,7 +159,7 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 
 def _variables() -> dict[str, str]:
-    """The variables of PEP 508 that locks use."""
+    """Return the PEP 508 variables that lock files use."""
     return {
         "python_version": ".".join(map(str, sys.version_info[:2])),
         "python_full_version": ".".join(map(str, sys.version_info[:3])),
@@ -174,7 +174,7 @@ def _variables() -> dict[str, str]:
 
 @contextlib.contextmanager
 def _exclusive(path: Path, extra: str, say: Callable[[str], None]) -> Iterator[None]:
-    """One at a time; who has to wait is told for what."""
+    """Hold the installation lock. If another run holds it, report that and wait."""
     what = f"installing the packages of {extra}"
     with contextlib.ExitStack() as stack:
         try:
@@ -196,7 +196,7 @@ def _install(lock: Path, extra: str, pins: list[Pin], say: Callable[[str], None]
     names = ", ".join(pin.name for pin in pins)
     say(f"Installing the packages of {extra}, once: {names}")
     argv = [uv.uv(), "pip", "install", "--quiet", "--require-hashes", "--compile-bytecode"]
-    # What they need is in the lock too; nothing else may change under the program that is running.
+    # The lock file also lists all dependencies. Nothing else may change in the environment that runs Gridup.
     argv += ["--no-deps", "--python", sys.executable, "--requirements", str(lock)]
     if again:
         argv += [word for pin in pins for word in ("--reinstall-package", pin.name)]

@@ -1,6 +1,6 @@
-"""The person's own Pulumi, where it can serve.
+"""Finds the user's own Pulumi on PATH and checks that it can be used.
 
-Asking an engine for its version costs a process, so the answer is kept for as long as the file is the same.
+To ask an engine for its version, Gridup must start a process. So the answer is cached until the file changes.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ CACHE = "on-path.json"
 
 
 def find(engines: Path) -> Engine | None:
-    """The engine on PATH, when it is new enough, has its provider host and can be named by its folder.
+    """Return the engine on PATH if it is new enough, is in a folder `bin` and has its provider program.
 
     Args:
-        engines: where the answer is kept; nothing is kept while that folder is not there.
+        engines: the folder of the version cache. If the folder does not exist, nothing is cached.
     """
     found = which("pulumi")
     if found is None:
@@ -49,7 +49,7 @@ def _version(real: Path, cache: Path) -> str | None:
             return str(kept["version"])
     version = ask_version(real)
     if version and cache.parent.is_dir():
-        # Only a saving: a read-only home still works.
+        # The cache only saves time, so a read-only GRIDUP_HOME is no error.
         with contextlib.suppress(OSError):
             write_private(cache, json.dumps({"key": key, "version": version}).encode())
     return version

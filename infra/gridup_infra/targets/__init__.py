@@ -1,4 +1,4 @@
-"""The registry of targets. A new one is a module here and a line below, and nothing else."""
+"""The registry of targets. A new target needs only a module in this folder and a line below."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ _REGISTRY: dict[str, str] = {
 }
 
 _PLANNED: tuple[str, ...] = ()
-"""Targets of the design that are not there yet: asking for one says so instead of "unknown"."""
+"""Planned targets: the error for one of them is "not there yet" instead of "unknown"."""
 
 DEFAULT = "local"
 
 
 def names() -> tuple[str, ...]:
-    """The targets there are, the default first."""
+    """Return the names of all targets, the default first."""
     return tuple(_REGISTRY)
 
 
 def target(name: str, secret: ReadSecret | None = None) -> Target:
-    """The target called `name`; its module is imported here and not before.
+    """Return the target called `name`. Its module is imported at this moment.
 
     Args:
         secret: see `Target`.
 
     Raises:
-        UsageError: there is none of that name (yet).
+        UsageError: there is no target of that name (yet).
     """
     if name not in _REGISTRY:
         what = "is not there yet" if name in _PLANNED else "is unknown"
@@ -49,14 +49,14 @@ def target(name: str, secret: ReadSecret | None = None) -> Target:
 
 
 def packages() -> frozenset[str]:
-    """The packages of Pulumi's of which any target has resources, beside our own."""
+    """Return the Pulumi packages whose resources any target uses, in addition to Gridup's own."""
     return frozenset(package for name in names() for package in target(name).packages)
 
 
 def is_own_provider(value: object) -> bool:
-    """Whether a state's dynamic provider is, byte for byte, what one of our classes is written as.
+    """Return whether a dynamic provider in a state equals, byte for byte, one of Gridup's provider classes.
 
-    It is never unpickled. Of the modules of providers only one whose name is in it is imported.
+    Never unpickles it. Imports a provider module only if the value contains that module's name.
     """
     if not isinstance(value, str):
         return False

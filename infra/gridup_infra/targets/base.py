@@ -1,7 +1,7 @@
-"""The seam between the product and a place where a node runs.
+"""The interface between Gridup and a target, the place where a node runs.
 
-Everything outside `targets/` asks a target for a capability, never for its name.
-A target's module must import quickly: pulumi and cloud SDKs are imported where they are used.
+Code outside of `targets/` asks a target for a capability, never for its name. A target's module must import
+quickly: import pulumi and cloud SDKs only in the functions that use them.
 """
 
 from __future__ import annotations
@@ -27,84 +27,84 @@ if TYPE_CHECKING:
 
 
 class Capability(Enum):
-    """What a target can do beyond the life of a stack."""
+    """A feature that only some targets have. Most stand for an option of the command line."""
 
     POWER = "power"
     """`start` and `stop`."""
     BIND = "bind"
-    """`--bind`: the person chooses the address that services listen on."""
+    """`--bind`: the user chooses the address that services listen on."""
     SCHEME = "plain-http"
-    """`--plain-http`: and how they speak there."""
+    """`--plain-http`: the user chooses http or https at that address."""
     PORT = "port"
-    """`--port`."""
+    """`--port`: the user chooses the port of the reverse proxy."""
     KEEP_DATA = "keep-data"
-    """`--keep-data`."""
+    """`--keep-data`: destroy retains the node's data."""
     REGION = "region"
-    """`--region`, `--size`, `--disk-size`: a cloud's choices."""
+    """`--region`, `--size`, `--disk-size`: the choices of a cloud."""
     CPU_CREDITS = "cpu-credits"
-    """`--cpu-credits`: some of its sizes have a share of a processor."""
+    """`--cpu-credits`: some sizes have only a share of a processor."""
     FIREWALL = "firewall"
-    """`--allow-cidr` and `--web-cidr`."""
+    """`--allow-cidr` and `--web-cidr`: the networks that may reach the node."""
     CLOSED = "closed"
-    """Without `--allow-cidr` ssh and jupyter are open to whoever deploys alone."""
+    """Without `--allow-cidr`, only the user who deploys can reach ssh and jupyter."""
     DOMAIN_NAME = "domain-name"
     """`--domain-name`: HTTPS by ACME."""
     SSH_KEYS = "ssh-keys"
-    """`--ssh-key`."""
+    """`--ssh-key`: public keys of users."""
     ADMIN_SSH_KEYS = "admin-ssh-keys"
-    """`--admin-ssh-key`: people who administer the node's machine."""
+    """`--admin-ssh-key`: public keys of users who administer the node's machine."""
     REBOOT = "reboot"
-    """`--reboot-at`: the machine's own updates are the node's to set, and may restart it."""
+    """`--reboot-at`: Gridup configures the machine's own updates, which may restart it."""
     HOST_ONLY = "host-only"
-    """`--no-node`: stops at the container host."""
+    """`--no-node`: only create the container host."""
     SUBNET = "subnet"
-    """`--subnet-id`: a network that is there already."""
+    """`--subnet-id`: use an existing network."""
     RESOURCE_GROUP = "resource-group"
-    """`--resource-group`: a group of the cloud's that is there already."""
+    """`--resource-group`: use an existing group of the cloud."""
     PRIVATE = "private"
     """`--private`: no public address."""
     IMAGE = "image"
-    """`--image`: a published image of the node."""
+    """`--image`: use a published image of the node."""
     EGRESS = "egress"
-    """`--allow-egress`: it can keep notebooks and jobs from connecting to what is outside."""
+    """`--allow-egress`: the target can prevent connections from notebooks and jobs to the outside."""
     NEW_MACHINE = "new-machine"
-    """`--new-machine`: another VM on the same data disk."""
+    """`--new-machine`: replace the VM and keep the data disk."""
     HOST = "host"
-    """`--host`: a machine that exists."""
+    """`--host`: use an existing machine."""
     HOST_KEY = "host-key"
-    """`--host-key`: the key that the node's machine must show to ssh."""
+    """`--host-key`: the host key that the node's machine must show."""
     KEY_FROM = "key-from"
-    """`--key-from`: from where the stack's own key lets in to the node's machine."""
+    """`--key-from`: the networks from which the management key gives access to the node's machine."""
     BOOT_LOG = "boot-log"
-    """`logs --boot`: what the machine printed as it booted, by way of the cloud."""
+    """`logs --boot`: the cloud returns the machine's boot output."""
 
 
 class NodeStatus(Enum):
-    """Whether a node runs, as seen just now."""
+    """Whether a node runs at the moment."""
 
     RUNNING = "running"
     STARTING = "starting"
     STOPPED = "stopped"
-    """On purpose, by `gridup stop`."""
+    """The user has stopped it with `gridup stop`."""
     DEGRADED = "degraded"
-    """It should run, and does not, or differs from its definition."""
+    """It should run but does not, or it differs from its definition."""
     MISSING = "missing"
-    """What the state knows is not there any more."""
+    """The node in the state does not exist any more."""
     UNKNOWN = "unknown"
-    """It could not be looked at, for want of credentials or of a network."""
+    """It could not be inspected, for lack of credentials or of a network."""
 
 
 @dataclass(frozen=True)
 class Inspection:
-    """A cheap look at what is really there.
+    """The result of a cheap check of the real resources.
 
     Attributes:
         power: see `NodeStatus`.
-        problems: what differs from the definition, a line each; empty when all is right.
-        dead: services that crashed and are not restarted, each with its exit code.
-        notes: what is as defined, and should be known, a line each.
-        whole: whether `problems` holds all that a refresh would find, so that none is needed.
-        remedy: what there is to do where a deploy brings nothing back, for people; empty where it repairs.
+        problems: the differences from the definition, a line each; empty if there are none.
+        crashed: services that crashed and are not restarted, each with its exit code.
+        complete: whether `problems` has everything that a refresh would find, so that no refresh is needed.
+        notes: facts that match the definition but that the user should know, a line each.
+        remedy: advice for users if a deploy can't repair the node; empty if a deploy repairs it.
     """
 
     power: NodeStatus
@@ -116,18 +116,18 @@ class Inspection:
 
     @property
     def healthy(self) -> bool:
-        """Whether there certainly is no drift, without a refresh."""
+        """Whether it is certain without a refresh that there is no drift."""
         return self.complete and self.power in (NodeStatus.RUNNING, NodeStatus.STARTING) and not self.problems
 
 
 def emptied(name: str) -> str:
-    """The remedy for the node called `name` whose data are gone."""
+    """Return the remedy for the node called `name`, whose data are lost."""
     return f"its data are lost: `{typed('deploy', name)}` makes an empty node."
 
 
 @dataclass(frozen=True)
 class StackRef:
-    """What is known of a stack even when its making was interrupted: enough to find its leftovers."""
+    """The identity of a stack: enough to find its leftovers, even if its first deploy was interrupted."""
 
     stack: str
     stack_id: str
@@ -138,15 +138,15 @@ class StackRef:
 
 @dataclass(frozen=True)
 class Retained:
-    """Data of a node that was destroyed and whose data was kept.
+    """The retained data of a destroyed node.
 
     Attributes:
-        id: what `DeploySpec.adopted` has for them: another one for other data.
-        what: for people, such as "the folder /…".
-        since: when they were kept (ISO 8601, UTC); empty where that is not known.
-        size: in bytes; 0 where that is not known.
-        admin_email: of that node's administrator; empty where that is not known.
-        node_type: of that node; empty where that is not known.
+        id: the unique id of these data, for `DeploySpec.adopted`.
+        what: a description for users, such as "the folder /…".
+        since: when the data were retained (ISO 8601, UTC); empty if not known.
+        size: the size in bytes; 0 if not known.
+        admin_email: the e-mail address of that node's administrator; empty if not known.
+        node_type: the type of that node; empty if not known.
     """
 
     id: str
@@ -159,10 +159,16 @@ class Retained:
 
 @dataclass(frozen=True)
 class SshAccess:
-    """How `gridup ssh` enters: as the argv of OpenSSH's client would have it.
+    """How `gridup ssh` connects: the values for OpenSSH's client.
 
     Attributes:
-        way: a program that leads there, see `openssh.Configured.way`; empty where it is reached directly.
+        user: the user to log in as.
+        host: the address to connect to.
+        port: the port of the ssh server.
+        key: the file with the private key.
+        known_hosts: the file with the host key.
+        way: the argv of a program that connects to it, see `openssh.Configured.way`; empty for a direct
+            connection.
     """
 
     user: str
@@ -175,12 +181,12 @@ class SshAccess:
 
 @dataclass(frozen=True)
 class Shell:
-    """How `gridup ssh` enters a node whose programs are processes of this machine.
+    """How `gridup ssh` opens a shell for a node whose programs are processes of this machine.
 
     Attributes:
-        program: the person's shell.
-        folder: where it begins.
-        environment: the node's own.
+        program: the user's shell.
+        folder: the folder that the shell starts in.
+        environment: the node's own environment.
     """
 
     program: str
@@ -190,12 +196,12 @@ class Shell:
 
 @dataclass(frozen=True)
 class DoctorCheck:
-    """One thing that `gridup doctor` looked at.
+    """The result of one check of `gridup doctor`.
 
     Attributes:
-        what: the thing.
-        ok: whether it is as needed; None for something that is only nice to have and missing.
-        detail: what was found, and what to do.
+        name: the name of the check.
+        ok: whether the check passed; None if something optional is missing.
+        detail: the finding, and what to do.
     """
 
     name: str
@@ -204,70 +210,70 @@ class DoctorCheck:
 
 
 class NodeAccess(ABC):
-    """Commands on the node itself: secrets, logs and upgrades go through it."""
+    """Access to the node itself: runs commands there, such as for secrets, logs and upgrades."""
 
     @abstractmethod
     def run(
         self, argv: Sequence[str], *, timeout: float, input: bytes | None = None, service: str = ""
     ) -> Result:
-        """Run a command where the node's data lives, in the node's own environment.
+        """Run a command in the node's own environment, where the node's data are.
 
         Args:
-            service: where the folders of this service's program are seen; empty for those of the api.
+            service: run where the folders of this service's program are visible; empty for those of the api.
 
         Raises:
-            TimeoutError: it took longer than `timeout` seconds.
-            ResourceError: the node can't be entered.
+            TimeoutError: the command took longer than `timeout` seconds.
+            ResourceError: there is no access to the node.
         """
 
     @abstractmethod
     def programs(self) -> tuple[str, ...]:
-        """The services with a program of the node's own: what `run` and `restart` take, the api's first."""
+        """Return the services with their own program, for `run` and `restart`; the api's comes first."""
 
     @abstractmethod
     def restart(self, services: Sequence[str]) -> None:
-        """Start programs anew, and end what they have started, such as logins; one that does not run, too.
+        """Restart programs and end their child processes, such as logins. Also starts a stopped program.
 
         Raises:
-            ResourceError: one would not.
+            ResourceError: a program could not be restarted.
         """
 
     @abstractmethod
     def logs(self, services: Sequence[str], *, lines: int, follow: bool) -> Iterator[tuple[str, str]]:
-        """The last lines of each service's log as (service, line), and with `follow` those to come."""
+        """Yield the last lines of each service's log as (service, line); with `follow` also new lines."""
 
     @abstractmethod
     def ssh(self) -> SshAccess:
-        """How to log in.
+        """Return how to log in by ssh.
 
         Raises:
             NotOfferedError: the node has no ssh.
-            ResourceError: it can't be entered.
+            ResourceError: there is no access to the node.
         """
 
     def shell(self) -> Shell | None:
-        """What takes the place of a login, where the node has no ssh and needs none; else None.
+        """Return the shell to use instead of a login if the node has no ssh and needs none; else None.
 
         Raises:
-            ResourceError: the node can't be entered.
+            ResourceError: there is no access to the node.
         """
         return None
 
 
 PUBLIC_IP = "public_ip"
-"""The key of `Target.place` for the address that the internet reaches the node at."""
+"""The key of `Target.place` for the node's public IP address."""
 
 ANSWER_SECONDS = 2.0
 
 LOG_LINES = 15
-"""Of a service that has ended: how much of its log an error shows."""
+"""How many lines of a crashed service's log an error shows."""
 
 ReadSecret = Callable[[str, str], str]
-"""Reads a secret export of a stack: (stack, export) -> its text; whoever has the engine lends it."""
+"""Reads a secret export of a stack: (stack, export) -> its text. Code that has the engine provides it."""
 
 
 def secrets_unavailable(stack: str, export: str) -> str:
-    """What a target has that nobody lent a way to read secrets.
+    """Refuse to read a secret: the default `ReadSecret` of a target.
 
     Raises:
         StateError: always.
@@ -279,140 +285,144 @@ class Target(ABC):
     """A place where a node runs.
 
     Args:
-        secret: how to read a secret that the stack exports.
+        secret: reads a secret that the stack exports.
     """
 
     name: ClassVar[str]
     title: ClassVar[str]
     capabilities: ClassVar[frozenset[Capability]]
     extra: ClassVar[str] = ""
-    """The lock in `requirements/` with the SDK that this target needs; installed at its first use."""
+    """The lock file in `requirements/` with the SDK of this target. The SDK is installed at its first use."""
     key_types: ClassVar[tuple[str, ...]] = ()
-    """The types of people's keys that it takes, as a public key begins; empty for all that sshd accepts."""
+    """The accepted types of users' ssh keys: the first word of a public key. Empty for all types of sshd."""
     providers: ClassVar[tuple[str, ...]] = ()
-    """The modules of its dynamic providers: only what is in one of them is ever run from a state."""
+    """The modules of its dynamic providers. Only providers from these modules may run from a state."""
     packages: ClassVar[tuple[str, ...]] = ()
-    """The packages of Pulumi's of which it has resources, beside its own."""
+    """The Pulumi packages whose resources it uses, in addition to its own."""
 
     data_resource: ClassVar[str] = ""
-    """The resource, in the program, that is nothing but the node's data; empty where there is none such."""
+    """The name, in the program, of the resource that is only the node's data; empty if there is none."""
 
     def __init__(self, secret: ReadSecret = secrets_unavailable) -> None:
         self.secret = secret
 
     @abstractmethod
     def resolve(self, spec: DeploySpec, previous: DeploySpec | None) -> DeploySpec:
-        """The spec with this target's own defaults filled in.
+        """Return the spec with this target's own defaults filled in.
 
         Raises:
-            UsageError: it asks for what this target does not have.
+            UsageError: the spec asks for something that this target does not have.
         """
 
     @abstractmethod
     def preflight(self, spec: DeploySpec, current: NodeOutputs | None) -> None:
-        """Look for what would make the deploy fail, before anything is created.
+        """Check for problems that would make the deploy fail, before anything is created.
 
         Args:
-            current: the node as it is deployed, None for a new one.
+            current: the deployed node; None for a new one.
 
         Raises:
-            PreflightError: something is in the way: a port, a missing tool, a full disk.
-            CredentialsError: the cloud would not let us.
+            PreflightError: there is a problem, such as a used port, a missing tool, a full disk.
+            CredentialsError: the cloud refuses the credentials.
         """
 
     def glance(self, spec: DeploySpec, current: NodeOutputs | None) -> None:  # noqa: B027 - many have none
-        """What of `preflight` this machine tells at once, so that nothing is fetched before it.
+        """Run the quick checks of `preflight` that need only this machine, before anything is downloaded.
 
         Raises:
-            PreflightError: something is in the way.
+            PreflightError: there is a problem.
         """
 
     def needs(self, spec: DeploySpec) -> tuple[Need, ...]:  # noqa: ARG002
-        """What a deploy writes to this machine's disks, beside the engine. Fetches nothing."""
+        """Return what a deploy writes to this machine's disks, without the engine. Downloads nothing."""
         return ()
 
     @abstractmethod
     def build(self, spec: DeploySpec) -> pulumi.Output[NodeOutputs]:
-        """Declare the resources. Runs inside a Pulumi program."""
+        """Declare the resources and return the node's outputs. Runs inside a Pulumi program."""
 
     @abstractmethod
     def summary(self, spec: DeploySpec) -> tuple[str, ...]:
-        """What will exist beside `data`, a line each."""
+        """Return what a deploy creates in addition to `data`, a line each."""
 
     @abstractmethod
     def data(self, spec: DeploySpec) -> str:
-        """What will hold the node's data, a line."""
+        """Return a line about the place of the node's data."""
 
     def usual_ports(self, spec: DeploySpec) -> Mapping[str, tuple[int, ...]]:  # noqa: ARG002
-        """Where the port of each service is looked for before others are, in this order; empty where none is
-        chosen."""
+        """Return, by service, the ports to try first, in order; empty if the target does not choose ports."""
         return {}
 
     def makes(self, spec: DeploySpec) -> tuple[str, ...]:
-        """What a deploy makes, a line each."""
+        """Return all that a deploy creates, a line each."""
         return (*self.summary(spec), *self.listens(spec), self.data(spec))
 
     def listens(self, spec: DeploySpec) -> tuple[str, ...]:  # noqa: ARG002
-        """At which ports a new node is reached, a line each; empty where `summary` says."""
+        """Return the ports of a new node, a line each; empty if `summary` has them."""
         return ()
 
     def removes(self, spec: DeploySpec) -> tuple[str, ...]:
-        """What `destroy` removes, a line each."""
+        """Return what `destroy` deletes, a line each."""
         return self.summary(spec) if spec.keeps else (*self.summary(spec), self.data(spec))
 
     @abstractmethod
     def retained_on_destroy(self, spec: DeploySpec) -> tuple[str, ...]:
-        """What `destroy` leaves, a line each; empty when nothing."""
+        """Return what `destroy` retains, a line each; empty for nothing."""
 
     def retained(self, spec: DeploySpec) -> Retained | None:  # noqa: ARG002
-        """The data that an earlier node of this name has left, which a new one may take over: those that were
-        kept last. A target never takes any over but those that `DeploySpec.adopted` names.
+        """Return the retained data of an earlier node of this name, which a new node may adopt.
+
+        If there are several, return the ones that were retained last. A target adopts only the data that
+        `DeploySpec.adopted` names.
 
         Raises:
-            CredentialsError: the cloud would not let us look.
+            CredentialsError: the cloud refuses the credentials.
         """
         return None
 
     @abstractmethod
     def inspect(self, outputs: NodeOutputs) -> Inspection:
-        """Look at what is really there, without the engine. Cheap: `status` asks it of every node."""
+        """Check the real resources without the engine. Must be cheap: `status` calls it for every node."""
 
     @abstractmethod
     def leftovers(self, identity: StackRef) -> tuple[str, ...]:
-        """What still bears this stack's marks, whatever the state says."""
+        """Return all that has this stack's ownership mark, no matter what the state has."""
 
     @abstractmethod
     def delete_all(self, identity: StackRef) -> None:
-        """Remove all that bears this stack's marks, kept data apart.
+        """Delete all that has this stack's ownership mark, except retained data.
 
         Raises:
-            ResourceError: something could not be removed.
+            ResourceError: something could not be deleted.
         """
 
     def recover_interrupted(self, identity: StackRef, known: Mapping[str, str]) -> dict[str, str]:  # noqa: ARG002
-        """Make what a interrupted deploy has left fit for the next one: what exists is told, so that the
-        state takes it over; what the state can't take over is removed. A target whose creates look for
-        themselves has nothing to do.
+        """Reconcile an interrupted deploy, so that the next one can go on.
+
+        Returns the resources that exist but are not in the state, for import. Deletes those that can't be
+        imported. A target whose creates find and adopt such resources has nothing to do here.
 
         Args:
-            known: the URNs that the state knows, each with the id it has; empty for a create that was
-                interrupted.
+            known: the URNs in the state -> the resource's id; empty for an interrupted create.
 
         Returns:
-            The ids of things that exist, by those URNs whose id is empty.
+            The URNs with an empty id whose resource exists -> the resource's id.
         """
         return {}
 
     def translate_error(self, error: ResourceError, spec: DeploySpec) -> GridupError:  # noqa: ARG002
-        """What a provider that is not ours said of a failure, as a person can act on it."""
+        """Translate the error of another vendor's provider into one that a user can act on."""
         return error
 
     @abstractmethod
     def access(self, outputs: NodeOutputs) -> NodeAccess:
-        """How to run commands on the node."""
+        """Return the access to the node, which runs commands there."""
 
     def terminal_failure(self, outputs: NodeOutputs) -> ResourceError | None:
-        """Why waiting longer for the node is no use, with the end of the log that tells; None while it is."""
+        """Return the error that makes further waiting pointless, with the log's tail; else None.
+
+        Such an error is a crashed service or a failed first boot.
+        """
         dead = self.inspect(outputs).crashed
         if not dead:
             return None
@@ -421,28 +431,30 @@ class Target(ABC):
         return ResourceError(dead[0], hint, tuple(line for _, line in lines))
 
     def ready(self, outputs: NodeOutputs) -> bool:  # noqa: ARG002
-        """Whether what no probe can see is done too; asked once all probes are green."""
+        """Return whether the steps that no probe can see are done too. Called once all probes pass."""
         return True
 
     def warnings(self, spec: DeploySpec, current: NodeOutputs | None) -> tuple[str, ...]:  # noqa: ARG002
-        """What the person should know of a node that is as asked, a line each; told at each deploy.
+        """Return warnings about a node that matches its spec, a line each. Each deploy shows them.
 
         Args:
-            current: the node as it is deployed, None for a new one.
+            current: the deployed node; None for a new one.
         """
         return ()
 
     def answers(self, outputs: NodeOutputs) -> bool:  # noqa: ARG002
-        """Whether a way in can be tried at all, told in `ANSWER_SECONDS`; True where that is not known."""
+        """Return within `ANSWER_SECONDS` whether access to the node can be tried; True if that is unknown."""
         return True
 
     def restart_due(self, outputs: NodeOutputs) -> tuple[str, ...] | None:  # noqa: ARG002
-        """The packages for whose sake the node's machine is to be restarted; None where it need not be, or
-        where that is not to be told. One command on the machine."""
+        """Return the packages that need a restart of the node's machine; None if no restart is needed.
+
+        Also None if it can't be found out. Runs one command on the machine.
+        """
         return None
 
     def destructive_changes(self, spec: DeploySpec, current: NodeOutputs) -> tuple[str, ...]:  # noqa: ARG002
-        """What bringing a deployed node to `spec` destroys, a line each; the person is asked first."""
+        """Return what changing the deployed node to `spec` destroys, a line each. The user is asked first."""
         return ()
 
     def partial_outputs(
@@ -451,67 +463,72 @@ class Target(ABC):
         spec: DeploySpec,  # noqa: ARG002
         states: Mapping[str, Mapping[str, Any]],  # noqa: ARG002
     ) -> NodeOutputs | None:
-        """The outputs as far as they are known of the machine that the state has: its deploy may have
-        failed, or be under way. It can be looked at, stopped, started and entered, and its boot log be
-        read. None while the state has none.
+        """Return the known outputs of a machine whose deploy has failed or is still running.
+
+        With them commands can inspect, stop, start and access the machine, and read its boot log. None while
+        the state has no machine.
 
         Args:
-            spec: what is known of it.
-            states: by URN, the outputs that the state has of what exists, and the id as `id`.
+            spec: the known part of the spec.
+            states: the URNs of the existing resources in the state -> their outputs, with the id as `id`.
         """
         return None
 
     def place(self, outputs: NodeOutputs) -> dict[str, str]:  # noqa: ARG002
-        """Where a node is and on what, for people and scripts: `PUBLIC_IP`, region, instance, size, volume;
-        only what there is."""
+        """Return where a node runs, for users and scripts: `PUBLIC_IP`, region, instance, size, volume.
+
+        Has only the keys with a value.
+        """
         return {}
 
     def boot_log(self, outputs: NodeOutputs) -> str:
-        """What the machine printed as it booted."""
+        """Return the machine's boot output."""
         raise NotImplementedError
 
     def start(self, outputs: NodeOutputs) -> None:
-        """Start a stopped node; one that runs is left alone."""
+        """Start a stopped node. Does nothing to a running one."""
         raise NotImplementedError
 
     def stop(self, outputs: NodeOutputs) -> None:
-        """Stop a node and keep its data; a stopped one is left alone."""
+        """Stop a node and keep its data. Does nothing to a stopped one."""
         raise NotImplementedError
 
     def sign_in(self, ask: Callable[[str], str | None]) -> dict[str, str]:  # noqa: ARG002
-        """What this machine's credentials must be asked of a person for, once in a run: the variables, for
-        this process and those that it starts, that stand for the answer.
+        """Ask the user once per run for what this machine's credentials need, such as a code.
 
         Args:
-            ask: asks for a line; None where there is nobody to ask.
+            ask: asks the user for a line; returns None if there is no user to ask.
+
+        Returns:
+            Environment variables with the result, for this process and those that it starts.
 
         Raises:
-            CredentialsError: there is nobody to ask, or the answer is refused.
+            CredentialsError: there is no user to ask, or the answer is refused.
         """
         return {}
 
     def doctor(self) -> Iterable[DoctorCheck]:
-        """What this machine has for this target, beyond what every target needs."""
+        """Check what this machine has for this target, in addition to what every target needs."""
         return ()
 
     def prunable(self) -> tuple[str, ...]:
-        """What nodes share and no node uses any more, a line each."""
+        """Return the shared resources that no node uses any more, a line each."""
         return ()
 
     def prune(self, thing: str) -> None:
-        """Remove one of `unused`; what is in use by now is left alone.
+        """Delete one of `prunable`, unless a node uses it by now.
 
         Raises:
-            GridupError: it could not be removed.
+            GridupError: it could not be deleted.
         """
         raise NotImplementedError
 
 
 def check_tag(spec: DeploySpec) -> None:
-    """Nothing, when the syft version that is asked for is one that we ship.
+    """Check that Gridup has the requested syft version.
 
     Raises:
-        UsageError: it is not; those that are there are named.
+        UsageError: it does not; the message names the versions that it has.
     """
     try:
         catalog.resolve(spec.tag)

@@ -1,7 +1,7 @@
-"""What all of our dynamic providers share: errors in one line, comparable inputs, a watch on the engine.
+"""The shared base of Gridup's dynamic providers: short errors, comparable inputs, a watch on the engine.
 
-Pulumi pickles a provider into the state by reference: the module path of each class is a promise
-to every stack that is deployed. A provider holds nothing, least of all a credential.
+Pulumi pickles a provider into the state by reference. So the module path of a provider class must never
+change: every deployed stack refers to it. A provider object stores no data, and above all no credentials.
 """
 
 from __future__ import annotations
@@ -36,31 +36,31 @@ Properties = dict[str, Any]
 T = TypeVar("T")
 
 DRIFT = "drift"
-"""The output in which `read` says what is not as defined; `diff` makes an update of it."""
+"""The output in which `read` reports drift. If it is not empty, `diff` requests an update."""
 
 ENGINE_POLL = 0.2
-"""Seconds between two looks at whether the engine still lives."""
+"""Seconds between two checks of whether the engine still runs."""
 
 
 class ProviderError(Exception):
-    """What the engine is told: one line, the suggestion with it."""
+    """The error that the engine gets: message and suggestion in one line, then the details."""
 
 
 class CredentialsProviderError(ProviderError):
-    """The same, where credentials are the cause: by this name the deployer knows it again."""
+    """A `ProviderError` caused by credentials. The deployer recognises it by this class name."""
 
 
 class Provider(ResourceProvider):
-    """A provider whose inputs stand in its outputs as they were when last applied.
+    """Base class of providers whose outputs include the inputs as they were last applied.
 
-    What a preview can't know is no change, but for what `sure` and `shaped` say: it is what another resource
-    tells after it is changed, and that is mostly the same as before.
+    A preview does not know an input that comes from a resource which will change. Mostly its value stays the
+    same, so an unknown input does not count as a change, except for those in `sure` and `shaped`.
 
     Attributes:
-        computed: outputs that are no inputs.
-        ignored: inputs whose change changes nothing that is there.
-        sure: inputs that do change where they can't be known.
-        shaped: inputs that change, where they can't be known, as `SHAPE` does.
+        computed: outputs that are not inputs.
+        ignored: inputs whose change does not affect the real resource.
+        sure: inputs that count as changed if they are unknown.
+        shaped: inputs that count as changed if they are unknown and `SHAPE` changes.
     """
 
     computed: ClassVar[tuple[str, ...]] = ()
@@ -68,18 +68,18 @@ class Provider(ResourceProvider):
     sure: ClassVar[frozenset[str]] = frozenset()
     shaped: ClassVar[frozenset[str]] = frozenset()
 
-    # Nothing in it is secret, and an encrypted one would differ at every run.
+    # A provider holds no secret, and an encrypted one would differ at every run.
     serialize_as_secret_always = False
 
     def configure(self, req: ConfigureRequest) -> None:  # noqa: ARG002 - the signature is the base's
-        """Called once in each provider process, before all else."""
+        """Start the watch on the engine. Pulumi calls this once in each provider process, before all else."""
         _watch_engine()
 
     def diff(self, _id: str, olds: Properties, news: Properties) -> DiffResult:
         return DiffResult(changes=bool(self.changed(olds, news) or olds.get(DRIFT)))
 
     def changed(self, olds: Properties, news: Properties) -> list[str]:
-        """The inputs that matter and differ."""
+        """Return the inputs whose change requires an update."""
         changing = self.sure
         if normalize_numbers(olds.get(SHAPE)) != normalize_numbers(news.get(SHAPE)):
             changing |= self.shaped
@@ -91,26 +91,27 @@ class Provider(ResourceProvider):
         ]
 
     def carry_over_computed(self, olds: Properties) -> Properties:
-        """What an update leaves as it was told."""
+        """Return the computed outputs, which an update carries over unchanged."""
         return {key: olds.get(key) for key in self.computed}
 
 
 SHAPE = "shape"
-"""The input that stands for those which a preview can't know: a hash of what is known of them."""
+"""The input that represents the inputs that a preview does not know: a hash of the known part of them."""
 
 
 def shape(known: Any) -> str:
-    """The value of `SHAPE` for what is known."""
+    """Return the value of `SHAPE` for the known part of the inputs."""
     return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:16]
 
 
 PROTOCOLS = (4, 5)
-"""In which a provider is pickled, by the Python that ran the program; for ours they differ in one byte."""
+"""The pickle protocols of providers in a state; they depend on the Python that ran the program. For Gridup's
+providers the results differ in one byte."""
 
 
 @functools.cache
 def serialized(module: str) -> frozenset[str]:
-    """All that the providers of a module are written as in a state."""
+    """Return all serialized forms that the providers of a module can have in a state."""
     held = vars(importlib.import_module(module)).values()
     found = set()
     for kind in held:
@@ -121,23 +122,23 @@ def serialized(module: str) -> frozenset[str]:
 
 
 class OwnedResource(Resource, module="gridup", name="OwnedResource"):
-    """A resource whose URN is among its inputs: its provider puts it on what it makes.
+    """A resource with its URN as an input, so that its provider can write the URN on what it creates.
 
     Attributes:
-        provider_class: its provider.
+        provider_class: the class of its provider.
     """
 
     provider_class: ClassVar[type[Provider]]
 
     def __init__(self, name: str, props: Properties, opts: pulumi.ResourceOptions | None = None) -> None:
-        # What is told is declared as an input that has no value yet.
+        # Pulumi needs each computed output declared as an input without a value.
         told = dict.fromkeys(self.provider_class.computed)
         own = urn(pulumi.get_stack(), f"pulumi-python:{self._resource_type_name}", name)
         super().__init__(self.provider_class(), name, {**props, **told, "urn": own}, opts)
 
 
 def changed_inputs(olds: Mapping[str, Any], news: Mapping[str, Any]) -> list[str]:
-    """The inputs that differ from those last applied."""
+    """Return the inputs that differ from those last applied."""
     return sorted(
         key
         for key in news
@@ -146,7 +147,7 @@ def changed_inputs(olds: Mapping[str, Any], news: Mapping[str, Any]) -> list[str
 
 
 def unknown(value: Any) -> bool:
-    """Whether something in it is only known once others are made."""
+    """Return whether a part of a value is known only after other resources are created."""
     if isinstance(value, Mapping):
         return any(map(unknown, value.values()))
     if isinstance(value, (list, tuple)):
@@ -155,7 +156,7 @@ def unknown(value: Any) -> bool:
 
 
 def normalize_numbers(value: Any) -> Any:
-    """Pulumi's wire has one kind of number: 8080.0 and 8080 are the same."""
+    """Return a value with whole floats as ints: Pulumi's protocol has one number type, so 8080.0 is 8080."""
     if isinstance(value, float) and value.is_integer():
         return int(value)
     if isinstance(value, Mapping):
@@ -166,10 +167,10 @@ def normalize_numbers(value: Any) -> Any:
 
 
 def translate_errors(work: Callable[[], T]) -> T:
-    """Do a provider's work, with our errors in one line.
+    """Run a provider's work and return its result; translate Gridup's errors for the engine.
 
     Raises:
-        ProviderError: the work failed for a reason that a person can act on.
+        ProviderError: the work failed for a reason that a user can act on.
     """
     try:
         made = work()
@@ -177,7 +178,7 @@ def translate_errors(work: Callable[[], T]) -> T:
         return made
     except GridupError as error:
         text = " ".join(part for part in (error.message, error.suggestion) if part)
-        # A blank line would be taken for the end; the engine puts one after what we say.
+        # The engine adds a blank line after the message, so a blank line inside would be taken for its end.
         tail = [line.rstrip() for detail in error.details for line in detail.splitlines() if line.strip()]
         # `from None`: the engine prints the whole chain.
         kind = CredentialsProviderError if isinstance(error, CredentialsError) else ProviderError
@@ -185,8 +186,9 @@ def translate_errors(work: Callable[[], T]) -> T:
 
 
 FAULT_POINT = "GRIDUP_TEST_HOLD"
-"""For our test suite alone: `NodeProvider.create=FILE` makes that work, once done, create FILE and wait
-until it is gone before the engine hears of it. So a run can be interrupted at a known moment."""
+"""Only for the tests. With `NodeProvider.create=FILE`, that method creates FILE once its work is done, and
+waits until FILE is deleted. Only then does the engine get the result. So a test can interrupt a run at a
+known moment."""
 
 
 def _hold(work: Callable[[], object]) -> None:
@@ -194,7 +196,7 @@ def _hold(work: Callable[[], object]) -> None:
 
 
 def fault_point(name: str) -> None:
-    """A known moment within a provider's work, such as "the daemon has made it": see `FAULT_POINT`."""
+    """Wait here if a test asks for it: a named moment in a provider's work, see `FAULT_POINT`."""
     wanted, _, file = os.environ.get(FAULT_POINT, "").partition("=")
     if wanted and wanted == name:
         Path(file).touch()
@@ -207,8 +209,8 @@ _watching = threading.Lock()
 def _watch_engine() -> None:
     """End this process when its engine has ended.
 
-    A provider outlives a killed engine and would go on making things that no state knows of,
-    behind the back of a `destroy` that runs meanwhile.
+    A provider outlives a killed engine. It would go on to create resources that are in no state, even while a
+    `destroy` runs.
     """
     if not _watching.acquire(blocking=False):
         return
@@ -225,9 +227,10 @@ def _watch_engine() -> None:
 
 
 def _engine_ended() -> Callable[[], bool]:
-    """Whether the engine is no more: our nearest ancestor of that name, for a shell may stand between.
+    """Return a function that checks whether the engine has ended.
 
-    One of another name, or that ended before this was called, is known by the address that we were told.
+    The engine is the nearest ancestor process named `pulumi`; a shell may be between. If there is none (the
+    engine has another name, or ended before this call), check the address in this process's last argument.
     """
     above = psutil.Process().parents()
     named = next((process for process in above if process.name() == "pulumi"), None)

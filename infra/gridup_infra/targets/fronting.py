@@ -1,7 +1,7 @@
-"""Plain http or https, where the person chooses the address that a node listens on.
+"""Chooses plain http or https for a node if the user chooses the address that it listens on.
 
-What goes by on this machine's loopback is seen by nobody else; beyond it, it is https, unless the person
-says otherwise.
+On the loopback nobody else can read the data, so the node speaks plain http. On another address it speaks
+https, unless the user chooses plain http.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from gridup_node.render import LOOPBACK, Tls
 from gridup_node.services import PROXY, inside, ports, service
 
 _HOST = re.compile(r"[0-9a-z]([0-9a-z.:-]*[0-9a-z])?|::1")
-"""A name or address as it may stand in the reverse proxy's configuration."""
+"""A name or address that is allowed in the reverse proxy's configuration."""
 
 BRIDGES = re.compile(r"docker0|docker_gwbridge|br-[0-9a-f]{12}|veth.*")
-"""Interfaces of Docker's own, which come and go with its networks: nobody finds a node there."""
+"""Docker's own interfaces, which appear and disappear with its networks. Nobody reaches a node there."""
 
 
 def settled(spec: DeploySpec, previous: DeploySpec | None) -> DeploySpec:
-    """The spec with what it speaks beyond the loopback.
+    """Return the spec with the scheme for an address beyond the loopback: https, unless the user chose one.
 
-    A node that was bound there by a Gridup that knew no https stays as it is, for its users have its address;
-    `warnings` says so at each deploy.
+    A node that an older Gridup without https deployed there keeps plain http, because its users have that
+    address. `warnings` reports this at each deploy.
     """
     if spec.scheme or is_loopback(spec.bind) or _was_beyond(previous):
         return spec
@@ -41,20 +41,20 @@ def _was_beyond(previous: DeploySpec | None) -> bool:
 
 
 def warnings(spec: DeploySpec) -> tuple[str, ...]:
-    """What the person should know of the address that a node listens on, a line each."""
+    """Return warnings about the address that a node listens on, a line each."""
     if spec.scheme == HTTPS or is_loopback(spec.bind):
         return ()
     line = f'"{spec.name}" speaks plain http at {spec.bind}: whoever is on the way can read and change '
-    # Who chose it knows how it is chosen otherwise.
+    # A user who chose plain http knows the option.
     return (f"{line}passwords and data.{'' if spec.scheme else ' --no-plain-http gives it https.'}",)
 
 
 def tls(spec: DeploySpec, address: str, names: Sequence[str]) -> Tls | None:
-    """How the reverse proxy proves who it is: by the node's own CA; None for plain http.
+    """Return the TLS settings of the reverse proxy, with the node's own CA; None for plain http.
 
     Args:
-        address: that people connect to.
-        names: of the machine, see `names_of`.
+        address: the address that users connect to.
+        names: the machine's names and addresses, see `names_of`.
     """
     if spec.scheme != HTTPS:
         return None
@@ -62,10 +62,10 @@ def tls(spec: DeploySpec, address: str, names: Sequence[str]) -> Tls | None:
 
 
 def names_of(spec: DeploySpec, but: re.Pattern[str] | None = None) -> list[str]:
-    """The names and addresses of this machine that people may use for a node on it; none for plain http.
+    """Return this machine's names and addresses that users may use for a node on it; empty for plain http.
 
     Args:
-        but: interfaces that are passed over.
+        but: the names of interfaces to skip.
     """
     if spec.scheme != HTTPS:
         return []
@@ -84,17 +84,20 @@ def names_of(spec: DeploySpec, but: re.Pattern[str] | None = None) -> list[str]:
 
 
 EVERY = {"0.0.0.0": "192.0.2.1", "::": "2001:db8::1"}  # noqa: S104
-"""What stands for every address of this machine, each with one that is elsewhere: for documentation alone."""
+"""The wildcard addresses, each with an address outside of this machine that is reserved for documentation."""
 
 
 def outward(spec: DeploySpec) -> str:
-    """What colleagues connect to where a node on this machine listens on every address: the one that the
-    machine has on its way out. Empty where it has none, or the node listens on another."""
+    """Return the address that other machines connect to if a node here listens on every address.
+
+    It is the source address of this machine's outgoing connections. Empty if there is none, or if the node
+    does not listen on a wildcard address.
+    """
     return outward_address(EVERY[spec.bind]) if spec.bind in EVERY else ""
 
 
 def outward_address(elsewhere: str) -> str:
-    """The address that this machine has on its way there; empty where it has none. Nothing is sent."""
+    """Return this machine's source address for connections to `elsewhere`; empty if none. Sends nothing."""
     family = socket.AF_INET6 if ":" in elsewhere else socket.AF_INET
     with contextlib.suppress(OSError), contextlib.closing(socket.socket(family, socket.SOCK_DGRAM)) as probe:
         probe.connect((elsewhere, 9))
@@ -103,8 +106,14 @@ def outward_address(elsewhere: str) -> str:
 
 
 def first_port(taken: Collection[int], free: Callable[[int], bool]) -> int:
-    """Where a reverse proxy with https is looked for first: syft's client knows no other port than https's
-    own, and that one takes the rights of root."""
+    """Return the first port to try for a reverse proxy with https: 443 if it is available, else another one.
+
+    syft's client reaches https only at 443. To listen there needs the rights of root.
+
+    Args:
+        taken: ports that are reserved.
+        free: whether this node could listen at a port.
+    """
     own, other = _FIRST
     return own if own not in taken and free(own) else other
 
@@ -113,6 +122,6 @@ _FIRST = (service(PROXY).vm_port, inside(service(PROXY).vm_port))
 
 
 def usual_ports(spec: DeploySpec) -> dict[str, tuple[int, ...]]:
-    """See `Target.usual_ports`."""
+    """Return the result of `Target.usual_ports` for a node on this machine."""
     usual: dict[str, tuple[int, ...]] = {name: (port,) for name, port in ports().items()}
     return {**usual, PROXY: _FIRST} if spec.scheme == HTTPS else usual

@@ -1,4 +1,4 @@
-"""Free ports of this machine for a node: chosen once, under a lock, and never one that another keeps."""
+"""Chooses free ports of this machine for a node: once, under a lock, and none that another node reserves."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from gridup_node.render import LOOPBACK
 LAST = 65535
 
 TRIES = 200
-"""How far from the default to look for a free port."""
+"""How many ports after the default one to try."""
 
 Obstacle = Callable[[str, int], int | None]
-"""The number of the error that listening on an address and port would meet; None when it would work."""
+"""Takes an address and a port. Returns the errno of an attempt to listen there; None if it would work."""
 
 
 def reachable(bind: str) -> str:
-    """The address to connect to when a service listens on `bind`: a wildcard is reached by loopback."""
+    """Return the address to connect to if a service listens on `bind`: the loopback for a wildcard."""
     return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(bind, bind)  # noqa: S104
 
 
 def bind_errno(address: str, port: int) -> int | None:
-    """The number of the error that listening there would meet; None when it would work.
+    """Return the errno of an attempt to listen at an address and port; None if it would work.
 
     Raises:
         ResourceError: this machine has no such address.
@@ -51,7 +51,7 @@ def bind_errno(address: str, port: int) -> int | None:
 
 
 def free(address: str, port: int, look: Obstacle = bind_errno) -> bool:
-    """Whether we could listen there now.
+    """Return whether a program of this account could listen there now.
 
     Raises:
         ResourceError: this machine has no such address.
@@ -60,24 +60,26 @@ def free(address: str, port: int, look: Obstacle = bind_errno) -> bool:
 
 
 def hold(address: str, port: int) -> bool:
-    """Keep a free port from all others on this machine until our program listens there, or this one ends.
+    """Reserve a free port until the node's program listens there, or this process ends.
 
-    Others look for free ports meanwhile, for nodes of another GRIDUP_HOME or another person, say. Nothing is
-    kept where a system lets no second socket have the address: there a port may be lost to others, and the
-    next deploy takes another one.
+    Other runs may search for free ports at the same time, such as for nodes of another GRIDUP_HOME or another
+    account. On a system that does not allow a second socket on the address, nothing is reserved: another
+    program may get the port first, and then the next deploy takes another port.
 
     Returns:
-        False when somebody has it, or keeps it like that.
+        False if somebody uses the port, or has reserved it this way.
     """
     if sys.platform != "linux":
         return True
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     mark, kept = socket.socket(socket.AF_UNIX), socket.socket(family, socket.SOCK_STREAM)
-    # Servers set it, and a bound socket that does not listen is in nobody's way who does (socket(7)). Without
-    # it the last connections of a node that has just ended would be.
+    # Servers set this option too. Then a socket that is bound but does not listen does not prevent another
+    # one from listening (socket(7)). Without the option, the last connections of a node that has just ended
+    # would prevent this bind.
     kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        # Two of us could bind that. An abstract name is one's alone, and ends with the program.
+        # Two runs of Gridup could both bind the port. Only one can have the abstract socket name, and the
+        # kernel frees it when the process ends.
         mark.bind(f"\0gridup-port-{port}")
         kept.bind((address, port))
     except OSError:
@@ -92,10 +94,10 @@ _held: list[socket.socket] = []
 
 
 def check_free(address: str, port: int, look: Obstacle = bind_errno) -> None:
-    """Nothing, when we could listen there now.
+    """Check that a program of this account could listen there now.
 
     Raises:
-        ResourceError: we could not; it says why.
+        ResourceError: it could not; the message has the reason.
     """
     met = look(address, port)
     if met == errno.EACCES:
@@ -111,7 +113,7 @@ def check_free(address: str, port: int, look: Obstacle = bind_errno) -> None:
 
 
 def holder(port: int) -> str:
-    """Who listens on `port`, for a message: "nginx (process 812)", or "another process"."""
+    """Return who listens on `port`, for a message: "nginx (process 812)", or "another process"."""
     import psutil
 
     for pid in listeners(port):
@@ -121,7 +123,7 @@ def holder(port: int) -> str:
 
 
 def listeners(port: int) -> set[int]:
-    """The processes that listen on `port`, as far as the system tells."""
+    """Return the ids of the processes that listen on `port`, as far as this account may see them."""
     import psutil
 
     with contextlib.suppress(psutil.Error, OSError):
@@ -137,7 +139,10 @@ def listeners(port: int) -> set[int]:
 
 
 def reserved_by_others(nodes: Path, folder: Path | None = None) -> dict[int, str]:
-    """Ports that local nodes but the one in `folder` keep, whether they run or not, and who keeps them."""
+    """Return {port: the node that reserves it, in words} of all local nodes but the one in `folder`.
+
+    Nodes reserve their ports whether they run or not.
+    """
     kept: dict[int, str] = {}
     for path in nodes.glob("*/config/node.json"):
         if path.parent.parent != folder:
@@ -150,10 +155,13 @@ def reserved_by_others(nodes: Path, folder: Path | None = None) -> dict[int, str
 
 
 def check_kept(port: int, kept: Mapping[int, str]) -> None:
-    """Nothing, when no other node keeps `port`.
+    """Check that no other node reserves `port`.
+
+    Args:
+        kept: the reserved ports, each with its node in words.
 
     Raises:
-        ResourceError: one does; it is named.
+        ResourceError: a node reserves it; the message names the node.
     """
     if port in kept:
         raise ResourceError(
@@ -172,26 +180,27 @@ def allocate(
     look: Obstacle = bind_errno,
     hold: Callable[[str, int], bool] = lambda _address, _port: True,
 ) -> dict[str, int]:
-    """A port for every key of `wanted`.
+    """Return a port for every key of `wanted`.
 
     Args:
-        bind: the address that they listen on, but those of `inner`, which keep to the loopback.
-        wanted: the defaults, from the service table.
-        asked: ports that the person asked for; taken as they are, or refused.
-        current: ports that this node has: kept where they are not asked to change.
-        taken: ports not to be given away, each with who keeps it, in words.
-        look: how it is seen whether a port is free.
-        hold: keeps one that was found; false when it is another's after all.
+        wanted: the default ports, from the service table.
+        asked: ports that the user asked for; used exactly, or refused.
+        current: ports that this node has; they stay unless the user asks for others.
+        bind: the address that the services listen on.
+        taken: ports that are reserved, each with who reserves it, in words.
+        inner: keys of `wanted` that listen on the loopback instead.
+        look: checks whether a port is free.
+        hold: reserves a port that was found; false if another program has got it first.
 
     Raises:
-        ResourceError: an asked port is in use or kept, or no free one was found.
+        ResourceError: an asked port is in use or reserved, or no free port was found.
     """
     chosen: dict[str, int] = {}
     fixed = {key: asked.get(key) or current.get(key, 0) for key in wanted}
     for key, default in wanted.items():
         port, address = fixed[key], LOOPBACK if key in inner else bind
         if port and port != current.get(key):
-            # A stopped node's ports look free.
+            # The ports of a stopped node seem free, but they are reserved.
             check_kept(port, taken)
             own = next((other for other, at in current.items() if at == port and other != key), None)
             if own is not None:
@@ -208,18 +217,18 @@ def allocate(
 
 
 def _from(default: int) -> Iterator[int]:
-    # A privileged default (80) would find only privileged ones beside it.
+    # The next ports after a privileged default (80) are privileged too.
     yield default
     start = max(default + 1, 1024)
     yield from range(start, min(start + TRIES, LAST + 1))
 
 
 def announced(spec: DeploySpec) -> tuple[str, ...]:
-    """At which ports a new node is reached, as far as that is known before it is made."""
+    """Return a line about the ports of a new node, as far as they are known before it is created."""
     asked = {services.PROXY: spec.port} if spec.port else {}
     rows = [row for row in services.probed() if row.port and not row.front_path]
     if spec.scheme == HTTPS and not asked:
-        # Chosen when it is made: which of https's may be had depends on the machine.
+        # The https port is chosen when the node is created: it depends on what the machine allows.
         rows = [row for row in rows if row.name != services.PROXY]
     titles = {services.PROXY: "the node"}
     told = [f"{titles.get(row.name, row.title)} at {asked.get(row.name, row.port)}" for row in rows]

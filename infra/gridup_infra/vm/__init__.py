@@ -1,6 +1,6 @@
-"""A node on a machine of its own, a VM: what all clouds share. Nothing here knows one of them.
+"""A node on its own machine (VM): the code that all clouds share. No code here depends on a particular cloud.
 
-A cloud makes the machine and its network and hands over its address; `resources.declare` waits for
-the first boot and brings the node up over ssh. asyncssh, which comes with a cloud's extra, is
-imported where it is used.
+A cloud's target creates the machine and its network and passes its address to `resources.declare`. That waits
+for the first boot and deploys the node over ssh. asyncssh comes with a cloud's extra, so it is imported only
+where it is used.
 """

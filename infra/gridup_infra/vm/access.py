@@ -1,4 +1,4 @@
-"""Into a node on a machine: by ssh to the machine, and by Docker there to the node's programs."""
+"""Access to a node on a machine: ssh to the machine, and Docker there to the node's programs."""
 
 from __future__ import annotations
 
@@ -26,14 +26,19 @@ CONNECT_TIMEOUT = 30.0
 
 LOG_SECONDS = 60.0
 RESTART_SECONDS = 60.0
-"""For each program."""
+"""Time limit to restart one program."""
 
 JOURNAL = ("journalctl", "--unit=ssh.service", "--no-pager", "--output=short-iso")
-"""The log of what the machine serves by itself, which is ssh."""
+"""The command that reads the log of ssh, the only service that the machine itself provides."""
 
 
 def door_of(outputs: NodeOutputs, key: str, host_key: str) -> SshEndpoint:
-    """Where a node's machine is entered by the stack's key."""
+    """Return the ssh endpoint of a node's machine.
+
+    Args:
+        key: the stack's management key, the private half.
+        host_key: the pinned host key; empty before the first contact.
+    """
     facts, port = outputs.facts, outputs.ports["ssh"]
     return SshEndpoint(
         facts[IP], key, host_key, outputs.ssh_user, port, facts.get(HOST, ""), outputs.spec.name
@@ -41,11 +46,11 @@ def door_of(outputs: NodeOutputs, key: str, host_key: str) -> SshEndpoint:
 
 
 class VmAccess(NodeAccess):
-    """The machine of one node.
+    """Access to the machine of one node.
 
     Args:
         secret: reads the stack's management key.
-        enter_seconds: for a login; a machine that does not answer is tried again meanwhile.
+        enter_seconds: time limit for a login; meanwhile a machine that does not answer is tried again.
         retry_auth: see `ssh.ssh_session`.
     """
 
@@ -104,7 +109,7 @@ class VmAccess(NodeAccess):
                 yield from session.follow(commands)
                 return
             for name, argv in commands.items():
-                # Docker keeps a program's errors apart, and they are part of its log.
+                # Docker writes a program's errors to stderr; they are part of the log too.
                 words = ["sh", "-c", 'exec "$@" 2>&1', "log", *argv]
                 for line in session.run(words, timeout=LOG_SECONDS).stdout.splitlines():
                     yield name, line
@@ -112,18 +117,18 @@ class VmAccess(NodeAccess):
     def ssh(self) -> SshAccess:
         door = self._door()
         if not door.host_key:
-            # Pinned at this contact; OpenSSH itself would ask the person.
+            # Pin the host key at this contact; OpenSSH itself would ask the user.
             with self.session():
                 door = self._door()
         key = self._folder() / keys.CLIENT_KEY
-        # Written each time: another machine's deploy may have left another one.
+        # Write the key each time: the file may hold another key, of an earlier deploy.
         write_private(key, door.key.encode())
         self._pin(door.host_key)
         known_hosts = self._folder() / keys.KNOWN_HOSTS
         return SshAccess(door.user, door.address, door.port, key, known_hosts, door.way())
 
     def boot_state(self) -> State:
-        """How far the machine's first boot is.
+        """Return the progress of the machine's first boot.
 
         Raises:
             SshUnreachableError: the machine can't be entered (yet).
@@ -132,7 +137,7 @@ class VmAccess(NodeAccess):
             return first_boot_wait.read_state(session)
 
     def boot_tail(self) -> tuple[str, ...]:
-        """The end of the first boot's log.
+        """Return the last lines of the first boot's log.
 
         Raises:
             SshUnreachableError: the machine can't be entered (yet).
@@ -142,10 +147,10 @@ class VmAccess(NodeAccess):
 
     @contextmanager
     def session(self) -> Iterator[Session]:
-        """A login on the machine.
+        """Log in to the machine, yield the session, and pin the host key.
 
         Raises:
-            SshUnreachableError: it can't be entered.
+            SshUnreachableError: the machine can't be entered.
         """
         door = self._door()
         with ssh_session(door, timeout=self._seconds, retry_auth=self._until_let_in) as session:
@@ -158,13 +163,13 @@ class VmAccess(NodeAccess):
         return door_of(self._outputs, key, host_key)
 
     def _pin(self, host_key: str) -> None:
-        """Keep the host key for OpenSSH, and for machines whose stack does not hold it (`--no-node`)."""
+        """Write the host key to a file: for OpenSSH, and for stacks that do not store it (`--no-node`)."""
         write_private(
             self._folder() / keys.KNOWN_HOSTS, f"{self._mark()}\n{keys.known_hosts(host_key)}".encode()
         )
 
     def _pinned(self) -> str:
-        """What this deployer pinned at an earlier contact with this very machine; empty for none."""
+        """Return the host key that this deployer pinned earlier for exactly this machine; empty for none."""
         with contextlib.suppress(FileNotFoundError):
             first, _, rest = (self._folder() / keys.KNOWN_HOSTS).read_text(encoding="utf-8").partition("\n")
             if first == self._mark():
@@ -187,7 +192,7 @@ class VmAccess(NodeAccess):
         own = service(name)
         watched = KILL_ON_DISCONNECT if follow else ()
         if own.provided_by_host:
-            # Root's from the watch on: nobody else could end it.
+            # Run the watching shell as root too: another user could not end root's program.
             return ["sudo", *watched, *JOURNAL, f"--lines={lines}", *["--follow"] * follow]
         container = f"{PROJECT}-{own.served_by or own.name}"
         return [*watched, "docker", "logs", f"--tail={lines}", *["--follow"] * follow, container]

@@ -1,4 +1,4 @@
-"""What the environment of whoever deploys says of a node's certificate."""
+"""Reads from the deployer's environment which certificate authority issues a node's certificate."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from urllib.parse import urlsplit
 from gridup_infra.errors import UsageError
 
 ACME_URL = "GRIDUP_ACME_URL"
-"""Of the directory (RFC 8555) of the authority that gives the certificates for --domain-name."""
+"""URL of the ACME directory (RFC 8555) of the authority that issues the certificates for --domain-name."""
 
 ACME_CA = "GRIDUP_ACME_CA"
-"""A file of certificates (PEM): what that authority's own server and the certificates it gives hang from."""
+"""File of CA certificates (PEM): trust roots of that authority's server and of the certificates it issues."""
 
 
 @dataclass(frozen=True)
 class AcmeConfig:
-    """Where certificates come from. Empty: Caddy's own choice of public authorities.
+    """The certificate authority to use. Empty: the public authorities that Caddy chooses.
 
     Attributes:
-        url: of the directory.
-        ca: PEM.
+        url: the URL of its ACME directory.
+        ca: its CA certificates (PEM).
     """
 
     url: str = ""
@@ -30,10 +30,10 @@ class AcmeConfig:
 
     @classmethod
     def from_env(cls) -> AcmeConfig:
-        """As `ACME_URL` and `ACME_CA` say.
+        """Read `ACME_URL` and `ACME_CA` from the environment.
 
         Raises:
-            UsageError: one of them is not of its kind.
+            UsageError: a value is not valid, or `ACME_CA` is set without `ACME_URL`.
         """
         url, file = os.environ.get(ACME_URL, ""), os.environ.get(ACME_CA, "")
         if url and not (urlsplit(url).scheme == "https" and urlsplit(url).hostname):

@@ -1,7 +1,8 @@
-"""The host key that a cloud's machine shows, compared with those that it printed on its console.
+"""Compares the host key that a machine shows to ssh with the host keys that it printed on its console.
 
-Whoever is between us and the machine can show a key of their own; what the machine prints comes by way of the
-cloud's API. cloud-init prints the keys at the end of a machine's first boot (its module `keys_to_console`).
+An attacker between the deployer and the machine can show another key to ssh, but the console's text comes
+from the cloud's API. cloud-init prints the keys at the end of a machine's first boot (its module
+`keys_to_console`).
 """
 
 from __future__ import annotations
@@ -18,25 +19,27 @@ from gridup_infra.vm.keys import HOST_KEY_TYPE
 from gridup_infra.vm.ssh import HostKeyError, fingerprint
 
 WAIT_SECONDS = 120.0
-"""Until the console must have shown the keys. A cloud posts what was printed seconds to minutes later."""
+"""Time limit for the keys to appear on the console. A cloud shows printed text seconds to minutes later."""
 
 POLL_SECONDS = 5.0
 
 _BLOCK = re.compile(r"-----BEGIN SSH HOST KEY KEYS-----(.*?)-----END SSH HOST KEY KEYS-----", re.DOTALL)
 _KEY = re.compile(rf"{HOST_KEY_TYPE} AAAAC3NzaC1lZDI1NTE5AAAAI[A-Za-z0-9+/]{{43}}(?![A-Za-z0-9+/=])")
-"""A whole key of that type: one that another message was printed into is none."""
+"""A complete key of that type. A key with another message printed in its middle does not match."""
 
 
 def printed(text: str) -> frozenset[str]:
-    """The host keys of our type that stand on a console, as lines without their comments."""
+    """Return the host keys of `HOST_KEY_TYPE` on a console, as lines without their comments."""
     return frozenset(key for block in _BLOCK.findall(text) for key in _KEY.findall(block))
 
 
 def reader(console: Mapping[str, str], stack_id: str, name: str) -> Callable[[], str]:
-    """What reads a machine's console by way of its cloud; it raises as `Target.boot_log` does.
+    """Return a function that reads a machine's console from its cloud and raises as `Target.boot_log` does.
 
     Args:
-        console: the target's name as `target`, and what that finds the machine by.
+        console: the target's name as `target`, and the facts by which that target finds the machine.
+        stack_id: the id of the node's stack.
+        name: the node's name.
     """
     from gridup_infra import targets
 
@@ -58,17 +61,20 @@ def compare(
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> None:
-    """Nothing, when the key that was shown at first contact is the machine's own, or that can't be told.
+    """Check that the host key shown at first contact is one that the console has.
+
+    Accepts the key, and reports this, if the console can't be read or shows no key in time.
 
     Args:
-        name: of the node.
-        shown: that key, as a line.
-        address: where it was shown.
-        read: see `reader`.
-        say: told which of these it is.
+        name: the node's name.
+        shown: the key that was shown, as a line.
+        address: the address that showed it.
+        read: reads the console, see `reader`.
+        say: called with the result, for the user.
+        seconds: how long to wait for keys on the console.
 
     Raises:
-        HostKeyError: the console has another one.
+        HostKeyError: the console has other keys.
     """
     say("comparing the host key with the console's")
     end = clock() + seconds
@@ -76,7 +82,7 @@ def compare(
         try:
             keys, why = printed(read()), "it has not printed it"
         except ResourceError as error:
-            keys, why = frozenset(), error.message  # Such as a store that does not answer just now.
+            keys, why = frozenset(), error.message  # May be temporary, such as a store that does not answer.
         except GridupError as error:
             say(_unknown(shown, error.message))
             return

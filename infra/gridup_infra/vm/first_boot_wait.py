@@ -1,4 +1,4 @@
-"""Waiting for a machine's first boot, over ssh."""
+"""Waits for a machine's first boot, over ssh."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from gridup_node.vm import first_boot
 from gridup_node.vm.first_boot import State
 
 SSH_SECONDS = 600.0
-"""Until a new machine must be open to ssh. The slowest of the clouds' takes some three minutes."""
+"""Time limit for a new machine to accept ssh. On the slowest cloud it takes about three minutes."""
 
 BOOT_SECONDS = 1800.0
-"""Until its first boot must be done: packages, Docker, the data disk. It takes half a minute to three."""
+"""Time limit for the first boot: packages, Docker, the data disk. It takes half a minute to three minutes."""
 
 READ_SECONDS = 30.0
 AGAIN_SECONDS = 1200.0
@@ -24,24 +24,25 @@ AGAIN_SECONDS = 1200.0
 SHORTEST_PAUSE, LONGEST_PAUSE = 1.0, 3.0
 
 OLD_SECONDS = 60.0
-"""A failure that is older than this when we come was another deploy's: something may be mended by now."""
+"""A failure that is older than this belongs to an earlier deploy. Its cause may be fixed by now, so the first
+boot is tried again."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Seconds; see the constants of these names."""
+    """Time limits in seconds; see `SSH_SECONDS` and `BOOT_SECONDS`."""
 
     ssh: float = SSH_SECONDS
     boot: float = BOOT_SECONDS
 
 
 def wait_for_host(door: SshEndpoint, say: Callable[[str], None], limits: Limits | None = None) -> str:
-    """Wait until a machine is a container host. Returns its host key, which is then to be pinned.
+    """Wait until a machine is a container host. Returns its host key, for the caller to pin.
 
     Raises:
-        FirstBootError: its first boot failed; the end of its log is in the details.
-        DeadlineError: it took too long.
-        SshUnreachableError: it could not be entered.
+        FirstBootError: the first boot failed; the end of its log is in the details.
+        DeadlineError: the first boot takes too long.
+        SshUnreachableError: the machine can't be entered.
     """
     limits = limits or Limits()
     say("waiting for ssh")
@@ -61,16 +62,16 @@ def wait_for_host(door: SshEndpoint, say: Callable[[str], None], limits: Limits 
         except HostKeyError:
             raise
         except SshUnreachableError:
-            # The connection may break off as the machine settles: sshd is restarted, the network set up anew.
+            # The connection may break during the first boot: sshd restarts, and the network is set up again.
             if not pinned or time.monotonic() >= end:
                 raise
 
 
 def read_state(session: Session) -> State:
-    """How far the first boot is.
+    """Return the progress of the first boot.
 
     Raises:
-        ResourceError: what the machine tells can't be understood.
+        ResourceError: the machine's report can't be parsed.
     """
     told = session.run(first_boot.READ, timeout=READ_SECONDS).stdout
     try:
@@ -80,13 +81,17 @@ def read_state(session: Session) -> State:
 
 
 def read_tail(session: Session) -> tuple[str, ...]:
-    """The last lines of its log."""
+    """Return the last lines of the first boot's log, without blank ones."""
     text = session.run(first_boot.TAIL, timeout=READ_SECONDS).stdout
     return tuple(line.rstrip() for line in text.splitlines() if line.strip())
 
 
 def failure(state: State, tail: tuple[str, ...]) -> FirstBootError:
-    """What a person is told of a first boot that failed."""
+    """Return the error for a failed first boot.
+
+    Args:
+        tail: the last lines of its log.
+    """
     text = str(state)
     return FirstBootError(
         f"{text[:1].upper()}{text[1:]}.",
@@ -117,7 +122,7 @@ def _is_stale_failure(session: Session) -> bool:
     state = read_state(session)
     if not state.failed or not state.ended:
         return False
-    # By the machine's own clock, which ours need not agree with.
+    # Use the machine's own clock, because the deployer's clock may differ.
     argv = ["sh", "-c", 'echo $(($(date +%s) - $(date -d "$1" +%s)))', "age", state.ended]
     told = session.run(argv, timeout=READ_SECONDS).stdout.strip()
     return told.isdecimal() and int(told) >= OLD_SECONDS

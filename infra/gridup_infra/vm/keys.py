@@ -1,5 +1,7 @@
-"""The key that the deployer enters a machine with: made once for each stack, kept in it as a secret; and
-the machine's own."""
+"""The management key, with which the deployer enters a machine, and the type of a machine's host key.
+
+Each stack has one management key, as a secret.
+"""
 
 from __future__ import annotations
 
@@ -8,19 +10,19 @@ from collections.abc import Sequence
 COMMENT = "gridup"
 
 HOST_KEY_TYPE = "ssh-ed25519"
-"""Of a machine's host key that is pinned; every sshd has one."""
+"""The type of the host key that is pinned; every sshd has one of this type."""
 
 
 def let_in_from(networks: Sequence[str], key: str) -> str:
-    """A line of authorized_keys that lets a key in from these networks (CIDR) alone; for none, from all.
+    """Return a line of authorized_keys that accepts a key only from these networks (CIDR).
 
-    See sshd(8), AUTHORIZED_KEYS FILE FORMAT.
+    Without networks, the line accepts the key from everywhere. See sshd(8), AUTHORIZED_KEYS FILE FORMAT.
     """
     return f'from="{",".join(networks)}" {key}' if networks and key else key
 
 
 def new_key() -> tuple[str, str]:
-    """A new ed25519 key: the private half as OpenSSH writes it, and the public one as a line."""
+    """Create an ed25519 key pair. Returns (private key in OpenSSH's format, public key as a line)."""
     import asyncssh
 
     key = asyncssh.generate_private_key("ssh-ed25519", comment=COMMENT)

@@ -1,4 +1,4 @@
-"""What a node on a machine of its own is told, and exports. Pure."""
+"""The user-data, firewall ports, TLS settings, facts and outputs of a node on its own machine. Pure."""
 
 from __future__ import annotations
 
@@ -17,25 +17,27 @@ from gridup_node.vm.machine import USER
 from gridup_node.vm.user_data import Host
 
 MODULE, HOST_RESOURCE = "gridup-vm", "container-host"
-"""Of the resources in `vm.resources`; what a machine's first boot is waited for by, in the program."""
+"""The module of the resource types in `vm.resources`, and the name of the resource that waits for the first
+boot."""
 
 PROJECT = "gridup"
-"""Compose's name for the node: there is one on a machine."""
+"""Compose's project name of the node. A machine has only one node."""
 
 SSH = "ssh"
 
 MACHINE, IP, HOST_KEY, RELEASE, HOST = "machine", "ip", "host_key", "release", "host"
-"""Keys of `NodeOutputs.facts`. The cloud gives the first: an id that is another for another machine.
-The last is there of a machine that the person has named, see `ssh.SshEndpoint`."""
+"""Keys of `NodeOutputs.facts`. `MACHINE` is an id from the cloud; a new machine has a new id. `HOST` exists
+only for a machine that the user named, see `ssh.SshEndpoint`."""
 
 LONGEST_LABEL = 63
 
 
 def host(spec: DeploySpec, public_key: str, disk: Sequence[str]) -> Host:
-    """What the machine is told at its first boot: only what a change of may cost the machine.
+    """Return the inputs of the user-data. Keep them minimal: a change may replace the machine.
 
     Args:
-        public_key: the deployer's own. People's keys come with the node, which is changed in place.
+        public_key: the public half of the management key. Users' keys come with the node, which is updated in
+            place.
         disk: where the data disk may be, see `Host.disk`.
     """
     hostname = spec.stack[:LONGEST_LABEL].strip("-")
@@ -43,24 +45,25 @@ def host(spec: DeploySpec, public_key: str, disk: Sequence[str]) -> Host:
 
 
 def is_fronted(spec: DeploySpec) -> bool:
-    """Whether a reverse proxy of the site's own stands in front of a machine's node."""
+    """Return whether the site's own reverse proxy is in front of a machine's node."""
     return bool(spec.bind or spec.port)
 
 
 def doors(spec: DeploySpec) -> dict[str, list[str]]:
-    """The ports of a machine of the person's own that not everybody is to reach, each with who is (CIDR)."""
+    """Return {port: networks (CIDR) that may reach it} for the restricted ports of the user's machine."""
     allowed = {Audience.WEB: spec.web_cidr, Audience.STAFF: spec.allow_cidr}
     whose = dict(services.firewall_ports())
     ports = services.machine_doors(spec.port, fronted=is_fronted(spec))
-    # The reverse proxy alone is found elsewhere than the table says.
+    # Only the reverse proxy can have another port than in the service table.
     found = {str(port): list(allowed[whose.get(port, Audience.WEB)]) for port in ports}
     return {port: networks for port, networks in found.items() if networks}
 
 
 def counted(spec: DeploySpec) -> dict[str, list[str]]:
-    """The ports at which a machine counts the connections of one address, each with whose are not counted.
+    """Return {port: networks (CIDR) exempt from counting} for the ports where a machine counts connections.
 
-    Behind a reverse proxy of the site's own all have the same address, and it is that one's to count.
+    The machine counts them by client address. Behind the site's own reverse proxy, all connections come from
+    that proxy's address. Counting is then that proxy's task, and the result is empty.
     """
     if is_fronted(spec):
         return {}
@@ -75,14 +78,14 @@ def node_outputs(
     ssh_port: int = 0,
     dns_name: str = "",
 ) -> NodeOutputs:
-    """What the stack exports of a node on a machine.
+    """Return what the stack exports of a node on a machine.
 
     Args:
-        address: the machine's IP address, or a name that leads to it.
+        address: the machine's IP address, or a name that resolves to it.
         vm: the result of `resources.declare`; empty with `--no-node`.
-        facts: what the target wants to find again; `MACHINE` must be among it.
-        ssh_port: where its sshd is found elsewhere than the service table says; 0 for there.
-        dns_name: that the cloud gave to the address; empty where it gave none.
+        facts: what the target needs later to find its resources; must contain `MACHINE`.
+        ssh_port: the port of the machine's sshd; 0 for the port in the service table.
+        dns_name: the name that the cloud gave to the address; empty if it gave none.
     """
     ports = services.machine_ports() | ({SSH: ssh_port} if ssh_port else {})
     absent: dict[str, str] = {}
@@ -94,11 +97,11 @@ def node_outputs(
         absent = {row.name: f"only at {where}{ports[row.name]}" for row in services.machine_fronted()}
     return NodeOutputs(
         spec=spec,
-        # The certificate is for the name, so that is what people must connect to.
+        # The certificate is for the name, so users must connect to the name.
         address=_name(named(spec, dns_name)) or address,
         ports=ports,
         tls=True,
-        # The certificate that people see there is the site's own.
+        # Behind the site's own reverse proxy, users see the site's certificate.
         ca="" if is_fronted(spec) else vm.get("ca", ""),
         ssh_user=USER,
         not_offered=absent,
@@ -115,29 +118,30 @@ def node_outputs(
 
 
 def named(spec: DeploySpec, dns_name: str) -> DeploySpec:
-    """The spec with the name that the node has: a person's own, else the one that the cloud gave."""
+    """Return the spec with the node's domain name: the user's own, else the one that the cloud gave."""
     return replace(spec, domain_name=spec.domain_name or dns_name)
 
 
 def tls(spec: DeploySpec, address: str, acme_url: str = "", acme_ca: str = "") -> Tls:
-    """How the reverse proxy proves who it is.
+    """Return the reverse proxy's TLS settings: by ACME for a domain name, else by the node's own CA.
 
     Args:
+        address: for the certificate of a node without a name.
         acme_url, acme_ca: see `acme.AcmeConfig`.
     """
     if not spec.domain_name:
         return Tls(name=_name(spec) or address, more=spec.host_names)
-    # Certificate authorities refuse an address that is only there for examples.
+    # Certificate authorities refuse the default e-mail address, which is an example.
     email = "" if spec.admin_email == DEFAULT_ADMIN_EMAIL else spec.admin_email
     return Tls(name=spec.domain_name, acme=True, email=email, acme_url=acme_url, acme_ca=acme_ca)
 
 
 def _name(spec: DeploySpec) -> str:
-    """The name that people find a node by; empty where that is its address."""
+    """Return the name under which users reach a node; empty if they use its address."""
     return spec.host_names[0] if is_fronted(spec) else spec.domain_name
 
 
 def known(spec: DeploySpec, address: str, version: str, bundle: str, tls: Tls) -> dict[str, Any]:
-    """What the node may know of itself."""
+    """Return the facts that the node may read of itself."""
     outputs = node_outputs(spec, address, {}, {})
     return {**node_facts(outputs, version, bundle), "tls": tls.told()}

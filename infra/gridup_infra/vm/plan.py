@@ -1,4 +1,4 @@
-"""From a spec to what a machine's program is to make of it. Pure, but for the code's own files."""
+"""Turns a spec into the plan for a machine's release program. Pure, but reads the code's own files."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from gridup_node.services import PROXY
 from gridup_node.vm.docker import NODE
 
 REPOSITORY = "gridup-node"
-"""Of images that are built on the machine."""
+"""Repository name of images that are built on the machine."""
 
 HEALTH_SECONDS = 240.0
-"""Until a release must have proven itself; the first start of the smallest machine takes a minute."""
+"""Time limit for a release to become healthy. The first start on the smallest machine takes a minute."""
 
 
 def version_of(spec: DeploySpec) -> str:
-    """The syft version that the node runs."""
+    """Return the syft version that the node runs."""
     return catalog.resolve(spec.tag)
 
 
@@ -36,13 +36,13 @@ def plan(
     shared: bool = False,
     former_key: str = "",
 ) -> dict[str, Any]:
-    """The inputs of `release.Plan` that can be known here; they hold no secret.
+    """Return the fields of `release.Plan` that are known here. They contain no secret.
 
     Args:
         address: the machine's IP address, or its name.
-        public_key: the deployer's own, which always may enter.
+        public_key: the public half of the management key, which always has access.
         shared: see `release.Plan`.
-        former_key: what `public_key` takes the place of, while the node's secrets are being replaced.
+        former_key: the key that `public_key` replaces, while the node's secrets are being replaced.
     """
     base = spec.base_image or image.PINNED_BASE
     version = version_of(spec)
@@ -66,11 +66,11 @@ def plan(
         "authorized_keys": [*(let_in_from(spec.key_from, key) for key in own), *spec.admin_ssh_keys],
         "ca_file": "" if tls.acme else f"{PROXY}:{CA_FILE}",
         "health_seconds": HEALTH_SECONDS,
-        # Another size has other limits for the containers, though the release is the same.
+        # Another VM size changes the containers' limits, although the release is the same.
         **({"size": spec.size} if spec.size else {}),
         **({"users": list(spec.ssh_keys)} if spec.ssh_keys else {}),
         **({"shared": True} if shared else {"reboot_at": spec.reboot_at}),
-        # A cloud's machine has a firewall before it.
+        # Not for a cloud's machine: it has the cloud's firewall in front of it.
         **({"doors": doors} if shared and (doors := node.doors(spec)) else {}),
         **({"counted": counted} if (counted := node.counted(spec)) else {}),
         **({"rebuilt": spec.rebuilt} if spec.rebuilt else {}),

@@ -1,4 +1,4 @@
-"""The providers that all machines share: what Pulumi's engine calls to create, change and delete them."""
+"""The dynamic providers that all machines share. Pulumi's engine calls them to change resources."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ from gridup_infra.vm.ssh import (
 )
 
 CONNECT_TIMEOUT = 120.0
-"""For a machine that is a container host already."""
+"""Time limit to log in to a machine that is already a container host."""
 
 LOOK_SECONDS = 15.0
-"""For a refresh to get in: a machine that is off must not hold it up."""
+"""Time limit for a refresh to log in. It is short: a machine that is off must not delay the refresh."""
 
 DELETE_TIMEOUT = 5.0
-"""For a delete to get in. The machine may be gone, and is about to go in any case."""
+"""Time limit for a delete to log in. The machine may be gone already, and is deleted next in any case."""
 
 
 class ManagementKeyProvider(Provider):
-    """The key pair that the deployer enters with; another one each time the stack's secrets are replaced."""
+    """Provider of the management key. Creates a new pair each time the stack's secrets are replaced."""
 
     computed = ("private_key", "public_key", "former_key", "turned")
 
@@ -47,7 +47,7 @@ class ManagementKeyProvider(Provider):
 
     def update(self, _id: str, olds: Properties, news: Properties) -> UpdateResult:
         def update() -> UpdateResult:
-            # Later than the last one: a deploy that knows of none, or of an earlier one, changes nothing.
+            # Only a later rotation makes a new pair: a deploy with no or an earlier rotation changes nothing.
             if str(news.get("rotated") or "") > str(olds.get("turned") or ""):
                 return UpdateResult({**normalize_numbers(news), **self._new(news, olds["public_key"])})
             return UpdateResult({**normalize_numbers(news), **self.carry_over_computed(olds)})
@@ -62,11 +62,13 @@ class ManagementKeyProvider(Provider):
 
 
 class ContainerHostProvider(Provider):
-    """A machine's first boot, waited for; its host key is pinned at first contact, and compared with what the
-    machine has printed on its console, where the cloud shows that."""
+    """Provider of a container host: waits for a machine's first boot, and pins its host key at first contact.
+
+    Where the cloud shows the machine's console, the host key is also compared with those printed there.
+    """
 
     computed = ("host_key",)
-    # Where its console is read matters to a new machine alone.
+    # Only a new machine's console is read, so a change of this input needs no update.
     ignored = frozenset({"console"})
     sure = frozenset({"private_key"})
     shaped = frozenset({"machine"})
@@ -86,12 +88,12 @@ class ContainerHostProvider(Provider):
 
     def diff(self, _id: str, olds: Properties, news: Properties) -> DiffResult:
         changed = self.changed(olds, news)
-        # Another machine has another host key: what was pinned must not be asked of it.
+        # A new machine has a new host key, so replace the resource: its key can't match the pinned one.
         return DiffResult(changes=bool(changed), replaces=[key for key in changed if key == "machine"])
 
     def update(self, _id: str, olds: Properties, news: Properties) -> UpdateResult:
         def update() -> UpdateResult:
-            # The node lets a new key in, after this.
+            # Until the node is updated, the machine may only accept the former key.
             key = _taken(olds, {**news, "host_key": olds["host_key"]})
             found = _meet({**news, "private_key": key}, olds["host_key"])
             return UpdateResult({**normalize_numbers(news), "host_key": found})
@@ -100,7 +102,13 @@ class ContainerHostProvider(Provider):
 
 
 def _meet(props: Properties, pinned: str) -> str:
-    """Wait for a machine that shows the key that was asked for, else the pinned one; the key it shows."""
+    """Wait until a machine is a container host. Returns its host key.
+
+    The machine must show the host key of `--host-key` if given, else the pinned one.
+
+    Args:
+        pinned: the pinned host key; empty at first contact.
+    """
     asked = str(props.get("asked_key") or "")
     try:
         return first_boot_wait.wait_for_host(
@@ -117,7 +125,7 @@ def _meet(props: Properties, pinned: str) -> str:
 
 
 class NodeProvider(Provider):
-    """The node's bundle on its machine."""
+    """Provider of the node: its release on the machine."""
 
     computed = ("ca", "release", "built")
     sure = frozenset({"private_key"})
@@ -148,7 +156,7 @@ class NodeProvider(Provider):
             with connect(_door(props), timeout=DELETE_TIMEOUT) as releases:
                 releases.down()
         except (GridupError, TimeoutError) as error:
-            # It goes with its machine, which may be gone by now.
+            # Ignore the error: the node disappears with its machine, which may be gone already.
             report("node", f"left to its machine: {error}")
 
     def _apply(self, props: Properties, key: str = "") -> Properties:
@@ -164,7 +172,11 @@ class NodeProvider(Provider):
 
 
 def _taken(olds: Properties, news: Properties) -> str:
-    """The key that the machine takes: the new one, or the one of before, which lets the new one in."""
+    """Return the private key that the machine accepts.
+
+    This is the new one; or the former one if the machine does not accept the new one yet. The update then
+    installs the new one.
+    """
     if olds["private_key"] != news["private_key"] and olds["machine"] == news["machine"]:
         try:
             with ssh_session(_door(news), timeout=CONNECT_TIMEOUT, retry_auth=False):

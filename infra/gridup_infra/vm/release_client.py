@@ -1,7 +1,7 @@
-"""The node's bundle on its way to a machine: what changed is copied, a program there does the rest.
+"""Sends releases to a machine: copies the files that changed, and calls a program there that does the rest.
 
-That program is `gridup_node.vm.release`, sent as one file. Nothing secret is in an argv or stays there:
-what a build needs of the deployer's mirrors and proxies comes with each call.
+The program is `gridup_node.vm.release`, sent as one file. No secret is in an argv or stays on the machine:
+the deployer's mirrors and proxies, which a build needs, are sent with each call.
 """
 
 from __future__ import annotations
@@ -21,32 +21,33 @@ from gridup_node import image
 from gridup_node.vm import release, user_data
 
 FOLDER = ".gridup"
-"""Of the user's home on the machine: the program, and what it keeps."""
+"""The folder in the user's home on the machine that holds the program and its data."""
 
 COPY_SECONDS = 300.0
 LOOK_SECONDS = 60.0
 DOWN_SECONDS = 120.0
 
 APPLY_SECONDS = 3600.0
-"""For a build, both versions' health and the waiting for another run. Each step there has a shorter limit."""
+"""Time limit for a build, the health of both versions, and the wait for another run. Each step on the machine
+has a shorter limit."""
 
 Say = Callable[[str], None]
 
 
 def context(version: str, added: str = "") -> dict[str, bytes]:
-    """The files of a build on a machine, by their path; see `image.context`."""
+    """Return the files of a build on a machine, by their path; see `image.context`."""
     return image.with_secrets(image.context(version, added), NAMES)
 
 
 @contextmanager
 def connect(door: SshEndpoint, *, timeout: float, say: Say | None = None) -> Iterator[ReleaseClient]:
-    """The releases of the machine behind `door`. Raises as `ssh.ssh_session` does."""
+    """Log in to a machine and yield a client for its releases. Raises as `ssh.ssh_session` does."""
     with ssh_session(door, timeout=timeout, say=say) as session:
         yield ReleaseClient(session)
 
 
 class ReleaseClient:
-    """What is released on a machine. Made by `connect`."""
+    """A client for the releases on a machine. Created by `connect`."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
@@ -55,17 +56,19 @@ class ReleaseClient:
         self._content = program
 
     def apply(self, plan: Mapping[str, Any], version: str, say: Say, added: str = "") -> dict[str, Any]:
-        """Make `plan` the release; see `release.Plan`. The former one serves on where that fails.
+        """Make `plan` the release. On failure, the former release continues to serve.
 
         Args:
-            version: of syft; the files of the build are sent where there are other ones.
+            plan: see `release.Plan`.
+            version: the syft version, which determines the files of the build.
+            say: called with each step.
             added: see `image.context`.
 
         Returns:
-            `release.look`'s report of the machine after it.
+            `release.look`'s report of the machine after the release.
 
         Raises:
-            ResourceError: it could not be built, or did not become healthy.
+            ResourceError: the release can't be built, or does not become healthy.
         """
         self._send_program()
         files = {} if plan["pull"] else context(version, added)
@@ -77,12 +80,12 @@ class ReleaseClient:
         return self._call("apply", told, say, timeout=APPLY_SECONDS)
 
     def look(self) -> dict[str, Any]:
-        """What is released and how it is, as `release.look` reports it; sends its program where it is not."""
+        """Return `release.look`'s report: the current release and its health."""
         self._send_program()
         return self._call("look", {}, lambda _text: None, timeout=LOOK_SECONDS)
 
     def down(self) -> None:
-        """Stop the node and remove its containers; the data stays."""
+        """Stop the node and remove its containers. The data stays."""
         self._send_program()
         self._call("down", {}, lambda _text: None, timeout=DOWN_SECONDS)
 
@@ -92,7 +95,11 @@ class ReleaseClient:
             self._session.put(self._program, self._content, timeout=COPY_SECONDS)
 
     def _send(self, content: Mapping[str, bytes], say: Say) -> None:
-        """Send the files whose hashes the machine does not know."""
+        """Send the files that the machine does not have yet.
+
+        Args:
+            content: the files by their hash.
+        """
         missing = self._call("missing", sorted(content), say, timeout=LOOK_SECONDS)["missing"]
         if not missing:
             return
@@ -110,7 +117,11 @@ class ReleaseClient:
         return self._run(command, json.dumps(told).encode(), say, timeout=timeout)
 
     def _run(self, command: str, input: bytes, say: Say, *, timeout: float) -> dict[str, Any]:
-        """Run the program, whose output is lines of JSON: what it does, and at last what came of it."""
+        """Run the program, and return its result. Its output is lines of JSON: its steps, then the result.
+
+        Raises:
+            ResourceError: the program reports a failure, ends without a result, or does not end in time.
+        """
         ended: dict[str, Any] = {}
 
         def hear(line: str) -> None:

@@ -1,7 +1,7 @@
-"""The resources of a node on a machine, whichever cloud made that: ManagementKey, Host, Node.
+"""The resources of a node on a machine, on every cloud: ManagementKey, ContainerHost, Node.
 
-Host is there as soon as the machine has become a container host; it is another one when the machine
-is. Node is the bundle on it, and is changed in place.
+ContainerHost is created when the machine has become a container host, and is replaced when the machine is.
+Node is the release on the machine, and is updated in place.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from gridup_infra.vm.providers import ContainerHostProvider, ManagementKeyProvid
 
 
 class ManagementKey(OwnedResource, module=MODULE, name="ManagementKey"):
-    """The deployer's key pair."""
+    """The management key: the stack's ssh key pair, with which the deployer enters the machine."""
 
     provider_class = ManagementKeyProvider
 
@@ -50,7 +50,7 @@ class ContainerHost(OwnedResource, module=MODULE, name="ContainerHost"):
 
 
 class Node(OwnedResource, module=MODULE, name="Node"):
-    """The node on it."""
+    """The node on a container host."""
 
     provider_class = NodeProvider
 
@@ -69,15 +69,15 @@ def declare(
     console: Mapping[str, pulumi.Input[str]] | None = None,
     dns_name: pulumi.Input[str] = "",
 ) -> pulumi.Output[dict[str, str]]:
-    """Declare what makes a machine a node, and export the key that it is entered with.
+    """Declare the container host and the node on a machine, and export the management key.
 
     Args:
-        machine: an id that is another for another machine, whatever its address.
-        address: its IP address.
-        after: what must be there before it can be entered: the machine, its network, its data disk.
-        identity: the engine's id of it, which a preview knows unless there will be another machine.
-        console: what its cloud finds the machine by to tell what it printed; None where it can't.
-        dns_name: that the cloud gave to the address; empty where it gave none.
+        machine: the machine's id; a new machine has a new id, whatever its address.
+        address: the machine's IP address.
+        after: resources that must exist before a login: the machine, its network, its data disk.
+        identity: the engine's id of the machine; a preview knows it unless the machine will be replaced.
+        console: the facts by which the cloud finds the machine to return its console; None if it can't.
+        dns_name: the name that the cloud gave to the address; empty if it gave none.
 
     Returns:
         `host_key`, `ca`, `release` and `built`, for `node.node_outputs`; nothing with `--no-node`.
@@ -93,7 +93,7 @@ def declare(
         "address": address,
         "private_key": private,
     }
-    # Only where there is one: those that are deployed have no such input.
+    # Leave the input out if there is no host key: deployed nodes without it must see no change.
     asked = {"asked_key": spec.host_key} if spec.host_key else {}
     shown = {"console": {"target": spec.target, **console}} if console else {}
     told = {**common, SHAPE: identity, **asked, **shown}
@@ -102,7 +102,7 @@ def declare(
 
 
 def exported(key: ManagementKey) -> pulumi.Output[str]:
-    """The private half, which the stack exports as a secret."""
+    """Export the private half of the management key as a secret of the stack, and return it."""
     private: pulumi.Output[str] = pulumi.Output.secret(cast("Any", key.private_key))
     pulumi.export(MANAGEMENT_KEY, private)
     return private
@@ -122,14 +122,16 @@ def declare_node(
     """Declare the node on a machine that is a container host.
 
     Args:
-        common: `stack`, `stack_id`, `name`, `machine`, `address`, `private_key`; of a machine that the person
-            has named `host`, see `ssh.SshEndpoint`, and its `port`.
+        common: the inputs `stack`, `stack_id`, `name`, `machine`, `address`, `private_key`. For a machine
+            that the user named, also `host`, see `ssh.SshEndpoint`, and `port`.
+        host_key: the machine's pinned host key.
+        after: resources that must exist before a login.
         identity: see `declare`.
         shared: see `release.Plan`.
-        dns_name: as `declare` takes it.
+        dns_name: see `declare`.
 
     Returns:
-        As `declare`.
+        The same as `declare`.
     """
     acme = AcmeConfig.from_env()
     planned = pulumi.Output.all(common["address"], key.public_key, key.former_key, dns_name).apply(
@@ -145,7 +147,7 @@ def declare_node(
             SHAPE: pulumi.Output.all(identity, plan(spec, "", "", acme, shared=shared)).apply(shape),
             "version": version_of(spec),
             "trusted": named.apply(lambda name: acme.ca if name else ""),
-            # Only where there are some: those that are deployed have no such input.
+            # Leave the input out if there are no packages: deployed nodes without it must see no change.
             **({"packages": spec.packages_lock} if spec.packages_lock else {}),
         },
         pulumi.ResourceOptions(depends_on=list(after)),
@@ -163,7 +165,7 @@ def _plan(spec: DeploySpec, acme: AcmeConfig, known: Sequence[str], *, shared: b
 
 
 def turned(spec: DeploySpec) -> Properties:
-    """The input of a `ManagementKey` that makes another pair of it; none before the first time."""
+    """Return the input that makes `ManagementKey` create a new pair; {} before the first rotation."""
     return {"rotated": spec.rotated} if spec.rotated else {}
 
 

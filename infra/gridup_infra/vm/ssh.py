@@ -1,8 +1,8 @@
-"""Into a machine by ssh: asyncssh behind a face that waits, and that waits for nothing without a limit.
+"""Access to a machine by ssh: a synchronous interface to asyncssh, in which every wait has a time limit.
 
-A machine's host key is pinned: whoever answers with another one is refused. Neither the person's ~/.ssh nor
-their agent has any part in it, but where a machine of theirs is reached by way of others: there their own ssh
-leads the way.
+The machine's host key is pinned: a machine with another key is refused. The user's ~/.ssh and agent are not
+used, with one exception: if the user named a machine that is reached through others (ProxyJump or
+ProxyCommand), the user's own ssh makes the connection through them.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ if TYPE_CHECKING:
     import asyncssh
 
 ATTEMPT_SECONDS = 15.0
-"""For one attempt to connect and log in."""
+"""Time limit for one attempt to connect and log in."""
 
 ALIVE_SECONDS, ALIVE_COUNT = 15, 4
 """Keepalive: drop a connection after ALIVE_SECONDS x ALIVE_COUNT = 60 s without a reply."""
 
 GRACE_SECONDS = 10.0
-"""For asyncssh to give up by itself what has run out of time."""
+"""Extra time for asyncssh to cancel work by itself after the work's time limit."""
 
 KILL_ON_DISCONNECT = (
     "sh",
@@ -49,7 +49,8 @@ KILL_ON_DISCONNECT = (
     '{ cat <&3; kill "$child"; } >/dev/null 2>&1 & wait "$child"',
     "watched",
 )
-"""Before a program that would go on for ever: it is ended there as soon as nobody is connected any more."""
+"""Prefix of an argv, for a program that never ends by itself. It kills the program on the machine when the
+connection ends."""
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.3, 5.0
 
@@ -57,27 +58,27 @@ Answer = TypeVar("Answer")
 
 
 class SshUnreachableError(ResourceError):
-    """The machine can't be entered, now or any more."""
+    """The machine can't be entered, or the connection is interrupted."""
 
 
 class AuthenticationError(SshUnreachableError):
-    """The machine answers, and does not take the deployment's key."""
+    """The machine answers but does not accept the management key."""
 
 
 class HostKeyError(SshUnreachableError):
-    """Somebody answers at the machine's address with another host key."""
+    """A machine with another host key answers at the address."""
 
 
 @dataclass(frozen=True)
 class SshEndpoint:
-    """Where a machine is entered, and with what.
+    """The ssh address of a machine, and the keys to enter it.
 
     Attributes:
-        key: the private key, as OpenSSH writes it.
-        host_key: the machine's own, pinned, as a line; empty before the first contact.
-        host: as the person's own ssh is told it, which knows by way of what others the machine is reached.
-            Empty for one that is reached directly.
-        name: of its node; empty where that is not known.
+        key: the private key, in OpenSSH's format.
+        host_key: the machine's pinned host key, as a line; empty before the first contact.
+        host: the name under which the user's own ssh knows the machine, and the way to it through other
+            machines. Empty for a machine that is reached directly.
+        name: the node's name; empty if it is not known.
     """
 
     address: str
@@ -89,10 +90,10 @@ class SshEndpoint:
     name: str = ""
 
     def way(self) -> tuple[str, ...]:
-        """See `openssh.way`.
+        """Return the argv that connects to a machine behind others, see `openssh.way`; () for a direct one.
 
         Raises:
-            PreflightError: the person's ssh can't tell.
+            PreflightError: the user's ssh can't resolve `host`.
         """
         return openssh.way(self.host, self.address, self.port, self.user) if self.host else ()
 
@@ -101,16 +102,16 @@ class SshEndpoint:
 def ssh_session(
     door: SshEndpoint, *, timeout: float, say: Callable[[str], None] | None = None, retry_auth: bool = True
 ) -> Iterator[Session]:
-    """Log in; one that does not answer yet is tried again until `timeout` seconds are over.
+    """Log in and yield the session. Tries again for `timeout` seconds while the machine does not answer.
 
     Args:
-        say: told why it has to wait, when that changes.
-        retry_auth: whether a machine that does not take the key (yet) is tried again too.
+        say: called with the reason for waiting, each time the reason changes.
+        retry_auth: whether to try again also while the machine does not accept the key (yet).
 
     Raises:
         HostKeyError: the host key is not the pinned one.
-        AuthenticationError: the key is not taken, and that is not waited for.
-        SshUnreachableError: it could not be entered in time.
+        AuthenticationError: the machine does not accept the key.
+        SshUnreachableError: the machine can't be entered in time.
     """
     session = Session(door)
     try:
@@ -121,13 +122,14 @@ def ssh_session(
 
 
 def host_key_of(address: str, port: int, timeout: float, way: Sequence[str] = ()) -> str:
-    """The host key of whoever answers there, as a line; nobody logs in.
+    """Return the host key of the machine at an address, as a line, without a login.
 
     Args:
+        timeout: in seconds.
         way: see `openssh.Configured.way`.
 
     Raises:
-        SshUnreachableError: nobody answers, or not with a key of `HOST_KEY_TYPE`; the message is the bare
+        SshUnreachableError: no machine answers, or it has no key of `HOST_KEY_TYPE`. The message is the bare
             reason.
     """
     import asyncssh
@@ -156,14 +158,14 @@ def host_key_of(address: str, port: int, timeout: float, way: Sequence[str] = ()
 
 
 def fingerprint(host_key: str) -> str:
-    """A host key as OpenSSH shows it to people."""
+    """Return a host key's fingerprint, as OpenSSH shows it to users."""
     import asyncssh
 
     return str(asyncssh.import_public_key(host_key).get_fingerprint())
 
 
 class Session:
-    """A login, with a thread of its own that keeps it alive. Made by `entered`."""
+    """An ssh login, with a thread that runs its event loop and keeps it alive. Created by `ssh_session`."""
 
     def __init__(self, door: SshEndpoint) -> None:
         self._door = door
@@ -175,13 +177,13 @@ class Session:
 
     @property
     def host_key(self) -> str:
-        """The machine's own key, as a line of OpenSSH's."""
+        """The machine's host key, as a line in OpenSSH's format."""
         key = self._open.get_server_host_key()
         assert key is not None
         return " ".join(key.export_public_key("openssh").decode().split()[:2])
 
     def open(self, timeout: float, say: Callable[[str], None], *, retry_auth: bool = True) -> None:
-        """See `entered`."""
+        """Log in; see `ssh_session`."""
         end, pause, said = time.monotonic() + timeout, FIRST_PAUSE, ""
         try:
             way = self._door.way()
@@ -213,29 +215,32 @@ class Session:
             pause = min(pause * 1.6, LONGEST_PAUSE)
 
     def run(self, argv: Sequence[str], *, timeout: float, input: bytes | None = None) -> Result:
-        """Run a program to its end and collect what it wrote. No word of `argv` is the shell's to read.
+        """Run a program to its end and return its output. The shell expands no word of `argv`.
 
         Raises:
-            TimeoutError: it took longer than `timeout` seconds; it may go on there.
-            SshUnreachableError: the connection broke off.
+            TimeoutError: the program takes longer than `timeout` seconds. It may continue on the machine.
+            SshUnreachableError: the connection is interrupted.
         """
         return self._wait(self._run(argv, input, None, timeout), timeout)
 
     def stream(
         self, argv: Sequence[str], on_line: Callable[[str], None], *, timeout: float, input: bytes = b""
     ) -> Result:
-        """As `run`, handing over each line of its stdout as it comes; the last lines stay in the result."""
+        """Run a program like `run`, and call `on_line` with each line of its stdout as it arrives.
+
+        The result holds only the last lines of stdout.
+        """
         return self._wait(self._run(argv, input, on_line, timeout), timeout)
 
     def put(self, path: str, data: bytes, *, timeout: float) -> None:
-        """Write a file of the user's: whole or not at all, its owner's alone. Its folder is made.
+        """Write a file atomically, readable only by the login user. Creates its folder if it is missing.
 
         Args:
-            path: below the user's home, or absolute.
+            path: relative to the login user's home, or absolute.
 
         Raises:
-            SshUnreachableError: it could not be written, or the connection broke off.
-            TimeoutError: it took longer than `timeout` seconds.
+            SshUnreachableError: the file can't be written, or the connection is interrupted.
+            TimeoutError: the write takes longer than `timeout` seconds.
         """
         script = 'umask 077 && mkdir -p -- "${1%/*}" && cat >"$1.$$" && mv -f -- "$1.$$" "$1"'
         done = self.run(["sh", "-c", script, "put", path], timeout=timeout, input=data)
@@ -243,9 +248,12 @@ class Session:
             raise SshUnreachableError(f"{path} could not be written on the machine: {' '.join(done.tail())}.")
 
     def follow(self, commands: Mapping[str, Sequence[str]]) -> Iterator[tuple[str, str]]:
-        """The lines of several programs as they come, each with its program's name; ends when all have.
+        """Yield (name, line) from several programs as lines arrive, until all programs have ended.
 
-        A program ends there when we leave, if it does so at the end of its input: see `KILL_ON_DISCONNECT`.
+        When the connection closes, a program only ends if it ends at EOF on stdin: see `KILL_ON_DISCONNECT`.
+
+        Args:
+            commands: each program's argv by its name.
         """
         found: queue.Queue[tuple[str, str] | None] = queue.Queue()
 
@@ -270,7 +278,7 @@ class Session:
                 yield item
 
     def close(self) -> None:
-        """End it; what runs there is told by its input's end. Never fails."""
+        """Close the connection; remote programs see EOF on stdin. Never raises."""
         if self._connection is not None:
             self._connection.abort()
         if self._passage is not None:
@@ -283,7 +291,7 @@ class Session:
             self._loop.close()
 
     def _connect(self, way: Sequence[str], timeout: float) -> None:
-        """One attempt; raises as `_connect`."""
+        """Try once to connect and log in. Raises as the function `_connect` does."""
         passage = Passage(way) if way else None
         try:
             by = passage.socket if passage else None
@@ -307,7 +315,7 @@ class Session:
         try:
             return future.result(timeout + GRACE_SECONDS)
         except BaseException as error:
-            # Before Python 3.11 that of a future is another class.
+            # Before Python 3.11, a future's TimeoutError is another class than the built-in one.
             expired = isinstance(error, concurrent.futures.TimeoutError) and not future.done()
             future.cancel()
             if expired:
@@ -349,7 +357,7 @@ class Session:
 
 
 def _said(passage: Passage | None) -> str:
-    """Why what is on the way to a machine did not get there; empty where it has not said."""
+    """Return why the program that connects through other machines failed; empty if it printed no reason."""
     why, _ = openssh.diagnose(passage.said(), "", "") if passage else ("", "")
     return f"on the way there: {why}" if why else ""
 
@@ -357,14 +365,15 @@ def _said(passage: Passage | None) -> str:
 async def _connect(
     door: SshEndpoint, by: socket.socket | None, timeout: float
 ) -> asyncssh.SSHClientConnection:
-    """One attempt.
+    """Try once to connect and log in.
 
     Args:
-        by: a connection to the machine's sshd that is there already.
+        by: an existing connection to the machine's sshd; None to connect directly.
 
     Raises:
         HostKeyError: the host key is not the pinned one.
-        SshUnreachableError: it failed otherwise; the message is the bare reason.
+        AuthenticationError: the machine does not accept the key.
+        SshUnreachableError: the attempt fails for another reason. The message is the bare reason.
     """
     import asyncssh
 
@@ -378,7 +387,7 @@ async def _connect(
         server_host_key_algs=[HOST_KEY_TYPE],
         preferred_auth=["publickey"],
         sock=by,
-        # None of the person's own settings.
+        # Ignore the user's own ssh settings and agent.
         config=None,
         agent_path=None,
         connect_timeout=timeout,
@@ -397,7 +406,7 @@ async def _connect(
             "the new key of a machine of your own is given with --host-key.",
         ) from None
     except asyncssh.PermissionDenied:
-        # Before cloud-init has been there, the user has no key, or is not there yet.
+        # Until cloud-init has run, the login user does not exist or has no key.
         raise AuthenticationError("the deployment's key is not accepted") from None
     except (TimeoutError, asyncio.TimeoutError):
         raise SshUnreachableError("no answer") from None
@@ -410,7 +419,7 @@ async def _communicate(
 ) -> tuple[str, str]:
     async def feed() -> None:
         if input is not None:
-            # One that ended without reading it all is told of by its exit code.
+            # A program may end without reading all its input: its exit code then shows whether it failed.
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):
                 process.stdin.write(input)
                 await process.stdin.drain()
@@ -440,7 +449,7 @@ async def _lines(reader: Any) -> Any:
 
 
 async def _wind_up() -> None:
-    """Leave nothing behind in the loop, and no thread that looked up a name."""
+    """Cancel all tasks of the event loop, and end the threads that resolve names."""
     for task in asyncio.all_tasks():
         if task is not asyncio.current_task():
             task.cancel()

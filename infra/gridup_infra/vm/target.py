@@ -1,4 +1,4 @@
-"""What targets share whose node has a machine of its own."""
+"""The base class and helpers of targets whose node has its own machine."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ from gridup_node.services import Audience, firewall_ports
 from gridup_node.vm import user_data
 
 INSPECT_TIMEOUT = 8.0
-"""For a look at a machine that may not answer; whoever asks does so again and again."""
+"""Time limit to inspect a machine that may not answer. It is short, because callers inspect repeatedly."""
 
 _BY_DIGEST = re.compile(r"[^\s@]+@sha256:[0-9a-f]{64}")
 
 
 class MachineTarget(Target):
-    """A cloud's VM. A target of this kind puts `node.MACHINE` among the facts of its outputs."""
+    """Base of targets whose node has its own machine. Such a target must add `node.MACHINE` to its facts."""
 
     capabilities: ClassVar[frozenset[Capability]] = frozenset(
         {
@@ -58,10 +58,14 @@ class MachineTarget(Target):
 
     providers: ClassVar[tuple[str, ...]] = ("gridup_infra.vm.providers",)
     key_types: ClassVar[tuple[str, ...]] = ("ssh-ed25519", "ssh-rsa")
-    """What every cloud's own machines take; others would be refused there in the middle, or never let in."""
+    """The key types that the machines of every cloud accept. With another type, the deploy would fail
+    halfway, or the key would never give access."""
 
     def resolve(self, spec: DeploySpec, previous: DeploySpec | None) -> DeploySpec:
-        """See `Target.resolve`. A cloud calls this first and fills in what is its own."""
+        """Fill in the defaults that all clouds share; see `Target.resolve`.
+
+        A cloud's target calls this first and adds its own defaults.
+        """
         check_tag(spec)
         if spec.image and not _BY_DIGEST.fullmatch(spec.image):
             raise UsageError(
@@ -73,7 +77,7 @@ class MachineTarget(Target):
         base = os.environ.get(BASE_IMAGE_VARIABLE) or spec.base_image
         host_key = _host_key(spec.host_key)
         if previous and previous.machine_revision != spec.machine_revision and previous.host_key == host_key:
-            host_key = ""  # Another machine has another one.
+            host_key = ""  # A new machine has a new host key.
         return replace(
             spec,
             domain_name=spec.domain_name.lower(),
@@ -99,7 +103,7 @@ class MachineTarget(Target):
         from gridup_infra.vm.node import IP
 
         if BEHIND in outputs.facts:
-            return True  # Only a login on those on the way could tell.
+            return True  # Only a login through the machines in between could show it.
         try:
             with socket.create_connection((outputs.facts[IP], outputs.ports["ssh"]), ANSWER_SECONDS):
                 return True
@@ -157,7 +161,7 @@ class MachineTarget(Target):
         except HostKeyError as error:
             return error
         except (ResourceError, TimeoutError):
-            return None  # It may answer the next time.
+            return None  # The machine may answer the next time.
         if not dead:
             return None
         lines = access.logs([dead[0].split()[0]], lines=LOG_LINES, follow=False)
@@ -168,7 +172,7 @@ class MachineTarget(Target):
         from gridup_infra.vm.access import VmAccess
 
         if not outputs.spec.no_node:
-            return True  # The engine waited for the first boot, and for the node.
+            return True  # The engine has already waited for the first boot and the node.
         try:
             return VmAccess(outputs, self.secret, INSPECT_TIMEOUT).boot_state().done
         except (ResourceError, TimeoutError):
@@ -183,19 +187,21 @@ def partial_outputs(
     states: Mapping[str, Mapping[str, Any]],
     dns_name: str = "",
 ) -> NodeOutputs:
-    """What `Target.begun` tells of a machine: it is entered by ssh alone.
+    """Return the result of `Target.partial_outputs` for a machine: ssh is its only access.
 
     Args:
-        address: its IP address; empty while it has none.
-        facts: what the cloud finds it by.
-        states: as `Target.begun` takes them.
-        dns_name: that the cloud gave to the address; empty where it gave none.
+        identity: the stack.
+        spec: see `Target.partial_outputs`.
+        address: the machine's IP address; empty while it has none.
+        facts: the facts by which the cloud finds the machine.
+        states: see `Target.partial_outputs`.
+        dns_name: the name that the cloud gave to the address; empty if it gave none.
     """
     from gridup_infra.vm.node import HOST_KEY, HOST_RESOURCE, MACHINE, MODULE, node_outputs
 
     type_ = f"pulumi-python:dynamic/{MODULE}:ContainerHost"
     met = states.get(urn(identity.stack, type_, HOST_RESOURCE)) or {}
-    # Another machine at the same address has another key.
+    # Use the host key only for the same machine: another one at the same address has another key.
     host_key = str(met.get("host_key") or "") if met.get("machine") == facts[MACHINE] else ""
     met_as = {HOST_KEY: host_key}
     whole = node_outputs(replace(spec, no_node=True), address, met_as, facts, dns_name=dns_name)
@@ -208,12 +214,12 @@ def partial_outputs(
 
 
 def data_disk(size: int) -> str:
-    """What holds a node's data on a cloud, a line; `size` in GB."""
+    """Return a line that describes a node's data disk on a cloud; `size` in GB."""
     return f"an encrypted data disk of {size} GB: data, secrets, keys"
 
 
 def describe_access(spec: DeploySpec) -> str:
-    """Whom a machine's firewall lets in, and to which ports; for the summary."""
+    """Return a line for the summary: which networks a machine's firewall lets in, and to which ports."""
     who = {
         Audience.WEB: ", ".join(spec.web_cidr) or "everybody",
         Audience.STAFF: ", ".join(spec.allow_cidr) or "nobody",
@@ -233,10 +239,10 @@ def _public_key(flag: str, line: str) -> str:
 
 
 def _host_key(text: str) -> str:
-    """The public host key as a line, without its comment.
+    """Return the public host key as a line, without its comment; empty for an empty text.
 
     Raises:
-        UsageError: it is none, or not of the type that is pinned.
+        UsageError: the text is no public key, or not of the type that is pinned.
     """
     if not text.strip():
         return ""

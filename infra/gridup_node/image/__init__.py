@@ -1,6 +1,6 @@
-"""What the node's image is built from: a Dockerfile, three locks and the package `gridup_node` itself.
+"""The build context of the node's image: a Dockerfile, three locks and the package `gridup_node` itself.
 
-Standard library only: the deployer builds it on a Docker daemon, a VM on its own.
+Standard library only: the deployer builds the image on a Docker daemon, a container host builds its own.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ HERE = Path(__file__).parent
 PACKAGE = HERE.parent
 
 SECRETS = "/run/secrets"
-"""Where BuildKit lays a step's secrets (https://docs.docker.com/reference/dockerfile/#run---mounttypesecret)."""
+"""BuildKit's folder of a step's secrets (https://docs.docker.com/reference/dockerfile/#run---mounttypesecret)."""
 
 REBUILT = "REBUILT"
-"""The build's argument that is another one where all is to be made anew, whatever a builder has kept."""
+"""The build argument that changes if the image must be rebuilt completely, without the builder's cache."""
 
 BASE_IMAGE = "python:3.11-slim-bookworm"
 
 BASE_DIGEST = "sha256:0bee7276f83efd4a1ee05bbbf4281d95ed28e079220a9457f25a93e3f1e3c31b"
-"""What that tag led to on 2026-08-25, for all of its platforms. Moved with each release; the source is
+"""The digest of that tag on 2026-08-25, for all of its platforms. Updated with each release. The source is
 https://github.com/docker-library/repo-info/blob/master/repos/python/remote/3.11-slim-bookworm.md"""
 
 PINNED_BASE = f"{BASE_IMAGE}@{BASE_DIGEST}"
-"""The Dockerfile's own default: whoever can change the tag on its registry changes no node."""
+"""The Dockerfile's own default. Because of the digest, changing the tag in its registry changes no node."""
 
 
 def bundle_files(source: Path = PACKAGE) -> list[Path]:
-    """Every file of a `gridup_node` package, compiled ones apart."""
+    """Return every file of a `gridup_node` package, without compiled files."""
     return sorted(
         path
         for path in source.rglob("*")
@@ -42,7 +42,7 @@ def bundle_files(source: Path = PACKAGE) -> list[Path]:
 
 
 def bundle_digest(source: Path = PACKAGE) -> str:
-    """A hash over every file's name and bytes."""
+    """Return a hash over every file's name and bytes."""
     digest = hashlib.sha256()
     for path in bundle_files(source):
         digest.update(str(path.relative_to(source)).encode() + b"\0")
@@ -51,14 +51,14 @@ def bundle_digest(source: Path = PACKAGE) -> str:
 
 
 def context(tag: str, added: str = "") -> dict[str, bytes]:
-    """The files of the build's context, by their path in it.
+    """Return the content of the files of the build context, by their path in it.
 
     Args:
         tag: the syft version.
-        added: the lock of what a data owner adds to what the node runs on.
+        added: the lock of the packages that a data owner adds.
 
     Raises:
-        ValueError: that version is not shipped.
+        ValueError: Gridup does not ship that version.
     """
     own = {f"gridup_node/{path.relative_to(PACKAGE)}": path.read_bytes() for path in bundle_files()}
     return {
@@ -73,16 +73,17 @@ def context(tag: str, added: str = "") -> dict[str, bytes]:
 EXPORT = (
     f'for secret in {SECRETS}/*; do [ ! -s "$secret" ] || export "${{secret##*/}}=$(cat "$secret")"; done'
 )
-"""For the shell: has each of a step's secrets in its environment, by its name."""
+"""A shell command that exports each of a step's secrets as a variable, by its name."""
 
 
 def with_secrets(files: Mapping[str, bytes], names: Sequence[str]) -> dict[str, bytes]:
-    """A context for BuildKit: each step has what a build may be handed as secrets, for as long as it runs.
+    """Return a context for BuildKit in which each step gets the arguments `names` as secrets while it runs.
 
-    It keeps a build's arguments with the steps, and secrets nowhere. Docker's other builder knows none.
+    BuildKit stores a build's arguments with the steps, but it does not store secrets. Docker's other builder
+    does not support secrets.
 
     Args:
-        names: of what the build may be handed; of those that it is not handed there is no file.
+        names: the arguments that the build may get. There is no file for an argument that it does not get.
     """
     mounts = " ".join(f"--mount=type=secret,id={name}" for name in names)
     lines = files["Dockerfile"].decode().splitlines()
@@ -96,10 +97,12 @@ def with_secrets(files: Mapping[str, bytes], names: Sequence[str]) -> dict[str, 
 
 
 def digest(files: dict[str, bytes], base_image: str = PINNED_BASE, rebuilt: str = "") -> str:
-    """What the image is known by: another one as soon as anything in it is.
+    """Return the image's digest, which identifies the image. It differs if anything in the image differs.
 
     Args:
-        rebuilt: when it was last asked to be made anew.
+        files: the build context.
+        base_image: the reference of the base image.
+        rebuilt: when a complete rebuild was last requested.
     """
     made = hashlib.sha256(base_image.encode() + rebuilt.encode())
     for name, data in sorted(files.items()):
@@ -108,7 +111,7 @@ def digest(files: dict[str, bytes], base_image: str = PINNED_BASE, rebuilt: str 
 
 
 def archive(files: dict[str, bytes]) -> bytes:
-    """The context as a tar, the same bytes for the same files: a builder's cache looks at times and modes."""
+    """Return the context as a tar. Times and modes are fixed, because a builder's cache compares them."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar:
         for name, data in sorted(files.items()):

@@ -1,6 +1,5 @@
-"""The portal: what people see of a node in a browser. Server-rendered, no script, nothing from elsewhere.
+"""The portal: a node's web pages. Rendered on the server, without scripts or content from other hosts.
 
 web         the pages and their routes
-sessions    who is signed in, and proof that a form is ours
-throttle    what slows down those who guess passwords
+sessions    the users who are signed in, and tokens that prove that a form came from the portal
 """

@@ -1,4 +1,7 @@
-"""Who is signed in, and proof that a form came from our own page. Kept in memory: a restart signs all out."""
+"""Sessions of signed-in users, and tokens that prove that a form came from the portal's own page.
+
+Sessions are in memory only: a restart ends all of them.
+"""
 
 from __future__ import annotations
 
@@ -20,17 +23,17 @@ DEVICE_SECONDS = 180 * 24 * 60 * 60
 
 @dataclass
 class Session:
-    """One browser that is signed in. Times are seconds of the sessions' own clock."""
+    """A signed-in browser. Times are seconds on the clock of `Sessions`."""
 
     account: Account
     mark: bytes
-    """`account.password_mark` at its beginning."""
+    """The value of `account.password_mark` when the session began."""
     began: float
     seen: float
 
 
 class Sessions:
-    """The sessions by the hash of their id, so that what is in memory opens none of them."""
+    """The sessions, by the hash of their id. So the content of the memory gives access to none of them."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic, most: int = MOST_SESSIONS) -> None:
         self._clock = clock
@@ -42,7 +45,7 @@ class Sessions:
         return len(self._sessions)
 
     def begin(self, account: Account, mark: bytes = b"") -> str:
-        """Start a session; returns its id. Where there are too many, the one unused longest ends."""
+        """Start a session. Returns its id. If there are too many, the least recently used session ends."""
         made = secrets.token_urlsafe(32)
         with self._lock:
             self._sweep()
@@ -53,7 +56,7 @@ class Sessions:
         return made
 
     def find(self, identity: str) -> Session | None:
-        """The live session of this id."""
+        """Return the live session with this id; None if there is none."""
         with self._lock:
             self._sweep()
             session = self._sessions.get(_digest(identity))
@@ -62,7 +65,7 @@ class Sessions:
             return session
 
     def end(self, identity: str) -> None:
-        """End the session of this id, if there is one."""
+        """End the session with this id, if there is one."""
         with self._lock:
             self._sessions.pop(_digest(identity), None)
 
@@ -78,28 +81,28 @@ class Sessions:
 
 
 def form_token(key: bytes, cookie: str) -> str:
-    """What a form must send back: only we can make it, and only for the browser with this cookie."""
+    """Return the token that a form must send. Only the node can make it, for the browser with this cookie."""
     return hmac.new(key, b"form:" + cookie.encode(), hashlib.sha256).hexdigest()
 
 
 def is_ours(key: bytes, cookie: str, token: str) -> bool:
-    """Whether `token` is the `form_token` of a browser with this cookie."""
+    """Return whether `token` is the `form_token` of a browser with this cookie."""
     return bool(cookie) and hmac.compare_digest(form_token(key, cookie).encode(), token.encode())
 
 
 def device_token(key: bytes, email: str) -> str:
-    """What a browser keeps that somebody has signed in with to this account. It opens nothing."""
+    """Return a token for a browser that has signed in to this account. The token gives no access."""
     nonce = secrets.token_urlsafe(16)
     return f"{nonce}.{_device(key, nonce, email)}.{_device(key, nonce, '')}"
 
 
 def is_device_of(key: bytes, token: str, email: str) -> bool:
-    """Whether `token` is a `device_token` of this account."""
+    """Return whether `token` is a `device_token` of this account."""
     return is_device(key, token) and _same(_device(key, token.split(".")[0], email), token.split(".")[1])
 
 
 def is_device(key: bytes, token: str) -> bool:
-    """Whether `token` is a `device_token` of some account."""
+    """Return whether `token` is a `device_token` of any account."""
     parts = token.split(".")
     return len(parts) == 3 and _same(_device(key, parts[0], ""), parts[2])
 
@@ -113,9 +116,9 @@ def _same(one: str, other: str) -> bool:
 
 
 def cookie_name(key: bytes, name: str, https: bool) -> str:
-    """Browsers share cookies between all ports of a host: each node's must have a name of its own."""
+    """Return a cookie name that is unique for the node: all ports of a host share a browser's cookies."""
     mine = hashlib.sha256(b"cookie:" + key).hexdigest()[:8]
-    # A browser takes a name with this prefix only from this very host, by https (RFC 6265bis, 4.1.3.2).
+    # A browser accepts a name with this prefix only from this host, over https (RFC 6265bis, 4.1.3.2).
     return f"{'__Host-' if https else ''}gridup_{name}_{mine}"
 
 

@@ -41,7 +41,7 @@ from gridup_node.services import PORTAL_MARK, SERVICES, Audience
 
 HERE = Path(__file__).parent
 LARGEST_FORM = 16 * 1024
-"""Bytes."""
+"""In bytes."""
 
 HEADERS: Mapping[str, str] = {
     "Content-Security-Policy": (
@@ -51,7 +51,7 @@ HEADERS: Mapping[str, str] = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
 }
-"""Of every page; the guard adds what all answers have (`guard.headers`)."""
+"""The headers of every page. The guard adds the headers of all answers (`guard.headers`)."""
 
 ERRORS: Mapping[int, tuple[str, str]] = {
     404: ("There is no such page", "The address may be mistyped, or the page has moved."),
@@ -69,20 +69,20 @@ ROLES: Mapping[str, str] = {
     "DATA_SCIENTIST": "a data scientist",
     "GUEST": "a guest",
 }
-"""syft's roles, as a sentence has them."""
+"""syft's roles, worded for a sentence."""
 STAFF = ("ADMIN", "DATA_OWNER")
 
 log = logging.getLogger(__name__)
 
 
 def portal(server: Any, folder: facts.NodeDir, session_key: bytes, throttle: Throttle) -> Starlette:
-    """The portal of `server`, as an ASGI app.
+    """Create the portal of `server`, as an ASGI app.
 
     Args:
-        throttle: counts the failed sign-ins, the api's among them.
         server: syft's server in this process.
-        folder: the node's; its node.json is read anew for each page, so a changed port needs no restart.
-        session_key: signs forms.
+        folder: the node's folder. Each page reads its node.json again, so a changed port needs no restart.
+        session_key: the key that signs forms.
+        throttle: counts failed sign-ins, including the API's.
     """
     pages = _Portal(server, folder, session_key, throttle)
     return Starlette(
@@ -123,7 +123,7 @@ class _Portal:
         try:
             seen = await run_in_threadpool(_look, session.account)
         except Refused:
-            # The account was deleted, or the server forbids it now.
+            # The account was deleted, or the server refuses its calls now.
             self._sessions.end(identity)
             return RedirectResponse("/login", status_code=303)
         return self._page(
@@ -141,7 +141,10 @@ class _Portal:
         return self._login_form(request)
 
     async def _session(self, identity: str) -> Session | None:
-        """The live session of this id; one ends when the account gets another password, or is deleted."""
+        """Return the live session with this id; None if there is none.
+
+        Ends the session if the account has another password by now, or is deleted.
+        """
         session = self._sessions.find(identity)
         if session is None:
             return None
@@ -158,7 +161,7 @@ class _Portal:
             return self._login_form(request, 403, "This form is too old. Please try again.", email)
         address = request.client.host if request.client else ""
         device = self._cookie(request, "device")
-        # Who has signed in from here before is not kept out by others at the same address.
+        # Failed sign-ins of others at the same address must not lock out a browser that signed in before.
         known = is_device_of(self._key, device, email)
         caller = device if known else network(address)
         wait = self._throttle.wait(caller, email, known)
@@ -168,7 +171,7 @@ class _Portal:
             )
             answer.headers["Retry-After"] = str(wait)
             return answer
-        # Counted before the check, which takes a while: many tries at once must not slip past.
+        # Count the try before the slow password check, so that many tries at once don't bypass the throttle.
         self._throttle.failed(caller, email, known)
         try:
             account = await run_in_threadpool(sign_in, self._server, email, password)
@@ -216,7 +219,7 @@ class _Portal:
 
     def _page(self, template: str, status: int = 200, **values: Any) -> Response:
         html = self._templates.get_template(template).render(mark=PORTAL_MARK, node=self._facts(), **values)
-        # What a page says is for whoever is signed in now.
+        # A page is only for the user who is signed in now, so browsers must not store it.
         return HTMLResponse(html, status, headers={"Cache-Control": "no-store"})
 
     def _facts(self) -> facts.Facts:
@@ -236,7 +239,7 @@ class _Portal:
         }
 
     def _packages(self) -> dict[str, str]:
-        """What the data owner has added, with its version; not what a marker has left out here."""
+        """Return {name: version} of the data owner's packages, without those that a marker excludes here."""
         found = {}
         for name in self._facts().packages:
             with contextlib.suppress(metadata.PackageNotFoundError):
@@ -244,7 +247,7 @@ class _Portal:
         return found
 
     def _endpoints(self, staff: bool) -> list[dict[str, Any]]:
-        """Where the services are that the reader may use: for staff alone those of staff."""
+        """Return the endpoints of the services that the user may use. Only staff see those for staff."""
         told = self._facts().endpoints
         return [
             {"title": row.title, "name": row.name, "target": told[row.name], "link": _is_link(told[row.name])}
@@ -265,16 +268,16 @@ class _Portal:
             max_age=seconds,
             httponly=True,
             samesite="lax",
-            # The guard takes the scheme from the reverse proxy's X-Forwarded-Proto.
+            # The guard sets the scheme from the reverse proxy's X-Forwarded-Proto.
             secure=request.url.scheme == "https",
         )
 
 
 def _look(account: Account) -> dict[str, Any]:
-    """What the overview shows of syft's data; None for what this account may not count.
+    """Return the overview page's values from syft. A count is None if the account may not see it.
 
     Raises:
-        Refused: the account can't even be asked who it is.
+        Refused: the account may not call the server at all.
     """
     user = account.call("user.get_current_user")
     counts: dict[str, int | None] = {}
@@ -289,19 +292,19 @@ def _look(account: Account) -> dict[str, Any]:
 
 
 async def _form(request: Request) -> dict[str, str]:
-    """The fields of a form that are text.
+    """Return the text fields of a form.
 
     Raises:
-        HTTPException: it is larger than any form of ours, or holds what is no text.
+        HTTPException: the form is larger than any form of the portal, or has invalid text.
     """
-    # Without a length (chunked) we can't tell before we have read it all; browsers always give one.
+    # Refuse a body without a length (chunked), whose size is unknown in advance. Browsers always send one.
     length = request.headers.get("content-length", "")
     if not length.isdigit() or int(length) > LARGEST_FORM:
         raise HTTPException(413)
     try:
         form = await request.form(max_files=0)
         found = {key: value for key, value in form.items() if isinstance(value, str)}
-        # The sender names the encoding: there are some that make half of a character pair.
+        # The sender chooses the encoding, and some encodings can produce half of a surrogate pair.
         "".join(found.values()).encode()
     except UnicodeError:
         raise HTTPException(400) from None
@@ -328,7 +331,10 @@ def _duration(seconds: int) -> str:
 
 
 class _SecurityHeaders:
-    """Adds `HEADERS` to every answer. Plain ASGI: Starlette's base class costs a task for each request."""
+    """Middleware that adds `HEADERS` to every answer.
+
+    It is plain ASGI, because Starlette's base class creates a task for each request.
+    """
 
     def __init__(self, app: Any) -> None:
         self._app = app

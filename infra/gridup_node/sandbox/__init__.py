@@ -1,8 +1,8 @@
-"""The sandbox: code that a data owner has approved runs in a process of its own, without the node.
+"""The sandbox: approved code runs in a process of its own, outside of the node.
 
-`python -m gridup_node.sandbox` is the service: it has no network, no secret and no data, listens on a
-socket in a folder that it shares with the api, and makes a process for each job (`supervisor`, `job`,
-`confining`). Where no container is around it, it looks for what else there is (`shells`). The api hands over
-source text and arguments and takes a result back, in a form of our own (`values`, `client`); `approved` has
+`python -m gridup_node.sandbox` is the service. It has no network, no secret and no data. It listens on a
+socket in a folder that it shares with the api, and creates a process for each job (`supervisor`, `job`,
+`confining`). Outside of a container it looks for another isolation layer (`shells`). The api passes source
+text and arguments and receives a result, in a format of Gridup's own (`values`, `client`). `approved` makes
 syft run code here.
 """

@@ -1,4 +1,7 @@
-"""`python -m gridup_node.sandbox`: become the service, in the best shell there is; or `look`: ask it."""
+"""`python -m gridup_node.sandbox`: runs the service in the best isolation layer available.
+
+With the argument `look`: inspects a running service.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +16,11 @@ from gridup_node.sandbox.client import look
 from gridup_node.sandbox.supervisor import Setting, Supervisor, memory_of_one
 
 MACHINE_SHARE = 0.5
-"""Of the machine's memory, that a job may have where nothing else bounds it."""
+"""The share of the machine's memory that a job may use if nothing else limits it."""
 
 
 def main(argv: list[str]) -> None:
-    """The program."""
+    """Run the program."""
     os.umask(0o077)
     if argv[:1] == ["inside"]:
         name, socket_folder, temporary, own = argv[1:]
@@ -30,7 +33,7 @@ def main(argv: list[str]) -> None:
         return
     home = NodeDir.from_env().root
     if argv == ["look"]:
-        # From here its path is short.
+        # A path relative to here is short enough for a socket.
         os.chdir(home)
         sys.stdout.write(json.dumps(look(Path(frames.FOLDER))) + "\n")
         return
@@ -39,7 +42,7 @@ def main(argv: list[str]) -> None:
     folder = folder.resolve()
     shell = shells.choose(folder)
     inside = ["inside", shell.name, shell.folder, shell.temporary, "own" if shell.own else "shared"]
-    # Anew, so that nothing of this program's environment is in the memory of what jobs are copies of.
+    # Start a new program: jobs are copies of it, so their memory has nothing of this program's environment.
     words = [*shell.argv, sys.executable, "-m", "gridup_node.sandbox", *inside]
     os.execve(words[0], words, shells.environment(os.environ))  # noqa: S606
 

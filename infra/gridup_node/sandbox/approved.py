@@ -1,13 +1,12 @@
-"""syft runs the code that it was sent in the sandbox, and nowhere else.
+"""Makes syft run the code that it receives in the sandbox, and nowhere else.
 
-syft itself compiles and runs it in the node's process, in three places:
-- `execute_byte_code`, for a function that a data owner has approved, as a job or at once: the sandbox is
-  here.
-- policies that a caller has written: nobody may send one (`guard.types`); one of the database is not loaded.
+syft itself compiles and runs code in the node's process, in three places:
+- `execute_byte_code`, for a function that a data owner has approved, as a job or at once: replaced here.
+- policies that a caller wrote: no caller may send one (`guard.types`), and one in the database is not loaded.
 - `UserCode.run`, which is for a client; a server never calls it.
 
-An administrator's own endpoints (`api.add`) run in the node: they are handed its clients, to do with them
-what the administrator wants.
+An administrator's own endpoints (`api.add`) run in the node: they get the node's clients and may use them
+freely.
 """
 
 from __future__ import annotations
@@ -28,14 +27,14 @@ MODES = ("call", "mock", "private")
 
 
 def install(folder: Path, seconds: float) -> None:
-    """Have syft run approved code in the sandbox. Call it before a server is made.
+    """Make syft run approved code in the sandbox. Call it before a server is created.
 
     Args:
         folder: see `client.run`.
-        seconds: that a job may take.
+        seconds: the time limit of a job.
 
     Raises:
-        LookupError: this syft runs code elsewhere.
+        LookupError: this syft runs code in other places.
     """
     from syft.service.action import action_service
     from syft.service.code import user_code, user_code_service
@@ -69,7 +68,7 @@ def install(folder: Path, seconds: float) -> None:
 
 
 def execute(folder: Path, seconds: float, code_item: Any, kwargs: Mapping[str, Any], context: Any) -> Any:
-    """What syft calls for approved code: its result, or why there is none, as syft tells it."""
+    """Run approved code for syft. Return its result, or the error in syft's form."""
     from syft.service.action.action_endpoint import CustomEndpointActionObject
     from syft.service.code.user_code import UserCodeExecutionOutput
     from syft.service.response import SyftError
@@ -103,7 +102,7 @@ def execute(folder: Path, seconds: float, code_item: Any, kwargs: Mapping[str, A
 
 
 def _told(failure: Failure, name: str, hears: _Hears) -> str:
-    """What everybody is told; what the code itself says is in the log's second half, for administrators."""
+    """Return the message for everybody. The code's own error goes to the log's half for administrators."""
     log.warning("approved code %s has no result: %s", line(name), failure.reason.value)
     if failure.trace:
         hears.log(new_err=f"\nEncountered while executing {name}:\n{failure.trace}\n")
@@ -115,7 +114,7 @@ def _told(failure: Failure, name: str, hears: _Hears) -> str:
 
 
 def _unwrapped(value: Any) -> Any:
-    """What a value of syft's stands for."""
+    """Return the plain value of one of syft's objects."""
     from syft.service.action.action_object import ActionObject
     from syft.types.uid import UID
 
@@ -132,21 +131,21 @@ def _numbers(said: Mapping[str, Any]) -> dict[str, int]:
 
 
 class _Hears:
-    """What a job tells and asks goes to syft: see `client.Hears`."""
+    """Passes a job's output and requests to syft: see `client.Hears`."""
 
     def __init__(self, context: Any, kwargs: Mapping[str, Any], name: str) -> None:
         self._context, self._kwargs, self._name = context, kwargs, name
         self._noted: set[str] = set()
 
     def log(self, **new: str) -> None:
-        """Append to the job's log, where this is a job."""
+        """Append to the job's log, if this is a job."""
         try:
             job = self._context.job
             if job is None or self._context.server is None or job.log_id is None:
                 return
             self._context.server.services.log.append(context=self._context, uid=job.log_id, **new)
         except Exception as error:  # noqa: BLE001
-            # The job's result counts for more.
+            # The job's result is more important.
             self._note("its log could not be written", error)
 
     def printed(self, text: str) -> None:
@@ -164,12 +163,12 @@ class _Hears:
             raise Refused(error.public_message) from None
         except Refused:
             raise
-        except Exception as error:  # noqa: BLE001 - what it asks for is a stranger's
+        except Exception as error:  # noqa: BLE001 - an untrusted request may cause any error
             self._note("it has asked for what failed", error)
         raise Refused("the node could not do that")
 
     def _note(self, what: str, error: Exception) -> None:
-        """Once a job: code may have the same fail as often as it likes."""
+        """Log a kind of problem once per job: code can cause the same one any number of times."""
         if what not in self._noted:
             self._noted.add(what)
             told = line(f"{type(error).__name__}: {error}")

@@ -1,4 +1,4 @@
-"""The api's side: hands a job over and takes back what came of it. What a job sends is a stranger's."""
+"""The api's side of the sandbox: passes a job on and receives its result. A job's data is untrusted."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from gridup_node.sandbox.frames import LARGEST, SOCKET, Kind
 from gridup_node.sandbox.outcome import MOST_OUTPUT, Failure, Reason
 
 CONNECT_SECONDS = 20.0
-"""For a sandbox that is starting, or being started again."""
+"""How long to wait for a sandbox that starts or restarts."""
 LOOK_SECONDS = 5.0
 LAST_SECONDS = 10.0
-"""For what is said of a process that has ended."""
+"""How long to wait for the report on a process that has ended."""
 EVERY_SECONDS = 0.5
-"""How often what was printed is passed on."""
+"""How often the job's output is passed on."""
 MOST_QUESTIONS = 100_000
 
 
 class Failed(Exception):
-    """A job has no result."""
+    """The job has no result."""
 
     def __init__(self, failure: Failure) -> None:
         super().__init__(failure.reason.value)
@@ -37,34 +37,34 @@ class Failed(Exception):
 
 
 class Refused(Exception):
-    """The node does not do what code has asked it for; the message is for the code to read."""
+    """The node refuses a request of the code; the message is for the code."""
 
 
 class Hears(Protocol):
-    """What happens while a job runs."""
+    """Receives the events of a running job."""
 
     def printed(self, text: str) -> None:
-        """The code has printed this."""
+        """Receive text that the code printed."""
 
     def asked(self, what: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-        """The code asks the node for something.
+        """Answer a request of the code to the node.
 
         Raises:
-            Refused: it gets nothing.
+            Refused: the node refuses the request.
         """
 
 
 @dataclass(frozen=True)
 class Request:
-    """What is to be run.
+    """The code to run.
 
     Attributes:
         source: a function's definition.
-        function: its name.
+        function: the function's name.
         arguments: by name.
-        endpoints: further arguments, which are custom APIs of the node's.
-        nested: names of further functions that it may name.
-        datasite: whether it takes an argument `datasite`.
+        endpoints: further arguments, which are custom APIs of the node.
+        nested: names of further functions that the code may refer to.
+        datasite: whether the function takes an argument `datasite`.
     """
 
     source: str
@@ -75,7 +75,7 @@ class Request:
     datasite: bool = False
 
     def told(self) -> dict[str, Any]:
-        """As it is sent."""
+        """Return the form that is sent."""
         return {
             "source": self.source,
             "function": self.function,
@@ -86,13 +86,13 @@ class Request:
         }
 
     def libraries(self) -> list[str]:
-        """Those that it is likely to want."""
+        """Return the libraries that the code probably uses."""
         found = {type(one).__module__.partition(".")[0] for one in self.arguments.values()}
         return [name for name in ("numpy", "pandas") if name in found or name in self.source]
 
 
 _open: weakref.WeakSet[socket.socket] = weakref.WeakSet()
-"""Sockets of jobs that run. A copy in a process that the api makes meanwhile would hold them open."""
+"""Sockets of running jobs. Copies in processes that the api forks meanwhile would keep them open."""
 
 
 def _close_copies() -> None:
@@ -111,15 +111,15 @@ def run(
     seconds: float,
     unwrap: Callable[[Any], Any] = values.itself,
 ) -> Any:
-    """Run code in the sandbox and return what it returns.
+    """Run code in the sandbox and return its result.
 
     Args:
-        folder: with the sandbox's socket, by a path of at most 100 bytes (unix(7)).
-        seconds: that it may take.
+        folder: of the sandbox's socket; its path has at most 100 bytes (unix(7)).
+        seconds: the time limit.
         unwrap: see `values.encode`.
 
     Raises:
-        Failed: it has not returned anything, or what can't be taken.
+        Failed: the code returned nothing, or a value that can't be accepted.
         Unfit: an argument can't be sent.
     """
     pieces = values.encode(request.told(), unwrap)
@@ -133,14 +133,14 @@ def run(
             socket.send_fds(control, [word], [theirs.fileno()])
         del request
         with contextlib.suppress(OSError):
-            # A job that has ended before it has read all of this may have said why.
+            # A job that ends before it has read all of this may have reported the reason.
             frames.send(ours, Kind.REQUEST, pieces)
         pieces.clear()
         return _Conversation(ours, control, hears, unwrap).held()
 
 
 def look(folder: Path) -> dict[str, Any]:
-    """What keeps jobs in: see `supervisor.Setting.told`.
+    """Return what confines jobs: see `supervisor.Setting.told`.
 
     Raises:
         OSError: the sandbox does not answer.
@@ -168,12 +168,12 @@ class _Conversation:
         self._questions = MOST_QUESTIONS
 
     def held(self) -> Any:
-        """The job's result.
+        """Return the job's result.
 
         Raises:
-            Failed: there is none.
+            Failed: there is no result.
         """
-        # Not `select`, which knows no more than 1,024 open files.
+        # Not `select`: it supports only 1,024 open files.
         poll = select.poll()
         poll.register(self._ours, select.POLLIN)
         try:
@@ -205,16 +205,16 @@ class _Conversation:
             raise Failed(Failure(Reason.RESULT, str(error))) from None
 
     def _how(self, said: str) -> Failure:
-        """How it ended, of which the job itself has said nothing."""
+        """Return why the job ended if the job itself reported nothing."""
         if said == frames.TOO_LARGE:
             return Failure(Reason.RESULT, said)
         try:
             self._control.settimeout(LAST_SECONDS)
-            # It ends with that, whatever it was doing.
+            # This ends the job, whatever it was doing.
             self._ours.close()
             return Failure.of(json.loads(_line(self._control)))
         except TimeoutError:
-            # It is alive, and sends what is none of our frames.
+            # The job is alive but does not send valid frames.
             return Failure(Reason.ENDED)
         except (OSError, ValueError):
             return Failure(Reason.AWAY)
@@ -254,10 +254,10 @@ def _failure(data: memoryview) -> Failure:
 
 
 def _connect(folder: Path) -> socket.socket:
-    """To the sandbox, also one that is just starting.
+    """Connect to the sandbox. Wait for one that is just starting.
 
     Raises:
-        Failed: there is none.
+        Failed: there is no sandbox.
     """
     end = time.monotonic() + CONNECT_SECONDS
     while True:

@@ -1,8 +1,7 @@
-"""What a job's process gives up, by the kernel's means: files, network, processes, memory. For good.
+"""Makes a job's process give up files, network, processes and memory for good, by means of the kernel.
 
-Linux alone has the first three: Landlock (since 5.13) for files, seccomp for system calls; both are for
-every user and outlive whatever the process does. Elsewhere there are the limits of `setrlimit`. Standard
-library only.
+Only Linux has the first three: Landlock (since 5.13) for files, seccomp for system calls. Every user may use
+both, and a process can't undo them. Elsewhere only the limits of `setrlimit` apply. Standard library only.
 """
 
 from __future__ import annotations
@@ -34,38 +33,41 @@ if LINUX:
 
 
 class Unconfined(OSError):
-    """A limit could not be laid: nothing may run."""
+    """A limit could not be set, so nothing may run."""
 
 
 def prctl(option: int, value: int = 0, more: object = 0) -> None:
-    """One call of prctl(2).
+    """Call prctl(2).
 
     Raises:
-        Unconfined: the kernel would not.
+        Unconfined: the kernel refused.
     """
     if _libc.prctl(option, ctypes.c_ulong(value), more, ctypes.c_ulong(0), ctypes.c_ulong(0)):
         raise Unconfined(ctypes.get_errno(), f"prctl {option}")
 
 
 def hide() -> None:
-    """No other process of this user may read this one's memory or open files, or trace it (ptrace(2))."""
+    """Prevent this user's other processes from tracing this one (ptrace(2)).
+
+    They can't read its memory or open files either.
+    """
     if LINUX:
         prctl(PR_SET_DUMPABLE, 0)
 
 
 def drop_rights() -> None:
-    """Give up what root may beyond other users: where the node runs as root, no job has it."""
+    """Drop root's special rights: if the node runs as root, no job has them."""
     if LINUX:
-        # The third version of the call's form (capset(2)), and no right in any of its three sets.
+        # Version 3 of the call (capset(2)), with no right in any of the three sets.
         head, nothing = struct.pack("=Ii", 0x20080522, 0), bytes(24)
         if _libc.capset(head, nothing):
             raise Unconfined(ctypes.get_errno(), "capset")
 
 
 def end_first() -> None:
-    """Where the machine, or this container, runs out of memory, this process ends before all others."""
+    """Make this process the first one to end if the machine, or this container, runs out of memory."""
     if LINUX:
-        # Of a process that is hidden the file is root's.
+        # While a process is hidden, only root may write this file.
         prctl(PR_SET_DUMPABLE, 1)
         with contextlib.suppress(OSError):
             Path("/proc/self/oom_score_adj").write_text("1000")
@@ -73,29 +75,34 @@ def end_first() -> None:
 
 
 def adopt() -> None:
-    """Whatever a job leaves behind becomes a child of this process."""
+    """Become the parent of every process that a job leaves behind."""
     if LINUX:
         prctl(PR_SET_CHILD_SUBREAPER, 1)
 
 
 def end_with_parent() -> None:
-    """This process ends when the one does that made it."""
+    """End this process when its parent ends."""
     if LINUX:
         prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def limit(memory: int) -> None:
-    """Bound memory (bytes, beside what the process has already), files and core dumps; give way to others."""
+    """Limit memory, files and core dumps, and lower this process's priority.
+
+    Args:
+        memory: bytes in addition to what the process already has.
+    """
     used = _used()
     for name in ("RLIMIT_AS", "RLIMIT_DATA"):
-        # The first counts shared memory too. The second leaves out what is only reserved, as threads do.
+        # RLIMIT_AS counts shared memory too. RLIMIT_DATA does not count what is only reserved, as threads do.
         room = used + memory * (2 if name == "RLIMIT_AS" else 1)
         _set(getattr(resource, name), room)
     _set(resource.RLIMIT_CORE, 0)
     _set(resource.RLIMIT_FSIZE, memory)
     _set(resource.RLIMIT_NOFILE, OPEN_FILES)
     if LINUX:
-        # They are counted for all of a user's processes together: of a job's own the others notice nothing.
+        # Signals are counted for all of a user's processes together. This limit on a job does not affect
+        # others.
         _set(resource.RLIMIT_SIGPENDING, WAITING_SIGNALS)
     with contextlib.suppress(OSError):
         os.nice(5)
@@ -105,7 +112,7 @@ def _set(which: int, wanted: int) -> None:
     _, hard = resource.getrlimit(which)
     value = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
     with contextlib.suppress(OSError, ValueError):
-        # Not each system has each of them.
+        # Not every system has every limit.
         resource.setrlimit(which, (value, value))
 
 
@@ -121,9 +128,9 @@ _CREATE, _ADD, _RESTRICT = 444, 445, 446
 """landlock_create_ruleset, landlock_add_rule, landlock_restrict_self; the same on every processor."""
 _EXECUTE, _READ_FILE, _READ_DIR, _WRITE_FILE, _TRUNCATE, _DEVICE = 1, 4, 8, 2, 1 << 14, 1 << 15
 _ALL = ((1, 0x1FFF), (2, 1 << 13), (3, _TRUNCATE), (5, _DEVICE))
-"""For each version of Landlock the rights that it added: of files and folders."""
+"""The rights to files and folders that each version of Landlock added."""
 _NETWORK, _SCOPES = 3, 3
-"""Binding and connecting (version 4); abstract sockets and signals of others (6)."""
+"""Binding and connecting (version 4); abstract sockets and signals of other processes (version 6)."""
 
 SYSTEM = (
     *("/usr", "/bin", "/lib", "/lib64", "/sbin", "/proc", "/sys/devices/system/cpu"),
@@ -131,23 +138,24 @@ SYSTEM = (
     *("/etc/passwd", "/etc/group", "/etc/mime.types", "/etc/os-release", "/etc/fonts", "/etc/alternatives"),
     *("/dev/urandom", "/dev/random", "/dev/zero"),
 )
-"""What programs read of a system. None of it is secret, and not all of it is everywhere."""
+"""What programs read of a system. None of it is secret, and some of it may not exist."""
 NULL = "/dev/null"
 
 
 def landlock() -> int:
-    """The version of Landlock that there is for this process; 0 for none."""
+    """Return the version of Landlock that this process can use; 0 for none."""
     if not LINUX:
         return 0
     return max(0, int(_libc.syscall(_CREATE, None, ctypes.c_size_t(0), ctypes.c_uint32(1))))
 
 
 def confine_files(readable: Iterable[Path], writable: Path) -> None:
-    """Leave this process no files but these, and those that it has open. Landlock's file rights have no way
-    to let a mode or a time be changed, or not: see `SILENT`.
+    """Restrict this process to these files, and to those that it has open.
+
+    Landlock has no right for changes of a file's mode or times: see `SILENT`.
 
     Raises:
-        Unconfined: the kernel would not.
+        Unconfined: the kernel refused.
     """
     version = landlock()
     every = 0
@@ -166,7 +174,7 @@ def confine_files(readable: Iterable[Path], writable: Path) -> None:
         try:
             where = os.open(path, os.O_PATH | os.O_CLOEXEC)
         except OSError:
-            # It is not there, or not for this user either.
+            # The path does not exist, or this user can't open it either.
             continue
         if not path.is_dir():
             rights &= _EXECUTE | _READ_FILE | _WRITE_FILE | _TRUNCATE | _DEVICE
@@ -192,7 +200,7 @@ def _call(number: int, *words: object) -> int:
 
 @dataclass(frozen=True)
 class _Machine:
-    """A processor: what seccomp calls it, and the numbers of its system calls."""
+    """A processor: its name in seccomp, and the column of its system call numbers in `_NUMBERS`."""
 
     audit: int
     column: int
@@ -203,7 +211,7 @@ _MACHINES = {"x86_64": _Machine(0xC000003E, 0), "aarch64": _Machine(0xC00000B7, 
 NOT_A_NUMBER = -1
 
 _NUMBERS: dict[str, tuple[int, int]] = {
-    # The name: its number on x86_64 and on aarch64 (Linux's <asm/unistd_64.h>, <asm-generic/unistd.h>).
+    # Name: its number on x86_64 and on aarch64 (Linux's <asm/unistd_64.h>, <asm-generic/unistd.h>).
     "socket": (41, 198), "connect": (42, 203), "bind": (49, 200), "listen": (50, 201),
     "accept": (43, 202), "accept4": (288, 242), "socketpair": (53, 199),
     "fork": (57, NOT_A_NUMBER), "vfork": (58, NOT_A_NUMBER), "clone": (56, 220), "clone3": (435, 435),
@@ -249,54 +257,55 @@ _NUMBERS: dict[str, tuple[int, int]] = {
 }  # fmt: skip
 
 NETWORK = ("socket", "connect", "bind", "listen", "accept", "accept4")
-"""Answered as where no network is, all that follows with EPERM: so is told what was tried."""
+"""These fail as without a network, other refused calls with EPERM: the error shows what the code tried."""
 SILENT = (
     *("chmod", "fchmod", "fchmodat", "fchmodat2", "chown", "fchown", "lchown", "fchownat"),
     *("utime", "utimes", "futimesat", "utimensat"),
 )
-"""Nothing is done, and success is told: whoever copies a file does these as well, and relies on none."""
+"""These do nothing and report success: programs that copy files call them too, and need no effect."""
 OF_ITSELF = ("kill", "tgkill", "rt_sigqueueinfo", "rt_tgsigqueueinfo")
-"""Only to the process itself, which is the first word that each takes."""
+"""Allowed only for the process itself, which is the first argument of each."""
 OF_ITSELF_OR_0 = ("prlimit64", "sched_setaffinity")
-"""The same; 0 stands for itself, or for the thread that calls."""
+"""The same; 0 means the process itself, or the calling thread."""
 COMMANDS = {
     "ioctl": (
-        *(0x5401, 0x802C542A),  # TCGETS, TCGETS2: is it a terminal?
+        *(0x5401, 0x802C542A),  # TCGETS, TCGETS2: whether it is a terminal
         *(0x540F, 0x5413),  # TIOCGPGRP, TIOCGWINSZ
         *(0x541B, 0x5421, 0x5450, 0x5451),  # FIONREAD, FIONBIO, FIONCLEX, FIOCLEX
     ),
     "fcntl": (
         *(0, 1, 2, 3, 4, 1030),  # F_DUPFD, F_GETFD, F_SETFD, F_GETFL, F_SETFL, F_DUPFD_CLOEXEC
-        *(5, 6, 7, 36, 37, 38),  # F_GETLK, F_SETLK, F_SETLKW, and those of F_OFD_
+        *(5, 6, 7, 36, 37, 38),  # F_GETLK, F_SETLK, F_SETLKW, and the same with F_OFD_
         *(1027, 1028, 1032, 1034),  # F_DUPFD_QUERY, F_CREATED_QUERY, F_GETPIPE_SZ, F_GET_SEALS
     ),
 }
-"""What may be done with an open file, by the second word. All else is refused: some of it signals others
-(F_SETOWN), holds up whoever opens a file (F_SETLEASE), or alters what can only be read (FS_IOC_SETFLAGS)."""
+"""What is allowed with an open file, by the second argument. All else is refused: some of it signals other
+processes (F_SETOWN), blocks whoever opens a file (F_SETLEASE), or changes read-only files (FS_IOC_SETFLAGS).
+"""
 NO_PRCTL = (PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SCHED_CORE)
-"""By the first word: to outlive the service, to be written down in a crash, to reach other processes."""
+"""Refused by the first argument: outliving the service, a dump in a crash, reaching other processes."""
 SPECIAL = (*OF_ITSELF, *OF_ITSELF_OR_0, *COMMANDS, "prctl", "clone", "clone3", "socketpair")
 
 _LOAD, _IF_EQUAL, _IF_SET, _IF_LEAST, _RETURN, _AND = 0x20, 0x15, 0x45, 0x35, 0x06, 0x54
 _ALLOW, _KILL, _ERRNO = 0x7FFF0000, 0x80000000, 0x00050000
 _CLONE_THREAD = 0x10000
 _OTHER_TABLE = 0x40000000
-"""Begins the numbers of x86_64's second table, x32."""
+"""The first number of x86_64's second table, x32."""
 _NUMBER_AT, _MACHINE_AT, _WORDS_AT = 0, 4, 16
 
 
 def seccomp() -> bool:
-    """Whether system calls can be refused here."""
+    """Return whether system calls can be refused here."""
     return LINUX and platform.machine() in _MACHINES and struct.calcsize("P") == 8
 
 
 def confine_calls() -> None:
-    """Refuse this process, for good, what code needs none of: the network, other processes, the system.
+    """Refuse this process, for good, what code does not need: the network, other processes, the system.
 
-    Call it in the process that is meant: it remembers its number.
+    Call it in the process itself: the filter contains its pid.
 
     Raises:
-        Unconfined: the kernel would not.
+        Unconfined: the kernel refused.
     """
     program = _filter(_MACHINES[platform.machine()], os.getpid())
     code = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *line) for line in program))
@@ -309,7 +318,10 @@ Line = tuple[int, int, int, int]
 
 
 def _filter(machine: _Machine, own: int) -> Sequence[Line]:
-    """The filter, a line each: code, how many lines to skip if so and if not, and a number (seccomp(2))."""
+    """Return the filter, an instruction each (seccomp(2)).
+
+    An instruction is a code, how many instructions to skip if true and if false, and a number.
+    """
     no, denied = _ERRNO | errno.EPERM, _ERRNO | errno.ENETUNREACH
 
     def number(name: str) -> int:
@@ -321,17 +333,21 @@ def _filter(machine: _Machine, own: int) -> Sequence[Line]:
         return [(_IF_EQUAL, 0, 1, number(name)), (_RETURN, 0, 0, how)]
 
     def unless(name: str, inner: list[Line]) -> list[Line]:
-        """Lines for one call, which end it."""
+        """Return instructions for one call; `inner` decides its result."""
         return [(_IF_EQUAL, 0, len(inner), number(name)), *inner]
 
     def by_word(name: str, word: int, among: Sequence[int], so: int, otherwise: int) -> list[Line]:
-        """Lines for one call, by whether a word of it is one of these; the kernel reads 32 bits of each."""
+        """Return instructions for one call that test if its argument `word` is in `among`.
+
+        The kernel uses only 32 bits of each such argument.
+        """
         tests = [(_IF_EQUAL, len(among) - at, 0, one) for at, one in enumerate(among)]
         load = (_LOAD, 0, 0, _WORDS_AT + 8 * word)
         return unless(name, [load, *tests, (_RETURN, 0, 0, otherwise), (_RETURN, 0, 0, so)])
 
     special: list[Line] = [
-        # A thread, and no process. `clone3` has its flags elsewhere: libraries then take the older one.
+        # Threads are allowed, processes are not. The filter can't see the flags of `clone3`, so libraries get
+        # an error and use `clone`.
         *unless(
             "clone",
             [
@@ -342,8 +358,8 @@ def _filter(machine: _Machine, own: int) -> Sequence[Line]:
             ],
         ),
         *refuse("clone3", _ERRNO | errno.ENOSYS),
-        # One that both ends of are the process's own. A datagram could be sent elsewhere from it; for another
-        # family than AF_UNIX the kernel might load a driver.
+        # Allow only pairs of sockets that both belong to the process. A datagram socket could send elsewhere.
+        # For another family than AF_UNIX the kernel might load a driver.
         *unless(
             "socketpair",
             [

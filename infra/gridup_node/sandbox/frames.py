@@ -1,4 +1,4 @@
-"""Frames between the api and a job: a kind, a length, that many bytes. Standard library only."""
+"""Frames between the api and a job: a kind, a length, and that many bytes. Standard library only."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from gridup_node.sandbox.values import Blob
 SOCKET = "socket"
 """The service's socket, in the folder that it shares with the api."""
 FOLDER = "jobs"
-"""That folder, in the node's."""
+"""That folder, in the node's folder."""
 SHELL = "GRIDUP_SHELL"
-"""The variable that names the shell which the service is in already: `CONTAINER`."""
+"""The variable that names the isolation layer in which the service already runs: `CONTAINER`."""
 CONTAINER = "container"
 
 PRIVATE = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
@@ -24,20 +24,20 @@ _HEAD = struct.Struct(">cQ")
 
 
 class Kind(Enum):
-    """What a frame holds."""
+    """The kind of a frame."""
 
     REQUEST = b"Q"
-    """To the job, and the first: what to run."""
+    """To the job, the first frame: what to run."""
     ANSWER = b"A"
-    """To the job: what it asked for."""
+    """To the job: the answer to its request."""
     OUTPUT = b"O"
-    """What the code has printed: UTF-8."""
+    """From the job: printed text in UTF-8."""
     ASK = b"K"
-    """Something that only the node can do."""
+    """From the job: a request that only the node can answer."""
     RESULT = b"R"
-    """The last: what the code has returned."""
+    """From the job, the last frame: the result of the code."""
     FAILURE = b"F"
-    """The last: why it has not; JSON of `Failure`."""
+    """From the job, the last frame: why there is no result; JSON of `Failure`."""
 
 
 LARGEST: Mapping[Kind, int] = {
@@ -46,11 +46,11 @@ LARGEST: Mapping[Kind, int] = {
     Kind.RESULT: 256 << 20,
     Kind.FAILURE: 64 << 10,
 }
-"""Bytes of what a job may send."""
+"""The most bytes that a job may send in a frame of each kind."""
 
 
 class Ended(Exception):
-    """The other side is gone, or sends what is no frame."""
+    """The other side is gone, or sends an invalid frame."""
 
 
 def send(connection: socket.socket, kind: Kind, pieces: Iterable[Blob]) -> None:
@@ -67,14 +67,14 @@ def send(connection: socket.socket, kind: Kind, pieces: Iterable[Blob]) -> None:
 
 
 def receive(connection: socket.socket, largest: Mapping[Kind, int] | None = None) -> tuple[Kind, memoryview]:
-    """The next frame.
+    """Return the next frame.
 
     Args:
-        largest: the bytes that each kind may have, and the kinds that there may be; None for a trusted side.
+        largest: the allowed kinds, each with its most bytes; None for a trusted side.
 
     Raises:
-        Ended: there is none; also where one is too large.
-        OSError: as reading says.
+        Ended: there is no next frame, or it is too large.
+        OSError: reading failed.
     """
     name, size = _HEAD.unpack(_exactly(connection, _HEAD.size))
     try:
@@ -90,7 +90,7 @@ TOO_LARGE = "too large"
 
 
 def _exactly(connection: socket.socket, size: int) -> memoryview:
-    # Pages that nothing was read into cost nothing, whatever length was announced.
+    # Pages without content cost no memory, whatever length the other side announces.
     data = memoryview(mmap.mmap(-1, size, flags=PRIVATE) if size > SMALL else bytearray(size))
     at = 0
     while at < size:

@@ -1,7 +1,7 @@
-"""One job's process: it confines itself, reads what to run, runs it, tells the result, and is gone.
+"""The process of one job: it confines itself, reads what to run, runs it, sends the result and ends.
 
-Nothing in it is the node's. What the code finds here is itself, its arguments, and a folder that is emptied
-after it.
+It has nothing of the node. The code finds only itself, its arguments, and a folder that is emptied
+afterwards.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ LONGEST_TRACE = 16_000
 LONGEST_CHAIN = 10
 CUT = "\n… what follows was cut off: a job may print {limit} characters.\n"
 ROOM = 32 << 20
-"""Bytes beside the job's own, to tell with that it has used those up."""
+"""Reserved bytes, so that a job that used up its memory can still report this."""
 
 
 def main(connection: socket.socket, folder: Path, memory: int, readable: tuple[Path, ...]) -> None:
@@ -41,9 +41,9 @@ def main(connection: socket.socket, folder: Path, memory: int, readable: tuple[P
 
     Args:
         connection: to the api.
-        folder: the only one that it may write to; empty.
-        memory: bytes that it may use.
-        readable: what it may read.
+        folder: the only one that the job may write to; empty.
+        memory: bytes that the job may use.
+        readable: what the job may read.
     """
     code = 1
     try:
@@ -51,10 +51,10 @@ def main(connection: socket.socket, folder: Path, memory: int, readable: tuple[P
         _converse(_Talk(connection), memory)
         code = 0
     except (OSError, frames.Ended, KeyboardInterrupt):
-        # The api is gone, or a limit could not be laid.
+        # The api is gone, or a limit could not be set.
         pass
     finally:
-        # Nothing of the process that this one was copied from is to be done twice.
+        # Exit without cleanup: the cleanup belongs to the process that this one was copied from.
         os._exit(code)
 
 
@@ -91,7 +91,7 @@ def _shut_in(connection: socket.socket, folder: Path, memory: int, readable: tup
 
 
 class _Talk:
-    """What goes to the api and comes from there; the code's threads take turns."""
+    """The connection to the api; the code's threads take turns."""
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
@@ -119,10 +119,10 @@ class _Talk:
                 frames.send(self._connection, Kind.OUTPUT, [data])
 
     def ask(self, what: str, *args: Any, **kwargs: Any) -> Any:
-        """Have the node do something, and return what comes of it.
+        """Send a request to the node and return the answer.
 
         Raises:
-            RuntimeError: it would not.
+            RuntimeError: the node refused.
         """
         with self._lock:
             frames.send(self._connection, Kind.ASK, values.encode([what, list(args), kwargs]))
@@ -158,8 +158,8 @@ def _converse(talk: _Talk, memory: int) -> None:
             raise values.Unfit(f"{size >> 20} MB, where {most >> 20} may be")
         if len(pieces[1]) > values.LARGEST_TREE:
             raise values.Unfit("too many values")
-    except BaseException as error:  # noqa: BLE001 - whatever the code raises
-        # There may be no memory left to say so with.
+    except BaseException as error:  # noqa: BLE001 - the code may raise anything
+        # The report of the failure needs memory too, and there may be none left.
         spare.close()
         failure = _failure(error, memory)
         error.__traceback__ = error.__context__ = error.__cause__ = None
@@ -174,7 +174,7 @@ def _converse(talk: _Talk, memory: int) -> None:
 
 def _run(request: Mapping[str, Any], talk: _Talk) -> Any:
     source: str = request["source"]
-    # So that a traceback shows its lines.
+    # For the source lines in tracebacks.
     linecache.cache[SOURCE] = (len(source), None, source.splitlines(keepends=True), SOURCE)
     arguments = dict(request["arguments"])
     for name in request["endpoints"]:
@@ -183,12 +183,12 @@ def _run(request: Mapping[str, Any], talk: _Talk) -> Any:
         arguments["datasite"] = Datasite(talk)
     scope: dict[str, Any] = {"__builtins__": builtins, "__name__": "approved", "print": print}
     scope |= dict.fromkeys(request["nested"])
-    exec(compile(source, SOURCE, "exec", dont_inherit=True), scope)  # noqa: S102 - that is what all of this is for
+    exec(compile(source, SOURCE, "exec", dont_inherit=True), scope)  # noqa: S102 - running code is the purpose of a job
     return scope[request["function"]](**arguments)
 
 
 class Datasite:
-    """What syft hands to code with an argument of that name: it tells how far it is."""
+    """syft's object for code with an argument of that name: the code reports its progress with it."""
 
     __slots__ = ("_ask",)
     _ask: Callable[..., Any]
@@ -213,7 +213,7 @@ class Datasite:
 
 
 class Endpoint:
-    """A custom API of the administrator's that was handed to the code: it runs in the node."""
+    """A custom API of the administrator's, passed to the code. It runs in the node."""
 
     def __init__(self, talk: _Talk, name: str) -> None:
         self._talk, self._name = talk, name
@@ -232,7 +232,7 @@ class Endpoint:
 
 
 class _Printed(io.TextIOBase):
-    """What is printed, a line at a time."""
+    """Sends printed text, a line at a time."""
 
     def __init__(self, tell: Callable[[str], None]) -> None:
         self._tell = tell
@@ -262,7 +262,7 @@ def _failure(error: BaseException, memory: int) -> Failure:
     while one is not None and len(chain) < LONGEST_CHAIN:
         chain.append(one)
         one = one.__cause__ or one.__context__
-    # Libraries often raise an error of their own in the place of what they were refused.
+    # Libraries often raise an error of their own that hides the refusal behind it.
     reason = next((found for each in chain if (found := _reason(each)) is not Reason.RAISED), Reason.RAISED)
     detail = f"{memory >> 20} MB" if reason is Reason.MEMORY else ""
     return Failure(reason, str(error) if isinstance(error, values.Unfit) else detail, trace[-LONGEST_TRACE:])
@@ -274,7 +274,7 @@ def _reason(error: BaseException) -> Reason:
     if isinstance(error, MemoryError):
         return Reason.MEMORY
     if isinstance(error, socket.gaierror):
-        # Names are asked for by the network.
+        # Names are looked up over the network.
         return Reason.NETWORK
     if isinstance(error, OSError):
         if error.errno == errno.ENOMEM:

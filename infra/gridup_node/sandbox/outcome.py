@@ -1,4 +1,4 @@
-"""How a job has ended, for the people who wait for it. Standard library only."""
+"""The end of a job, for the users who wait for it. Standard library only."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ MOST_OUTPUT = 1_000_000
 
 
 class Reason(Enum):
-    """Why there is no result. A job says it of itself, so that it tells nothing else with it."""
+    """Why there is no result. The job itself reports it, so the values are fixed and can't carry data."""
 
     RAISED = "raised"
-    """The code has raised an exception. What that says is for the administrator: data may be in it."""
+    """The code raised an exception. Only the administrator may read its text, as it may contain data."""
     MEMORY = "memory"
     TIME = "time"
     THREADS = "threads"
@@ -24,7 +24,7 @@ class Reason(Enum):
     SYSTEM = "system"
     RESULT = "result"
     ENDED = "ended"
-    """It is gone without a word."""
+    """The job ended without a report."""
     AWAY = "away"
     """There is no sandbox."""
 
@@ -49,8 +49,8 @@ class Failure:
 
     Attributes:
         reason: see `Reason`.
-        detail: a few words of the sandbox's own, such as how much memory there was.
-        trace: of the code, for the administrator.
+        detail: a few words from the sandbox itself, such as the memory limit.
+        trace: the code's traceback, for the administrator.
     """
 
     reason: Reason
@@ -58,12 +58,12 @@ class Failure:
     trace: str = ""
 
     def told(self) -> dict[str, str]:
-        """As it is sent."""
+        """Return the form that is sent."""
         return {"reason": self.reason.value, "detail": self.detail, "trace": self.trace}
 
     @classmethod
     def of(cls, told: Any) -> Failure:
-        """What a job has told; it may be anything."""
+        """Return the failure that a job reported; the report may be anything."""
         if not isinstance(told, dict):
             return cls(Reason.ENDED)
         found = {key: value for key, value in told.items() if isinstance(value, str)}
@@ -73,10 +73,10 @@ class Failure:
 
     @property
     def sentence(self) -> str:
-        """For everybody; empty where only the administrator may read why."""
+        """The message for everybody; empty if only the administrator may read the reason."""
         return SENTENCES.get(self.reason, "").format(of=f" ({self.detail})" if self.detail else "")
 
 
 def line(text: str) -> str:
-    """What a job has had a hand in, as a piece of a line: short, and without control characters."""
+    """Return text that a job may have influenced as part of a line: short, and without control characters."""
     return "".join(char for char in text[:200] if char.isprintable())

@@ -1,8 +1,7 @@
-"""What is around all jobs: a container, or on a machine the most that its system lets this user have.
+"""The isolation layer around all jobs: a container, or the strongest one that a machine offers this user.
 
-Bubblewrap gives jobs a file system with nothing of the user's, and no network; namespaces alone no network
-and no sight of other processes. Where there is neither, what each job's process gives up must do
-(`confining`).
+Bubblewrap gives jobs no network, and a file system without the user's files. Namespaces alone give no network
+and hide other processes. If neither is available, only the limits of each job's process remain (`confining`).
 """
 
 from __future__ import annotations
@@ -20,23 +19,23 @@ from gridup_node.sandbox.frames import CONTAINER, SHELL
 from gridup_node.sandbox.supervisor import readable
 
 TRY_SECONDS = 20.0
-ITS_OWN = "/tmp"  # noqa: S108 - nobody else has one there
+ITS_OWN = "/tmp"  # noqa: S108 - private to the sandbox
 INSIDE = "/jobs"
-"""What the folder is called in there: short enough for a socket's path."""
+"""The name of the folder inside; short enough for a socket's path."""
 MARKS = ("GRIDUP_STACK_ID", "GRIDUP_NODE_HOME")
 """Variables by which the deployer finds a node's processes again."""
 
 
 @dataclass(frozen=True)
 class Shell:
-    """One way to shut jobs in.
+    """An isolation layer.
 
     Attributes:
-        name: for people; empty for nothing.
-        argv: what the program's own is put behind.
+        name: for users; empty for none.
+        argv: the words that go before the program's own.
         folder: of the socket, as seen from inside.
-        temporary: where jobs' own folders are, as seen from inside.
-        own: whether all that can be written to inside is the sandbox's.
+        temporary: the folder of the jobs' own folders, as seen from inside.
+        own: whether everything writable inside belongs to the sandbox.
     """
 
     name: str
@@ -47,7 +46,7 @@ class Shell:
 
 
 def environment(given: Mapping[str, str]) -> dict[str, str]:
-    """All that the sandbox is told: passwords may stand in what other programs are."""
+    """Return the sandbox's whole environment. Other variables may contain passwords and are left out."""
     kept = ("PYTHONPATH", "TZ", *MARKS)
     return {
         **{name: given[name] for name in kept if name in given},
@@ -59,7 +58,7 @@ def environment(given: Mapping[str, str]) -> dict[str, str]:
 
 
 def candidates(folder: Path) -> list[Shell]:
-    """Each way that might work here, the best first."""
+    """Return the layers that may work here, the best first."""
     if os.environ.get(SHELL) == CONTAINER:
         return [Shell(CONTAINER, (), str(folder), ITS_OWN, own=True)]
     beside = str(folder / "tmp")
@@ -73,14 +72,14 @@ def candidates(folder: Path) -> list[Shell]:
 
 
 def choose(folder: Path) -> Shell:
-    """The best that works: each is tried."""
+    """Return the best layer that works. Each is tried."""
     rows = candidates(folder)
     return next((row for row in rows[:-1] if works(row)), rows[-1])
 
 
 def works(shell: Shell) -> bool:
-    """Whether a program can be run in it here."""
-    # What a job needs at the least: Python, our own code, and the folder.
+    """Return whether a program runs in this layer here."""
+    # The least that a job needs: Python, Gridup's code and the folder.
     argv = [
         *shell.argv,
         sys.executable,

@@ -1,8 +1,8 @@
-"""The service of the sandbox: takes jobs from the api, makes a process for each, ends it in time, cleans up.
+"""The service of the sandbox: accepts jobs from the api, runs each in a process, ends it in time, cleans up.
 
-It does not read what a job is told or tells: the api hands over one end of a pair of sockets, which goes on
-to the job. On the connection itself it hears only how long the job may take, and tells how its process
-ended.
+It does not read what a job receives or sends: the api passes one end of a socket pair, which goes to the job.
+On the connection itself the service only receives the job's time limit and libraries, and reports how its
+process ended.
 """
 
 from __future__ import annotations
@@ -30,22 +30,24 @@ from gridup_node.sandbox.frames import SOCKET
 from gridup_node.sandbox.outcome import Reason
 
 AT_ONCE = 4
-"""Jobs, where the kernel keeps their files apart; else one."""
+"""Jobs that run at the same time if the kernel separates their files; else one."""
 MOST_THREADS = 256
-"""Of one job."""
+"""Threads of one job."""
 WATCH_SECONDS = 0.1
-"""Between two counts of jobs' threads. The kernel's limit is one for all of a user's, and not for root."""
+"""Time between two counts of the jobs' threads. The kernel's own limit counts all of a user's threads
+together, and does not apply to root.
+"""
 LIBRARIES = ("numpy", "pandas")
-"""What jobs have ready that use them: loaded once, before the first of these, and shared by all after it."""
+"""Libraries that are loaded before the first job that uses them. All later jobs share them."""
 FIRST_SECONDS = 5.0
-"""For the api's first word."""
+"""How long to wait for the api's first message."""
 LONGEST_WORD = 4096
 LEAST_MEMORY = 128 << 20
 KEPT_MEMORY = 96 << 20
-"""Bytes of the service's share that no job gets."""
+"""Bytes of the service's memory that no job gets."""
 BACKLOG = 128
 PREFIX = "job-"
-"""Begins the name of each job's folder."""
+"""The beginning of the name of each job's folder."""
 
 
 @dataclass(frozen=True)
@@ -53,11 +55,11 @@ class Setting:
     """Where and how jobs run here.
 
     Attributes:
-        folder: with the socket.
-        temporary: where each job's own folder is made.
-        shell: what is around all of them, for people; empty for nothing.
-        own: whether all that can be written to here is the sandbox's.
-        memory: bytes of one job.
+        folder: of the socket.
+        temporary: the folder of the jobs' own folders.
+        shell: the isolation layer around all jobs, for users; empty for none.
+        own: whether everything writable here belongs to the sandbox.
+        memory: bytes for one job.
     """
 
     folder: Path
@@ -72,7 +74,7 @@ class Setting:
 
     @property
     def means(self) -> list[str]:
-        """What keeps jobs in, for people."""
+        """What confines jobs, for users."""
         version = confining.landlock()
         rows = (
             self.shell,
@@ -82,7 +84,7 @@ class Setting:
         return [*(row for row in rows if row), "rlimits"]
 
     def told(self) -> dict[str, Any]:
-        """For `gridup check`."""
+        """Return the report for `gridup check`."""
         return {"means": self.means, "at_once": self.at_once, "memory": self.memory}
 
 
@@ -99,8 +101,8 @@ class _Job:
 
 
 def readable() -> tuple[Path, ...]:
-    """What a job may read: the system's programs and libraries, Python's, and our own code."""
-    # What stands in a system's folder as a link lies elsewhere on some systems.
+    """Return what a job may read: the system's programs and libraries, Python's, and Gridup's code."""
+    # On some systems a path in a system folder is a link to another folder.
     rows = [Path(one) for one in confining.SYSTEM]
     rows += [Path(sys.prefix), Path(sys.base_prefix), Path(sys.exec_prefix), Path(__file__).parents[1]]
     rows += [Path(path) for path in sysconfig.get_paths().values()]
@@ -108,7 +110,7 @@ def readable() -> tuple[Path, ...]:
 
 
 class Supervisor:
-    """See the module."""
+    """The service; see the module."""
 
     def __init__(self, setting: Setting) -> None:
         self._setting = setting
@@ -121,7 +123,7 @@ class Supervisor:
         self._stopped = False
 
     def serve(self) -> None:
-        """Until SIGTERM."""
+        """Run until SIGTERM."""
         confining.hide()
         confining.adopt()
         for left in self._setting.temporary.glob(f"{PREFIX}*"):
@@ -148,7 +150,7 @@ class Supervisor:
         self._stopped = True
 
     def _listen(self) -> None:
-        """Have the socket. It is made again where a job of a system without Landlock has taken it away."""
+        """Create the socket if it is missing. On a system without Landlock a job can delete it."""
         path = self._setting.folder / SOCKET
         if self._listener is not None:
             with contextlib.suppress(OSError):
@@ -159,7 +161,7 @@ class Supervisor:
         fresh = self._setting.folder / f".{SOCKET}"
         fresh.unlink(missing_ok=True)
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        # From here, for a socket's path has room for 107 bytes.
+        # Bind relative to the folder: a socket's path has room for only 107 bytes.
         before = os.open(".", os.O_RDONLY)
         try:
             os.chdir(self._setting.folder)
@@ -186,7 +188,7 @@ class Supervisor:
                 with contextlib.suppress(BlockingIOError):
                     os.read(wake, 4096)
             elif isinstance(key.data, _Job):
-                # It says nothing more: the api has gone.
+                # The api sends nothing more, so it has gone.
                 self._forget(key.data)
         self._reap()
         now = time.monotonic()
@@ -228,7 +230,7 @@ class Supervisor:
         self._load(one.libraries)
         try:
             one.folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=self._setting.temporary))
-            # Nothing is to be written twice.
+            # Otherwise the job's process would write buffered output again.
             sys.stdout.flush()
             sys.stderr.flush()
             pid = os.fork()
@@ -251,7 +253,7 @@ class Supervisor:
                 importlib.import_module(name)
         if missing:
             gc.collect()
-            # What all share stays shared: the collector marks nothing of it.
+            # Keep shared memory shared: the collector then does not write to these objects.
             gc.freeze()
 
     def _reap(self) -> None:
@@ -275,7 +277,7 @@ class Supervisor:
         if os.WIFSIGNALED(status):
             number = os.WTERMSIG(status)
             if number == signal.SIGKILL:
-                # Nobody else does that here: the kernel has run out of memory for it.
+                # Nobody else sends SIGKILL here: the kernel ran out of memory and ended the job.
                 return Reason.MEMORY, f"{self._setting.memory >> 20} MB"
             return Reason.ENDED, f"signal {number}"
         return Reason.ENDED, ""
@@ -304,7 +306,7 @@ class Supervisor:
             os.kill(one.pid, signal.SIGKILL)
 
     def _clean(self, one: _Job) -> None:
-        """Leave nothing of a job: no process, no file."""
+        """Delete all that a job left: processes and files."""
         with contextlib.suppress(OSError):
             os.killpg(one.pid, signal.SIGKILL)
         if not confining.seccomp():
@@ -315,7 +317,7 @@ class Supervisor:
             self._wipe()
 
     def _sweep(self) -> None:
-        """End what has become a child of ours and is no job: somebody's who is gone."""
+        """End child processes that are not jobs: their parents have ended."""
         while strays := [pid for pid in _children() if pid not in self._jobs]:
             for pid in strays:
                 with contextlib.suppress(OSError):
@@ -324,9 +326,9 @@ class Supervisor:
                     os.waitpid(pid, 0)
 
     def _wipe(self) -> None:
-        """Empty all that could be written to, where that is the sandbox's and nothing keeps jobs from it."""
-        # Whoever has only told us that it is would lose what is theirs: in a shell of ours the root can't be
-        # written to.
+        """Empty all writable folders, if the sandbox owns them and nothing else keeps jobs out of them."""
+        # `own` alone is not enough: if it were wrong, a user would lose files. In Gridup's own isolation
+        # layers the root is read-only.
         if not self._setting.own or not os.statvfs("/").f_flag & os.ST_RDONLY:
             return
         shared = ("/dev/shm", "/var/tmp", os.path.expanduser("~"))  # noqa: PTH111, S108
@@ -345,7 +347,7 @@ def _remove(path: Path) -> None:
                 path.unlink()
         if not os.path.lexists(path):
             return
-        # Some system's jobs may close a folder to us.
+        # A job on some systems can lock a folder against the service.
         for root, folders, _ in os.walk(path):
             for name in (*folders, ""):
                 with contextlib.suppress(OSError):
@@ -362,20 +364,20 @@ def _children() -> list[int]:
 
 
 def _threads(pid: int) -> int:
-    """How many a process has; 0 where the system does not say."""
+    """Return the number of a process's threads; 0 if the system does not report it."""
     with contextlib.suppress(OSError, ValueError, IndexError):
         return _stat(pid, 20)
     return 0
 
 
 def _stat(pid: int, field: int) -> int:
-    """What Linux tells of a process: a field of its `stat`, by the number that it has in proc(5)."""
-    # Behind the name, which may hold anything, is the third.
+    """Return a field of a process's `stat` on Linux, by its number in proc(5)."""
+    # The name may contain anything. The first field after it is the third.
     return int(Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[field - 3])
 
 
 def memory_of_one(share: float) -> int:
-    """Bytes for a job: what this container may have, and `share` of the machine's at the most."""
+    """Return the bytes for one job: the container's limit, but at most `share` of the machine's memory."""
     whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     most = int(whole * share)
     for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):

@@ -1,11 +1,10 @@
-"""Values between the node and a job, in a form of our own that can't name anything to be called.
+"""Values between the node and a job, in a format of Gridup's own that can't refer to anything callable.
 
-A value is a tree in JSON beside parts of plain bytes. A scalar of JSON's stands for itself; all else is a
-list that begins with its kind. There are as many kinds as data scientists use; a value of another one is
-refused. What comes from a job is a stranger's: `decode` builds nothing before it has counted it, and bounds
-its depth, its size and its keys.
+A value is a tree in JSON, followed by parts of plain bytes. A JSON scalar means itself. All else is a list
+that begins with its kind. The kinds are those that data scientists use; a value of another kind is refused. A
+job's data is untrusted: `decode` counts before it builds, and limits depth, size and keys.
 
-numpy and pandas are imported where a value is theirs.
+numpy and pandas are imported only for their own values.
 """
 
 from __future__ import annotations
@@ -26,16 +25,16 @@ Blob: TypeAlias = "bytes | bytearray | memoryview"
 
 DEEPEST = 64
 MOST_VALUES = 1_000_000
-"""Lists, dicts, texts and numbers of a value, taken one by one; the elements of an array are none."""
+"""Lists, dicts, texts and numbers in a value, each counted; the elements of an array do not count."""
 LARGEST_TREE = 64 << 20
 """Bytes of the JSON."""
 ODD_KEYS = 2_000
-"""Keys of a kind that anybody can make many of with one hash: each is compared with all of the others."""
+"""Keys of types that allow many values with the same hash. Each of them is compared with all others."""
 LONG_TEXT = 1024
-"""Characters from which on a text is a part of its own."""
+"""From this many characters on, a text is a separate part."""
 MOST_DIMENSIONS, LONGEST_DIMENSION = 32, 1 << 40
 PLAIN_KEY = 1 << 60
-"""Whole numbers below it are their own hash, so no two have the same."""
+"""Whole numbers below this are their own hash, so no two have the same hash."""
 
 _DTYPE = re.compile(r"[<>|=]?[biufcSUmM][0-9]{0,6}(\[[0-9]{0,6}[a-zA-Z]{1,2}\])?")
 _MASKED = re.compile("(Int|UInt)(8|16|32|64)|Float(32|64)|boolean")
@@ -43,12 +42,12 @@ _HEAD = 8
 
 
 class Unfit(ValueError):
-    """A value that can't be sent, or what is no value; the message is one line for people."""
+    """The value can't be sent, or the data is not a valid value; the message is one line for users."""
 
 
 @dataclass(frozen=True)
 class Bounds:
-    """How much `decode` builds; without it whatever was sent."""
+    """Limits on what `decode` builds; without them it builds whatever was sent."""
 
     values: int = MOST_VALUES
     depth: int = DEEPEST
@@ -57,44 +56,44 @@ class Bounds:
 
 
 def itself(value: Any) -> Any:
-    """What stands for itself."""
+    """Return the value itself."""
     return value
 
 
 def encode(value: Any, unwrap: Callable[[Any], Any] = itself, most: int | None = None) -> list[Blob]:
-    """What `decode` makes `value` of, in pieces that belong one behind the other.
+    """Encode a value for `decode`. Return the pieces in the order in which they are sent.
 
     Args:
-        unwrap: is asked of each value that is of no kind known here, for another one in its place.
-        most: values that it may have; None for any number.
+        unwrap: called for each value of an unknown kind; returns a value to send instead.
+        most: the most values that it may contain; None for any number.
 
     Raises:
-        Unfit: there is something in it of another kind, or it is nested too deep.
+        Unfit: it contains a value of another kind or too many values, or is nested too deep.
     """
     writer = _Writer(unwrap, most)
     try:
-        # A text may hold what is no character alone: JSON's escapes keep it.
+        # A text may contain lone surrogates: JSON's escapes keep them.
         tree = json.dumps([writer.tree(value, 0), [len(part) for part in writer.parts]]).encode()
     except (Unfit, MemoryError):
         raise
     except (ValueError, OverflowError):
-        # A number of more digits than Python writes.
+        # A number with more digits than Python writes.
         raise Unfit("a number that is too long") from None
     except Exception as error:  # noqa: BLE001
-        # As in `decode`; and what a value stands for may not be to be had.
+        # Libraries raise many kinds of errors, as in `decode`, and `unwrap` may fail too.
         raise Unfit(f"what can't be read ({type(error).__name__})") from None
     return [len(tree).to_bytes(_HEAD, "big"), tree, *writer.parts]
 
 
 def decode(data: memoryview, bounds: Bounds | None = None) -> Any:
-    """The value that `encode` has packed.
+    """Return the value that `encode` packed.
 
     Args:
-        data: arrays go on using it.
-        bounds: of what a stranger has sent.
+        data: arrays continue to use it.
+        bounds: limits for untrusted data.
 
     Raises:
-        Unfit: it is none, or beyond the bounds.
+        Unfit: the data is not a valid value, or exceeds the bounds.
     """
     size = int.from_bytes(data[:_HEAD], "big")
     if bounds and size > bounds.tree:
@@ -120,7 +119,7 @@ def decode(data: memoryview, bounds: Bounds | None = None) -> Any:
     except MemoryError:
         raise Unfit("too large") from None
     except Exception as error:  # noqa: BLE001
-        # Libraries have many ways to say that they can't build what was described.
+        # Libraries raise many kinds of errors if they can't build what the data describes.
         raise Unfit(f"not in the form of its kind ({type(error).__name__})") from None
 
 
@@ -147,13 +146,13 @@ class _Writer:
             )
         if kind in _PLAIN:
             return _PLAIN[kind](self, value, depth)
-        # The classes of libraries that this process has never imported are no value's.
+        # Check the module's name first: a value can't be of a library that this process never imported.
         for module, write in _LIBRARIES.items():
             if kind.__module__.partition(".")[0] == module:
                 found = write(self, value, depth)
                 if found is not None:
                     return found
-        # OrderedDict, defaultdict, Counter and named tuples become what they are made of.
+        # OrderedDict, defaultdict, Counter and named tuples become plain dicts and tuples.
         if isinstance(value, dict):
             return self._of_dict(value, depth)
         if isinstance(value, list | tuple):
@@ -208,7 +207,7 @@ class _Writer:
         return ["a", value.dtype.str, shape, order, self._part(memoryview(flat.reshape(-1).view(np.uint8)))]
 
     def _objects(self, values: list[Any], depth: int) -> list[Any]:
-        """A column of objects. One of texts and nothing is packed, for such are long."""
+        """Encode a column of objects. A column of texts and missing values only is packed: it may be long."""
         import numpy as np
 
         codes = np.fromiter((_code(one) for one in values), np.uint8, len(values))
@@ -313,7 +312,7 @@ def _code(value: Any) -> int:
 
 
 def _plain(dtype: Any) -> bool:
-    """Whether a type of numpy's is numbers, times or texts of one length, and nothing else."""
+    """Return whether a numpy type consists only of numbers, times or texts of one length."""
     return bool(_DTYPE.fullmatch(dtype.str)) and dtype.itemsize > 0
 
 
@@ -352,7 +351,7 @@ class _Reader:
         return read(self, tree[1:], depth + 1)
 
     def _take(self, count: int) -> None:
-        """Count what is about to be made."""
+        """Count values before they are built."""
         if self._left >= 0:
             if count > self._left:
                 raise Unfit("too many values")
@@ -394,7 +393,7 @@ class _Reader:
 
     def range(self, trees: Sequence[Any]) -> range:
         made = range(*(_whole(one) for one in trees))
-        # Whatever iterates over it has as many values.
+        # Iteration over a range produces all its values.
         if (
             self._bounds
             and len(trees) == 3
@@ -424,7 +423,7 @@ class _Reader:
 
         dtype = self.dtype(name)
         if dtype.kind == "b":
-            # numpy adds up the bytes of a mask to tell how many it takes: each must be 0 or 1.
+            # numpy counts the elements of a mask by adding its bytes, so each must be 0 or 1.
             return np.frombuffer(self._part(at), np.uint8) != 0
         return np.frombuffer(self._part(at), dtype)
 
@@ -498,14 +497,14 @@ class _Reader:
         return pd.Series(made, index=index, name=self._key(self.value(name, depth)), copy=False)
 
     def index(self, tree: Any, depth: int, rows: int = 0) -> Any:
-        """The names of rows or columns, of which there are so many."""
+        """Return the labels of rows or columns. A range may be as long as `rows`, or as the bounds allow."""
         import pandas as pd
 
         kind, *rest = tree
         if kind == "range":
             start, stop, step, name = rest
             made = pd.RangeIndex(*(_whole(one) for one in (start, stop, step)))
-            # It may come to be written out.
+            # pandas may write the range out in memory.
             if self._bounds and len(made) > max(self._bounds.values, rows):
                 raise Unfit("too many values")
             return made.rename(self._key(self.value(name, depth)))
@@ -589,7 +588,7 @@ def _known_zone(name: Any) -> Any:
         minutes = int(offset[2]) * 60 + int(offset[3])
         return timezone(timedelta(minutes=-minutes if offset[1] == "-" else minutes))
     if name not in _zones():
-        # pandas would look for a file of that name.
+        # pandas would look for a file with this name.
         raise Unfit("no time zone")
     return name
 
@@ -631,7 +630,7 @@ def _decimal(trees: Sequence[Any]) -> Decimal:
     if not isinstance(text, str) or len(text) > 100:
         raise Unfit("no number")
     made = Decimal(text)
-    # Whatever makes a whole number of it would write all of its digits.
+    # Conversion to a whole number would write out all its digits.
     if made.is_finite() and abs(made.adjusted()) > 1000:
         raise Unfit("no number")
     return made

@@ -1,6 +1,6 @@
-"""The container host: a plain Debian 13 machine of any cloud, made ready for a node at its first boot.
+"""The container host: a plain Debian 13 machine of any cloud. Its first boot prepares it for a node.
 
-`user_data` is what the deployer sends, `host` what it makes the machine run, `first_boot` how the deployer
-reads what came of it. `release` is what the deployer runs there later, over ssh, to bring the node up.
-Nothing here knows a cloud, and all of it is standard library.
+`user_data` builds what the deployer sends. `host` is the program that runs on the machine. `first_boot` reads
+the program's result for the deployer. The deployer runs `release` on the machine later, over ssh, to start
+the node. The code here does not depend on a cloud and uses only the standard library.
 """

@@ -1,4 +1,4 @@
-"""The data disk: found by its id, formatted only when blank, grown with its device, and mounted."""
+"""Find the data disk by its id, format it only if it is blank, grow it with its device, and mount it."""
 
 from __future__ import annotations
 
@@ -11,27 +11,31 @@ from pathlib import Path
 from gridup_node.vm.machine import MOUNT, UNIT, Failed, Machine, last_lines
 
 FS_LABEL = "gridup-data"
-"""The label that tells a data disk of ours. ext4 allows 16 characters."""
+"""The file system label that identifies a data disk of Gridup. ext4 allows 16 characters."""
 
 BLANK_BYTES = 1 << 20
 FORMAT_SECONDS = 600.0
 MOUNT_SECONDS = 120.0
 
 GROUP_BYTES = 128 << 20
-"""By which ext4 grows; less is left over."""
+"""The unit by which ext4 grows. A smaller rest of the device stays unused."""
 
 DAMAGED = 4
-"""The least of e2fsck's exit codes that says that errors are left."""
+"""The lowest exit code of e2fsck that means that errors remain."""
 
 
 def ensure_disk(machine: Machine) -> None:
-    """The data disk at `MOUNT`; the machine goes no further without it, now and at every later boot."""
+    """Mount the data disk at `MOUNT`. Without it the machine does not continue, now and at every later boot.
+
+    Raises:
+        Failed: the disk is missing, foreign, damaged or can't be mounted.
+    """
     device = wait_for_disk(machine)
     uuid = ensure_filesystem(machine, device)
     fstab = machine.path("/etc/fstab")
     before = fstab.read_text(encoding="utf-8") if fstab.exists() else ""
     after = fstab_with(before, uuid)
-    # At a later boot systemd may be checking and mounting it at this very moment: that is left to it then.
+    # At a later boot systemd may be checking and mounting the disk right now, so leave it to systemd.
     if after != before:
         if not machine.path(MOUNT).is_mount():
             make_immutable(machine, machine.path(MOUNT))
@@ -42,15 +46,15 @@ def ensure_disk(machine: Machine) -> None:
     if machine.path(MOUNT).stat().st_dev != os.stat(device).st_rdev:  # noqa: PTH116
         raise Failed(f"another disk than {device} is mounted at {MOUNT}")
     if can_grow(device):
-        # The kernel does it while the node works.
+        # The kernel grows the file system while the node works.
         machine.check_run("resize2fs", device, timeout=FORMAT_SECONDS)
 
 
 def wait_for_disk(machine: Machine) -> str:
-    """The data disk's device, as soon as it is there: a cloud may attach it when the machine runs already.
+    """Return the data disk's device as soon as it exists. A cloud may attach it to a running machine.
 
     Raises:
-        Failed: it did not appear in time, or the patterns mean several.
+        Failed: the disk did not appear in time, or the patterns match several disks.
     """
     patterns, limit = machine.config.disk, machine.config.disk_seconds
     deadline = machine.clock() + limit
@@ -69,7 +73,7 @@ def wait_for_disk(machine: Machine) -> str:
 
 
 def devices(machine: Machine, patterns: Iterable[str]) -> list[str]:
-    """The block devices that the first pattern to match anything means."""
+    """Return the block devices of the first pattern that matches any."""
     for pattern in patterns:
         paths = machine.root.glob(pattern.lstrip("/"))
         whole = {os.path.realpath(path) for path in paths if not re.search(r"-part\d+$", path.name)}
@@ -86,10 +90,10 @@ def is_block(path: str) -> bool:
 
 
 def ensure_filesystem(machine: Machine, device: str) -> str:
-    """The UUID of the file system on the data disk, which is made where the disk is blank and only there.
+    """Return the UUID of the data disk's file system. Create the file system only if the disk is blank.
 
     Raises:
-        Failed: the disk holds something that is not ours.
+        Failed: the disk holds data that Gridup did not create.
     """
     found = probe(machine, device)
     if not found:
@@ -111,10 +115,10 @@ def ensure_filesystem(machine: Machine, device: str) -> str:
 
 
 def probe(machine: Machine, device: str) -> dict[str, str]:
-    """What blkid reads on the disk itself, by its names; empty for nothing.
+    """Return what blkid reads from the disk itself, by blkid's names; empty if it finds nothing.
 
     Raises:
-        Failed: it can't be read, or there are signatures of several kinds.
+        Failed: the disk can't be read, or has signatures of several kinds.
     """
     code, text = machine.run("blkid", "--probe", "--output", "export", device)
     if code not in (0, 2):
@@ -124,7 +128,7 @@ def probe(machine: Machine, device: str) -> dict[str, str]:
 
 
 def describe_foreign(found: dict[str, str]) -> str:
-    """What a disk holds that is not ours; empty for our own file system."""
+    """Describe the foreign content of a disk; empty if the disk has Gridup's own file system."""
     if kind := found.get("PTTYPE"):
         return f"a partition table ({kind})"
     label = found.get("LABEL", "")
@@ -134,24 +138,24 @@ def describe_foreign(found: dict[str, str]) -> str:
 
 
 def blank(device: Path) -> bool:
-    """Whether nothing but zeros is where every file system has its head."""
+    """Return whether the area in which every file system has its header holds only zeros."""
     with device.open("rb") as file:
         return not any(file.read(BLANK_BYTES))
 
 
 def can_grow(device: str) -> bool:
-    """Whether the device was made larger than its file system by as much as that can use."""
+    """Return whether the device is larger than its file system by at least `GROUP_BYTES`."""
     return size(Path(device)) - fs_size(Path(device)) >= GROUP_BYTES
 
 
 def size(device: Path) -> int:
-    """Of a device, in bytes."""
+    """Return the size of a device in bytes."""
     with device.open("rb") as file:
         return file.seek(0, os.SEEK_END)
 
 
 def fs_size(device: Path) -> int:
-    """Of the ext4 file system on a device, in bytes, as its superblock has it."""
+    """Return the size in bytes of the ext4 file system on a device, as its superblock states it."""
     with device.open("rb") as file:
         file.seek(1024)
         block = file.read(1024)
@@ -160,13 +164,13 @@ def fs_size(device: Path) -> int:
 
 
 def check(machine: Machine, device: str) -> None:
-    """Mend a file system that is not mounted, and grow it to the size of its device.
+    """Repair a file system that is not mounted, and grow it to the size of its device.
 
     Raises:
-        Failed: it has errors that a person must decide on, or resize2fs failed.
+        Failed: the file system has errors that need a user's decision, or resize2fs failed.
     """
     larger = can_grow(device)
-    # resize2fs wants even what is marked as clean to be looked through.
+    # resize2fs requires a full check, even of a file system that is marked as clean.
     code, text = machine.run("e2fsck", "-fp" if larger else "-p", device, timeout=FORMAT_SECONDS)
     if code >= DAMAGED:
         raise Failed(
@@ -177,10 +181,12 @@ def check(machine: Machine, device: str) -> None:
 
 
 def mount(machine: Machine) -> None:
-    """Have it mounted as fstab says, by us or by systemd, whose check of it may be under way.
+    """Wait until the disk is mounted as fstab defines it. This program or systemd mounts it.
+
+    systemd may still be checking the disk.
 
     Raises:
-        Failed: it could not be mounted in time.
+        Failed: the disk could not be mounted in time.
     """
     deadline = machine.clock() + MOUNT_SECONDS
     while not machine.path(MOUNT).is_mount():
@@ -193,22 +199,26 @@ def mount(machine: Machine) -> None:
 
 
 def make_immutable(machine: Machine, point: Path) -> None:
-    """Make the mount point one that nothing, not even root, can write to while no disk is mounted there."""
+    """Make the mount point immutable: without a disk mounted there, nobody can write to it, not even root.
+
+    Raises:
+        Failed: the mount point holds files on the root disk.
+    """
     point.parent.mkdir(parents=True, exist_ok=True)
     point.mkdir(mode=0o000, exist_ok=True)
     if any(point.iterdir()):
         raise Failed(f"{MOUNT} holds files on the root disk, which the data disk would hide: move them away")
     if stat.S_IMODE(point.stat().st_mode):
         point.chmod(0o000)
-    # A root file system without this attribute has the service's conditions alone.
+    # Some root file systems lack this attribute. Then only the conditions of Docker's unit apply.
     machine.run("chattr", "+i", str(point))
 
 
 def fstab_with(text: str, uuid: str) -> str:
-    """A file system table in which `MOUNT` is the file system `uuid`; all other lines stay as they are.
+    """Return an fstab that mounts the file system `uuid` at `MOUNT`; all other lines stay as they are.
 
-    `nofail` lets a machine whose disk is gone come up as far as ssh. Docker then does not start, see
-    `lay_docker`. Our own program, which comes after systemd's attempt, waits for a late disk for longer.
+    `nofail` lets a machine without its disk boot as far as ssh. Docker then does not start, see `lay_docker`.
+    This program runs after systemd's attempt to mount, and waits longer for a late disk.
     """
     line = f"UUID={uuid} {MOUNT} ext4 defaults,nofail,nodev,nosuid,x-systemd.device-timeout=20s 0 2"
     rows = text.splitlines()

@@ -1,8 +1,8 @@
-"""Docker on the host, and the node's place on the data disk.
+"""Docker on the host, and the node's folder on the data disk.
 
-Images lie on the root disk, data on the data disk. An image can be built or pulled again and belongs to one
-machine's Docker; the data disk outlives the machine, is what snapshots cost by the GB, and so holds nothing
-but what can't be made anew.
+Images are on the root disk, data is on the data disk. An image can be built or pulled again and belongs to
+one machine's Docker. The data disk outlives the machine, and its snapshots cost money by the GB. So it holds
+only what can't be created again.
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ DOCKER_SECONDS = 90.0
 DOCKERD = """\
 {"live-restore": true, "log-driver": "local"}
 """
-"""An update of Docker leaves the node running; a container's log is rotated."""
+"""An update of Docker leaves the node running. The log of a container is rotated."""
 
 
 def lay_docker(machine: Machine) -> None:
-    """Docker's own configuration. Laid before its package: its very first start needs the data disk."""
+    """Write Docker's configuration, before the package is installed: the first start needs the data disk."""
     changed = machine.write("/etc/docker/daemon.json", DOCKERD)
     unit = docker_unit(machine.config.proxy, machine.config.no_proxy)
     changed |= machine.write("/etc/systemd/system/docker.service.d/gridup.conf", unit)
     if changed:
         machine.check_run("systemctl", "daemon-reload")
-        # Where the image brought Docker along. `ensure_docker` starts it again.
+        # The machine's image may already include a running Docker. `ensure_docker` starts it again.
         machine.run("systemctl", "stop", "docker.service")
 
 
 def docker_unit(proxy: str, no_proxy: Sequence[str]) -> str:
-    """What Docker's service needs beside Debian's own: the data disk, or it does not start."""
+    """Return Docker's unit settings in addition to Debian's. Docker does not start without the data disk."""
     lines = ["[Unit]", f"RequiresMountsFor={MOUNT}", f"AssertPathIsMountPoint={MOUNT}"]
     if proxy:
-        # In a unit `%` begins a specifier.
+        # In a unit file `%` begins a specifier.
         safe, hosts = proxy.replace("%", "%%"), ",".join(no_proxy).replace("%", "%%")
         told = {"HTTP_PROXY": safe, "HTTPS_PROXY": safe, "NO_PROXY": hosts}
         lines += ["[Service]", *(f'Environment="{name}={value}"' for name, value in told.items())]
@@ -46,7 +46,11 @@ def docker_unit(proxy: str, no_proxy: Sequence[str]) -> str:
 
 
 def ensure_docker(machine: Machine) -> None:
-    """Docker enabled, answering, with its compose plugin, and open to `USER`."""
+    """Enable Docker, wait until it answers, check its compose plugin, and let `USER` use it.
+
+    Raises:
+        Failed: Docker does not answer in time, or a command failed.
+    """
     machine.check_run("systemctl", "enable", "--now", "--quiet", "docker.service")
     deadline = machine.clock() + DOCKER_SECONDS
     while True:
@@ -61,7 +65,7 @@ def ensure_docker(machine: Machine) -> None:
 
 
 def ensure_node_folder(machine: Machine) -> None:
-    """The node's own folder on the data disk, closed to all but the node."""
+    """Create the node's folder on the data disk, which only the node's user can enter."""
     folder = machine.path(NODE)
     folder.mkdir(mode=0o700, exist_ok=True)
     found = folder.stat()

@@ -1,4 +1,4 @@
-"""Docker on a machine, through its own programs: the node's image, and its containers by compose."""
+"""Docker on a machine, driven by its command line: the node's image, and its containers by compose."""
 
 from __future__ import annotations
 
@@ -18,43 +18,43 @@ from gridup_node import piping
 CALL_SECONDS = 120.0
 PULL_SECONDS = BUILD_SECONDS = 1800.0
 UP_SECONDS = 300.0
-"""For compose to stop what runs and start what shall: its programs have some 20 s to stop."""
+"""For compose to stop old containers and start new ones. The node's programs have some 20 s to stop."""
 
 PREPARE_SECONDS = 900.0
-"""For the node's data to be made ready, each file of which may have to be given to another user."""
+"""For preparing the node's data. The owner of each file may have to change."""
 
 DATA_PATH = "/var/lib/gridup"
-"""Where the node's image looks for the data: its GRIDUP_NODE_DATA."""
+"""The data folder in the node's image: its GRIDUP_NODE_DATA."""
 
 EXEC_SECONDS = 20.0
-"""For one asking of a program's health, which gives up by itself after 8 s for each of its services."""
+"""For one health check of a program. The check itself gives up after 8 s for each service."""
 
 CRASH_LOOP = 2
-"""So many restarts by Docker, and a program is not worth waiting for."""
+"""After this many restarts by Docker, waiting for a program is pointless."""
 
 LOG_LINES = 15
 BUILD_LINES = 12
 STEP_LENGTH = 90
-"""Characters of a build's step that are told: its number and how its command begins."""
+"""Characters to report of a build step: its number and the beginning of its command."""
 
 BUILD = ("docker", "build", "--network=host", "--progress=plain")
 BASE = "BASE_IMAGE"
-"""The build's argument that names what it begins with."""
+"""The build argument that names the base image."""
 
 SECRETS_STEP = re.compile(r"RUN (--mount=\S+ )+for secret in .*? done\s+(\\\s+)?&& ")
-"""How a step begins that has secrets, see `image.with_secrets`."""
+"""The beginning of a build step that has secrets, see `image.with_secrets`."""
 
 MADE = "org.gridup.made"
-"""The label that holds a hash of what a container was made by."""
+"""The label that holds a hash of a container's definition."""
 
 Say = Callable[[str], None]
 
 
 class Failed(Exception):
-    """It could not be done.
+    """A command failed.
 
     Attributes:
-        suggestion, details: what to do; the end of a log. As of the deployer's own errors.
+        suggestion, details: what to do; the end of a log. As in the deployer's own errors.
     """
 
     def __init__(self, message: str, suggestion: str = "", details: Sequence[str] = ()) -> None:
@@ -64,14 +64,14 @@ class Failed(Exception):
 
 @dataclass(frozen=True)
 class Completed:
-    """How a program ended, and what it wrote, errors and all."""
+    """A program's exit code and output, errors included."""
 
     code: int
     text: str
 
     @property
     def line(self) -> str:
-        """Its last words."""
+        """The last lines of the output, in one line."""
         return " ".join(" ".join(self.text.splitlines()[-3:]).split()) or f"exit code {self.code}"
 
 
@@ -83,7 +83,7 @@ def run(
     environment: Mapping[str, str] | None = None,
     on_line: Callable[[str], None] | None = None,
 ) -> Completed:
-    """Run a program to its end; it is killed after `timeout` seconds, with exit code 124."""
+    """Run a program to its end. It is killed after `timeout` seconds, with exit code 124."""
     try:
         process = subprocess.Popen(
             argv,
@@ -116,7 +116,7 @@ def run(
 
 def _feed(process: subprocess.Popen[bytes], data: bytes) -> None:
     if process.stdin is not None:
-        # One that ends without reading it all is told of by its exit code.
+        # A program may end before it reads all input. Its exit code reports that.
         with contextlib.suppress(OSError):
             process.stdin.write(data)
         with contextlib.suppress(OSError):
@@ -127,10 +127,10 @@ Run = Callable[..., Completed]
 
 
 class Engine:
-    """Docker, as the machine's user may use it.
+    """Docker, with the rights of the machine's user.
 
     Args:
-        run: see `run`; tests have one of their own.
+        run: see `run`; tests pass their own.
     """
 
     def __init__(
@@ -142,7 +142,7 @@ class Engine:
         self._run, self._clock, self._sleep = run, clock, sleep
 
     def facts(self) -> dict[str, Any]:
-        """What `docker info` tells of the machine; nothing where Docker does not answer."""
+        """Return what `docker info` reports about the machine; empty if Docker does not answer."""
         done = self._run(["docker", "info", "--format", "{{json .}}"])
         lines = [line for line in done.text.splitlines() if line.startswith("{")]
         found: dict[str, Any] = json.loads(lines[0]) if lines else {}
@@ -152,15 +152,15 @@ class Engine:
         return bool(self._run(["docker", "image", "inspect", "--format", "{{.Id}}", image]).code == 0)
 
     def built(self, image: str) -> str:
-        """When an image was made (ISO 8601); empty where it is not there."""
+        """Return when an image was built (ISO 8601); empty if it does not exist."""
         done = self._run(["docker", "image", "inspect", "--format", "{{.Created}}", image])
         return str(done.text.strip()) if done.code == 0 else ""
 
     def pull(self, image: str) -> None:
-        """Have a published image.
+        """Pull a published image.
 
         Raises:
-            Failed: it can't be had.
+            Failed: the image can't be pulled.
         """
         done = self._run(["docker", "pull", "--quiet", image], timeout=PULL_SECONDS)
         if done.code != 0:
@@ -180,8 +180,9 @@ class Engine:
         """Build an image from a tar.
 
         Args:
-            arguments: the build's.
-            secrets: what its steps have in their environment: in no argv, no output and no builder's cache.
+            arguments: the build arguments.
+            secrets: environment variables of the build steps. They appear in no argv, no output and no build
+                cache.
 
         Raises:
             Failed: the build failed; the end of its output is in the details.
@@ -192,12 +193,12 @@ class Engine:
             if text := told(line, secrets):
                 last.append(text)
                 del last[:-BUILD_LINES]
-                # The steps alone: what each of them writes is hundreds of lines.
+                # Report only the steps: the output of each is hundreds of lines.
                 if text.startswith("["):
                     say(" ".join(text.split())[:STEP_LENGTH])
 
         argv = [*BUILD, f"--tag={image}", *handed(arguments, secrets), "-"]
-        # A Docker of before 23 has another builder by itself, which knows no secrets.
+        # By default Docker before 23 uses another builder, which does not support secrets.
         environment = {**secrets, "DOCKER_BUILDKIT": "1"}
         done = self._run(argv, timeout=BUILD_SECONDS, input=context, environment=environment, on_line=hear)
         if done.code == 0:
@@ -218,19 +219,19 @@ class Engine:
         )
 
     def forget(self, image: str) -> None:
-        """Remove an image that nothing runs on, if it is there."""
+        """Remove an image if it exists and no container uses it."""
         self._run(["docker", "image", "rm", image])
 
     def prune_build_cache(self) -> None:
-        """Remove what builds keep to be faster, where none has used it for a week."""
+        """Remove build cache that no build has used for a week."""
         self._run(["docker", "builder", "prune", "--force", "--filter=until=168h"])
 
     def prepare(self, image: str, data: str, uid: int) -> None:
-        """Have the folders of the node's data where its containers look for them, all of it `uid`'s.
+        """Create the node's data folders where its containers expect them, and let `uid` own all the data.
 
         Args:
-            image: the node's; it has the program for it, `gridup_node.folders`.
-            data: the folder on the machine.
+            image: the node's image; it contains the program for this, `gridup_node.folders`.
+            data: the data folder on the machine.
 
         Raises:
             Failed: that program failed.
@@ -244,28 +245,28 @@ class Engine:
             raise Failed(f"The node's data could not be made ready: {done.line}.")
 
     def stop(self, project: str) -> None:
-        """Stop whatever runs of a project; what compose brings up again is not changed by it."""
+        """Stop all running containers of a project. Compose can start them again unchanged."""
         rows = self._run(["docker", "ps", "--quiet", f"--filter=label=com.docker.compose.project={project}"])
         if containers := rows.text.split():
             self._run(["docker", "stop", *containers])
 
     def remove(self, containers: Sequence[str]) -> None:
-        """Stop containers, and remove them."""
+        """Stop and remove containers."""
         self._run(["docker", "stop", *containers])
         self._run(["docker", "rm", "--force", *containers])
 
     def read(self, container: str, path: str) -> str:
-        """A text file of a container that runs; nothing where it is not there."""
+        """Return a text file of a running container; empty if the file does not exist."""
         done = self._run(["docker", "exec", container, "cat", path], timeout=EXEC_SECONDS)
         return f"{done.text}\n" if done.code == 0 else ""
 
     def forget_networks(self, project: str) -> None:
-        """Remove a project's networks that nothing is in: those of a former release."""
+        """Remove a project's unused networks: those of earlier releases."""
         label = f"--filter=label=com.docker.compose.project={project}"
         self._run(["docker", "network", "prune", "--force", label])
 
     def up(self, project: str, file: str, services: Sequence[str] = ()) -> None:
-        """Have what a compose file says, all of it or some services; what it does not say is removed.
+        """Start the services of a compose file, all or some. Remove containers that the file does not define.
 
         Raises:
             Failed: compose failed.
@@ -277,7 +278,7 @@ class Engine:
             raise Failed(f"The node's containers could not be started: {done.line}.")
 
     def down(self, project: str, file: str) -> None:
-        """Stop all that a compose file says, and remove the containers.
+        """Stop all services of a compose file, and remove their containers.
 
         Raises:
             Failed: compose failed.
@@ -288,12 +289,12 @@ class Engine:
             raise Failed(f"The node's containers could not be removed: {done.line}.")
 
     def find(self, names: Sequence[str]) -> dict[str, dict[str, Any]]:
-        """Containers as Docker describes them, by their name; without those that are not there.
+        """Return containers by name, as Docker describes them; containers that do not exist are left out.
 
         Raises:
             Failed: Docker does not answer.
         """
-        # As lines: without one that is not there it prints the others, and an error after them.
+        # One JSON line per container: if one does not exist, Docker prints the others, then an error.
         done = self._run(["docker", "container", "inspect", "--format", "{{json .}}", *names])
         found = [json.loads(line) for line in done.text.splitlines() if line.startswith("{")]
         if done.code != 0 and not found and "no such container" not in done.text.lower():
@@ -301,10 +302,11 @@ class Engine:
         return {row["Name"].lstrip("/"): row for row in found}
 
     def prove(self, project: str, services: Sequence[str], seconds: float) -> None:
-        """Wait until each program does what it is there for.
+        """Wait until each service is healthy.
 
         Raises:
-            Failed: one did not within `seconds`, or crashed; the end of its log is in the details.
+            Failed: a service is not healthy within `seconds`, crashed, or its container is gone; the end of
+                its log is in the details.
         """
         deadline = self._clock() + seconds
         waiting = {name: f"{project}-{name}" for name in services}
@@ -330,13 +332,13 @@ class Engine:
                 self._sleep(1)
 
     def log(self, container: str) -> list[str]:
-        """The last lines that a container wrote."""
+        """Return the last lines that a container wrote."""
         text = self._run(["docker", "logs", f"--tail={LOG_LINES}", container]).text
         return [line for line in text.splitlines() if line.strip()]
 
 
 def crash_of(container: Mapping[str, Any]) -> str:
-    """How the program ended, when there is no hope that it will run; else empty."""
+    """Describe how the program crashed, if it will not run again; else empty."""
     state = container["State"]
     failing = state["Restarting"] and container["RestartCount"] >= CRASH_LOOP
     ended = not state["Running"] and not state["Restarting"] and state["ExitCode"] not in (0, 137, 143)
@@ -346,15 +348,17 @@ def crash_of(container: Mapping[str, Any]) -> str:
 
 
 def handed(arguments: Mapping[str, str], secrets: Iterable[str]) -> list[str]:
-    """The words by which `docker build` hands a build what it needs: of secrets the names alone, for it takes
-    their values from its environment. The steps find them as files (see `image.with_secrets`).
+    """Return the options that pass arguments and secrets to `docker build`.
+
+    Secrets are passed by name only: Docker takes their values from its environment. The steps find them as
+    files (see `image.with_secrets`).
     """
     words = [word for name, value in arguments.items() for word in ("--build-arg", f"{name}={value}")]
     return words + [word for name in sorted(secrets) for word in ("--secret", f"id={name},env={name}")]
 
 
 def told(line: str, arguments: Mapping[str, str]) -> str:
-    """What a line of BuildKit's output tells, without its numbers, and without anybody's password."""
+    """Return the text of a line of BuildKit's output, without its numbers and without passwords."""
     text = re.sub(r"\x1b\[[0-9;]*m", "", line).strip()
     text = re.sub(r"^#\d+ (\d+\.\d+ )?", "", text)
     text = SECRETS_STEP.sub("RUN ", text)

@@ -1,14 +1,16 @@
-"""Makes a machine that exists the container host of a node, and takes that away again.
+"""Turns an existing machine into a container host of a node, and removes the node again.
 
-    look    what speaks against a node here; changes nothing, writes no file
-    make    user, Docker where there is none, the node's folder; what is there is left as it is
-    leave   take all of the node away, data only where it is not kept
+    inspect      report what prevents a node here; change nothing and write no file
+    provision    create the user, Docker if there is none, and the node's folder; keep what exists
+    deprovision  delete the node; delete its data unless it is to be retained
 
-It is run as root, travels with each call (`packed`) and is kept nowhere. What a command needs comes on stdin
-after the program; its output is lines of JSON: `say` for each step, at last `done` or `failed`. It goes on
-where whoever called it went away. Standard library only, from Python 3.10 on.
+The program runs as root. It is sent with each call (`user_data.zipapp`) and is not stored. A command's input
+follows the program on stdin. Its output is lines of JSON: `say` for each step, and at the end `done`,
+`problems` or `failed`. It continues if its caller goes away. It uses only the standard library, from Python
+3.10 on.
 
-The mark comes first and goes last: what is here beside a mark of the stack's is the stack's.
+The ownership mark is created first and deleted last: everything created next to the stack's mark belongs to
+the stack.
 """
 
 from __future__ import annotations
@@ -64,14 +66,16 @@ _OWN = (
     "existing_host",
 )
 MODULES = ("confines", "kept", "piping", *(f"vm/{name}" for name in _OWN))
-"""Of the package `gridup_node`, what is sent."""
+"""The modules of the package `gridup_node` that are sent."""
 
 LOADER = (
     "import os,runpy,sys;n=int(sys.argv[1]);f=os.memfd_create('gridup');"
     "os.write(f,sys.stdin.buffer.read(n));p=f'/proc/self/fd/{f}';sys.path.insert(0,p);"
     "sys.argv[0:2]=['gridup'];runpy.run_path(p,run_name='__main__')"
 )
-"""For `python3 -c`, with the size of the program that comes on stdin, and the command: no file is written."""
+"""Code for `python3 -c`. Its arguments are the size of the program, which comes on stdin, and the command. No
+file is written.
+"""
 
 PLACE = str(Path(LOG).parent)
 MARK = f"{PLACE}/owner.json"
@@ -79,11 +83,11 @@ SUDOERS = f"/etc/sudoers.d/{USER}"
 SUDO = f"# A node made by Gridup is run by this user.\n{USER} ALL=(ALL) NOPASSWD:ALL\n"
 HOME = f"/home/{USER}"
 LOCK = "/run/gridup-existing-host.lock"
-"""Where root alone may write: in a folder of everybody's another user could have laid a link of that name."""
+"""Only root can write to this folder. In a public folder, another user could create a link of this name."""
 LOCK_SECONDS = 1500.0
 
 RELEASES = ".gridup"
-"""Below the user's home; see `gridup_node.vm.release`."""
+"""Relative to the user's home; see `gridup_node.vm.release`."""
 
 KNOWN: Mapping[str, tuple[float, tuple[str, ...]]] = {
     "debian": (
@@ -92,16 +96,16 @@ KNOWN: Mapping[str, tuple[float, tuple[str, ...]]] = {
     ),
     "ubuntu": (22.04, ("docker.io", "docker-compose-v2", "docker-buildx", "apparmor", "ca-certificates")),
 }
-"""Systems by their ID: the first version that is known, and its packages of Docker with compose v2."""
+"""Supported systems by their ID: the first supported version, and its packages of Docker with compose v2."""
 
 NO_COMPOSE = {("debian", 12.0)}
-"""Which have no such packages: there Docker must be there already."""
+"""Systems without such packages. Docker must already be installed there."""
 
 MACHINES = ("x86_64", "aarch64")
-"""What the node's environment has packages for."""
+"""The processors for which the node's environment has packages."""
 
 BUILD_BYTES, NODE_BYTES = 5_000_000_000, 500_000_000
-"""Free disk for a node whose image is built here, and for one that needs no build any more."""
+"""Free disk space that a node needs: if its image is built here, and if it needs no build."""
 
 LABEL = "com.docker.compose.project"
 STOP_SECONDS = 20
@@ -111,21 +115,22 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Request:
-    """What the deployer tells.
+    """The deployer's request.
 
     Attributes:
-        stack, stack_id, name: whose the machine is to be.
+        stack, stack_id, name: the node that is to own the machine.
         project: compose's name for the node.
-        ports: that the node listens on.
+        ports: the ports that the node listens on.
         public_key: the deployer's own.
         build: whether the node's image is built here.
-        keep_data: whether `leave` leaves the data.
+        keep_data: whether `deprovision` retains the data.
         must_be_ours: refuse a machine that does not hold the node.
-        key_from: networks (CIDR) that the deployer's key lets in from, as `public_key` says; empty for all.
-        admin_email, node_type: what the next node of its name goes on with where the data are left.
-        adopted: which kept data the node takes over, by when they were kept; empty for none.
-        adopting: whether these are not its own yet, see `DeploySpec`.
-        new_data: whether it begins with none where some are kept.
+        key_from: networks (CIDR) from which the deployer's key gives access, as in `public_key`; empty for
+            all.
+        admin_email, node_type: stored with retained data, for the next node of this name.
+        adopted: the retained data that the node adopts, identified by the time of its note; empty for none.
+        adopting: whether this data is not the node's own yet, see `DeploySpec`.
+        new_data: whether the node begins without data although some is retained.
     """
 
     stack: str
@@ -146,7 +151,7 @@ class Request:
 
     @property
     def whose(self) -> dict[str, str]:
-        """What a note beside data that are left tells of the node."""
+        """The fields of the note next to retained data that describe the node."""
         told = {"admin_email": self.admin_email, "node_type": self.node_type}
         return {"stack": self.stack, "name": self.name, **{key: text for key, text in told.items() if text}}
 
@@ -160,18 +165,18 @@ class Request:
 
 @dataclass(frozen=True)
 class Problem:
-    """What speaks against a node here, and what to do."""
+    """A reason against a node here, and what to do."""
 
     message: str
     suggestion: str = ""
 
 
 class HostFacts:
-    """The machine as `look` sees it; every answer changes nothing.
+    """The machine as `inspect` sees it. Reading changes nothing.
 
     Args:
-        root: `/`, or what a test has in its place.
-        run: see `docker_cli.run`; tests have one of their own.
+        root: `/`, or a test's own folder.
+        run: see `docker_cli.run`; tests pass their own.
     """
 
     def __init__(self, root: Path = Path("/"), run: Callable[..., Any] = run) -> None:
@@ -181,7 +186,7 @@ class HostFacts:
         return self.root / name.lstrip("/")
 
     def said(self, *argv: str) -> str | None:
-        """What a program wrote; None where it failed or is not there."""
+        """Return the output of a program; None if it failed or is not installed."""
         done = self._run(argv, timeout=30)
         return done.text.strip() if done.code == 0 else None
 
@@ -194,7 +199,7 @@ class HostFacts:
 
     @property
     def system(self) -> tuple[str, float, str]:
-        """Of os-release: its ID, its version, and how it calls itself."""
+        """The system's ID, version and display name, from os-release."""
         try:
             told = parse_env_file(self.path("/etc/os-release").read_text(encoding="utf-8"))
         except OSError:
@@ -205,7 +210,7 @@ class HostFacts:
 
     @property
     def machine(self) -> str:
-        """An id that is another for another machine; what systemd calls confidential is not shown."""
+        """An id that identifies the machine. It is a hash, as systemd calls the machine id confidential."""
         try:
             own = self.path("/etc/machine-id").read_text().strip()
         except OSError:
@@ -213,10 +218,10 @@ class HostFacts:
         return hashlib.sha256(f"gridup {own}".encode()).hexdigest()[:16]
 
     def came_from(self) -> str:
-        """The address that the login of this run comes from; empty where that can't be told."""
+        """Return the address from which the user of this run logged in; empty if it is unknown."""
         pid = os.getpid()
         with contextlib.suppress(OSError, ValueError, IndexError):
-            while pid > 1:  # sudo keeps it from what it runs, and was told itself.
+            while pid > 1:  # sudo hides SSH_CONNECTION from its child but has it itself.
                 folder = self.path(f"/proc/{pid}")
                 for word in (folder / "environ").read_bytes().split(b"\0"):
                     name, _, value = word.partition(b"=")
@@ -226,7 +231,7 @@ class HostFacts:
         return ""
 
     def host_keys(self) -> list[str]:
-        """The public halves of sshd's ed25519 keys, as lines without their comments."""
+        """Return the public halves of sshd's ed25519 keys, as lines without comments."""
         told = self.said("/usr/sbin/sshd", "-T") or ""
         found = []
         for line in told.splitlines():
@@ -239,13 +244,16 @@ class HostFacts:
 
 
 def inspect(here: HostFacts, told: Request) -> dict[str, Any]:
-    """What is here.
+    """Inspect the machine.
 
     Returns:
-        `problems`: what speaks against the node, the gravest first. `mark`: whose the machine is. `machine`,
-        `host_keys`: see `Here`. `state`: of `make`, as it publishes it; None before there was one. `kept`:
-        the data that an earlier node of this very name has left, see `kept.read`; None for none.
-        `firewall`: what keeps others out by default there, which Docker goes past; empty for none.
+        `problems`: the reasons against the node, the most serious first.
+        `mark`: the ownership mark.
+        `machine`, `host_keys`: see `HostFacts`.
+        `state`: of `provision`, as it publishes it; None before the first run.
+        `kept`: the note next to data that an earlier node of exactly this name left, see `kept.read`; None
+            for none.
+        `firewall`: the firewall that denies by default there, and that Docker's ports bypass; empty for none.
     """
     mark = here.json(MARK)
     problems = [_plain(one) for one in _problems(here, told, mark)]
@@ -261,8 +269,8 @@ def inspect(here: HostFacts, told: Request) -> dict[str, Any]:
 
 
 def _own(note: dict[str, Any] | None, told: Request) -> dict[str, Any] | None:
-    """The note beside kept data, where these are of the very node."""
-    # The stack's name alone could be another person's node, whose name only looks alike.
+    """Return the note next to retained data if the data belongs to exactly this node."""
+    # The stack's name is not enough: another user's node may have a different name with the same slug.
     return note if note and (note.get("stack"), note.get("name")) == (told.stack, told.name) else None
 
 
@@ -318,7 +326,7 @@ def _system(here: HostFacts) -> Iterator[Problem]:
 
 
 def _key(here: HostFacts, told: Request) -> Iterator[Problem]:
-    """Whether the deployer's key would keep out who deploys."""
+    """Report if `--key-from` would lock out the user who deploys."""
     came_from = here.came_from()
     if told.key_from and came_from and not within(came_from, told.key_from):
         yield Problem(
@@ -328,12 +336,12 @@ def _key(here: HostFacts, told: Request) -> Iterator[Problem]:
 
 
 def within(address: str, networks: Iterable[str]) -> bool:
-    """Whether one of these networks (CIDR) has the address."""
+    """Return whether one of these networks (CIDR) contains the address."""
     return any(ipaddress.ip_address(address) in ipaddress.ip_network(one) for one in networks)
 
 
 def _users(*, ours: bool) -> Iterator[Problem]:
-    """Of the ids that the node's users and its programs have, those that are somebody else's."""
+    """Report each user id that the node needs and another user has."""
     for uid in (MACHINE_UID,) if ours else (UID, MACHINE_UID, people.UID):
         with contextlib.suppress(KeyError):
             yield Problem(
@@ -343,7 +351,7 @@ def _users(*, ours: bool) -> Iterator[Problem]:
 
 
 def _conflicts(here: HostFacts, told: Request) -> Iterator[Problem]:
-    """What stands where the node's own would: it is somebody's, and stays."""
+    """Report existing objects with the names of the node's own. They belong to somebody else and stay."""
     for what, exists in (
         (f"a user {USER}", _is_name(pwd.getpwnam)),
         (f"a group {USER}", _is_name(grp.getgrnam)),
@@ -371,7 +379,7 @@ def _conflicts(here: HostFacts, told: Request) -> Iterator[Problem]:
 
 
 def _data(here: HostFacts, told: Request) -> Iterator[Problem]:
-    """Data that are there and that nobody has said the node takes over, or leaves."""
+    """Report existing data if the user did not choose to adopt it or to leave it."""
     folder = here.path(MOUNT)
     rest = [path for path in folder.iterdir() if path.name != "lost+found"] if folder.is_dir() else []
     note = kept.read(folder)
@@ -406,14 +414,14 @@ def _docker(here: HostFacts, told: Request, mark: Mapping[str, Any] | None) -> I
             )
         return
     if mark and mark.get("docker") == "ours" and not mark.get("made"):
-        return  # A deploy was interrupted in the middle of its installation, which goes on.
+        return  # An interrupted deploy was installing Docker; provisioning continues that.
     how = "Gridup uses the machine's own Docker as it is, and changes nothing of it."
     told_by = run(["docker", "version", "--format", "{{.Server.Version}}"], timeout=30)
     if told_by.code != 0:
         yield Problem(f"its Docker does not answer: {told_by.line}.", f"{how} Start it, and deploy again.")
         return
     if "name=userns" in (here.said("docker", "info", "--format", "{{json .SecurityOptions}}") or ""):
-        # What a container's user may do with a folder of the machine's is then another user's right.
+        # Then a container's user is a different user on the machine, with different rights to its folders.
         yield Problem(
             "its Docker has user namespaces (userns-remap), in which the node can't use its data.",
             f"{how} Name another machine, or have the node in that Docker: DOCKER_HOST=ssh://user@host with "
@@ -434,12 +442,12 @@ def _docker(here: HostFacts, told: Request, mark: Mapping[str, Any] | None) -> I
 
 
 def _taken(here: HostFacts, told: Request) -> Iterator[Problem]:
-    """Ports that somebody listens on who is not of the node."""
+    """Report ports that a program other than the node's listens on."""
     listening = listeners(here.path("/proc"))
     for port in told.ports:
         names = ""
         if shutil.which("docker"):
-            # Docker's own way to a container may be no process of its own.
+            # Docker can publish a port without a process that listens on it.
             names = here.said("docker", "ps", f"--filter=publish={port}", "--format", "{{.Names}}") or ""
         containers = [one for one in names.split() if not one.startswith(f"{told.project}-")]
         if containers:
@@ -470,7 +478,7 @@ def _room(here: HostFacts, told: Request, *, ours: bool) -> Iterator[Problem]:
 
 
 def _login(here: HostFacts) -> Iterator[Problem]:
-    """Whether sshd would let the node's user in."""
+    """Report if sshd would refuse the node's user."""
     text = here.said("/usr/sbin/sshd", "-T", "-C", f"user={USER},host=localhost,addr=127.0.0.1") or ""
     if in_its_way := people.in_the_way(text, USER, {USER, "docker"}):
         yield Problem(
@@ -488,7 +496,7 @@ def _is_name(find: Callable[[str], object], name: str = USER) -> bool:
 
 
 def listeners(proc: Path) -> dict[int, str]:
-    """The TCP ports that are listened on, each with its socket's inode."""
+    """Return the TCP ports that are listened on, each with the inode of its socket."""
     found: dict[int, str] = {}
     for table in ("net/tcp", "net/tcp6"):
         with contextlib.suppress(OSError):
@@ -500,7 +508,7 @@ def listeners(proc: Path) -> dict[int, str]:
 
 
 def program_of(proc: Path, inode: str) -> str:
-    """Who has a socket open."""
+    """Return the name of the program that has a socket open."""
     for folder in proc.glob("[0-9]*"):
         with contextlib.suppress(OSError):
             if any(os.readlink(link) == f"socket:[{inode}]" for link in (folder / "fd").iterdir()):  # noqa: PTH115
@@ -509,7 +517,7 @@ def program_of(proc: Path, inode: str) -> str:
 
 
 class Guest(Machine):
-    """The machine as the steps see it; what they say goes to the deployer too."""
+    """The machine that the steps work on. Their messages also go to the deployer."""
 
     def say(self, text: str) -> None:
         emit(say=text)
@@ -518,19 +526,19 @@ class Guest(Machine):
 
 
 def provision(told: Request) -> dict[str, Any]:
-    """Have all that a node needs; what is there is looked at, and what is right is left.
+    """Create all that a node needs. What exists is checked, and is kept if it is right.
 
     Raises:
-        Problems: something is in the way; nothing was changed.
+        Problems: something prevents the node; nothing was changed.
         Failed: a step failed.
     """
     here = HostFacts()
-    # Once more: between the look and now something may have come in the way.
+    # Check again: the machine may have changed since `inspect`.
     if found := list(_problems(here, told, here.json(MARK))):
         raise Problems(found)
     machine = Guest(Config(disk=()))
     machine.path(PLACE).mkdir(mode=0o755, exist_ok=True)
-    # Before anything else: from here on all that is made is the stack's.
+    # Write the mark before anything else: from here on all that is created belongs to the stack.
     mark = lay_mark(here, machine, told)
     steps: list[host.Step] = [("user", lambda machine: ensure_user(machine, told.public_key))]
     if mark["docker"] == "ours":
@@ -539,8 +547,8 @@ def provision(told: Request) -> dict[str, Any]:
         steps.append(("docker", ensure_docker))
     else:
         steps.append(("docker", let_use_docker))
-    # Of a machine that was made once, what lies there is the node's own by now, also where a destroy that
-    # was to keep it was interrupted.
+    # Once the machine was provisioned, the data there is the node's own, even if a destroy that was to retain
+    # it was interrupted.
     aside = told.new_data and not mark["made"]
     steps.append(("folder", lambda machine: ensure_folder(machine, aside=aside, adopting=told.adopting)))
     steps.append(("node folder", ensure_node_folder))
@@ -552,7 +560,7 @@ def provision(told: Request) -> dict[str, Any]:
 
 
 def lay_mark(here: HostFacts, machine: Machine, told: Request) -> dict[str, Any]:
-    """The mark; what an earlier one noted of the machine as it was before stays."""
+    """Write the ownership mark and return it. An earlier mark's facts about the original machine stay."""
     before = here.json(MARK) or {}
     mark = {
         "stack_id": told.stack_id,
@@ -571,18 +579,18 @@ def _text(mark: Mapping[str, Any]) -> str:
 
 
 def _images() -> list[str]:
-    """The references of the images that are here."""
+    """Return the references of the images on this machine."""
     done = run(["docker", "image", "ls", "--format", "{{.Repository}}:{{.Tag}}"], timeout=30)
     return sorted(set(done.text.split())) if done.code == 0 else []
 
 
 def ensure_user(machine: Machine, public_key: str) -> None:
-    """The user that the node is run by: let in by key, and root by sudo, as whoever may use Docker is."""
+    """Create the user that runs the node, with access by key and with sudo: Docker makes it root anyway."""
     if not _is_name(grp.getgrnam):
         machine.check_run("groupadd", f"--gid={UID}", USER)
     if not _is_name(pwd.getpwnam):
         words = (f"--uid={UID}", f"--gid={USER}", f"--home-dir={HOME}", "--create-home", "--shell=/bin/bash")
-        # No password at all: sshd without PAM takes one that is locked for a closed account.
+        # No password at all: sshd without PAM treats an account with a locked password as closed.
         machine.check_run("useradd", *words, "--password=*", "--comment=Gridup", USER)
     machine.path(HOME).chmod(0o700)
     folder = machine.path(f"{HOME}/.ssh")
@@ -590,7 +598,7 @@ def ensure_user(machine: Machine, public_key: str) -> None:
     keys_file = folder / "authorized_keys"
     had = keys_file.read_text(encoding="utf-8").splitlines() if keys_file.exists() else []
     if public_key not in had:
-        # The same key may have been let in from elsewhere.
+        # An earlier line may allow the same key from other networks.
         others = [line for line in had if bare(line) != bare(public_key)]
         text = "".join(f"{line}\n" for line in [*others, public_key])
         machine.write(f"{HOME}/.ssh/authorized_keys", text, 0o600)
@@ -602,21 +610,21 @@ def ensure_user(machine: Machine, public_key: str) -> None:
 
 
 def bare(line: str) -> str:
-    """A line of authorized_keys without what `key_from` has put before the key."""
+    """Return a line of authorized_keys without the `from=` option that `key_from` puts before the key."""
     return re.sub(r'^from="[^"]*" ', "", line)
 
 
 def let_use_docker(machine: Machine) -> None:
-    """The machine's own Docker, of which nothing is changed."""
+    """Let the node's user use the machine's own Docker. Docker itself is not changed."""
     machine.check_run("usermod", "--append", "--groups", "docker", USER)
 
 
 def ensure_folder(machine: Machine, *, aside: bool, adopting: bool) -> None:
-    """The place for the node's data, on the machine's own disk; those that it takes over are there.
+    """Create the folder for the node's data on the machine's own disk. Adopted data is already there.
 
     Args:
-        aside: whether what is kept there is not to be the node's.
-        adopting: whether what is kept there stays so, for the node may never be healthy with it.
+        aside: whether to move retained data away, so that the node does not use it.
+        adopting: whether retained data stays marked as such, as the node may never become healthy with it.
     """
     if aside:
         kept.set_aside(machine.path(MOUNT))
@@ -626,10 +634,10 @@ def ensure_folder(machine: Machine, *, aside: bool, adopting: bool) -> None:
 
 
 def deprovision(told: Request, say: Say) -> dict[str, Any]:
-    """Take away all that bears the stack's mark.
+    """Delete everything that bears the stack's ownership mark.
 
     Raises:
-        Failed: something could not be removed; the mark stays.
+        Failed: something could not be deleted; the mark stays.
     """
     here = HostFacts()
     mark = here.json(MARK)
@@ -645,7 +653,7 @@ def deprovision(told: Request, say: Say) -> dict[str, Any]:
     _end_processes(people.UID)
     for user in (people.USER, USER):
         if _is_name(pwd.getpwnam, user):
-            # By force: the deployer may be logged in as that very user.
+            # By force: the deployer may be logged in as this user.
             done = run(["userdel", "--force", "--remove", user], timeout=60)
             if _is_name(pwd.getpwnam, user):
                 raise Failed(f"The user {user} could not be removed: {done.line}.")
@@ -653,14 +661,14 @@ def deprovision(told: Request, say: Say) -> dict[str, Any]:
             run(["groupdel", user], timeout=60)
     for folder in (home, here.path(people.HOME)):
         shutil.rmtree(folder, ignore_errors=True)
-    # Last, with the mark: until the user is gone its right to use sudo is the way back in.
+    # Delete the sudo right last, with the mark: until the user is gone, it gives access for another try.
     here.path(SUDOERS).unlink(missing_ok=True)
     shutil.rmtree(here.path(PLACE))
     return {"there": True}
 
 
 def _leave_data(machine: Machine, told: Request) -> None:
-    """Keep the node's data or remove them. What it has taken over and was never healthy with is kept too."""
+    """Retain or delete the node's data. Adopted data is also retained if it never made a healthy node."""
     folder = machine.path(MOUNT)
     noted = kept.read(folder)
     if not (told.keep_data or noted) or not machine.path(NODE).exists():
@@ -671,7 +679,7 @@ def _leave_data(machine: Machine, told: Request) -> None:
 
 
 def _lift_shield(here: HostFacts) -> None:
-    """Take away what the releases have laid outside of Docker; any of it may be gone."""
+    """Delete what releases created outside of Docker. Any of it may be gone already."""
     for argv in shield.removal():
         run(argv, timeout=60)
     here.path(shield.PATH).unlink(missing_ok=True)
@@ -679,7 +687,7 @@ def _lift_shield(here: HostFacts) -> None:
 
 
 def _empty_docker(project: str, home: Path, mark: Mapping[str, Any]) -> None:
-    """Remove the node's containers, network and images, and nothing else of Docker's."""
+    """Delete the node's containers, network and images, and nothing else in Docker."""
     label = f"--filter=label={LABEL}={project}"
     listed = run(["docker", "ps", "--all", "--quiet", label], timeout=60)
     if listed.code != 0:
@@ -698,7 +706,7 @@ def _empty_docker(project: str, home: Path, mark: Mapping[str, Any]) -> None:
     before = set(mark.get("images") or ())
     for image in known:
         if image not in before:
-            # One that somebody's container runs on by now stays.
+            # Docker refuses to remove an image that another container uses, so such an image stays.
             run(["docker", "image", "rm", image], timeout=120)
 
 
@@ -709,7 +717,7 @@ def _must(what: str, argv: list[str]) -> None:
 
 
 def _end_releases() -> None:
-    """End what an earlier deploy left running, such as a build: it would bring back what is removed here."""
+    """End what still runs of an earlier deploy, such as a build: it would recreate what is deleted here."""
     table: dict[int, tuple[int, int, str]] = {}
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError, ValueError):
@@ -725,7 +733,7 @@ def _end_releases() -> None:
 
 
 def _end_processes(uid: int) -> None:
-    """End what a user has running: whoever is logged in with a key that is let in no more."""
+    """End all processes of a user, such as logins with a key that gives no access any more."""
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             if folder.stat().st_uid == uid:
@@ -733,7 +741,7 @@ def _end_processes(uid: int) -> None:
 
 
 def _remove_folder(folder: Path) -> None:
-    """Remove a folder; of a disk that the machine's owner has mounted there what is in it."""
+    """Delete a folder. If it is a mounted disk of the machine's owner, delete only its content."""
     if folder.is_mount():
         for path in folder.iterdir():
             if path.name != "lost+found":
@@ -743,7 +751,7 @@ def _remove_folder(folder: Path) -> None:
 
 
 class Problems(Exception):
-    """What speaks against a node here."""
+    """The reasons against a node here."""
 
     def __init__(self, found: Iterable[Problem]) -> None:
         super().__init__()
@@ -751,7 +759,7 @@ class Problems(Exception):
 
 
 def main() -> int:
-    """The program: exit code 0 where the command could be carried out."""
+    """Run the program. Return exit code 0 if the command succeeded."""
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     os.umask(0o022)

@@ -1,4 +1,4 @@
-"""Whether a machine of somebody else's has a firewall that denies by default: Docker's ports go past it.
+"""Finds a firewall on a user's machine that denies by default. Docker's published ports bypass it.
 
 Standard library only.
 """
@@ -9,14 +9,14 @@ import re
 from collections.abc import Callable
 
 Said = Callable[..., "str | None"]
-"""What a program wrote; None where it failed or is not there."""
+"""Returns the output of a program; None if it failed or is not installed."""
 
 INPUT = re.compile(r"hook input priority [^;]*; policy (\w+);(.*?)\n\t}", re.DOTALL)
-"""A base chain of nftables': its policy, and its rules."""
+"""A base chain of nftables: its policy and its rules."""
 
 
 def denying(said: Said) -> str:
-    """What such a firewall is called; empty for none."""
+    """Return the name of the firewall that denies by default; empty for none."""
     ufw = said("ufw", "status", "verbose") or ""
     if "Status: active" in ufw and re.search(r"Default: (deny|reject) \(incoming\)", ufw):
         return "ufw"

@@ -1,4 +1,4 @@
-"""How the first boot of a machine goes, as the program `host` publishes it there."""
+"""The progress of a machine's first boot, as the program `host` publishes it there."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from gridup_node.vm.machine import LOG, STATE, UNIT
 WAITING, RUNNING, FAILED, DONE = "waiting", "running", "failed", "done"
 
 READ = ("sh", "-c", f"cat {STATE} 2>/dev/null || true")
-"""Tells the state, to be run on the machine as its user; nothing as long as there is none."""
+"""Command that prints the state, for the machine's user; prints nothing if there is no state yet."""
 
 TAIL = ("tail", "-n", "30", LOG)
-"""Tells the end of the log."""
+"""Command that prints the end of the log."""
 
 AGAIN = ("sudo", "systemctl", "restart", UNIT)
-"""Makes the machine try again, after what was in its way has been removed."""
+"""Command that runs the first boot's program again, after the cause of its failure was removed."""
 
 
 @dataclass(frozen=True)
 class State:
-    """How far it is.
+    """The state of a first boot.
 
     Attributes:
-        state: `waiting` before it began, then `running`, then `done` or `failed`.
-        step: the present step, or the one that failed.
+        state: `waiting` before it begins, then `running`, then `done` or `failed`.
+        step: the current step, or the one that failed.
         message: why it failed.
         started, ended: UTC, as `2026-01-31T12:00:00Z`; `ended` is empty while it runs.
-        boot_id: of the boot that this was published in (`/proc/sys/kernel/random/boot_id`).
-        seconds: how long each step took that has ended.
+        boot_id: the boot in which this was published (`/proc/sys/kernel/random/boot_id`).
+        seconds: the duration of each step that has ended.
     """
 
     state: str
@@ -52,11 +52,11 @@ class State:
 
     @property
     def settled(self) -> bool:
-        """Whether waiting longer changes nothing."""
+        """Whether further waiting is pointless."""
         return self.done or self.failed
 
     def __str__(self) -> str:
-        """For people, in a line."""
+        """Return one line for users."""
         if self.failed:
             return f"the first boot failed at step {self.step}: {self.message}"
         told = {WAITING: "has not begun", RUNNING: f"is at step {self.step}", DONE: "is done"}
@@ -64,10 +64,10 @@ class State:
 
 
 def parse(text: str) -> State:
-    """The state from what `READ` printed.
+    """Return the state from the output of `READ`.
 
     Raises:
-        ValueError: that is not a state.
+        ValueError: the text is not a state.
     """
     if not text.strip():
         return State(WAITING)

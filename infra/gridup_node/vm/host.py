@@ -1,8 +1,8 @@
-"""Makes a machine the container host of a node: runs on it as root at its first boot, and again at each boot.
+"""Turns a machine into the container host of a node. Runs on it as root, at the first and each later boot.
 
-It travels in user-data (see `user_data`) with the modules of `MODULES`, which import nothing but each other
-and the standard library of Debian 13. `STEPS` is the whole program: each step looks first, does only what is
-missing, and the first that fails ends the run with exit code 1. How it goes is in `STATE` and `LOG`.
+The program is sent in user-data (see `user_data`) with the modules of `MODULES`. They import only each other
+and the standard library of Debian 13. `STEPS` is the whole program. Each step checks first and does only what
+is missing. The first step that fails ends the run with exit code 1. The progress is in `STATE` and `LOG`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from gridup_node.vm.machine import (
 from gridup_node.vm.packages import ensure_packages, ensure_sources, ensure_updates
 
 MODULES = ("machine", "disk", "packages", "docker", "host")
-"""Of this package, what runs on the machine."""
+"""The modules of this package that run on the machine."""
 
 SSHD = f"""\
 AllowUsers {USER}
@@ -44,13 +44,17 @@ LogLevel VERBOSE
 
 
 def ensure_ssh(machine: Machine) -> None:
-    """Keys only, for one user only. First of all, so that it holds where a later step fails."""
+    """Configure sshd: keys only, one user only. The first step, so that it holds if a later one fails.
+
+    Raises:
+        Failed: the user does not exist, or sshd refuses the settings.
+    """
     code, _ = machine.run("id", USER)
     if code != 0:
         raise Failed(f"there is no user {USER}: cloud-init did not make it, see /var/log/cloud-init.log")
-    # sshd keeps the first value it reads: the name sorts before those of the image and of cloud-init.
+    # sshd uses the first value it reads. This file name sorts before those of the image and of cloud-init.
     if machine.write("/etc/ssh/sshd_config.d/10-gridup.conf", SSHD):
-        # sshd refuses to check anything without this folder, which its service makes.
+        # Without this folder sshd refuses to check its settings. Only sshd's service creates it.
         machine.path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
         machine.check_run("/usr/sbin/sshd", "-t")
         machine.check_run("systemctl", "try-reload-or-restart", "ssh.service")
@@ -71,7 +75,7 @@ STEPS: tuple[Step, ...] = (
 
 
 def make(machine: Machine, steps: Sequence[Step] = STEPS) -> bool:
-    """Take the steps up to the first that fails, and publish how it goes. Returns whether none did."""
+    """Run the steps up to the first that fails, and publish the progress. Return whether all succeeded."""
     began, boot = now(), boot_id(machine)
     seconds: dict[str, float] = {}
 
@@ -111,7 +115,7 @@ def _stopped(*_: object) -> None:
 
 
 def main() -> int:
-    """The program: exit code 0 when the machine is a container host, else 1."""
+    """Run the program. Return exit code 0 if the machine is a container host, else 1."""
     signal.signal(signal.SIGTERM, _stopped)
     os.umask(0o022)
     machine = Machine(Config.parse(Path(CONFIG).read_text(encoding="utf-8")))

@@ -1,4 +1,4 @@
-"""What the programs share that a deployer calls on a machine: one at a time, and their lines of JSON."""
+"""Shared by the programs that a deployer runs on a machine: output as lines of JSON, one run at a time."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from typing import Any
 
 
 def emit(**told: Any) -> None:
-    """A line for the deployer, if it is still there."""
+    """Write a line of JSON for the deployer, if it is still connected."""
     try:
         sys.stdout.write(json.dumps(told) + "\n")
         sys.stdout.flush()
     except OSError:
-        sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - to the program's end
+        sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - open until the program ends
 
 
 @contextlib.contextmanager
@@ -30,10 +30,10 @@ def exclusive(
     failed: Callable[[str], Exception],
     sleep: Callable[[float], None] = time.sleep,
 ) -> Iterator[None]:
-    """One run at a time; one that was left alone by its deployer goes on to its end.
+    """Allow one run at a time. A run whose deployer went away continues to its end.
 
     Args:
-        failed: makes what is raised where another run was still busy after `seconds`.
+        failed: returns the exception to raise if another run is still busy after `seconds`.
     """
     with lock.open("w", encoding="utf-8") as file:
         waited = 0.0

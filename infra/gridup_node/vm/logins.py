@@ -1,4 +1,4 @@
-"""Who is logged in to the machine by ssh as its user. Sent to it: nothing but the standard library."""
+"""The ssh logins of the machine's user. Sent to the machine, so standard library only."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PROGRAMS = ("sshd", "sshd-session")
-"""What serves a login, as the kernel has its name: one of its processes is the user's own."""
+"""The kernel's names of the programs that serve a login. One process of each login runs as the user."""
 
 
 @dataclass(frozen=True)
 class Process:
-    """One process of the machine's."""
+    """A process on the machine."""
 
     pid: int
     parent: int
@@ -23,13 +23,13 @@ class Process:
 
 
 def processes(proc: Path = Path("/proc")) -> dict[int, Process]:
-    """All of them, by their number."""
+    """Return all processes by their pid."""
     found = {}
     for path in proc.iterdir():
-        # It may end while it is looked at.
+        # A process may end while it is read.
         with contextlib.suppress(OSError, ValueError, IndexError):
             pid = int(path.name)
-            # The name stands in brackets, and may hold anything.
+            # The name is in brackets and may contain any character.
             head, _, rest = (path / "stat").read_text(encoding="utf-8", errors="replace").rpartition(")")
             name = head.partition("(")[2]
             found[pid] = Process(pid, int(rest.split()[1]), name, path.stat().st_uid)
@@ -37,8 +37,8 @@ def processes(proc: Path = Path("/proc")) -> dict[int, Process]:
 
 
 def others(known: dict[int, Process], pid: int, uid: int) -> list[int]:
-    """The processes of a user's logins, with what was started in them and not let go of; but not of the login
-    that `pid` belongs to.
+    """Return the processes of a user's logins, with the children that did not detach. The login that `pid`
+    belongs to is left out.
     """
     own = set()
     while pid in known:
@@ -51,7 +51,7 @@ def others(known: dict[int, Process], pid: int, uid: int) -> list[int]:
 
 
 def end_others() -> None:
-    """End the logins of this program's user, but for the one it runs in. Not root's, who has sshd itself."""
+    """End the logins of this program's user, except its own. Do nothing as root, who owns sshd itself."""
     if os.getuid() == 0:
         return
     for pid in others(processes(), os.getpid(), os.getuid()):

@@ -1,4 +1,4 @@
-"""The machine as the steps of its boot see it: what they are told, its files, its programs and its clock."""
+"""The machine for the steps of its boot: its configuration, files, programs and clock."""
 
 from __future__ import annotations
 
@@ -20,41 +20,43 @@ LOG = "/var/lib/gridup-boot/first-boot.log"
 
 USER = "gridup"
 UID = 10001
-"""Of `USER`, who may use sudo. The node's programs have another: `confines.MACHINE_UID`."""
+"""The uid of `USER`, who may use sudo. The node's programs have another: `confines.MACHINE_UID`."""
 
 MOUNT = "/var/lib/gridup"
-"""Where the data disk is mounted."""
+"""The mount point of the data disk."""
 
 MOUNT_UNIT = "var-lib-gridup.mount"
-"""systemd's name for that, by `systemd-escape --path --suffix=mount`."""
+"""systemd's name of that mount, by `systemd-escape --path --suffix=mount`."""
 
 STRONG_SSH = (
     "HostKeyAlgorithms ssh-ed25519",
     "KexAlgorithms -ecdh-sha2-*,diffie-hellman-*",
     "MACs -hmac-sha1*,hmac-sha2-256,hmac-sha2-512,umac-64*,umac-128@openssh.com",
 )
-"""For every sshd of a node's: what ssh-audit leaves of OpenSSH's own choice. They say what is removed: a
-later OpenSSH offers what is stronger too, and an earlier one finds no name that it does not know."""
+"""Settings for every sshd of a node: OpenSSH's defaults without the algorithms that ssh-audit rejects. The
+lists with `-` name what to remove, so a later OpenSSH can still offer stronger algorithms, and an earlier one
+reads no name that it does not know.
+"""
 
 COMMAND_SECONDS = 120.0
 
 
 class Failed(Exception):
-    """The machine can't be made right. The message says what of it, and where it can, what to do."""
+    """The machine can't be set up. The message says why and, if possible, what to do."""
 
 
 @dataclass(frozen=True)
 class Config:
-    """What the deployer tells, from `CONFIG`. Empty text means: as the image has it.
+    """The deployer's settings, from `CONFIG`. Empty means: as in the image.
 
     Attributes:
-        disk: where the data disk may be: patterns of device paths; the first that is there counts.
-        disk_seconds: until it must have appeared.
-        packages: Debian packages beside `PACKAGES`.
+        disk: patterns of device paths of the data disk; the first that matches counts.
+        disk_seconds: how long to wait for the disk.
+        packages: Debian packages in addition to `PACKAGES`.
         proxy: `http://host:port` for apt and Docker.
-        no_proxy: hosts that are reached without it.
-        mirror: a server that takes the place of Debian's own.
-        ca: certificates (PEM) to trust beside Debian's.
+        no_proxy: hosts to reach without the proxy.
+        mirror: a server that replaces Debian's own.
+        ca: certificates (PEM) to trust in addition to Debian's.
     """
 
     disk: tuple[str, ...]
@@ -76,10 +78,10 @@ class Config:
 
 @dataclass
 class Machine:
-    """The machine's files, programs and clock, and what the run tells of itself.
+    """The machine's files, programs and clock, and the reports of the run.
 
     Attributes:
-        root: `/`, or what a test has in its place.
+        root: `/`, or a test's own folder.
     """
 
     config: Config
@@ -91,13 +93,13 @@ class Machine:
         return self.root / name.lstrip("/")
 
     def log(self, text: str) -> None:
-        """A line for the log, and for the console, which a cloud shows even when nobody can log in."""
+        """Write a line to the log and to the console. A cloud shows the console even if nobody can log in."""
         print(f"gridup: {text}", flush=True)  # noqa: T201
         with self.path(LOG).open("a", encoding="utf-8") as log:
             log.write(f"{now()} {text}\n")
 
     def run(self, *argv: str, timeout: float = COMMAND_SECONDS) -> tuple[int, str]:
-        """Run a program to its end: its exit code and all that it wrote, which the log has too."""
+        """Run a program to its end. Return its exit code and output; the log has the output too."""
         with self.path(LOG).open("a+b") as log:
             log.write(f"{now()} $ {' '.join(argv)}\n".encode())
             log.flush()
@@ -120,10 +122,10 @@ class Machine:
             return code, log.read().decode(errors="replace")
 
     def check_run(self, *argv: str, timeout: float = COMMAND_SECONDS) -> str:
-        """What a program wrote.
+        """Run a program and return its output.
 
         Raises:
-            Failed: it failed.
+            Failed: the program failed.
         """
         code, text = self.run(*argv, timeout=timeout)
         if code != 0:
@@ -131,12 +133,12 @@ class Machine:
         return text
 
     def write(self, name: str, text: str, mode: int = 0o644, group: int = 0) -> bool:
-        """Write a file whole or not at all. Returns whether it was another one before."""
+        """Write a file completely or not at all. Return whether its content changed."""
         path = self.path(name)
         if path.is_file() and path.read_bytes() == text.encode():
             return False
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Hidden, so that no program takes the unfinished one for a part of its configuration.
+        # A hidden name, so that no program reads the unfinished file as part of its configuration.
         fresh = path.with_name(f".{path.name}.new")
         with fresh.open("wb") as file:
             file.write(text.encode())
@@ -150,12 +152,12 @@ class Machine:
         return True
 
     def publish(self, **state: Any) -> None:
-        """Tell in `STATE` how the run goes."""
+        """Write the progress of the run to `STATE`."""
         self.write(STATE, json.dumps(state, indent=1, ensure_ascii=False) + "\n", 0o640, readers())
 
 
 def sync(folder: Path) -> None:
-    """So that a name in a folder outlives a power cut."""
+    """Flush a folder to disk, so that new names in it survive a power failure."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -168,12 +170,12 @@ def now() -> str:
 
 
 def last_lines(text: str) -> str:
-    """A program's last words, in one line."""
+    """Return the last lines of a program's output, in one line."""
     return " ".join(" ".join(text.splitlines()[-3:]).split()) or "it wrote nothing"
 
 
 def parse_env_file(text: str) -> dict[str, str]:
-    """Lines `NAME=VALUE`, as of os-release."""
+    """Parse lines of the form `NAME=VALUE`, as in os-release."""
     return {
         name: value.strip().strip('"')
         for name, equals, value in (line.partition("=") for line in text.splitlines())
@@ -182,7 +184,7 @@ def parse_env_file(text: str) -> dict[str, str]:
 
 
 def readers() -> int:
-    """The group that may read the log and the state: `USER`'s, or root's where cloud-init did not make it."""
+    """Return the group that may read log and state: that of `USER`, or root's if `USER` does not exist."""
     try:
         return grp.getgrnam(USER).gr_gid
     except KeyError:

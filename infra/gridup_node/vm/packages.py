@@ -1,4 +1,4 @@
-"""What the host is made of, from Debian: package sources, packages, and their updates."""
+"""The Debian part of the host: package sources, packages and their updates."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ PACKAGES = (
     "ca-certificates",
     "unattended-upgrades",
 )
-"""What the host is made of. Compose is the v2 plugin from Debian 13 on; `docker build` needs buildx."""
+"""Packages of every host. From Debian 13 on, compose is the v2 plugin; `docker build` needs buildx."""
 
 APT_SECONDS = 1200.0
 LOCK_SECONDS = 900.0
-"""For whoever holds the package lock. A machine's first own update takes minutes."""
+"""How long another program may hold the package lock. A new machine's first own update takes minutes."""
 TRIES = 5
-"""Of apt, where the network is in trouble: with the pauses between them some two minutes."""
+"""Attempts of apt if the network fails. With the pauses between them they take some two minutes."""
 
 FOR_GOOD = ("Unable to locate package", "no installation candidate", "unmet dependencies")
-"""In apt's errors: trying again would not help."""
+"""Errors of apt for which another attempt is pointless."""
 
 SOURCES = "/etc/apt/sources.list.d/gridup.sources"
 
@@ -36,7 +36,7 @@ APT::Periodic::Unattended-Upgrade "1";
 
 
 def ensure_sources(machine: Machine) -> None:
-    """Where packages come from and what is trusted on the way."""
+    """Configure the package sources, the proxy and the trusted certificates."""
     config = machine.config
     if config.ca and machine.write("/usr/local/share/ca-certificates/gridup.crt", config.ca):
         machine.check_run("update-ca-certificates")
@@ -52,7 +52,7 @@ def ensure_sources(machine: Machine) -> None:
 
 
 def apt_proxy(proxy: str, no_proxy: Sequence[str]) -> str:
-    """Apt's settings for a proxy."""
+    """Return apt's settings for a proxy."""
     kinds = ("http", "https")
     lines = [f'Acquire::{kind}::Proxy "{proxy}";' for kind in kinds]
     lines += [f'Acquire::{kind}::Proxy::{host} "DIRECT";' for host in no_proxy for kind in kinds]
@@ -60,7 +60,7 @@ def apt_proxy(proxy: str, no_proxy: Sequence[str]) -> str:
 
 
 def mirrored(mirror: str, codename: str) -> str:
-    """Debian's package sources on another server."""
+    """Return Debian's package sources on another server."""
     return "".join(
         f"Types: deb\nURIs: {mirror.rstrip('/')}/{path}\nSuites: {suites}\nComponents: main\n"
         "Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg\n\n"
@@ -72,12 +72,12 @@ def mirrored(mirror: str, codename: str) -> str:
 
 
 def ensure_packages(machine: Machine) -> None:
-    """Docker and what else the host needs, from Debian. A boot that finds all installed asks nobody."""
+    """Install Docker and the host's other packages. If all are installed, no server is contacted."""
     ensure(machine, (*PACKAGES, *machine.config.packages))
 
 
 def ensure(machine: Machine, wanted: Sequence[str]) -> None:
-    """These packages installed; asks nobody where they are."""
+    """Install these packages. If all are installed, no server is contacted."""
     _, text = machine.run("dpkg-query", "--show", "--showformat=${Package}=${db:Status-Status}\n", *wanted)
     there = parse_env_file(text)
     missing = [name for name in wanted if there.get(name) != "installed"]
@@ -87,10 +87,10 @@ def ensure(machine: Machine, wanted: Sequence[str]) -> None:
 
 
 def apt(machine: Machine, *words: str) -> None:
-    """Run apt-get; wait for whoever holds its locks, and try again when the network is in trouble.
+    """Run apt-get. Wait while another program holds its locks, and try again if the network fails.
 
     Raises:
-        Failed: it failed for good, or the limits of waiting are reached.
+        Failed: an error that another attempt can't fix, or too many attempts or too long a wait.
     """
     deadline = machine.clock() + LOCK_SECONDS
     options = [
@@ -106,7 +106,7 @@ def apt(machine: Machine, *words: str) -> None:
             return
         errors = [line[3:] for line in text.splitlines() if line.startswith("E: ")]
         why = "; ".join(errors) or last_lines(text)
-        # `apt-get update` does not wait for the lock of the lists by itself.
+        # `apt-get update` itself does not wait for the lock of the package lists.
         if "Could not get lock" in why:
             if machine.clock() >= deadline:
                 raise Failed(f"the package lock was still held after {LOCK_SECONDS:g} s: {why}")
@@ -117,7 +117,7 @@ def apt(machine: Machine, *words: str) -> None:
         if tried >= TRIES or any(phrase in why for phrase in FOR_GOOD):
             raise Failed(f"apt-get {words[0]}: {why}")
         if "dpkg --configure -a" in why:
-            # An earlier run was cut off.
+            # An earlier run was interrupted.
             machine.run("dpkg", "--configure", "-a", "--force-confold", timeout=APT_SECONDS)
         pause = 5 * 2**tried * random.uniform(0.5, 1)  # noqa: S311
         machine.log(f"apt-get {words[0]} failed, once more in {pause:.0f} s: {why}")
@@ -125,7 +125,7 @@ def apt(machine: Machine, *words: str) -> None:
 
 
 def ensure_updates(machine: Machine) -> None:
-    """Debian's security updates, each day and by themselves."""
+    """Enable Debian's automatic daily security updates."""
     machine.write("/etc/apt/apt.conf.d/20auto-upgrades", UPDATES)
     units = ("apt-daily.timer", "apt-daily-upgrade.timer", "unattended-upgrades.service")
     machine.check_run("systemctl", "enable", "--now", "--quiet", *units)

@@ -1,7 +1,7 @@
-"""People's own keys on a machine (`--ssh-key`): they enter as a user who may use neither sudo nor Docker.
+"""Users' own ssh keys on a machine (`--ssh-key`). They log in as a user without sudo and Docker.
 
-That user owns its home and may lay anything there, a link to a file of root's among it. So whatever is read
-or written there is read and written as that user. Standard library only.
+That user owns its home and can put anything there, even a link to a file of root. So all reading and writing
+there runs as that user. Standard library only.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ from gridup_node.vm.docker_cli import Completed, Failed, run
 
 USER = "gridup-user"
 UID = 10003
-"""Neither that of the user who may use sudo nor that of the node's programs."""
+"""Different from the uid of the user with sudo and from that of the node's programs."""
 
 HOME = f"/home/{USER}"
 
 SSHD_OURS = "10-gridup.conf"
-"""Of sshd's folder, on a machine that a cloud made: it lets in nobody but the user who may use sudo."""
+"""A file in sshd's folder on a cloud machine. It allows only the user with sudo."""
 
 SSHD = "11-gridup-user.conf"
 SSHD_FOLDER = "/etc/ssh/sshd_config.d"
 ALLOWED = f"AllowUsers {USER}\n"
-"""Of several such lines all count (sshd_config(5))."""
+"""sshd combines several such lines (sshd_config(5))."""
 
 LONGEST = 256 * 1024
-"""Bytes of that user's authorized_keys that are looked at."""
+"""How many bytes of the user's authorized_keys are read."""
 
 WRITE = """\
 set -eu; umask 077; chmod 0700 "$1"; cd "$1"
@@ -36,17 +36,17 @@ chmod 0700 .ssh; cd .ssh; rm -rf .keys.new
 if [ -d authorized_keys ]; then rm -rf authorized_keys; fi
 cat >.keys.new; mv -fT .keys.new authorized_keys
 """
-"""Run as that user, in whose way is then only what they laid there themselves."""
+"""A script that runs as `USER`. Whatever that user put there can affect only that user."""
 
 READ_SECONDS = 15.0
-"""For a file that may be a pipe nobody writes to."""
+"""For reading a file. It may be a pipe that nobody writes to."""
 
 
 class People:
-    """That user on this machine, as a user sees it who may use sudo.
+    """The user `USER` on this machine, managed with the rights of the user with sudo.
 
     Args:
-        folder: sshd's own; tests have a place of their own.
+        folder: sshd's own; tests pass their own.
         run: see `docker_cli.run`.
     """
 
@@ -54,7 +54,7 @@ class People:
         self._folder, self._run = folder, run
 
     def problems(self, keys: Sequence[str]) -> list[str]:
-        """What is not as `lay` makes it, a line each."""
+        """Return the differences from what `lay` writes, a line each."""
         there = self._there()
         if not keys and there != UID:
             return []
@@ -71,10 +71,10 @@ class People:
         return found
 
     def lay(self, keys: Sequence[str]) -> None:
-        """Have exactly these keys let in. The user is made where there is one to let in, and stays.
+        """Give access to exactly these keys. The user is created with the first key, and stays.
 
         Raises:
-            Failed: they can't be; none of them is let in.
+            Failed: access can't be given; none of the keys has access.
         """
         if not self.problems(keys):
             return
@@ -96,7 +96,7 @@ class People:
             )
 
     def _there(self) -> int | None:
-        """The user's id; None where there is no such user."""
+        """Return the user's id; None if the user does not exist."""
         words = self._run(["getent", "passwd", USER]).text.strip().split(":")
         return int(words[2]) if words[0] == USER and words[2].isdecimal() else None
 
@@ -108,7 +108,7 @@ class People:
                 f"The machine has {what}, so that --ssh-key can't let anybody in.",
                 "Remove or renumber that user, or leave --ssh-key away.",
             )
-        # No password at all: sshd without PAM takes one that is locked for a closed account.
+        # No password at all: sshd without PAM treats an account with a locked password as closed.
         words = [
             f"--uid={UID}",
             "--user-group",
@@ -128,7 +128,7 @@ class People:
         return self._run(["id", "-nG", USER]).text.split()
 
     def _let_in(self) -> bool:
-        """Whether sshd's settings, where they are ours, let the user in."""
+        """Return whether sshd allows the user. True if sshd's settings are not Gridup's."""
         if not (self._folder / SSHD_OURS).exists():
             return True
         try:
@@ -147,11 +147,11 @@ class People:
 
 
 def in_the_way(told: str, user: str, groups: set[str]) -> str:
-    """Which of its settings keeps sshd from letting a user in by key; empty for none.
+    """Return the sshd setting that prevents a user's login by key; empty for none.
 
     Args:
-        told: what `sshd -T -C user=USER,…` tells.
-        groups: that the user is in.
+        told: the output of `sshd -T -C user=USER,…`.
+        groups: the user's groups.
     """
     rows: dict[str, list[str]] = {}
     for line in told.splitlines():

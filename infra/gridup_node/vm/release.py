@@ -1,14 +1,14 @@
-"""Runs on a machine as its user: what is released there, and how one release takes the place of another.
+"""Manages the releases on a machine, as its user: applies a new one, or rolls back to the previous one.
 
-    missing   which of these files (hashes) are not here
-    take      keep these files (a tar)
-    apply     make this plan the release; the former one serves on where that fails
-    look      what is released, and how it is
+    missing   return which of these files (hashes) are not here
+    upload    store these files (a tar)
+    apply     make this plan the release; roll back to the previous one if that fails
+    look      report what is released and its state
     down      stop the node and remove its containers
 
-What a command needs comes on stdin; its output is lines of JSON: `say` for each step, at last `done`
-or `failed`. It goes on where whoever called it went away, and what was cut short is put right by the
-next run. `MODULES` are sent as one file; they need nothing but the standard library of Debian 13.
+A command's input comes on stdin. Its output is lines of JSON: `say` for each step, and at the end `done` or
+`failed`. A run continues if its caller goes away. The next run repairs what an interrupted run left.
+`MODULES` are sent as one file; they need only the standard library of Debian 13.
 """
 
 from __future__ import annotations
@@ -46,49 +46,48 @@ MODULES = (
         for name in ("ipc", "docker_cli", "logins", "people", "shield", "store", "updates", "release")
     ),
 )
-"""Of the package `gridup_node`, what is sent."""
+"""The modules of the package `gridup_node` that are sent."""
 
 ASKED = ("authorized_keys", "users", "reboot_at", "doors", "counted")
-"""What `State` keeps of the last `Plan`: how the machine itself is set."""
+"""The fields of the last `Plan` that `State` stores: the settings of the machine itself."""
 
 LOCK_SECONDS = 2400.0
-"""For another run to end: it may be building."""
+"""How long to wait for another run: it may be building."""
 
 CA_SECONDS = 20.0
-"""Until Caddy, which is healthy, must have written its CA's certificate."""
+"""How long a healthy Caddy may take to write its CA's certificate."""
 
 CERTIFICATE_END = "-----END CERTIFICATE-----"
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be released.
+    """What to release.
 
     Attributes:
-        image: its reference; for one that is built its tag says what it is built from.
-        pull: whether it is pulled; else it is built.
-        base_image: what it is built from.
-        files: of the build, by path: their hashes. They are here.
-        arguments: what the build's steps have in their environment. They may hold passwords, and are kept
-            nowhere.
+        image: the image's reference. The tag of a built image is a hash of what it is built from.
+        pull: whether to pull the image; else it is built.
+        base_image: the image that it is built from.
+        files: the hashes of the build's files, by path. The files are already on the machine.
+        arguments: environment variables of the build's steps. They may contain passwords, and are not stored.
         project: compose's name for the node.
         compose: the compose file.
-        first: services that must have proven themselves before the others are touched.
-        authorized_keys: public keys of who may enter the machine as its user, who may use sudo, a line each,
+        start_first: services that must be healthy before the others are changed.
+        authorized_keys: public keys that give access as the machine's user, who may use sudo; a line each,
             the deployer's own first.
-        users: those of who may enter it as a user without any rights; see `people`.
-        reboot_at: when the machine's own updates may restart it: `HH:MM`, empty for never; None where that is
+        users: public keys that give access as a user without rights; see `people`.
+        reboot_at: when the machine's own updates may restart it: `HH:MM`, empty for never; None if this is
             not the node's to set.
-        ca_file: where the node's own CA has its certificate, as `SERVICE:PATH` in the container; empty where
-            it has none.
+        ca_file: the certificate of the node's own CA, as `SERVICE:PATH` in the container; empty if there is
+            none.
         data: the folder of the node's data on the machine.
-        uid: of the node's programs, and of all that they keep there; by default the image's own, as every
-            release had it once.
-        health_seconds: until each program must have proven itself.
-        shared: whether Docker is not the node's alone; what it keeps of builds is then left as it is.
-        doors: ports of the machine that not everybody reaches, see `shield.Doors`.
-        counted: those at which one address has so many connections and no more, see `shield.Counted`.
-        rebuilt: when the image was last asked to be made anew; empty for never.
+        uid: the user of the node's programs, who owns all their data. The default is the image's own, which
+            all older releases used.
+        health_seconds: how long each service may take to become healthy.
+        shared: whether Docker has other users than the node; then its build cache is left as it is.
+        doors: the machine's ports that not everybody may reach, see `shield.Doors`.
+        counted: the ports that limit the connections of one address, see `shield.Counted`.
+        rebuilt: when a rebuild of the image was last requested; empty for never.
     """
 
     image: str
@@ -113,13 +112,13 @@ class Plan:
 
     @classmethod
     def parse(cls, told: Mapping[str, Any]) -> Plan:
-        """From what the deployer sends."""
+        """Return the plan that the deployer sent."""
         return cls(**_fields(cls, told))
 
 
 @dataclass(frozen=True)
 class Release:
-    """What was released, as it is kept: enough to bring it back.
+    """A stored release: enough to bring it back.
 
     Attributes:
         id: a hash of the image's reference and the compose file.
@@ -163,9 +162,9 @@ class State:
     """What this machine knows of its releases.
 
     Attributes:
-        current: the one that has proven itself last.
-        former: the one before it, which could be brought back.
-        images: all that were brought here and not removed.
+        current: the last one that became healthy.
+        previous: the one before it, for a rollback.
+        images: all images that were brought here and not removed.
         authorized_keys, users, reboot_at, doors, counted: see `Plan`.
     """
 
@@ -180,7 +179,7 @@ class State:
 
     @classmethod
     def load(cls, path: Path) -> State:
-        """As it was saved; nothing where there is none yet."""
+        """Return the saved state; an empty one if none was saved."""
         try:
             told = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
@@ -199,7 +198,7 @@ def _release(told: dict[str, Any] | None) -> Release | None:
 
 
 def _fields(kind: type[Plan] | type[Release] | type[State], told: Mapping[str, Any]) -> dict[str, Any]:
-    """What of `told` is a field: another version may have told more."""
+    """Return the entries of `told` that are fields. Another version may have sent more."""
     own = {one.name for one in fields(kind)}
     return {
         key: tuple(value) if isinstance(value, list) else value for key, value in told.items() if key in own
@@ -207,7 +206,7 @@ def _fields(kind: type[Plan] | type[Release] | type[State], told: Mapping[str, A
 
 
 def marked(compose: str) -> str:
-    """A compose file in which each service has a label that says what its container is made by."""
+    """Return a compose file in which each service has a label with the hash of its definition."""
     whole = json.loads(compose)
     for made in whole["services"].values():
         digest = hashlib.sha256(json.dumps(made, sort_keys=True).encode()).hexdigest()[:16]
@@ -218,7 +217,7 @@ def marked(compose: str) -> str:
 def _limits_altered(
     made: Mapping[str, Any], container: Mapping[str, Any], machine: Mapping[str, Any]
 ) -> bool:
-    """Whether a container has other limits than its service in a compose file has there."""
+    """Return whether a container's limits differ from those of its service on this machine."""
     return SHARE in made and altered(limits(made[SHARE], machine), container["HostConfig"])
 
 
@@ -226,10 +225,10 @@ class ReleaseManager:
     """The releases of this machine.
 
     Args:
-        folder: where all is kept that is needed to bring one back.
-        user_home: of the user whose `authorized_keys` are kept.
-        say: hears what is being done.
-        end_logins: ends all logins of the user's but this program's.
+        folder: stores all that is needed to bring a release back.
+        user_home: the home of the user whose `authorized_keys` are managed.
+        say: receives a message for each step.
+        end_logins: ends all logins of the user except this program's.
     """
 
     def __init__(
@@ -257,10 +256,10 @@ class ReleaseManager:
         self.store = Store(folder / "files")
 
     def apply(self, plan: Plan) -> dict[str, Any]:
-        """Make `plan` the release. The same once more changes nothing.
+        """Make `plan` the release. Repeating it changes nothing.
 
         Raises:
-            Failed: it could not be; the former release serves, if there was one.
+            Failed: the release failed; if there was a previous release, it runs again.
         """
         with self._alone():
             state = State.load(self._saved)
@@ -273,16 +272,18 @@ class ReleaseManager:
             wanted = Release.of(plan)
             same = state.current is not None and state.current.id == wanted.id
             if not same or self._problems(state):
-                # Of releases that failed.
+                # Remove the images of releases that failed.
                 state = self._forget_images(state, {plan.image}, shared=plan.shared)
-                # Noted before it is there: one whose build goes on without us is ours too.
+                # Record the image before it exists: its build may finish after this program was interrupted,
+                # and the image is Gridup's then too.
                 images = tuple(sorted({*state.images, plan.image}))
                 state = replace(state, images=images)
                 state.save(self._saved)
                 self._have_image(plan)
                 self._shield.lay(plan.doors, plan.counted)
                 if same and (unbound := self._unbound(wanted)):
-                    # Compose looks at what it has made them with, and not at what they have by now.
+                    # Compose compares containers with the definition it created them from, not with their
+                    # current limits. So remove them first.
                     self._engine.remove(unbound)
                 self._change(wanted, plan.health_seconds, None if same else state.current)
             former = state.previous if same else state.current
@@ -295,12 +296,14 @@ class ReleaseManager:
             return self._report(state, CA_SECONDS)
 
     def look(self) -> dict[str, Any]:
-        """What is released and how it is.
+        """Report what is released and its state.
 
         Returns:
-            `release`: its id, empty for none. `problems`: what is not as it was made, a line each. `dead`:
-            programs that crashed and are not restarted, each with its exit code. `ca`: the certificate (PEM)
-            of the node's own CA. `built`: when the image was made (ISO 8601), empty where it is not there.
+            `release`: its id, empty for none.
+            `problems`: the drift, a line each.
+            `dead`: programs that crashed and are not restarted, each with its exit code.
+            `ca`: the certificate (PEM) of the node's own CA.
+            `built`: when the image was built (ISO 8601), empty if it does not exist.
         """
         return self._report(State.load(self._saved))
 
@@ -308,7 +311,7 @@ class ReleaseManager:
         """Stop the node and remove its containers; the data and the image stay.
 
         Raises:
-            Failed: compose would not.
+            Failed: compose failed.
         """
         with self._alone():
             current = State.load(self._saved).current
@@ -329,7 +332,8 @@ class ReleaseManager:
         arguments = {BASE: plan.base_image}
         if plan.rebuilt:
             arguments[REBUILT] = plan.rebuilt
-            # A digest has but one. Without a way to a tag's registry the one that is there serves.
+            # A digest always means the same image. If a tag's registry can't be reached, the local image is
+            # used.
             if "@" not in plan.base_image:
                 self._say(f"looking for a newer {plan.base_image}")
                 with contextlib.suppress(Failed):
@@ -337,7 +341,7 @@ class ReleaseManager:
         self._engine.build(plan.image, context, arguments, plan.arguments, self._say)
 
     def _unbound(self, release: Release) -> list[str]:
-        """The containers that have other limits than their share of the machine as it is now."""
+        """Return the containers whose limits differ from their share of the machine as it is now."""
         names = {service: f"{release.project}-{service}" for service in release.services}
         machine, found = self._engine.facts(), self._engine.find(list(names.values()))
         return [
@@ -347,14 +351,15 @@ class ReleaseManager:
         ]
 
     def _change(self, wanted: Release, seconds: float, former: Release | None) -> None:
-        """Bring a release up, or the former one back.
+        """Start a release. If it fails, roll back to the former one.
 
         Raises:
-            Failed: it did not become healthy.
+            Failed: the release did not become healthy.
         """
         try:
             if former and former.uid != wanted.uid:
-                # What is the one user's no program of the other's could read or write.
+                # The old and the new uid can't use each other's files, so stop the programs of the old one
+                # first.
                 self._engine.stop(wanted.project)
             self._engine.prepare(wanted.image, wanted.data, wanted.uid)
             self._bring_up(wanted, seconds)
@@ -365,7 +370,7 @@ class ReleaseManager:
             try:
                 if former.uid != wanted.uid:
                     self._engine.stop(wanted.project)
-                    # By the program of the new one: the former may have none.
+                    # Use the program of the new image: the former one may not have it.
                     self._engine.prepare(wanted.image, wanted.data, former.uid)
                 self._bring_up(former, seconds)
                 what = "The former release runs again."
@@ -377,7 +382,7 @@ class ReleaseManager:
         file = self._lay(release)
         first = [name for name in release.services if name in release.first]
         rest = [name for name in release.services if name not in release.first]
-        # A release that fails must fail before more of the node is touched than need be.
+        # A release that fails must do so before more of the node is changed than needed.
         if first and rest:
             self._say(f"starting {', '.join(first)}")
             self._engine.up(release.project, file, first)
@@ -403,12 +408,12 @@ class ReleaseManager:
         return self._shield.problems(state.doors, state.counted)
 
     def _settings(self, state: State) -> list[str]:
-        """What is not as it was set on the machine itself."""
+        """Return the drift of the machine's own settings."""
         found = [*self._authorized_keys_drift(state), *self._people.problems(state.users)]
         return [*found, *self._updates.problems(state.reboot_at)]
 
     def _states(self, state: State) -> tuple[list[str], list[str]]:
-        """The drift, and what crashed."""
+        """Return the drift, and the programs that crashed."""
         current = state.current
         if current is None:
             return ["nothing is released on the machine"], []
@@ -455,7 +460,8 @@ class ReleaseManager:
         former = set(self._let_in_now())
         write(self._keys, "".join(f"{line}\n" for line in people).encode())
         if former - set(people):
-            # Which of the keys a login came with cannot be told; whoever may, comes back.
+            # It is unknown which key a login used, so all logins end. Users with a valid key can log in
+            # again.
             self._end_logins()
 
     def _report(self, state: State, ca_seconds: float = 0) -> dict[str, Any]:
@@ -471,10 +477,10 @@ class ReleaseManager:
         }
 
     def _ca(self, release: Release, seconds: float) -> str:
-        """The certificate of the node's own CA.
+        """Return the certificate of the node's own CA.
 
         Raises:
-            Failed: there is none `seconds` after the reverse proxy was found healthy.
+            Failed: `seconds` after the reverse proxy became healthy there is no certificate.
         """
         waited = 0.0
         service, _, path = release.ca_file.partition(":")
@@ -490,7 +496,7 @@ class ReleaseManager:
         return ""
 
     def _forget_images(self, state: State, wanted: set[str], *, shared: bool) -> State:
-        """Remove the images that neither the current nor the former release needs, nor one that is wanted."""
+        """Remove all images except those of the current and the previous release, and the wanted ones."""
         kept = wanted | {release.image for release in (state.current, state.previous) if release}
         if gone := [image for image in state.images if image not in kept]:
             for image in gone:
@@ -510,7 +516,7 @@ class ReleaseManager:
 
 
 def main() -> int:
-    """The program: exit code 0 where the command could be carried out."""
+    """Run the program. Return exit code 0 if the command succeeded."""
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     os.umask(0o077)
     command, folder = sys.argv[1], Path(sys.argv[0]).absolute().parent
@@ -521,17 +527,17 @@ def main() -> int:
         emit(failed={"message": error.message, "suggestion": error.suggestion, "details": error.details})
         return 1
     for path in folder.glob("release-*.pyz"):
-        # Of other versions, which send theirs again.
+        # Programs of other Gridup versions, which send theirs again.
         if path.name != Path(sys.argv[0]).name and command == "apply":
             path.unlink(missing_ok=True)
     return 0
 
 
 def carry_out(releases: ReleaseManager, command: str) -> dict[str, Any]:
-    """One command, with what it needs from stdin.
+    """Run one command with its input from stdin.
 
     Raises:
-        Failed: it could not be carried out.
+        Failed: the command failed.
     """
     if command == "upload":
         try:

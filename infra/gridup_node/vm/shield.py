@@ -1,16 +1,17 @@
-"""Between the node's containers and what a cloud tells its machines.
+"""Firewall rules for the node's containers and ports on a machine.
 
-Who takes over a container must not get the machine's own identity there, nor who enters the machine without
-rights (`people`): such a user does not get past the reverse proxy to the containers either.
+They close the cloud's metadata service: whoever takes over a container must not get the machine's own
+identity. The same holds for users who log in without rights (`people`). Such a user can't bypass the reverse
+proxy to reach the containers either.
 
-A systemd unit lays the rules before Docker starts, at every boot, in a table that Docker leaves alone. They
-concern the node's own networks only, whose bridges are called by `BRIDGE`: what else runs in the machine's
-Docker is not the node's.
+A systemd unit creates the rules before Docker starts, at every boot, in a table that Docker does not change.
+They apply only to the node's own networks, whose bridges have names that begin with `BRIDGE`. Other
+containers in the machine's Docker are not the node's.
 
-On a machine of somebody else's it also says who reaches the node's ports, where that was asked for: what
-Docker publishes goes past the machine's own firewall.
+On a user's own machine the rules can also limit who reaches the node's ports: ports that Docker publishes
+bypass the machine's own firewall.
 
-And it counts the connections of one address to the node's ports, which its reverse proxy can't.
+The rules also count the connections of one address to the node's ports, which the reverse proxy can't do.
 """
 
 from __future__ import annotations
@@ -31,10 +32,11 @@ CHAIN = "GRIDUP"
 
 CLOSED = ("169.254.0.0/16", "168.63.129.16")
 """Link-local, where clouds have their metadata service, credentials and clock; and Azure's own address
-(https://learn.microsoft.com/azure/virtual-network/what-is-ip-address-168-63-129-16)."""
+(https://learn.microsoft.com/azure/virtual-network/what-is-ip-address-168-63-129-16).
+"""
 
 CLOSED_V6 = ("fd00:ec2::/32",)
-"""Amazon's services for instances, of which fd00:ec2::254 is the metadata service."""
+"""Amazon's services for instances; fd00:ec2::254 is the metadata service."""
 
 _USER = f"OUTPUT --match owner --uid-owner {people.UID}"
 JUMPS = (
@@ -42,49 +44,53 @@ JUMPS = (
     f"{_USER} --jump {CHAIN}",
     f"{_USER} --out-interface {BRIDGE}+ --jump DROP",
 )
-"""The rules that lead there: for what comes from the node's networks, and from people without rights. What
-these send to a port that Docker publishes is not known here as the container's yet, and goes on."""
+"""The rules that jump to `CHAIN`: for packets from the node's networks, and from users without rights. A
+packet of such a user to a port that Docker publishes passes: at this point it does not have the container's
+address yet.
+"""
 
 DOORS = "GRIDUP-DOORS"
 COUNTS = "GRIDUP-COUNTS"
 DOCKER_USER = "DOCKER-USER"
-"""Docker's chain for rules of others, which it makes at its start where there is none, and leaves alone."""
+"""Docker's chain for others' rules. Docker creates it at its start if needed, and does not change it."""
 
 
 def _ways(chain: str) -> tuple[str, str]:
-    """The rules that lead there.
+    """Return the rules that jump to `chain`.
 
-    For what Docker passes on to the node's containers, and for what a program of Docker's takes for them, as
-    it does where a network has no IPv6. They open nothing, whatever else is there.
+    One is for packets that Docker forwards to the node's containers. The other is for connections that a
+    program of Docker's accepts for them, as it does if a network has no IPv6. The rules never allow anything,
+    whatever other rules exist.
     """
     return (f"{DOCKER_USER} --out-interface {BRIDGE}+ --jump {chain}", f"INPUT --jump {chain}")
 
 
 Doors = Mapping[str, Sequence[str]]
-"""Ports of the machine, each with the networks (CIDR) that reach it. Others are open to everybody."""
+"""Ports of the machine, each with the networks (CIDR) that may reach it. Other ports are open to all."""
 
 Counted = Mapping[str, Sequence[str]]
-"""Ports of the machine whose connections are counted by address, each with the networks (CIDR) whose are not.
-A site's own reverse proxy has those of all its people."""
+"""Ports of the machine whose connections are counted by address, each with the networks (CIDR) that are not
+counted. For example, a site's own reverse proxy has the connections of all the site's users.
+"""
 
 MOST_CONNECTIONS = 500
-"""At once, of one address, or of the first 64 bits of an IPv6 one, which are a site's.
+"""Connections that one address may have at once. Of IPv6 the first 64 bits count: they are a site's.
 
-A whole institution may be behind one address, and an older browser has six. In the reverse proxy each costs a
-file, of which it may have many times as many, and some 50 kB.
+A whole institution may share one address, and an older browser opens six connections. Each connection costs
+the reverse proxy some 50 kB and one open file; it may have many times as many files.
 """
 
 NAMES = 53
-"""What a machine's name server may be asked at: on Azure, and on Amazon by choice, that is one of these."""
+"""The DNS port stays open: on Azure, and by choice on Amazon, a closed address is the name server's."""
 
 
 def unit(doors: Doors | None = None, counted: Counted | None = None) -> str:
-    """The unit's file."""
+    """Return the text of the unit's file."""
     lines = [
         "[Unit]",
         "Description=Gridup: the node's containers do not reach the cloud's metadata service",
         "Before=docker.service",
-        # Each of them may begin by removing all rules.
+        # Each of these services may remove all rules when it starts.
         "After=nftables.service netfilter-persistent.service firewalld.service ufw.service",
         "",
         "[Service]",
@@ -95,7 +101,7 @@ def unit(doors: Doors | None = None, counted: Counted | None = None) -> str:
         *_where_it_can(_rules("/usr/sbin/ip6tables", CLOSED_V6)),
         *_doors("/usr/sbin/iptables", 4, doors or {}),
         *_where_it_can(_doors("/usr/sbin/ip6tables", 6, doors or {})),
-        # Not every kernel can count.
+        # Not every kernel can count connections.
         *_where_it_can(_counts("/usr/sbin/iptables", 4, counted or {})),
         *_where_it_can(_counts("/usr/sbin/ip6tables", 6, counted or {})),
         "",
@@ -113,7 +119,7 @@ def _rules(program: str, closed: tuple[str, ...]) -> list[str]:
 
 
 def _chain(table: str, chain: str, rules: Sequence[str], ways: Sequence[str]) -> list[str]:
-    """Lines that lay a chain of ours anew, and the ways that lead there."""
+    """Return unit lines that create one of Gridup's chains again, and the rules that jump to it."""
     return [
         f"ExecStart=-{table} --new-chain {chain}",
         f"ExecStart={table} --flush {chain}",
@@ -127,19 +133,25 @@ def _chain(table: str, chain: str, rules: Sequence[str], ways: Sequence[str]) ->
 
 
 def _where_it_can(lines: Sequence[str]) -> list[str]:
-    """What fails there is left out, and the unit is at work all the same."""
+    """Return lines that may fail: the unit then starts without their rules."""
     return [line.replace("ExecStart=/", "ExecStart=-/") for line in lines]
 
 
 def _doors(program: str, version: int, doors: Doors) -> list[str]:
-    """As Docker documents it: by the port that was asked for, before it became the container's."""
+    """Return lines that limit who reaches the ports.
+
+    As Docker documents it, they match the original port of a connection, before Docker replaces it with the
+    container's.
+    """
     if not doors:
         return []
     return _at_the_ports(program, DOORS, version, doors, "", "--jump DROP")
 
 
 def _counts(program: str, version: int, counted: Counted) -> list[str]:
-    """A new connection beyond `MOST_CONNECTIONS` is told so at once, and no other is looked at."""
+    """Return lines that refuse new connections beyond `MOST_CONNECTIONS` immediately, and check only new
+    ones.
+    """
     if not counted:
         return []
     sites = 32 if version == 4 else 64
@@ -151,9 +163,12 @@ def _counts(program: str, version: int, counted: Counted) -> list[str]:
 def _at_the_ports(
     program: str, chain: str, version: int, ports: Mapping[str, Sequence[str]], which: str, then: str
 ) -> list[str]:
-    """Lines that lay `chain` for packets `which` to the ports; those of a port's networks go on."""
+    """Return lines that create `chain`.
+
+    The chain applies `then` to packets `which` for the ports. Packets from a port's networks pass.
+    """
     table = f"{program} --wait"
-    # The machine itself and the node's own containers are not kept out.
+    # The machine itself and the node's own containers always have access.
     rules = [f"--in-interface {name} --jump RETURN" for name in ("lo", f"{BRIDGE}+")]
     for port, networks in sorted(ports.items()):
         asked = f"--protocol tcp {which}--match conntrack --ctdir ORIGINAL --ctorigdstport {port}"
@@ -166,7 +181,7 @@ def _at_the_ports(
 
 
 def opening(chain: str) -> list[list[str]]:
-    """What takes the rules about the node's ports away again, for root; any of it may be gone."""
+    """Return commands for root that delete the rules for the node's ports. Any rule may be gone already."""
     return _without(chain, _ways(chain))
 
 
@@ -183,16 +198,16 @@ def _without(chain: str, ways: Sequence[str], *table: str) -> list[list[str]]:
 
 
 def removal() -> list[list[str]]:
-    """What takes it away again, for root; any of it may be gone."""
+    """Return commands for root that delete the unit's rules. Any of them may be gone already."""
     off = ["systemctl", "disable", "--now", UNIT]
     return [off, *_without(CHAIN, JUMPS, "--table", "raw"), *opening(DOORS), *opening(COUNTS)]
 
 
 class Shield:
-    """The unit on this machine, as a user sees it who may use sudo.
+    """The unit on this machine, managed with the rights of the user with sudo.
 
     Args:
-        file: where it lies; tests have a place of their own.
+        file: the path of the unit; tests pass their own.
         run: see `docker_cli.run`.
     """
 
@@ -200,7 +215,7 @@ class Shield:
         self._file, self._run = file, run
 
     def problems(self, doors: Doors | None = None, counted: Counted | None = None) -> list[str]:
-        """What is not as it was laid, a line each."""
+        """Return the differences from what `lay` writes, a line each."""
         if self._laid() != unit(doors, counted):
             return ["the rules that close the cloud's metadata service to the containers are not laid"]
         if self._run(["systemctl", "is-active", "--quiet", UNIT]).code != 0:
@@ -208,10 +223,10 @@ class Shield:
         return []
 
     def lay(self, doors: Doors | None = None, counted: Counted | None = None) -> None:
-        """Have it at work now and after every boot; nothing is done where it is.
+        """Activate the rules now and at every boot. Do nothing if they are active.
 
         Raises:
-            Failed: it can't be.
+            Failed: the rules can't be activated.
         """
         if not self.problems(doors, counted):
             return

@@ -1,4 +1,4 @@
-"""Files on a machine, each known by the hash of its bytes: what is there need not be sent again."""
+"""Files on a machine, each named by the hash of its bytes. A file that exists need not be sent again."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import IO
 
 LARGEST = 16 << 20
-"""Bytes of one file. The bundle's are some 100 kB."""
+"""Bytes of one file. The files of the bundle have some 100 kB."""
 
 
 class Store:
-    """A folder of them.
+    """A folder of such files.
 
     Args:
-        folder: made where it is not there.
+        folder: created if it does not exist.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -25,14 +25,14 @@ class Store:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def missing(self, names: Iterable[str]) -> list[str]:
-        """Those of the hashes whose file is not there, or is damaged."""
+        """Return the hashes whose file is missing or damaged."""
         return [name for name in names if not self._whole(name)]
 
     def upload(self, stream: IO[bytes]) -> int:
-        """Keep the files of a tar whose members are called by their hash. Returns how many there were.
+        """Store the files of a tar whose members are named by their hash. Return the number of files.
 
         Raises:
-            ValueError: one of them is not what its name says; those before it are kept.
+            ValueError: the content of a file does not match its name; the files before it are stored.
         """
         taken = 0
         with tarfile.open(fileobj=stream, mode="r|gz") as tar:
@@ -46,15 +46,15 @@ class Store:
         return taken
 
     def read(self, name: str) -> bytes:
-        """The file of a hash.
+        """Return the file with this hash.
 
         Raises:
-            OSError: it is not there.
+            OSError: the file does not exist.
         """
         return (self._folder / name).read_bytes()
 
     def retain_only(self, names: Iterable[str]) -> None:
-        """Remove all others."""
+        """Delete all other files."""
         kept = set(names)
         for path in self._folder.iterdir():
             if path.name not in kept:
@@ -68,7 +68,7 @@ class Store:
 
 
 def write(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all, its owner's alone; it is on the disk when this returns."""
+    """Write a file completely or not at all, with access for its owner only. On return it is on the disk."""
     fresh = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:

@@ -1,7 +1,7 @@
-"""When a machine's own updates may restart it, and whether they wait for that.
+"""When a machine's own updates may restart it, and whether a restart is due.
 
-Debian's unattended-upgrades installs security updates each day; those of the kernel count from the next boot
-on. It restarts the machine where its setting Automatic-Reboot says so, at the hour of Automatic-Reboot-Time.
+Debian's unattended-upgrades installs security updates each day. Kernel updates take effect at the next boot.
+It restarts the machine if its setting Automatic-Reboot is true, at the hour of Automatic-Reboot-Time.
 Standard library only.
 """
 
@@ -13,40 +13,40 @@ from pathlib import Path
 from gridup_node.vm.docker_cli import Completed, Failed, run
 
 FILE = "/etc/apt/apt.conf.d/90gridup-reboot"
-"""Of apt's files the last one counts, by its name; the distribution's own begins with 50."""
+"""apt reads its files by name, and the last one wins. The name of the distribution's own begins with 50."""
 
 REQUIRED = "/run/reboot-required"
 PACKAGES = f"{REQUIRED}.pkgs"
-"""What Debian's packages leave there: that a restart is due, and which of them need it."""
+"""Debian's packages create these files: a restart is due, and the packages that need it."""
 
 DUE = ("sh", "-c", f"test -e {REQUIRED} && echo due && sort -u {PACKAGES} 2>/dev/null | head -n 20")
-"""Tells the machine's user whether a restart is due: nothing, or `due` and the packages, a line each."""
+"""Command for the machine's user. Prints `due` and the packages, a line each, or nothing."""
 
 
 def settings(at: str) -> str:
-    """The file's text.
+    """Return the text of the file.
 
     Args:
         at: `HH:MM` by the machine's clock; empty for never.
     """
     rows = {"Automatic-Reboot": "true" if at else "false"}
     if at:
-        # Nobody is asked: who works there at that hour chose it.
+        # Do not wait for logged-in users: whoever works there at that hour chose it.
         rows |= {"Automatic-Reboot-WithUsers": "true", "Automatic-Reboot-Time": at}
     return "".join(f'Unattended-Upgrade::{name} "{value}";\n' for name, value in rows.items())
 
 
 def parse(text: str) -> tuple[str, ...] | None:
-    """The packages for whose sake a restart is due, from what `DUE` printed; None where none is."""
+    """Return the packages that need a restart, from the output of `DUE`; None if no restart is due."""
     first, *packages = text.split() or [""]
     return tuple(sorted(set(packages))) if first == "due" else None
 
 
 class Updates:
-    """The setting on this machine, as a user sees it who may use sudo.
+    """The setting on this machine, managed with the rights of the user with sudo.
 
     Args:
-        file: where it lies; tests have a place of their own.
+        file: the path of the setting; tests pass their own.
         run: see `docker_cli.run`.
     """
 
@@ -54,10 +54,10 @@ class Updates:
         self._file, self._run = file, run
 
     def problems(self, at: str | None) -> list[str]:
-        """What is not as `lay` makes it, a line each.
+        """Return the differences from what `lay` writes, a line each.
 
         Args:
-            at: see `settings`; None where the machine's updates are not the node's to set.
+            at: see `settings`; None if the machine's updates are not the node's to set.
         """
         if at is None:
             return []
@@ -68,10 +68,10 @@ class Updates:
         return [] if same else ["when the machine's updates may restart it is not set as it was"]
 
     def lay(self, at: str | None) -> None:
-        """Have it so; nothing is done where it is.
+        """Write the setting. Do nothing if it is right already.
 
         Raises:
-            Failed: it can't be.
+            Failed: the setting can't be written.
         """
         if at is None or not self.problems(at):
             return

@@ -1,6 +1,6 @@
 """The user-data of a container host: a cloud-init document of a few KB, the same for every cloud.
 
-A cloud shows it to whoever may look at the machine's settings, so there is no secret in it.
+A cloud shows user-data to everybody who can read the machine's settings, so it contains no secret.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from gridup_node.vm.host import MODULES
 from gridup_node.vm.machine import CONFIG, MOUNT_UNIT, PROGRAM, UID, UNIT, USER
 
 LIMIT = 16384
-"""Bytes of user-data that EC2 takes, before its API's base64. Azure takes 64 KB."""
+"""Bytes of user-data that EC2 accepts, before its API's base64. Azure accepts 64 KB."""
 
 HEADER = "#cloud-config\n"
-"""Its first line; without it cloud-init ignores the whole document."""
+"""The first line; without it cloud-init ignores the whole document."""
 
-# Its own mount: systemd's, which checks the file system first, comes before ours at a later boot.
+# After the mount unit: at a later boot systemd checks the file system and mounts it before this program runs.
 SERVICE = f"""\
 [Unit]
 Description=Gridup container host
@@ -59,28 +59,28 @@ _NO_PROXY = re.compile(r"[A-Za-z0-9.:*_/-]+")
 _KEY_TYPE = re.compile(
     r"(ssh-(rsa|ed25519)|ecdsa-sha2-nistp(256|384|521)|sk-(ssh-ed25519|ecdsa-sha2-nistp256)@openssh\.com)"
 )
-"""What Debian 13's sshd accepts."""
+"""The key types that Debian 13's sshd accepts."""
 
 
 @dataclass(frozen=True)
 class Host:
-    """A container host as its deployer wants it. Empty means: as the image has it.
+    """A container host as its deployer wants it. Empty means: as in the image.
 
     Attributes:
-        ssh_keys: public keys of those who may enter, each as `public_key` returns it: the
-            deployer's own, then people's.
-        disk: where the data disk may be: patterns (glob) of device paths, the likeliest first.
+        ssh_keys: public keys that give access, each as `public_key` returns it: the deployer's own first,
+            then the users'.
+        disk: patterns (glob) of device paths of the data disk, the likeliest first.
         name: the node's name as typed; shown at login.
         hostname: one label.
-        disk_seconds: how long the disk is waited for; some clouds attach it when the machine runs.
-        packages: Debian packages beside those of `packages.PACKAGES`.
+        disk_seconds: how long to wait for the disk; some clouds attach it when the machine already runs.
+        packages: Debian packages in addition to `packages.PACKAGES`.
         proxy: `http://host:port`, for apt and Docker.
-        no_proxy: hosts that are reached without it.
+        no_proxy: hosts to reach without the proxy.
         mirror: a server with `/debian` and `/debian-security` below it, as `https://mirror.inst.example`.
-        ca: certificates (PEM) to trust beside Debian's.
+        ca: certificates (PEM) to trust in addition to Debian's.
 
     Raises:
-        ValueError: a value is not of its kind, or is a secret.
+        ValueError: a value has a wrong form, or is a secret.
     """
 
     ssh_keys: tuple[str, ...]
@@ -115,15 +115,15 @@ class Host:
 
 
 def user_data(host: Host) -> bytes:
-    """The bytes to send, before the API's own base64: plain text, or gzip where only that fits.
+    """Return the bytes to send, before the API's own base64: plain text, or gzip if only that fits.
 
     Raises:
-        ValueError: even compressed they are more than `LIMIT`.
+        ValueError: even compressed there are more than `LIMIT` bytes.
     """
     plain = document(host).encode()
     if len(plain) <= LIMIT:
         return plain
-    # cloud-init unpacks it by itself.
+    # cloud-init unpacks gzip by itself.
     packed = _gzip(plain)
     if len(packed) <= LIMIT:
         return packed
@@ -140,7 +140,7 @@ def user_data(host: Host) -> bytes:
 
 
 def fingerprint(host: Host) -> str:
-    """A hash of what the machine is told, the same whatever the compressor of the Python that sends it."""
+    """Return a hash of the machine's user-data. It is the same with every Python's compressor."""
     made = hashlib.sha256(json.dumps(_content(host)).encode())
     for name, data in _files(host).items():
         made.update(f"\0{name}\0".encode() + hashlib.sha256(data).digest())
@@ -148,7 +148,7 @@ def fingerprint(host: Host) -> str:
 
 
 def document(host: Host) -> str:
-    """The cloud-init document as text: pure ASCII, a line for each of its keys."""
+    """Return the cloud-init document as text: pure ASCII, one line for each key."""
     files = [_write_file(path, data) for path, data in _files(host).items()]
     rows = {**_content(host), "write_files": files, "runcmd": RUN}
     return HEADER + "".join(f"{name}: {to_yaml(value)}\n" for name, value in rows.items())
@@ -156,7 +156,7 @@ def document(host: Host) -> str:
 
 RUN = [
     ["systemctl", "daemon-reload"],
-    # Waits for its end; enabled, so that a reboot mends what it can.
+    # Waits until the run ends. The unit is enabled, so that a reboot repairs what it can.
     ["systemctl", "enable", "--now", UNIT],
 ]
 
@@ -170,7 +170,7 @@ def _content(host: Host) -> dict[str, Any]:
                 "gecos": "Gridup",
                 "shell": "/bin/bash",
                 "lock_passwd": True,
-                # Whoever may use Docker is root anyway.
+                # No loss of security: every user of Docker can become root anyway.
                 "sudo": "ALL=(ALL) NOPASSWD:ALL",
                 "ssh_authorized_keys": list(host.ssh_keys),
             }
@@ -205,18 +205,19 @@ def _files(host: Host) -> dict[str, bytes]:
 
 
 def program() -> bytes:
-    """The program `host` as one file that Python runs."""
+    """Return the program `host` as one file that Python runs."""
     return zipapp("gridup_node.vm.host", [f"vm/{name}" for name in MODULES])
 
 
 def zipapp(main: str, modules: Iterable[str]) -> bytes:
-    """Modules of `gridup_node` as one file that Python runs, without what only their readers need.
+    """Return modules of `gridup_node` as one file that Python runs, without comments and docstrings.
 
-    The same bytes for the same modules. Not compressed in itself, so that the whole packs better.
+    The same modules give the same bytes. The file itself is not compressed, so that the whole compresses
+    better.
 
     Args:
-        main: the module whose `main` is run; what that returns is the exit code.
-        modules: by their path in the package, without `.py`.
+        main: the module whose `main` runs; its return value is the exit code.
+        modules: paths in the package, without `.py`.
     """
     own = Path(__file__).parents[1]
     files = {
@@ -234,9 +235,9 @@ def zipapp(main: str, modules: Iterable[str]) -> bytes:
 
 
 def minify(source: str) -> str:
-    """Python code without comments, docstrings and blank lines; each line that stays is as it was.
+    """Return Python code without comments, docstrings and blank lines; the other lines stay as they are.
 
-    A docstring here is any string that is a statement; a body that has nothing else keeps it.
+    A docstring here is any statement that is a constant. A body that contains nothing else keeps it.
     """
     lines = source.splitlines()
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
@@ -246,7 +247,7 @@ def minify(source: str) -> str:
     inside: set[int] = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.end_lineno:
-            # A blank line within a string is part of it.
+            # A blank line within a string is part of the string.
             inside.update(range(node.lineno, node.end_lineno + 1))
     dropped: set[int] = set()
     for node in ast.walk(ast.parse(source)):
@@ -264,7 +265,7 @@ def minify(source: str) -> str:
 
 
 def _write_file(path: str, data: bytes) -> dict[str, Any]:
-    """cloud-init's entry for a file, in the form that takes the fewest bytes."""
+    """Return cloud-init's entry for a file, in the form with the fewest bytes."""
     packed = {"path": path, "encoding": "gz+b64", "content": base64.b64encode(_gzip(data)).decode()}
     try:
         plain = {"path": path, "content": data.decode()}
@@ -278,9 +279,9 @@ def _gzip(data: bytes) -> bytes:
 
 
 def to_yaml(value: Any) -> str:
-    """A value as YAML in one line of ASCII, which every reader takes for exactly that value.
+    """Return a value as one line of ASCII YAML, which every YAML reader reads as exactly this value.
 
-    Like JSON, but for characters above U+FFFF: YAML does not join JSON's surrogate pairs.
+    Like JSON, except for characters above U+FFFF: YAML does not join JSON's surrogate pairs.
     """
     if isinstance(value, str):
         return f'"{"".join(map(_escaped, value))}"'
@@ -307,11 +308,11 @@ def _escaped(character: str) -> str:
 
 
 def public_key(text: str) -> str:
-    """The one line of a public key file, whatever editor or system it went through.
+    """Return the line of a public key file in clean form, whatever editor or system wrote the file.
 
     Raises:
-        ValueError: it holds no public key, several, one of a type that sshd does not accept, or
-            options before it.
+        ValueError: the file holds no public key, several keys, a key of a type that sshd does not accept, or
+            options before the key.
     """
     if "PRIVATE KEY" in text:
         raise ValueError("that is a private key; the public one is in the file that ends with .pub")
@@ -326,7 +327,7 @@ def public_key(text: str) -> str:
         blob = base64.b64decode(encoded, validate=True)
     except binascii.Error:
         blob = b""
-    # RFC 4253 6.6: the key's data begins with its type once more, after four bytes of length.
+    # RFC 4253 6.6: the key's data begins with its type again, after four bytes of length.
     named = blob[4 : 4 + int.from_bytes(blob[:4], "big")]
     if named != kind.encode() or len(blob) < 4 + len(named) + 32:
         raise ValueError(f"the {kind} key is damaged or cut off")
@@ -342,10 +343,10 @@ def _each(what: str, pattern: re.Pattern[str], values: Iterable[str]) -> None:
 
 
 def _web_address(what: str, address: str) -> None:
-    """Look at an address that goes into settings of apt and systemd.
+    """Check an address that goes into settings of apt and systemd.
 
     Raises:
-        ValueError: it is no http address, has a password in it, or what those settings would trip over.
+        ValueError: it is no http address, contains a password, or has characters that break those settings.
     """
     if not address:
         return

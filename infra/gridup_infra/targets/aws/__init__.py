@@ -1,4 +1,4 @@
-"""The target `aws`: a node on an EC2 instance, with a network and a data disk of its own."""
+"""The target `aws`: a node on an EC2 instance, with its own network and data disk."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ COSTS = {
     STANDARD: "slower once they are used up, and never billed for more",
     UNLIMITED: "as fast once they are used up, and AWS bills that by the vCPU hour, without a limit",
 }
-"""What each mode of CPU credits means for who pays."""
+"""CPU credit mode -> what happens, and what AWS bills, when the credits are used up."""
 
 
 class AwsTarget(MachineTarget):
@@ -199,7 +199,7 @@ class AwsTarget(MachineTarget):
             try:
                 answer = cloud.ec2.get_console_output(InstanceId=machine, Latest=True)
             except Exception as error:
-                # Only Nitro has the latest at any time; others have what was there at the last boot.
+                # Only Nitro instances return the latest output; others return that of the last boot.
                 if code_of(error) not in ("UnsupportedOperation", "InvalidParameterCombination"):
                     raise
                 answer = cloud.ec2.get_console_output(InstanceId=machine)
@@ -245,7 +245,7 @@ class AwsTarget(MachineTarget):
 
     @staticmethod
     def _replaced_for(spec: DeploySpec, before: DeploySpec) -> str:
-        """Why a deploy makes another VM; empty when it does not."""
+        """Return why a deploy replaces the VM; empty if it does not."""
         if spec.machine_revision != before.machine_revision:
             return "--new-machine"
         if spec.subnet_id != before.subnet_id:
@@ -264,7 +264,7 @@ class AwsTarget(MachineTarget):
 
 
 def _credits(spec: DeploySpec, size: str, previous: DeploySpec | None) -> str:
-    """The mode of CPU credits: without a word, what costs nothing more. Empty where a size has none."""
+    """Return the CPU credit mode: by default the one without extra cost; empty if the size has no credits."""
     from gridup_infra.targets.aws import naming
 
     if naming.has_credits(size):

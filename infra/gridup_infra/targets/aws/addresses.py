@@ -1,4 +1,4 @@
-"""A node's public address: it stays the same while the machine is stopped, resized or replaced."""
+"""A node's public address. It stays the same when the instance is stopped, resized or replaced."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from gridup_infra.targets.aws.kinds import Thing
 
 
 def ensure(cloud: Cloud, props: Mapping[str, Any]) -> Thing:
-    """The stack's address, allocated where it has none."""
+    """Return the stack's address; allocate one if the stack has none."""
 
     def make(ec2: Any) -> Thing:
         made: Thing = ec2.allocate_address(Domain="vpc", TagSpecifications=tags.tag_spec(props, "elastic-ip"))
@@ -21,7 +21,7 @@ def ensure(cloud: Cloud, props: Mapping[str, Any]) -> Thing:
 
 
 def associate(cloud: Cloud, allocation: str, instance: str) -> None:
-    """Have a machine answer at the address, whoever did before."""
+    """Associate the address with an instance, even if another instance has it."""
     cloud.retry_not_found(
         lambda: cloud.ec2.associate_address(
             AllocationId=allocation, InstanceId=instance, AllowReassociation=True
@@ -30,12 +30,12 @@ def associate(cloud: Cloud, allocation: str, instance: str) -> None:
 
 
 def holder(found: Mapping[str, Any] | None) -> str:
-    """The machine that answers at an address; empty when none does."""
+    """Return the id of the instance that has the address; empty if none has it."""
     return str((found or {}).get("InstanceId") or "")
 
 
 def disassociate(cloud: Cloud, found: Thing) -> None:
-    """Take the address from the machine that has it."""
+    """Disassociate the address from the instance that has it, if any."""
     if found.get("AssociationId"):
         try:
             cloud.ec2.disassociate_address(AssociationId=found["AssociationId"])
@@ -45,7 +45,7 @@ def disassociate(cloud: Cloud, found: Thing) -> None:
 
 
 def release(cloud: Cloud, found: Thing) -> None:
-    """Give the address back: one that is kept costs, attached or not."""
+    """Release the address: AWS bills an allocated address, attached or not."""
     disassociate(cloud, found)
     try:
         cloud.ec2.release_address(AllocationId=found["AllocationId"])

@@ -1,4 +1,4 @@
-"""All that bears a stack's id in a region: found, and removed in the order in which EC2 lets go of it."""
+"""Finds all resources in a region that carry a stack's id, and deletes them in the order that EC2 accepts."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ ORDER: tuple[ResourceKind, ...] = (
     kinds.KEY,
     kinds.VPC,
 )
-"""What uses others goes before them."""
+"""The order of deletion: a resource comes before the resources that it uses."""
 
 
 def found(cloud: Cloud, stack_id: str) -> list[tuple[ResourceKind, Thing]]:
-    """All that is there of a stack, in `ORDER`; a disk that was kept is of no stack any more."""
+    """Return all resources of a stack, in `ORDER`. A retained disk belongs to no stack any more."""
     with ThreadPoolExecutor(max_workers=len(ORDER)) as pool:
         each = pool.map(lambda kind: kinds.list_all(cloud, kind, tags.by_stack(stack_id)), ORDER)
         return [(kind, thing) for kind, things in zip(ORDER, each, strict=True) for thing in things]
 
 
 def within(cloud: Cloud, stack_id: str, vpc: str) -> list[Thing]:
-    """What of a stack is in its network."""
+    """Return the resources of a stack that are in its network `vpc`, without the VPC itself."""
     return [
         thing
         for kind, thing in found(cloud, stack_id)
@@ -43,18 +43,19 @@ def within(cloud: Cloud, stack_id: str, vpc: str) -> list[Thing]:
 
 
 def leftovers(cloud: Cloud, stack_id: str) -> list[str]:
-    """What is there of a stack, a line each."""
+    """Return a line for each resource of a stack."""
     return [f"{kind.title} {thing[kind.id]} in {cloud.region}" for kind, thing in found(cloud, stack_id)]
 
 
 def delete_all(cloud: Cloud, props: Mapping[str, Any], *, keep_data: bool) -> None:
-    """Remove all of a stack, or all but its data disk.
+    """Delete all resources of a stack.
 
     Args:
-        props: `stack_id`, and `volume_urn` of the data disk.
+        props: `stack_id`, and `volume_urn`, the URN of the data disk.
+        keep_data: whether to retain the data disk.
 
     Raises:
-        ResourceError: something could not be removed.
+        ResourceError: a resource could not be deleted.
     """
     there = found(cloud, props["stack_id"])
     if not there:

@@ -1,6 +1,6 @@
-"""Talking to EC2 and STS: clients with deadlines, calls that survive throttling, errors a person can act on.
+"""Access to EC2 and STS: clients with deadlines, calls that survive throttling, errors that help the user.
 
-boto3 is imported where it is used: `gridup --help` and a node on this machine need none of it.
+boto3 is imported where it is used: `gridup --help` and a local node do not need it.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ Made = TypeVar("Made")
 
 CONNECT_SECONDS = 10
 READ_SECONDS = 60
-"""RunInstances has been seen to take 20 s."""
+"""RunInstances has taken 20 s in practice."""
 
 ATTEMPTS = 9
-"""Of a call that is throttled, or whose answer was lost: some 90 s in all."""
+"""Attempts of a call that is throttled, or whose answer is lost: about 90 s in all."""
 
 PAUSE_MAX = 20.0
 
 CONSISTENCY_TIMEOUT = 60.0
-"""For EC2 to know what it has just made ("eventual consistency" in its API reference)."""
+"""How long to wait until EC2 knows a new resource ("eventual consistency" in its API reference)."""
 
 POLL_SECONDS = 2.0
 
@@ -51,12 +51,12 @@ THROTTLED = frozenset(
         "EC2ThrottledException",
     }
 )
-"""As botocore's own table has them: the call was not accepted."""
+"""AWS did not accept the call. The codes are those of botocore's own table."""
 
 AMBIGUOUS_ERRORS = frozenset(
     {"InternalError", "InternalFailure", "ServiceUnavailable", "Unavailable", "RequestTimeout", "500"}
 )
-"""The call may or may not have been accepted, as with an answer that never came."""
+"""AWS may or may not have accepted the call, as when no answer arrives."""
 
 EXPIRED = frozenset({"ExpiredToken", "ExpiredTokenException", "RequestExpired"})
 UNSIGNED = frozenset(
@@ -69,11 +69,11 @@ UNKNOWN = UNSIGNED | {
     "MissingAuthenticationToken",
 }
 BY_THE_CLOCK = UNSIGNED | {"RequestExpired"}
-"""What a wrong time in a signature is refused with, too."""
+"""Codes that AWS also returns if the time in a signature is wrong."""
 DENIED = frozenset({"UnauthorizedOperation", "AccessDenied", "AccessDeniedException"})
 
 LIMITS = frozenset({"VcpuLimitExceeded", "InstanceLimitExceeded", "MaxSpotInstanceCountExceeded"})
-"""Of the account: another zone would not help."""
+"""A limit of the account is reached: another zone does not help."""
 
 CAPACITY_ERRORS = frozenset(
     {
@@ -86,7 +86,7 @@ CAPACITY_ERRORS = frozenset(
         "InstanceTypeNotSupported",
     }
 )
-"""Of a zone: another one may have it."""
+"""A zone has no capacity: another zone may have it."""
 
 LOG_IN = "Log in to AWS (`aws configure`, `aws sso login`, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY)."
 NO_SDK = "`gridup deploy --cloud aws` installs it at its first use."
@@ -94,11 +94,12 @@ NO_SDK = "`gridup deploy --cloud aws` installs it at its first use."
 
 @dataclass(frozen=True)
 class Cloud:
-    """One region of AWS, as this machine's credentials have it.
+    """One region of AWS, accessed with this machine's credentials.
 
     Attributes:
-        ec2: boto3's client for what may be asked again: it retries by itself.
-        once: for calls that make something, which a blind retry could make twice: see `made`.
+        ec2: boto3's client for calls that are safe to repeat: it retries by itself.
+        once: boto3's client without retries, for calls that create a resource: a blind retry could create
+            a second one. See `create_once`.
     """
 
     region: str
@@ -108,13 +109,14 @@ class Cloud:
     def create_once(
         self, find: Callable[[], Made | None], make: Callable[[Any], Made], *, looked: bool = False
     ) -> Made:
-        """What `find` finds, else what `make` makes of the client it is given: once, whatever gets lost.
+        """Return what `find` finds, else create it with `make`: only once, even if an answer is lost.
 
-        A throttled call is made again. Where it is unsure whether it was accepted, or where EC2 does not know
-        yet what the call refers to and we have just made, `find` looks before the next attempt.
+        A throttled call is repeated. If it is unclear whether AWS accepted the call, or if EC2 does not know
+        yet a new resource that the call refers to, `find` runs before the next attempt.
 
         Args:
-            looked: whether it is known already that `find` finds nothing.
+            make: creates the resource with the client that it receives.
+            looked: whether the caller already knows that `find` finds nothing.
         """
         found = None if looked else find()
         for attempt in range(1, ATTEMPTS + 1):
@@ -131,7 +133,7 @@ class Cloud:
         raise AssertionError("unreachable")
 
     def retry_not_found(self, call: Callable[[], Made]) -> Made:
-        """As `call`, which may refer to what was just made and which EC2 need not know yet."""
+        """Run `call`; retry while EC2 does not know yet a new resource that the call refers to."""
         end = time.monotonic() + CONSISTENCY_TIMEOUT
         while True:
             try:
@@ -143,12 +145,12 @@ class Cloud:
 
 
 def pause(attempt: int) -> None:
-    """Before the next attempt: longer each time, with jitter."""
+    """Sleep before the next attempt: longer each time, with jitter."""
     time.sleep(min(PAUSE_MAX, 2.0 ** (attempt - 1)) * (0.5 + random.random() / 2))  # noqa: S311
 
 
 def code_of(error: Exception) -> str:
-    """AWS's own code of an error; empty for one that is not an answer of AWS."""
+    """Return AWS's code of an error; empty if the error is not an answer of AWS."""
     response = getattr(error, "response", None)
     return str(response.get("Error", {}).get("Code", "")) if isinstance(response, Mapping) else ""
 
@@ -158,7 +160,7 @@ def is_throttled(error: Exception) -> bool:
 
 
 def is_missing(error: Exception) -> bool:
-    """Whether EC2 says that it does not know what it was asked about, such as InvalidVpcID.NotFound."""
+    """Return whether EC2 reports that a resource does not exist, for example with InvalidVpcID.NotFound."""
     return code_of(error).endswith(".NotFound")
 
 
@@ -166,7 +168,7 @@ def _worth_another(error: Exception) -> bool:
     from botocore.exceptions import HTTPClientError
 
     code = code_of(error)
-    # Of an answer that never came, `response` is there and None.
+    # If no answer arrives, `response` exists and is None.
     response = getattr(error, "response", None) or {}
     status = response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
     return (
@@ -205,21 +207,23 @@ def _client(service: str, region: str, once: bool, environment: tuple[tuple[str,
 
 
 def client(service: str, region: str, *, once: bool = False) -> Any:
-    """boto3's client, made once for each process: making one takes 0.2 s. Credentials come from boto3's own
-    chain, and are refreshed by it."""
+    """Return a boto3 client, cached in this process: creating one takes 0.2 s.
+
+    boto3's own chain finds and refreshes the credentials.
+    """
     environment = tuple(sorted(item for item in os.environ.items() if item[0].startswith("AWS_")))
-    with _lock:  # Sessions are not safe to share while clients are made from them.
+    with _lock:  # Threads must not create clients from the same session at the same time.
         return _client(service, region, once, environment)
 
 
 @contextmanager
 def map_errors(region: str) -> Iterator[None]:
-    """botocore's errors as ours.
+    """Translate botocore's errors into Gridup's.
 
     Raises:
-        CredentialsError: AWS does not know us, or does not let us.
-        ResourceError: anything else that it refused, or no answer.
-        PreflightError: boto3 is not there.
+        CredentialsError: AWS does not accept the credentials, or they do not permit the call.
+        ResourceError: AWS refuses the call for another reason, or does not answer.
+        PreflightError: boto3 is not installed, or the region's name is not valid.
     """
     try:
         from botocore.exceptions import BotoCoreError, ClientError
@@ -235,13 +239,13 @@ def map_errors(region: str) -> Iterator[None]:
 
 @contextmanager
 def connected(region: str, account: str = "") -> Iterator[Cloud]:
-    """The region `region`.
+    """Connect to the region `region`.
 
     Args:
-        account: the id of the account that is meant, where it is known.
+        account: the id of the expected account, if it is known.
 
     Raises:
-        GridupError: see `translated`; or the credentials are another account's.
+        GridupError: see `map_errors`; or the credentials belong to another account.
     """
     with map_errors(region):
         cloud = Cloud(region, client("ec2", region), client("ec2", region, once=True))
@@ -257,25 +261,25 @@ def _identity(region: str, _environment: tuple[tuple[str, str], ...]) -> tuple[s
 
 
 def identity(region: str) -> tuple[str, str]:
-    """The account that the credentials are of, and who they are: asked once in each process."""
+    """Return the account id and the ARN of the credentials. AWS is asked once in each process."""
     environment = tuple(sorted(item for item in os.environ.items() if item[0].startswith("AWS_")))
     with map_errors(region):
         return _identity(region, environment)
 
 
 def clear_caches() -> None:
-    """Drop what was kept for this process's life: its clients, and who we are."""
+    """Drop this process's cached sessions, clients and identities."""
     for kept in (_client, _session, _identity):
         kept.cache_clear()
 
 
 def same_account(region: str, account: str) -> None:
-    """Nothing, when the credentials are those of the account that the node is in.
+    """Check that the credentials belong to the node's account.
 
-    In another account nothing of it is to be seen, and the state would take it for gone.
+    In another account the node's resources are not visible, and the state would take them for gone.
 
     Raises:
-        CredentialsError: they are another's.
+        CredentialsError: the credentials belong to another account.
     """
     ours, _ = identity(region)
     if ours != account:
@@ -286,16 +290,16 @@ def same_account(region: str, account: str) -> None:
 
 
 def is_there() -> bool:
-    """Whether boto3 can be imported, without doing so."""
+    """Return whether boto3 can be imported, without importing it."""
     import importlib.util
 
     return importlib.util.find_spec("boto3") is not None
 
 
 def configured_region(environment: Mapping[str, str]) -> str:
-    """The region that this machine is set up for: by environment, else by the profile in ~/.aws/config.
+    """Return the region that this machine is configured for: by the environment, else by the profile.
 
-    Read here and not by boto3, which need not be installed yet when a node is thought up.
+    Does not use boto3, which may not be installed yet when a spec is resolved.
     """
     for name in ("AWS_REGION", "AWS_DEFAULT_REGION"):
         if environment.get(name):
@@ -304,13 +308,15 @@ def configured_region(environment: Mapping[str, str]) -> str:
 
 
 def profile_name(environment: Mapping[str, str]) -> str:
-    """The profile that the environment names."""
+    """Return the name of the profile that the environment selects."""
     return environment.get("AWS_PROFILE") or environment.get("AWS_DEFAULT_PROFILE") or "default"
 
 
 def profile(environment: Mapping[str, str]) -> dict[str, str]:
-    """What ~/.aws/config and ~/.aws/credentials say of the profile that the environment names; as for boto3,
-    the second has the last word. Empty where neither has it."""
+    """Return the settings of the selected profile from ~/.aws/config and ~/.aws/credentials.
+
+    As in boto3, the second file takes precedence. Empty if neither file has the profile.
+    """
     import configparser
 
     name = profile_name(environment)
@@ -330,7 +336,7 @@ def profile(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def map_client_error(error: ClientError, region: str) -> GridupError:
-    """What AWS refused, as a person can act on it."""
+    """Translate a refusal of AWS into an error that a user can act on."""
     code, operation = code_of(error), str(getattr(error, "operation_name", ""))
     message = str(error.response.get("Error", {}).get("Message", "")).strip()
     headers = error.response.get("ResponseMetadata", {}).get("HTTPHeaders") or {}
@@ -366,10 +372,10 @@ def map_client_error(error: ClientError, region: str) -> GridupError:
 
 
 def action_of(error: ClientError) -> str:
-    """The right that was missing, as a policy names it: `ec2:RunInstances`."""
+    """Return the missing permission as a policy names it: `ec2:RunInstances`."""
     import re
 
-    # What is missing need not be the call itself: tags that a call sets need ec2:CreateTags.
+    # The call itself may be permitted: if it sets tags, it also needs ec2:CreateTags.
     message = str(error.response.get("Error", {}).get("Message", ""))
     if found := re.search(r"perform: ?([a-z0-9-]+:[A-Za-z]+)", message):
         return found[1]
@@ -379,7 +385,7 @@ def action_of(error: ClientError) -> str:
 
 
 def _sentence(text: str) -> str:
-    """Without the encoded part that only an administrator can read, and in one line."""
+    """Return a message in one line, without the encoded part that only an administrator can read."""
     return " ".join(text.partition("Encoded authorization failure message")[0].split())
 
 
@@ -413,7 +419,14 @@ def _map_botocore_error(error: BotoCoreError, region: str) -> GridupError:
 
 
 def whoami(region: str, seconds: float) -> tuple[str, str]:
-    """The account and who we are, or an error, within some `seconds`."""
+    """Return the account id and the ARN of the credentials.
+
+    Args:
+        seconds: the limit to connect, and the limit to wait for the answer.
+
+    Raises:
+        GridupError: see `map_errors`.
+    """
     with map_errors(region or "us-east-1"):
         import boto3
         from botocore.config import Config

@@ -1,4 +1,4 @@
-"""Who may reach a node, and whom it may: the rules of its security group, from the table of services."""
+"""The rules of a node's security group, from the service table: what they let in and what they let out."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ WORLD = ("0.0.0.0/0", "::/0")
 
 @dataclass(frozen=True, order=True)
 class Rule:
-    """What is let in, or out. Its text, `tcp 443 0.0.0.0/0`, is what the state holds.
+    """One rule that lets traffic in or out. The state stores it as text: `tcp 443 0.0.0.0/0`.
 
     Attributes:
-        protocol: `tcp`, or what else somebody let in by hand; `-1` for each there is.
-        ports: `443` or `8000-8010`; `-` where the protocol has none.
-        who: a network, or the id of a group or a prefix list.
+        protocol: `tcp`, or another protocol that somebody allowed by hand; `-1` for all protocols.
+        ports: `443` or `8000-8010`; `-` if the protocol has no ports.
+        who: a network (CIDR), or the id of a security group or a prefix list.
     """
 
     protocol: str
@@ -38,7 +38,7 @@ class Rule:
         return cls(*text.split(" "))
 
     def permission(self) -> dict[str, Any]:
-        """As the API takes it."""
+        """Return the rule in the API's format."""
         row: dict[str, Any] = {"IpProtocol": self.protocol}
         if self.ports != "-":
             first, _, last = self.ports.rpartition("-") if self.ports[0] != "-" else ("", "", self.ports)
@@ -55,19 +55,19 @@ class Rule:
 
 
 WAY_OUT = frozenset({Rule("-1", "-", WORLD[0])})
-"""What EC2 gives each new group: what of the node may connect to the outside is kept on its machine. The node
-has no IPv6 address."""
+"""EC2's default egress rule of a new group. Limits on what the node may connect to are enforced on its
+machine, not here. The node has no IPv6 address."""
 
 INGRESS, EGRESS = "IpPermissions", "IpPermissionsEgress"
-"""The keys of a group's rules."""
+"""The keys of the rules in a group, as the API lists it."""
 
 
 def rules(allow: Iterable[str], web: Iterable[str]) -> list[str]:
-    """The rules of a node, as text.
+    """Return the rules of a node, as text.
 
     Args:
         allow: `--allow-cidr`.
-        web: `--web-cidr`; empty is the world.
+        web: `--web-cidr`; empty for everybody.
     """
     who = {Audience.STAFF: tuple(allow), Audience.WEB: tuple(web) or WORLD}
     wanted = {
@@ -79,7 +79,7 @@ def rules(allow: Iterable[str], web: Iterable[str]) -> list[str]:
 
 
 def let_through(group: Mapping[str, Any], key: str = INGRESS) -> set[Rule]:
-    """What a security group lets in or, with `EGRESS`, out."""
+    """Return the rules of a security group: what it lets in or, with `EGRESS`, out."""
     found = set()
     for row in group.get(key) or ():
         first, last = row.get("FromPort"), row.get("ToPort")
@@ -93,7 +93,7 @@ def let_through(group: Mapping[str, Any], key: str = INGRESS) -> set[Rule]:
 
 
 def drift(group: Mapping[str, Any], props: Mapping[str, Any]) -> list[str]:
-    """The drift of the rules, a line each."""
+    """Return the drift of the rules, one line each."""
     wanted, has = {Rule.parse(text) for text in props["rules"]}, let_through(group)
     out = let_through(group, EGRESS)
     return [
@@ -105,7 +105,7 @@ def drift(group: Mapping[str, Any], props: Mapping[str, Any]) -> list[str]:
 
 
 def ensure(cloud: Cloud, props: Mapping[str, Any]) -> Thing:
-    """The security group, with just the rules that are wanted."""
+    """Return the security group with exactly the wanted rules; create it if it does not exist."""
 
     def make(ec2: Any) -> Thing:
         made: Thing = ec2.create_security_group(
@@ -117,7 +117,7 @@ def ensure(cloud: Cloud, props: Mapping[str, Any]) -> Thing:
         return made
 
     def find() -> Thing | None:
-        # By its network too: in a change of that, the former group is still there.
+        # Filter by network too: while the network changes, the former group still exists.
         filters = [*tags.by_urn(props), {"Name": "vpc-id", "Values": [props["vpc"]]}]
         return next(iter(kinds.list_all(cloud, kinds.GROUP, filters)), None)
 
@@ -127,9 +127,9 @@ def ensure(cloud: Cloud, props: Mapping[str, Any]) -> Thing:
         (INGRESS, wanted, ec2.revoke_security_group_ingress, ec2.authorize_security_group_ingress),
         (EGRESS, WAY_OUT, ec2.revoke_security_group_egress, ec2.authorize_security_group_egress),
     ):
-        # Of one that was just made, its rules are not told.
+        # The answer of a create call does not contain the rules.
         has = let_through(found, key) if EGRESS in found else WAY_OUT if key == EGRESS else frozenset()
-        # What is let through and should not be goes first.
+        # Revoke unwanted rules first.
         _change(revoke, cloud, found, has - asked, "InvalidPermission.NotFound")
         _change(authorize, cloud, found, asked - has, "InvalidPermission.Duplicate")
     return found
@@ -138,7 +138,11 @@ def ensure(cloud: Cloud, props: Mapping[str, Any]) -> Thing:
 def _change(
     call: Callable[..., Any], cloud: Cloud, group: Thing, rules: AbstractSet[Rule], already: str
 ) -> None:
-    """Change rules in one call, or one by one where some are `already` so: EC2 then refuses all of them."""
+    """Change rules in one call. If EC2 refuses it because some are changed already, change them one by one.
+
+    Args:
+        already: the error code of that refusal.
+    """
 
     def change(some: list[Rule]) -> bool:
         try:

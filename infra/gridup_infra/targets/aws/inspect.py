@@ -1,4 +1,4 @@
-"""Inspects a whole node at once: whether its machine runs, and its drift."""
+"""Inspects a whole node at once: whether its instance runs, and its drift."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ POWER = {
 
 
 def inspect(cloud: Cloud, outputs: NodeOutputs) -> Inspection:
-    """See `Target.inspect`: ten describing calls, all at once, and one for CPU credits."""
+    """See `Target.inspect`. Makes ten describe calls in parallel, and one call for the CPU credits."""
     facts, spec = outputs.facts, outputs.spec
     there: dict[ResourceKind, dict[str, Thing]] = {kind: {} for kind in cleanup.ORDER}
     for kind, thing in cleanup.found(cloud, spec.stack_id):
@@ -57,7 +57,7 @@ def inspect(cloud: Cloud, outputs: NodeOutputs) -> Inspection:
     if power is NodeStatus.STOPPED:
         return Inspection(power, (*(line for line in own if "stopped" not in line), *problems))
     problems = [*own, *problems]
-    # Of the node on the machine nothing is known from here.
+    # AWS does not know whether the node on the instance is healthy.
     whole = spec.no_node
     return Inspection(NodeStatus.DEGRADED if problems else power, tuple(problems), complete=whole)
 

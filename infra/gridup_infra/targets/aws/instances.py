@@ -1,9 +1,9 @@
-"""A node's machine: launched in the first zone that has room, resized, stopped, started, ended.
+"""A node's instance: launch in the first zone with capacity, resize, stop, start, terminate.
 
-A zone may have no room for a size (InsufficientInstanceCapacity, Unsupported), and only the launch itself
-tells. Subnet and data disk are bound to a zone. So each zone is tried once: for the second and later ones the
-stack gets one more subnet (they cost nothing), and a blank disk moves along; a disk that may hold data does
-not, and then its zone is the only one.
+A zone may have no capacity for a size (InsufficientInstanceCapacity, Unsupported). Only the launch itself
+shows that. A subnet and a data disk are bound to a zone. So each zone is tried once. In each further zone the
+stack gets one more subnet (subnets cost nothing), and a new blank disk replaces a blank disk elsewhere. A
+disk that may hold data is never replaced: then its zone is the only one that is tried.
 """
 
 from __future__ import annotations
@@ -29,26 +29,26 @@ from gridup_infra.targets.aws.kinds import Thing
 
 START_SECONDS = 600.0
 STOP_SECONDS = 600.0
-"""A machine is given some minutes to shut down before EC2 forces it (EC2 User Guide, "Stop instances")."""
+"""EC2 gives an instance some minutes, then forces the shutdown (EC2 User Guide, "Stop instances")."""
 
 END_SECONDS = 900.0
 VISIBLE_SECONDS = 120.0
 
 TOKENS = 5
-"""Client tokens that are tried: one stays taken for a day after its machine has ended."""
+"""How many client tokens are tried: a token stays taken for a day after its instance has ended."""
 
 UserData = Callable[[str], bytes]
-"""What a machine is told, by the id of its data disk."""
+"""Builds user-data for the id of a data disk."""
 
 
 def launch(cloud: Cloud, props: Mapping[str, Any], user_data: UserData, say: Callable[[str], None]) -> Thing:
-    """The stack's machine: the live one that it has, else a new one.
+    """Return the stack's live instance; launch one if there is none.
 
     Returns:
-        It, as EC2 lists it, with `disk`, the id of the data disk that it was told.
+        The instance as EC2 lists it, and `disk`: the id of the data disk in its user-data.
 
     Raises:
-        ResourceError: no zone has room for its size, or something else is in the way.
+        ResourceError: no zone has capacity for the size, or the launch fails for another reason.
     """
     disk_props = {**props, "urn": props["volume_urn"]}
     with ThreadPoolExecutor(max_workers=3) as pool:
@@ -87,7 +87,7 @@ def launch(cloud: Cloud, props: Mapping[str, Any], user_data: UserData, say: Cal
 
 
 def no_room(props: Mapping[str, Any], refused: Mapping[str, str], *, data: bool = False) -> ResourceError:
-    """The error when each zone has been tried."""
+    """Return the error for a size that none of the tried zones has capacity for."""
     tried = ", ".join(f"{zone}: {code}" for zone, code in refused.items())
     where = "; the data disk is there" if data else ""
     return ResourceError(
@@ -116,7 +116,10 @@ def _with_first(zones: list[str], first: str) -> list[str]:
 
 
 def _disk_of(cloud: Cloud, disks: list[Thing], machine: Thing) -> str:
-    """The data disk of a machine whose launch was interrupted: the one in its zone."""
+    """Return the id of the data disk of an instance whose launch was interrupted: the disk in its zone.
+
+    Deletes blank disks in other zones.
+    """
     zone = machine["Placement"]["AvailabilityZone"]
     here = [row for row in disks if row["AvailabilityZone"] == zone]
     for row in disks:
@@ -126,14 +129,14 @@ def _disk_of(cloud: Cloud, disks: list[Thing], machine: Thing) -> str:
 
 
 def _another_subnet(cloud: Cloud, props: Mapping[str, Any], zone: str) -> str:
-    """A subnet of the stack's in one more zone, with the way out."""
+    """Create a subnet of the stack in one more zone, with the route to the internet. Returns its id."""
     made = networks.subnet(cloud, {**props, "urn": props["subnet_urn"]}, zone)
     networks.associate(cloud, props["routes"], made["SubnetId"])
     return str(made["SubnetId"])
 
 
 def _run(cloud: Cloud, props: Mapping[str, Any], subnet: str, user_data: bytes, dead: list[str]) -> Thing:
-    """Launch, with a client token of this machine's own, so that a lost answer makes no second one."""
+    """Launch an instance with its own client token, so that a lost answer can't create a second instance."""
     for number in range(TOKENS):
         seed = "\n".join([props["stack_id"], props["urn"], subnet, props["size"], *dead, str(number)])
         token = hashlib.sha256(seed.encode()).hexdigest()[:48]
@@ -145,7 +148,7 @@ def _run(cloud: Cloud, props: Mapping[str, Any], subnet: str, user_data: bytes, 
                 )["Instances"][0],
             )
         except Exception as error:
-            # Another's, or of a machine that has ended so long ago that EC2 does not list it any more.
+            # The token belongs to another launch, or to an instance that EC2 does not list any more.
             if code_of(error) not in ("IdempotentInstanceTerminated", "IdempotentParameterMismatch"):
                 raise
             last = error
@@ -153,14 +156,18 @@ def _run(cloud: Cloud, props: Mapping[str, Any], subnet: str, user_data: bytes, 
 
 
 def request(props: Mapping[str, Any], subnet: str, user_data: bytes) -> dict[str, Any]:
-    """The launch: IMDSv2 alone, which no container reaches; an encrypted root disk that goes with it."""
+    """Return the arguments of the launch call.
+
+    Metadata is served by IMDSv2 only, out of reach of containers. The root disk is encrypted and is deleted
+    with the instance.
+    """
     return {
         "ImageId": props["image"]["id"],
         "InstanceType": props["size"],
         "KeyName": props["key"],
         "MinCount": 1,
         "MaxCount": 1,
-        # boto3 does the base64.
+        # boto3 encodes it in base64.
         "UserData": user_data,
         "InstanceInitiatedShutdownBehavior": "stop",
         "MetadataOptions": {
@@ -184,7 +191,7 @@ def request(props: Mapping[str, Any], subnet: str, user_data: bytes) -> dict[str
                 "DeviceIndex": 0,
                 "SubnetId": subnet,
                 "Groups": [props["group"]],
-                # The public one is an address of the stack's own, where one is wanted.
+                # If a public address is wanted, it is the stack's own elastic IP.
                 "AssociatePublicIpAddress": False,
                 "DeleteOnTermination": True,
             }
@@ -195,7 +202,7 @@ def request(props: Mapping[str, Any], subnet: str, user_data: bytes) -> dict[str
 
 
 def wait_described(cloud: Cloud, instance: str) -> Thing:
-    """A machine that was just launched, as soon as EC2 lists it with its private address."""
+    """Wait until EC2 lists a new instance with its private address; return the instance."""
     found: list[Thing] = []
 
     def there() -> bool:
@@ -211,7 +218,7 @@ def wait_described(cloud: Cloud, instance: str) -> Thing:
 
 
 def credits_of(cloud: Cloud, found: Thing) -> str:
-    """A machine's mode of CPU credits; empty when its size has none."""
+    """Return the CPU credit mode of an instance; empty if its size has no credits."""
     if not naming.has_credits(found["InstanceType"]):
         return ""
     rows = cloud.ec2.describe_instance_credit_specifications(InstanceIds=[found["InstanceId"]])
@@ -219,10 +226,10 @@ def credits_of(cloud: Cloud, found: Thing) -> str:
 
 
 def _set_credits(cloud: Cloud, found: Thing, props: Mapping[str, Any]) -> None:
-    """Bring a machine's mode of CPU credits to what is asked: AWS changes it while the machine runs.
+    """Set the CPU credit mode of an instance. AWS allows this while the instance runs.
 
     Args:
-        found: the machine, as it was before it got the size that is asked for.
+        found: the instance as it was before it got the wanted size.
     """
     wanted, sized = props.get("cpu_credits"), {**found, "InstanceType": props["size"]}
     if wanted and credits_of(cloud, sized) != wanted:
@@ -232,10 +239,10 @@ def _set_credits(cloud: Cloud, found: Thing, props: Mapping[str, Any]) -> None:
 
 
 def drift(found: Thing, props: Mapping[str, Any], mode: str = "") -> list[str]:
-    """The drift of a machine, a line each.
+    """Return the drift of an instance, one line each.
 
     Args:
-        mode: its CPU credits, see `credits_of`; empty where they are not known.
+        mode: its CPU credit mode, see `credits_of`; empty if it is not known.
     """
     problems = []
     state = kinds.state_of(found)
@@ -254,14 +261,17 @@ def drift(found: Thing, props: Mapping[str, Any], mode: str = "") -> list[str]:
 
 
 def _groups(found: Thing) -> set[str]:
-    """Of its first interface, to which those of the instance belong."""
+    """Return the ids of the instance's security groups: they belong to its first network interface."""
     interfaces = found.get("NetworkInterfaces") or [{}]
     groups = found.get("SecurityGroups") or interfaces[0].get("Groups") or ()
     return {row["GroupId"] for row in groups}
 
 
 def converge(cloud: Cloud, instance: str, props: Mapping[str, Any], say: Callable[[str], None]) -> None:
-    """Bring a machine to what is asked: its size (stopped for that), groups, metadata; and have it run."""
+    """Apply the wanted size, security groups, metadata options and CPU credits, and start the instance.
+
+    A new size stops the instance first.
+    """
     found = kinds.get(cloud, kinds.INSTANCE, instance)
     if found is None:
         raise _gone(instance, props["name"])
@@ -285,7 +295,7 @@ def converge(cloud: Cloud, instance: str, props: Mapping[str, Any], say: Callabl
     except Exception as error:
         if code_of(error) not in CAPACITY_ERRORS | LIMITS:
             raise
-        # Better the former size than no node.
+        # The former size is better than no node.
         _resize(cloud, instance, found["InstanceType"])
         start(cloud, instance, props["name"])
         if code_of(error) in LIMITS:
@@ -298,13 +308,13 @@ def _resize(cloud: Cloud, instance: str, size: str) -> None:
 
 
 def start(cloud: Cloud, instance: str, name: str) -> None:
-    """Start a machine and wait until it runs; nothing when it does.
+    """Start an instance and wait until it runs. Does nothing if it runs already.
 
     Args:
-        name: of its node.
+        name: the node's name.
 
     Raises:
-        ResourceError: it is gone, or did not run in time.
+        ResourceError: the instance is gone, or does not run in time.
     """
     state = _state(cloud, instance, name)
     if state == "stopping":
@@ -316,22 +326,22 @@ def start(cloud: Cloud, instance: str, name: str) -> None:
 
 
 def running(cloud: Cloud, instance: str) -> Thing:
-    """A machine, as soon as it runs.
+    """Wait until an instance runs; return the instance.
 
     Raises:
-        ResourceError: it ended instead, with AWS's reason; or it took too long.
+        ResourceError: the instance ends instead (the message has AWS's reason), or does not run in time.
     """
     return _wait(cloud, instance, ("running",), START_SECONDS)
 
 
 def stop(cloud: Cloud, instance: str, name: str) -> None:
-    """Stop a machine in order, and wait until it is; nothing when it is stopped.
+    """Shut down an instance and wait until it is stopped. Does nothing if it is stopped already.
 
     Args:
-        name: of its node.
+        name: the node's name.
 
     Raises:
-        ResourceError: it is gone, or did not stop in time.
+        ResourceError: the instance is gone, or does not stop in time.
     """
     state = _state(cloud, instance, name)
     if state == "pending":
@@ -343,10 +353,12 @@ def stop(cloud: Cloud, instance: str, name: str) -> None:
 
 
 def terminate(cloud: Cloud, instance: str) -> None:
-    """Terminate a machine and wait until it is gone: only then is its network free. Nothing when it is.
+    """Terminate an instance and wait until it is gone: only then its network is free.
+
+    Does nothing if it is gone already.
 
     Raises:
-        ResourceError: it is protected, or took too long.
+        ResourceError: the instance is protected from termination, or does not end in time.
     """
     try:
         cloud.ec2.terminate_instances(InstanceIds=[instance])

@@ -1,4 +1,4 @@
-"""The deployer's public key where EC2 knows it."""
+"""The EC2 key pair with the public half of the management key."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from gridup_infra.targets.aws.kinds import Thing
 
 
 def ensure(cloud: Cloud, props: Mapping[str, Any]) -> Thing:
-    """The stack's key pair. EC2 takes ed25519 and RSA keys; ours is of the first kind."""
+    """Return the stack's key pair; import it if needed.
+
+    EC2 takes ed25519 and RSA keys; Gridup's is ed25519.
+    """
 
     def make(ec2: Any) -> Thing:
         made: Thing = ec2.import_key_pair(

@@ -1,4 +1,4 @@
-"""The kinds of things that a node consists of on EC2, and how each is found. One table for all modules."""
+"""The kinds of EC2 resources of a node, and how to find them. One table for all modules."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ Thing = dict[str, Any]
 
 @dataclass(frozen=True)
 class ResourceKind:
-    """One kind of thing.
+    """A kind of EC2 resource.
 
     Attributes:
-        title: what people call it.
-        tag: what `TagSpecifications` calls it.
-        operation: the describing call, as boto3 names it.
-        key: of the list in its answer.
-        id: the field with a thing's id.
-        filter: the filter's name for that id.
-        dead: states in which it is as good as gone.
+        title: its name in messages.
+        tag: its name in `TagSpecifications`.
+        operation: boto3's name of the describe call.
+        key: the key of the list in the call's answer.
+        id: the field with the resource's id.
+        filter: the name of the filter for that id.
+        dead: states in which the resource counts as gone.
     """
 
     title: str
@@ -78,7 +78,7 @@ INTERFACE = ResourceKind(
 
 
 def list_all(cloud: Cloud, kind: ResourceKind, filters: list[Thing], *, dead: bool = False) -> list[Thing]:
-    """All things of a kind that pass the filters, the oldest first; those that are gone only with `dead`."""
+    """Return all resources of a kind that pass the filters, the oldest first; with `dead`, also gone ones."""
     call = getattr(cloud.ec2, kind.operation)
     words: dict[str, Any] = {"Filters": filters}
     rows: list[Thing] = []
@@ -99,18 +99,18 @@ def list_all(cloud: Cloud, kind: ResourceKind, filters: list[Thing], *, dead: bo
 
 
 def state_of(thing: Mapping[str, Any]) -> str:
-    """`running`, `available` and the like; empty for what has no states."""
+    """Return the state, such as `running` or `available`; empty for a resource without states."""
     state = thing.get("State") or ""
     return str(state.get("Name", "")) if isinstance(state, Mapping) else str(state)
 
 
 def find(cloud: Cloud, kind: ResourceKind, props: Mapping[str, Any]) -> Thing | None:
-    """The live thing that bears this stack's id and this resource's URN; None when there is none."""
+    """Return the live resource with this stack's id and this URN; None if there is none."""
     found = list_all(cloud, kind, tags.by_urn(props))
     return found[0] if found else None
 
 
 def get(cloud: Cloud, kind: ResourceKind, id_: str) -> Thing | None:
-    """The live thing of that id; None when it is gone."""
+    """Return the live resource with this id; None if it is gone."""
     found = list_all(cloud, kind, [{"Name": kind.filter, "Values": [id_]}]) if id_ else []
     return found[0] if found else None

@@ -1,4 +1,4 @@
-"""A node's network: VPC, subnets and the way out. Who is let in is in `firewall`."""
+"""A node's network: VPC, subnets and the route to the internet. `firewall` defines who may connect."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from gridup_infra.targets.aws.client import POLL_SECONDS, Cloud, code_of, is_mis
 from gridup_infra.targets.aws.kinds import ResourceKind, Thing
 
 CIDR = "10.53.0.0/16"
-"""Of the stack's own network: apart from Docker's 172.17.0.0/16 and its followers."""
+"""The stack's own network. It does not overlap Docker's 172.17.0.0/16 and the networks that follow it."""
 
 WORLD = ("0.0.0.0/0", "::/0")
 
 DELETE_SECONDS = 180.0
-"""For what uses a thing to be gone: the network interface of an ended machine lingers some seconds."""
+"""How long to wait until nothing uses a resource: the network interface of an ended instance stays for some
+seconds."""
 
 
 def vpc(cloud: Cloud, props: Mapping[str, Any]) -> Thing:
@@ -30,12 +31,12 @@ def vpc(cloud: Cloud, props: Mapping[str, Any]) -> Thing:
 
 
 def subnets(cloud: Cloud, props: Mapping[str, Any]) -> list[Thing]:
-    """The stack's subnets: one, and one more for each further zone that its machine had to be tried in."""
+    """Return the stack's subnets: one, and one more for each further zone in which a launch was tried."""
     return kinds.list_all(cloud, kinds.SUBNET, tags.by_urn(props))
 
 
 def subnet(cloud: Cloud, props: Mapping[str, Any], zone: str) -> Thing:
-    """A new subnet of the stack's, in a zone that has none."""
+    """Create a subnet of the stack in a zone where it has none; return the subnet."""
     block = list(ipaddress.ip_network(CIDR).subnets(new_prefix=24))[_number(props["all_zones"], zone)]
 
     def find() -> Thing | None:
@@ -58,7 +59,7 @@ def _number(zones: Iterable[str], zone: str) -> int:
 
 
 def gateway(cloud: Cloud, props: Mapping[str, Any]) -> Thing:
-    """The internet gateway, attached to the stack's network."""
+    """Return the internet gateway, attached to the stack's network; create it if needed."""
 
     def make(ec2: Any) -> Thing:
         made: Thing = ec2.create_internet_gateway(TagSpecifications=tags.tag_spec(props, "internet-gateway"))[
@@ -75,7 +76,7 @@ def gateway(cloud: Cloud, props: Mapping[str, Any]) -> Thing:
             lambda: cloud.ec2.attach_internet_gateway(InternetGatewayId=id_, VpcId=props["vpc"])
         )
     except Exception as error:
-        # A retry of a call whose answer was lost.
+        # An earlier attempt, whose answer was lost, attached it.
         if code_of(error) != "Resource.AlreadyAssociated":
             raise
     return found
@@ -96,7 +97,10 @@ def remove_gateway(cloud: Cloud, found: Thing) -> None:
 
 
 def routes(cloud: Cloud, props: Mapping[str, Any]) -> Thing:
-    """The route table with the way out, which the stack's subnets use."""
+    """Return the route table with the route to the internet, which the stack's subnets use.
+
+    Creates or changes the table if needed.
+    """
 
     def make(ec2: Any) -> Thing:
         made: Thing = ec2.create_route_table(
@@ -117,7 +121,7 @@ def routes(cloud: Cloud, props: Mapping[str, Any]) -> Thing:
 
 
 def associate(cloud: Cloud, table: str, subnet: str) -> None:
-    """Have a subnet use a route table."""
+    """Make a subnet use a route table."""
     cloud.retry_not_found(lambda: cloud.ec2.associate_route_table(RouteTableId=table, SubnetId=subnet))
 
 
@@ -154,7 +158,7 @@ def remove_routes(cloud: Cloud, found: Thing) -> None:
 
 
 def remove(cloud: Cloud, kind: ResourceKind, found: Thing) -> None:
-    """Delete one thing of the network, as soon as what uses it is gone."""
+    """Delete one resource of the network, as soon as nothing uses it."""
     calls: dict[str, Callable[[], Any]] = {
         kinds.VPC.title: lambda: cloud.ec2.delete_vpc(VpcId=found["VpcId"]),
         kinds.SUBNET.title: lambda: cloud.ec2.delete_subnet(SubnetId=found["SubnetId"]),
@@ -170,10 +174,10 @@ def remove(cloud: Cloud, kind: ResourceKind, found: Thing) -> None:
 
 
 def delete_with_retry(call: Callable[[], Any], *, gone: tuple[str, ...] = ()) -> None:
-    """Do a deleting call, again while something still uses the thing; nothing when it is gone.
+    """Run a delete call; repeat it while something still uses the resource. A missing resource is no error.
 
     Args:
-        gone: codes that mean so, beside `….NotFound`.
+        gone: error codes that mean that the resource is gone, in addition to `….NotFound`.
     """
     end = time.monotonic() + DELETE_SECONDS
     while True:

@@ -1,7 +1,7 @@
-"""Where a node goes: the zone among those that offer its size, and the image of the region.
+"""Where a node is placed: the zones that offer its size, and the region's image.
 
-Chosen once, before anything that is bound to a zone, and kept in the state: a newer image or another zone
-must not replace a machine that runs.
+The placement is chosen once, before any resource that is bound to a zone, and stored in the state: a newer
+image or another zone must not replace a running instance.
 """
 
 from __future__ import annotations
@@ -19,24 +19,26 @@ DEBIAN_OWNER = "136693071363"
 """Debian's own account (https://wiki.debian.org/Cloud/AmazonEC2Image/Trixie)."""
 
 IMAGES = {"x86_64": "debian-13-amd64-*", "arm64": "debian-13-arm64-*"}
-"""By the architecture of the size, as EC2 calls it, the names of Debian's images."""
+"""Architecture of a size, as EC2 names it -> name pattern of Debian's images."""
 
 NEAR = 8
-"""Sizes that a refusal names."""
+"""How many similar sizes an error names."""
 
 
 class UnknownSizeError(ResourceError):
-    """The region has no size of that name."""
+    """The error for a size that the region does not have."""
 
 
 def select_placement(cloud: Cloud, props: Mapping[str, Any]) -> dict[str, Any]:
-    """The place of a new machine.
+    """Choose the placement of a new instance.
 
     Returns:
-        zones: where it is tried, one after the other; image, architecture; vpc: of a subnet that was given.
+        `zones`: those to try, in this order. `all_zones`: all that are open to the account. `architecture`.
+        `image`: see `newest_image`. `vpc`: that of a given subnet; else empty.
 
     Raises:
-        ResourceError: the size or an image is not to be had, or what is there already leaves no zone.
+        ResourceError: the size or an image is not available, or no zone that offers the size fits the data
+            disk and a given subnet.
     """
     size, given = props["size"], props["subnet_id"]
     with ThreadPoolExecutor(max_workers=5) as pool:
@@ -67,10 +69,14 @@ def select_placement(cloud: Cloud, props: Mapping[str, Any]) -> dict[str, Any]:
 def check_zones(
     region: str, props: Mapping[str, Any], usable: list[str], left: list[str], data: Thing | None
 ) -> None:
-    """Nothing, when a zone is left that offers the size.
+    """Check that a zone is left that offers the size.
+
+    Args:
+        usable: the zones that offer the size.
+        left: the zones that a given subnet and the data disk `data` leave.
 
     Raises:
-        ResourceError: none is; it says what narrowed the choice.
+        ResourceError: no zone is left; the message says why.
     """
     size = props["size"]
     if data and volumes.holds_data(data) and not left:
@@ -91,7 +97,7 @@ def check_zones(
 
 
 def size_of(cloud: Cloud, size: str) -> Thing | None:
-    """What EC2 tells of a size; None when the region has none of that name."""
+    """Return EC2's description of a size; None if the region does not have the size."""
     try:
         rows = cloud.ec2.describe_instance_types(InstanceTypes=[size])["InstanceTypes"]
     except Exception as error:
@@ -102,10 +108,13 @@ def size_of(cloud: Cloud, size: str) -> Thing | None:
 
 
 def architecture_of(size: str, told: Thing | None) -> str:
-    """The architecture that an image for the size must have.
+    """Return the architecture that an image for the size must have.
+
+    Args:
+        told: the result of `size_of`.
 
     Raises:
-        ResourceError: there is no such size, or no Debian image for it.
+        ResourceError: the size does not exist, or Debian has no image for it.
     """
     if told is None:
         raise UnknownSizeError(f"There is no size {size!r} here.", "For example --size t3.large.")
@@ -121,7 +130,7 @@ def architecture_of(size: str, told: Thing | None) -> str:
 
 
 def zones_with(cloud: Cloud, size: str) -> list[str]:
-    """The zones of the region that offer a size."""
+    """Return the zones of the region that offer a size."""
     rows = cloud.ec2.describe_instance_type_offerings(
         LocationType="availability-zone", Filters=[{"Name": "instance-type", "Values": [size]}]
     )["InstanceTypeOfferings"]
@@ -129,7 +138,7 @@ def zones_with(cloud: Cloud, size: str) -> list[str]:
 
 
 def zones(cloud: Cloud) -> list[str]:
-    """The region's ordinary zones that are open to this account: no Local or Wavelength Zone."""
+    """Return the region's ordinary zones that are open to this account: no Local or Wavelength Zone."""
     rows = cloud.ec2.describe_availability_zones(Filters=[{"Name": "state", "Values": ["available"]}])
     return sorted(
         row["ZoneName"]
@@ -139,7 +148,7 @@ def zones(cloud: Cloud) -> list[str]:
 
 
 def images(cloud: Cloud) -> list[Thing]:
-    """Debian's images for the region."""
+    """Return Debian's images for the region."""
     answer = cloud.ec2.describe_images(
         Owners=[DEBIAN_OWNER],
         Filters=[
@@ -152,10 +161,10 @@ def images(cloud: Cloud) -> list[Thing]:
 
 
 def newest_image(found: list[Thing], architecture: str, region: str) -> dict[str, str]:
-    """The newest one for an architecture: its id, and its root device's name.
+    """Return the newest image for an architecture: `id`, and `root`, the name of its root device.
 
     Raises:
-        ResourceError: there is none.
+        ResourceError: there is no image.
     """
     fitting = [row for row in found if row["Architecture"] == architecture]
     if not fitting:
@@ -168,10 +177,10 @@ def newest_image(found: list[Thing], architecture: str, region: str) -> dict[str
 
 
 def subnet_of(cloud: Cloud, subnet: str) -> Thing:
-    """A person's own subnet.
+    """Return an existing subnet, given by the user.
 
     Raises:
-        ResourceError: there is none of that id.
+        ResourceError: there is no subnet with that id.
     """
     found = kinds.get(cloud, kinds.SUBNET, subnet)
     if found is None:
@@ -182,7 +191,7 @@ def subnet_of(cloud: Cloud, subnet: str) -> Thing:
 
 
 def similar_sizes(cloud: Cloud, size: str) -> list[str]:
-    """Sizes of the region whose names are like a mistyped one."""
+    """Return sizes of the region whose names are similar to a mistyped one."""
     import difflib
 
     rows = cloud.ec2.get_paginator("describe_instance_type_offerings").paginate(LocationType="region")

@@ -1,4 +1,4 @@
-"""What would make a deploy to AWS fail, looked for before anything is created."""
+"""Checks for problems that would make a deploy to AWS fail, before anything is created."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from gridup_infra.vm import node as machine_node
 from gridup_node.vm.user_data import user_data
 
 SAMPLE_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA gridup"
-"""As long as the management key, which is made in the deploy itself."""
+"""As long as the management key, which the deploy itself creates later."""
 
 HOME = "us-east-1"
-"""Where an account is told of regions that are not enabled for it."""
+"""The region whose API reports which regions are not enabled for an account."""
 
 
 def check(spec: DeploySpec, current: NodeOutputs | None) -> None:
-    """Nothing, when nothing is in the way.
+    """Check that nothing prevents the deploy.
 
     Raises:
-        CredentialsError: AWS does not know us, or not in this region.
-        PreflightError: the region, the size, the subnet, an image or the quota is in the way.
+        CredentialsError: AWS does not accept the credentials, or not in this region.
+        PreflightError: the region, the user-data, the size, the subnet, an image or a quota prevents it.
     """
     known_region(spec.region)
     _fits(spec)
@@ -56,10 +56,10 @@ def _other_machine(spec: DeploySpec, before: DeploySpec) -> bool:
 
 
 def known_region(region: str) -> None:
-    """Nothing, when a region's name is one.
+    """Check that a region exists.
 
     Raises:
-        PreflightError: it is none that boto3 knows; near ones are named.
+        PreflightError: boto3 does not know the region; the suggestion names similar ones.
     """
     with client.map_errors(region):
         import boto3
@@ -77,10 +77,13 @@ def known_region(region: str) -> None:
 
 
 def enabled(region: str, error: CredentialsError) -> None:
-    """Nothing, unless credentials are refused because the region is not enabled for the account.
+    """Check whether AWS refuses the credentials because the region is not enabled for the account.
+
+    Args:
+        error: the refusal.
 
     Raises:
-        PreflightError: that is so.
+        PreflightError: the region is not enabled.
     """
     if "does not accept" not in error.message or region == HOME:
         return
@@ -97,7 +100,7 @@ def enabled(region: str, error: CredentialsError) -> None:
 
 
 def _fits(spec: DeploySpec) -> None:
-    """Look whether the machine can be told all that it must.
+    """Check that the user-data fits.
 
     Raises:
         PreflightError: the user-data would be too long.
@@ -122,7 +125,7 @@ def _place(cloud: Cloud, spec: DeploySpec) -> None:
 
 
 def _size(cloud: Cloud, spec: DeploySpec, zone: str) -> None:
-    """The new size of a machine, which stays in its zone."""
+    """Check the new size of an instance, which stays in its zone."""
     told = placement.size_of(cloud, spec.size)
     if told is None:
         raise unknown_size(cloud, spec.size)
@@ -137,14 +140,14 @@ def _size(cloud: Cloud, spec: DeploySpec, zone: str) -> None:
 
 
 def unknown_size(cloud: Cloud, size: str) -> PreflightError:
-    """The refusal of a size that the region does not have, with those that are like it."""
+    """Return the error for a size that the region does not have; it names similar sizes."""
     near = placement.similar_sizes(cloud, size)
     hint = f"Near it: {', '.join(near)}." if near else f"For example --size {naming.DEFAULT_SIZE}."
     return PreflightError(f"{cloud.region} has no size {size!r}.", hint)
 
 
 def _quota(cloud: Cloud, spec: DeploySpec) -> None:
-    """What the account may still have, as far as AWS tells."""
+    """Check the account's quotas for vCPUs and elastic IPs, as far as AWS reports them."""
     quota = quotas.quota_of(spec.size)
     with ThreadPoolExecutor(max_workers=5) as pool:
         wanted = pool.submit(placement.size_of, cloud, spec.size)
@@ -170,7 +173,7 @@ def _quota(cloud: Cloud, spec: DeploySpec) -> None:
 
 
 def _told(ask: Callable[[], float | None]) -> float | None:
-    """The answer, or None where AWS does not tell: these rights are not needed to deploy."""
+    """Return the answer; None if AWS does not give it: a deploy does not need these permissions."""
     from botocore.exceptions import BotoCoreError, ClientError
 
     try:

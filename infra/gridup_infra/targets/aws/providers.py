@@ -1,7 +1,7 @@
-"""The providers of the AWS target's resources: what the engine asks for, done by the modules beside this.
+"""The providers of the AWS target's resources. The engine calls them; the other modules here do the work.
 
-A disk or a subnet is found by its tags and not by the id in the state: a launch that had to go to another
-zone has moved it (see `instances`). All else is found by its id.
+A data disk or a subnet is found by its tags and not by the id in the state: a launch in another zone may have
+replaced it (see `instances`). All other resources are found by their id.
 """
 
 from __future__ import annotations
@@ -36,10 +36,11 @@ from gridup_node.vm.user_data import Host, user_data
 
 
 class AwsProvider(Provider):
-    """What all of them share.
+    """Base of the AWS providers.
 
     Attributes:
-        replace_on: inputs whose change makes another one, for which the former must go first.
+        replace_on: inputs whose change replaces the resource; `region` always does.
+        delete_first: whether the former resource is deleted before its replacement is created.
     """
 
     replace_on: ClassVar[frozenset[str]] = frozenset()
@@ -59,11 +60,13 @@ def _cloud(props: Properties) -> AbstractContextManager[Cloud]:
 
 
 def _delete(props: Properties, work: Callable[[Cloud], None], vpc: str = "") -> None:
-    """Delete something, or leave it to Owner's delete where a machine that no state knows of uses it: its
-    create was interrupted.
+    """Delete a resource, unless an instance uses it that is not in the state.
+
+    The create of such an instance was interrupted. Owner's delete then deletes both.
 
     Args:
-        vpc: the network that such a machine is in; empty for whatever network.
+        work: deletes the resource.
+        vpc: the network of such an instance; empty for any network.
     """
 
     def delete() -> None:
@@ -76,7 +79,7 @@ def _delete(props: Properties, work: Callable[[Cloud], None], vpc: str = "") -> 
 
 
 class OwnerProvider(AwsProvider):
-    """The stack's mark; see the first lines of `resources`."""
+    """Provider of Owner; see the module docstring of `resources`."""
 
     computed = ("account",)
 
@@ -110,7 +113,7 @@ class OwnerProvider(AwsProvider):
 
 
 class PlacementProvider(AwsProvider):
-    """Where the machine goes. Nothing of AWS's: what was chosen is only kept in the state."""
+    """Provider of Placement. It creates nothing on AWS: the choice is only stored in the state."""
 
     computed = ("zones", "all_zones", "image", "architecture", "vpc")
 
@@ -132,7 +135,7 @@ class PlacementProvider(AwsProvider):
         return translate_errors(update)
 
     def _chosen(self, cloud: Cloud, olds: Properties, news: Properties) -> Properties:
-        """As before, unless there will be another machine."""
+        """Return the former choice, or a new one if the instance will be replaced."""
         if {"subnet_id", "machine_revision"} & set(self.changed(olds, news)):
             return placement.select_placement(cloud, news)
         if olds["size"] == news["size"]:
@@ -144,22 +147,22 @@ class PlacementProvider(AwsProvider):
 
 
 class _EnsureProvider(AwsProvider):
-    """Of a thing that is found by its id, and of which only its being there matters."""
+    """Base for a resource that is found by its id; create and update both ensure that it is there."""
 
     kind: ClassVar[ResourceKind]
     used: ClassVar[bool] = True
-    """Whether a machine in the network that `vpc` names keeps it from being deleted."""
+    """Whether an instance in the network `vpc` prevents the delete."""
 
     def ensure(self, cloud: Cloud, props: Properties) -> Thing:
-        """The thing, made where it is not there."""
+        """Return the resource; create it if it does not exist."""
         raise NotImplementedError
 
     def told(self, found: Thing) -> Properties:
-        """The values of `computed`."""
+        """Return the values of `computed`."""
         raise NotImplementedError
 
     def drift(self, found: Thing, props: Properties) -> list[str]:  # noqa: ARG002
-        """Its drift."""
+        """Return the drift of the resource, one line each."""
         return []
 
     def remove(self, cloud: Cloud, found: Thing) -> None:
@@ -222,7 +225,7 @@ class VpcProvider(_EnsureProvider):
     def delete(self, id_: str, props: Properties) -> None:
         def delete() -> None:
             with _cloud(props) as cloud:
-                # What is in it and no state knows of goes with Owner's delete, and then it goes too.
+                # If resources in it are in no state, Owner's delete deletes them, and then the VPC too.
                 if not cleanup.within(cloud, props["stack_id"], id_):
                     networks.remove(cloud, kinds.VPC, {"VpcId": id_})
 
@@ -263,7 +266,7 @@ class SecurityGroupProvider(_EnsureProvider):
     kind = kinds.GROUP
     computed = ("group",)
     replace_on = frozenset({"vpc"})
-    # A machine in another network needs its own before the former machine goes.
+    # An instance in another network needs its own group before the former instance is deleted.
     delete_first = False
 
     def ensure(self, cloud: Cloud, props: Properties) -> Thing:
@@ -305,7 +308,7 @@ class AddressProvider(_EnsureProvider):
 
 
 class SubnetProvider(AwsProvider):
-    """One subnet, and those that a launch in another zone added."""
+    """Provider of Subnet: one subnet, and those that a launch in another zone added."""
 
     computed = ("subnet",)
     ignored = frozenset({"zones", "all_zones"})
@@ -342,7 +345,7 @@ class SubnetProvider(AwsProvider):
 
 
 class VolumeProvider(AwsProvider):
-    """The node's data. Its delete leaves it to the next node of this name where that is wanted."""
+    """Provider of Volume. With `keep_data`, its delete retains the disk for the next node of this name."""
 
     computed = ("volume",)
     ignored = frozenset({"zones"})
@@ -389,7 +392,7 @@ class VolumeProvider(AwsProvider):
 
 
 class InstanceProvider(AwsProvider):
-    """The machine. Its size is changed in place; what it was told at its first boot never is."""
+    """Provider of Instance. An update changes the size in place; it never changes the user-data."""
 
     computed = ("instance", "zone", "private_address", "disk")
     ignored = frozenset({"zones", "all_zones", "image", "host", "routes", "vpc", "key", "disk_size"})
@@ -397,7 +400,7 @@ class InstanceProvider(AwsProvider):
 
     def changed(self, olds: Properties, news: Properties) -> list[str]:
         found = super().changed(olds, news)
-        # A launch in another zone has taken another blank disk than the one it was given.
+        # A launch in another zone uses another blank disk (`disk`) than the one in its inputs.
         return [key for key in found if not (key == "volume" and news["volume"] == olds.get("disk"))]
 
     def create(self, props: Properties) -> CreateResult:
@@ -460,7 +463,7 @@ class InstanceProvider(AwsProvider):
 
 
 class AttachmentProvider(AwsProvider):
-    """Disk and address at the machine, which runs by then."""
+    """Provider of Attachment: waits until the instance runs, and attaches data disk and address to it."""
 
     replace_on = frozenset({"instance", "volume"})
     sure = frozenset({"instance"})
@@ -503,7 +506,7 @@ class AttachmentProvider(AwsProvider):
             with _cloud(props) as cloud:
                 if kinds.get(cloud, kinds.INSTANCE, props["instance"]) is None:
                     return
-                # The disk is in use by what runs there.
+                # Programs on the instance use the disk.
                 instances.stop(cloud, props["instance"], props["name"])
                 volumes.detach(cloud, props["volume"], props["instance"])
 

@@ -1,6 +1,6 @@
-"""How many vCPUs an account may run: each class of sizes has a quota of its own.
+"""How many vCPUs an account may run: each class of sizes has its own quota.
 
-The codes are those of "On-Demand Instance quotas" in Amazon's guide
+The codes come from "On-Demand Instance quotas" in Amazon's guide
 (https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/ec2-on-demand-instances.html).
 """
 
@@ -17,12 +17,12 @@ from gridup_infra.targets.aws.kinds import Thing
 
 @dataclass(frozen=True)
 class Quota:
-    """The vCPUs of a class of sizes.
+    """The vCPU quota of a class of sizes.
 
     Attributes:
-        code: as Service Quotas knows it.
-        name: of the class, as Amazon calls it.
-        families: its sizes, by the letters that they begin with.
+        code: its code in Service Quotas.
+        name: Amazon's name of the class.
+        families: the letters that the names of its sizes begin with.
     """
 
     code: str
@@ -34,7 +34,7 @@ QUOTAS = (
     Quota(
         "L-1216C47A",
         "Standard",
-        # im and is are storage sizes of I.
+        # The families im and is are storage sizes of the family I.
         ("a", "c", "d", "h", "i", "im", "is", "m", "r", "t", "z"),
     ),
     Quota("L-DB2E81BA", "G and VT", ("g", "gr", "vt")),
@@ -52,16 +52,16 @@ _FAMILY = re.compile(r"[a-z]+")
 
 
 def quota_of(size: str) -> Quota | None:
-    """The quota that a size counts against, such as `g5.xlarge`; None where that is not known."""
+    """Return the quota that a size such as `g5.xlarge` counts against; None if it is not known."""
     found = _FAMILY.match(size)
     return next((quota for quota in QUOTAS if found and found[0] in quota.families), None)
 
 
 def limit(region: str, quota: Quota) -> float:
-    """The vCPUs that the account may run.
+    """Return how many vCPUs the account may run.
 
     Raises:
-        ClientError: AWS does not tell.
+        ClientError: AWS does not report it.
     """
     quotas = client.client("service-quotas", region, once=True)
     answer = quotas.get_service_quota(ServiceCode="ec2", QuotaCode=quota.code)
@@ -69,13 +69,16 @@ def limit(region: str, quota: Quota) -> float:
 
 
 def in_use(cloud: Cloud, quota: Quota) -> float:
-    """The vCPUs of what runs and counts against a quota."""
+    """Return the vCPUs of the running instances that count against a quota."""
     filters = [{"Name": "instance-state-name", "Values": ["pending", "running"]}]
     return vcpus(kinds.list_all(cloud, kinds.INSTANCE, filters), quota)
 
 
 def vcpus(machines: Iterable[Thing], quota: Quota) -> int:
-    """As `in_use`, of some machines; those that are no On-Demand ones have quotas of their own."""
+    """Return the vCPUs of those `machines` that count against a quota.
+
+    Instances that are not On-Demand have other quotas and do not count.
+    """
     return sum(
         _cores(row)
         for row in machines

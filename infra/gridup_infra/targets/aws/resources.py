@@ -1,8 +1,8 @@
-"""The AWS target's resources: Owner, Place, the network, KeyPair, Address, Volume, Instance, Attachment.
+"""The AWS target's resources: Owner, Placement, the network, KeyPair, Address, Volume, Instance, Attachment.
 
-Owner is first and deleted last: its delete removes whatever still bears the stack's tags, so that a
-interrupted create leaves nothing behind, not even under plain `pulumi destroy`. What does not depend on
-something else is made at the same time. The providers are in `providers`.
+Owner is created first and deleted last. Its delete deletes everything that still carries the stack's tags.
+So an interrupted create leaves nothing behind, not even under plain `pulumi destroy`. Resources that do not
+depend on each other are created at the same time. The providers are in `providers`.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ MODULE = "gridup-aws"
 
 
 def urn(kind: str, name: str) -> str:
-    """The URN of a resource of the stack being run; it holds no other stack's name."""
+    """Return the URN of a resource of the running stack; it contains no other stack's name."""
     return naming.urn(pulumi.get_stack(), kind, name)
 
 
 class Owner(OwnedResource, module=MODULE, name="Owner"):
-    """Marks the stack in its account and region."""
+    """The stack's owner in its account and region."""
 
     provider_class = providers.OwnerProvider
 
@@ -38,7 +38,7 @@ class Owner(OwnedResource, module=MODULE, name="Owner"):
 
 
 class Placement(OwnedResource, module=MODULE, name="Placement"):
-    """The zone and the image."""
+    """The chosen zones and image."""
 
     provider_class = providers.PlacementProvider
 
@@ -58,7 +58,7 @@ class Vpc(OwnedResource, module=MODULE, name="Vpc"):
 
 
 class Subnet(OwnedResource, module=MODULE, name="Subnet"):
-    """Its part of a zone."""
+    """The part of the network in one zone."""
 
     provider_class = providers.SubnetProvider
 
@@ -66,7 +66,7 @@ class Subnet(OwnedResource, module=MODULE, name="Subnet"):
 
 
 class InternetGateway(OwnedResource, module=MODULE, name="InternetGateway"):
-    """Its way out."""
+    """The network's gateway to the internet."""
 
     provider_class = providers.GatewayProvider
 
@@ -74,7 +74,7 @@ class InternetGateway(OwnedResource, module=MODULE, name="InternetGateway"):
 
 
 class RouteTable(OwnedResource, module=MODULE, name="RouteTable"):
-    """The route to the way out."""
+    """The route table with the route to the internet gateway."""
 
     provider_class = providers.RouteTableProvider
 
@@ -82,7 +82,7 @@ class RouteTable(OwnedResource, module=MODULE, name="RouteTable"):
 
 
 class SecurityGroup(OwnedResource, module=MODULE, name="SecurityGroup"):
-    """Who is let in."""
+    """The firewall: who may connect to the node."""
 
     provider_class = providers.SecurityGroupProvider
 
@@ -90,13 +90,13 @@ class SecurityGroup(OwnedResource, module=MODULE, name="SecurityGroup"):
 
 
 class KeyPair(OwnedResource, module=MODULE, name="KeyPair"):
-    """The deployer's public key, where EC2 knows it."""
+    """The EC2 key pair with the public half of the management key."""
 
     provider_class = providers.KeyPairProvider
 
 
 class Address(OwnedResource, module=MODULE, name="Address"):
-    """The public address."""
+    """The node's public address."""
 
     provider_class = providers.AddressProvider
 
@@ -105,7 +105,7 @@ class Address(OwnedResource, module=MODULE, name="Address"):
 
 
 class Volume(OwnedResource, module=MODULE, name="Volume"):
-    """The disk with the node's data."""
+    """The data disk."""
 
     provider_class = providers.VolumeProvider
 
@@ -113,7 +113,7 @@ class Volume(OwnedResource, module=MODULE, name="Volume"):
 
 
 class Instance(OwnedResource, module=MODULE, name="Instance"):
-    """The machine."""
+    """The EC2 instance."""
 
     provider_class = providers.InstanceProvider
 
@@ -124,13 +124,13 @@ class Instance(OwnedResource, module=MODULE, name="Instance"):
 
 
 class Attachment(OwnedResource, module=MODULE, name="Attachment"):
-    """Disk and address at the machine."""
+    """The attachment of data disk and address to the instance."""
 
     provider_class = providers.AttachmentProvider
 
 
 def build(spec: DeploySpec) -> pulumi.Output[NodeOutputs]:
-    """Declare a node's resources on AWS; the result is its `NodeOutputs`."""
+    """Declare a node's resources on AWS; return its `NodeOutputs`."""
     volume_urn, subnet_urn = naming.volume_urn(pulumi.get_stack()), urn("Subnet", "subnet")
     owner = Owner(
         "owner",
@@ -196,7 +196,7 @@ def build(spec: DeploySpec) -> pulumi.Output[NodeOutputs]:
             "vpc": vpc,
             "routes": routes,
             "volume": volume.volume,
-            # Of the disk that a launch in another zone makes.
+            # For the disk that a launch in another zone creates.
             "disk_size": spec.disk_size,
             "host": management.public_key.apply(partial(_host, spec)),
             "volume_urn": volume_urn,
@@ -209,7 +209,7 @@ def build(spec: DeploySpec) -> pulumi.Output[NodeOutputs]:
         "attachment",
         {
             **common,
-            # The same as it tells, but known in a preview of its change.
+            # The same value as its output `instance`, but a preview of an update knows it.
             "instance": instance.id,
             "volume": instance.disk,
             "allocation": address.allocation if address else "",
@@ -239,7 +239,7 @@ def build(spec: DeploySpec) -> pulumi.Output[NodeOutputs]:
 def _network(
     common: Properties, place: Placement, network: list[pulumi.Resource], after: pulumi.ResourceOptions
 ) -> tuple[pulumi.Output[str], pulumi.Output[str]]:
-    """A network of the stack's own: its VPC and its route table; what was made is added to `network`."""
+    """Declare the stack's own network; return its VPC and route table. Appends its resources to `network`."""
     vpc = Vpc("vpc", common, after)
     subnet = Subnet(
         "subnet",
@@ -257,7 +257,7 @@ def _network(
 
 
 def _host(spec: DeploySpec, public_key: str) -> dict[str, Any]:
-    """What the machine is told, but for its data disk: which one it is turns out at the launch."""
+    """Return the user-data inputs without the data disk: only the launch decides which disk it is."""
     told = asdict(machine_node.host(spec, public_key, naming.disk_paths(naming.ANY_VOLUME)))
     told.pop("disk")
     return told

@@ -1,5 +1,8 @@
-"""A role whose profile asks for a code (`mfa_serial`): asked for once, and the session handed on to all that
-this run starts, in their environment alone."""
+"""Sign-in to a role whose profile asks for an MFA code (`mfa_serial`).
+
+The user is asked for the code once. The session is passed to all processes that this run starts, only in
+their environment.
+"""
 
 from __future__ import annotations
 
@@ -12,22 +15,22 @@ KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 
 
 def needed(environment: Mapping[str, str]) -> str:
-    """Which device's code the environment's profile asks for; empty where it asks for none."""
+    """Return the MFA device whose code the environment's profile asks for; empty if it asks for none."""
     if environment.get(KEYS[0]):
-        return ""  # These come before any profile.
+        return ""  # Keys in the environment take precedence over any profile.
     found = client.profile(environment)
     return found.get("mfa_serial", "") if found.get("role_arn") else ""
 
 
 def sign_in(environment: Mapping[str, str], ask: Callable[[str], str | None]) -> dict[str, str]:
-    """The variables of a session of the role; none where no code is asked for.
+    """Return the environment variables of a session of the role; empty if no code is needed.
 
     Args:
-        ask: asks the person for a line; None where there is nobody to ask.
+        ask: asks the user for a line; returns None if there is nobody to ask.
 
     Raises:
-        CredentialsError: there is nobody to ask, or AWS does not take the code.
-        GridupError: see `client.translated`.
+        CredentialsError: there is nobody to ask, or AWS does not accept the code.
+        GridupError: see `client.map_errors`.
     """
     device = needed(environment)
     if not device:
@@ -50,7 +53,7 @@ def sign_in(environment: Mapping[str, str], ask: Callable[[str], str | None]) ->
 
         session = botocore.session.Session()
         chain = session.get_component("credential_provider")
-        # botocore has no public way to have another one ask; its own would ask where nobody sees it.
+        # botocore has no public way to replace its prompt, and the user would not see that prompt.
         chain.get_provider("assume-role")._prompter = code
         found = session.get_credentials()
         if found is None:

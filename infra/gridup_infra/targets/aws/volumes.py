@@ -1,4 +1,4 @@
-"""The disk with a node's data: made, grown, kept when its stack goes, taken over by the next of its name."""
+"""A node's data disk: create, grow, retain after a destroy, adopt into the next node of the same name."""
 
 from __future__ import annotations
 
@@ -14,30 +14,32 @@ from gridup_infra.targets.aws.client import POLL_SECONDS, Cloud, code_of, is_mis
 from gridup_infra.targets.aws.kinds import Thing
 
 READY_SECONDS = 180.0
-"""For a volume to be made, attached or detached; each takes EC2 some seconds."""
+"""How long to wait until a volume is created, attached or detached. Each takes EC2 some seconds."""
 
 
 def list_owned(cloud: Cloud, props: Mapping[str, Any]) -> list[Thing]:
-    """The stack's data disks, the one that may hold data first. More than one only where a run that moved
-    to another zone was interrupted."""
+    """Return the stack's data disks, the one that may hold data first.
+
+    There is more than one only if a run that moved to another zone was interrupted.
+    """
     found = kinds.list_all(cloud, kinds.VOLUME, tags.by_urn(props))
     return sorted(found, key=lambda row: not holds_data(row))
 
 
 def holds_data(volume: Mapping[str, Any]) -> bool:
-    """Whether some machine has had it; a disk that none has had is blank."""
+    """Return whether an instance has used the disk. A disk that none has used is blank."""
     marks = tags.of(volume)
     return tags.HAS_DATA in marks or tags.RETAINED_AT in marks or bool(volume.get("Attachments"))
 
 
 def find_owned_or_retained(cloud: Cloud, props: Mapping[str, Any]) -> Thing | None:
-    """The disk that a node with these inputs would have: its own, else the one to `adopt`."""
+    """Return the existing disk for a node with these inputs: its own, else the one to `adopt`, else None."""
     found = list_owned(cloud, {**props, "urn": props["volume_urn"]})
     return found[0] if found else _to_adopt(cloud, props)
 
 
 def ensure(cloud: Cloud, props: Mapping[str, Any], zone: str) -> Thing:
-    """The stack's data disk: the one it has, else the one to `adopt`, else a new one in `zone`."""
+    """Return the stack's data disk: its own, else the one to `adopt`, else a new one in `zone`."""
     if found := list_owned(cloud, props):
         return ensure_size(cloud, found[0], props)
     if left := _to_adopt(cloud, props):
@@ -46,7 +48,7 @@ def ensure(cloud: Cloud, props: Mapping[str, Any], zone: str) -> Thing:
 
 
 def make(cloud: Cloud, props: Mapping[str, Any], zone: str) -> Thing:
-    """A new, blank disk in a zone that has none of the stack's."""
+    """Create a blank disk in a zone where the stack has none; return the disk."""
 
     def find() -> Thing | None:
         return next((row for row in list_owned(cloud, props) if row["AvailabilityZone"] == zone), None)
@@ -65,12 +67,12 @@ def make(cloud: Cloud, props: Mapping[str, Any], zone: str) -> Thing:
 
 
 def wanted_size(props: Mapping[str, Any]) -> int:
-    """GB, as the API wants it: Pulumi's numbers are all floating."""
+    """Return the wanted size in GB, as the integer that the API needs: Pulumi's numbers are all floats."""
     return int(props["disk_size"] or naming.DEFAULT_DISK)
 
 
 def ensure_size(cloud: Cloud, volume: Thing, props: Mapping[str, Any]) -> Thing:
-    """The disk with at least the size that is asked for; the machine grows the file system by itself."""
+    """Grow the disk to at least the wanted size; return it. The machine grows the file system by itself."""
     wanted = wanted_size(props)
     if int(volume["Size"]) >= wanted:
         return volume
@@ -87,14 +89,14 @@ def ensure_size(cloud: Cloud, volume: Thing, props: Mapping[str, Any]) -> Thing:
 
 
 def mark_used(cloud: Cloud, volume: str) -> None:
-    """From here on the disk is never taken for a blank one."""
+    """Tag the disk as used: from now on it never counts as blank."""
     cloud.retry_not_found(
         lambda: cloud.ec2.create_tags(Resources=[volume], Tags=tags.to_api({tags.HAS_DATA: "true"}))
     )
 
 
 def keep(cloud: Cloud, props: Mapping[str, Any]) -> None:
-    """Leave the stack's data disk to the next node of this name, in one call; blank ones are deleted."""
+    """Retain the stack's data disk for the next node of this name, in one call; delete blank disks."""
     for volume in list_owned(cloud, props):
         if not holds_data(volume):
             delete(cloud, volume["VolumeId"])
@@ -112,10 +114,10 @@ def remove(cloud: Cloud, props: Mapping[str, Any]) -> None:
 
 
 def delete(cloud: Cloud, volume: str) -> None:
-    """Delete a disk, which a machine that is just ending may still have.
+    """Delete a disk. Waits if an instance that is just ending still has the disk.
 
     Raises:
-        ResourceError: something has it.
+        ResourceError: the disk is still in use.
     """
     end = time.monotonic() + READY_SECONDS
     while True:
@@ -132,10 +134,10 @@ def delete(cloud: Cloud, volume: str) -> None:
 
 
 def attach(cloud: Cloud, volume: str, instance: str) -> None:
-    """Attach a disk to a machine and wait until it is; nothing when it is already.
+    """Attach a disk to an instance and wait until it is attached. Does nothing if it is attached already.
 
     Raises:
-        ResourceError: another machine has it, or it took too long.
+        ResourceError: another instance has the disk, or the disk is not attached in time.
     """
     seen: list[Thing] = []
 
@@ -164,7 +166,7 @@ def attach(cloud: Cloud, volume: str, instance: str) -> None:
 
 
 def detach(cloud: Cloud, volume: str, instance: str) -> None:
-    """Take a disk from a machine that does not use it any more; nothing when it has it not."""
+    """Detach a disk from an instance that does not use it any more. Does nothing if it is not attached."""
     found = kinds.get(cloud, kinds.VOLUME, volume)
     if attached_to(found) != instance:
         return
@@ -182,7 +184,7 @@ def detach(cloud: Cloud, volume: str, instance: str) -> None:
 
 
 def attached_to(volume: Mapping[str, Any] | None) -> str:
-    """The machine that has a disk; empty when none has."""
+    """Return the id of the instance that has the disk; empty if none has it."""
     return str(_attachment(volume).get("InstanceId", ""))
 
 
@@ -196,13 +198,13 @@ def _to_adopt(cloud: Cloud, props: Mapping[str, Any]) -> Thing | None:
 
 
 def list_retained(cloud: Cloud, props: Mapping[str, Any]) -> list[Thing]:
-    """The disks that earlier nodes of this very name have left, the last one first."""
+    """Return the retained disks of earlier nodes with exactly this name, the latest first."""
     filters = [
         {"Name": f"tag:{tags.STACK_ID}", "Values": [tags.UNOWNED]},
         {"Name": f"tag:{tags.STACK}", "Values": [tags.escape_filter(props["stack"])]},
         {"Name": "status", "Values": ["available"]},
     ]
-    # The stack's name alone could be another person's node, whose name only looks alike.
+    # The stack's name is not enough: another user's node with a similar name may have the same one.
     name = tags.value(props["name"])
     found = [
         row for row in kinds.list_all(cloud, kinds.VOLUME, filters) if tags.of(row).get(tags.NAME) == name
@@ -211,7 +213,10 @@ def list_retained(cloud: Cloud, props: Mapping[str, Any]) -> list[Thing]:
 
 
 def _take_over(cloud: Cloud, volume: Thing, props: Mapping[str, Any]) -> Thing:
-    """One call makes it the stack's; the marks of one that was kept go after that."""
+    """Adopt a retained disk; return it.
+
+    One call makes the disk the stack's. After that, the tags of a retained disk are deleted.
+    """
     id_ = volume["VolumeId"]
     cloud.ec2.create_tags(Resources=[id_], Tags=tags.to_api({**tags.tags(props), tags.HAS_DATA: "true"}))
     cloud.ec2.delete_tags(

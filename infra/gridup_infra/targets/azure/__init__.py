@@ -1,4 +1,4 @@
-"""The target `azure`: a node on an Azure VM, with a network and a data disk of its own."""
+"""The target `azure`: a node on an Azure VM with its own data disk and, by default, its own network."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ _SUBNET = re.compile(
 )
 _SIZE = re.compile(r"[A-Za-z0-9]+(_[A-Za-z0-9-]+)*")
 _GROUP = re.compile(r"(?=.{1,90}$)[-\w.()]*[-\w()]")
-"""https://learn.microsoft.com/azure/azure-resource-manager/management/resource-name-rules"""
+"""Rules for group names: https://learn.microsoft.com/azure/azure-resource-manager/management/resource-name-rules"""
 
 _FAILED = re.compile(r"\bcode\b\W{1,4}(?P<code>[A-Z][A-Za-z]+)\b", re.IGNORECASE)
 _MESSAGE = re.compile(r"\bmessage\b\W{1,4}(?P<text>[^\"]+)", re.IGNORECASE)
 
 
 class AzureTarget(MachineTarget):
-    """Azure's virtual machines."""
+    """Target for Azure VMs."""
 
     name: ClassVar[str] = "azure"
     title: ClassVar[str] = "Azure"
@@ -68,14 +68,14 @@ class AzureTarget(MachineTarget):
         region = spec.region or client.configured_region(os.environ) or naming.DEFAULT_REGION
         spec = replace(
             spec,
-            # As people read it in the portal: "West Europe".
+            # Users may copy the portal's spelling: "West Europe".
             region=region.replace(" ", "").lower(),
             size=spec.size or naming.DEFAULT_SIZE,
             disk_size=_disk_size(spec, previous),
         )
         if previous:
             _stays(spec, previous)
-        # Nodes that are deployed may have the name that Azure gave as if a person had asked for it.
+        # The spec of a deployed node may hold the name that Azure gave, as if the user had asked for it.
         return replace(spec, domain_name="") if naming.is_own_name(spec) else spec
 
     def preflight(self, spec: DeploySpec, current: NodeOutputs | None) -> None:
@@ -280,13 +280,17 @@ def _disk_size(spec: DeploySpec, previous: DeploySpec | None) -> int:
 
 
 def _stays(spec: DeploySpec, previous: DeploySpec) -> None:
-    """Refuse what Azure can't change without all of the node being another one."""
+    """Refuse changes that would replace the whole node: of region, resource group or subnet.
+
+    Raises:
+        UsageError: one of them changed.
+    """
     for flag, was, now in (
         ("--region", previous.region, spec.region),
         ("--resource-group", previous.resource_group, spec.resource_group),
         ("--subnet-id", previous.subnet_id, spec.subnet_id),
     ):
-        known = bool(previous.region)  # Of a first deploy that was interrupted elsewhere, little is.
+        known = bool(previous.region)  # Empty if a first deploy was interrupted elsewhere.
         if known and was.lower() != now.lower():
             raise UsageError(
                 f'{flag}: "{spec.name}" is in {was or "one of its own"}; it can\'t be moved.',
@@ -295,12 +299,12 @@ def _stays(spec: DeploySpec, previous: DeploySpec) -> None:
 
 
 def _subscription(identity: StackRef) -> str:
-    """As its outputs tell, else as its first resource was asked to be; empty where neither does."""
+    """Return the stack's subscription: from its outputs, else from the inputs of its owner; else empty."""
     return identity.facts.get("subscription") or identity.facts.get("default_subscription") or ""
 
 
 def _props(identity: StackRef) -> dict[str, str]:
-    """What a stack's things are found by."""
+    """Return the values by which a stack's resources are found."""
     from gridup_infra.targets.azure import naming
 
     project = identity.facts.get("project") or naming.name_prefix(identity.stack, identity.stack_id)

@@ -1,4 +1,4 @@
-"""All that bears a stack's id: found, removed, or settled after a create that was interrupted."""
+"""Find and delete a stack's resources by their ownership mark, and recover from an interrupted create."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from gridup_infra.targets.azure.client import Arm
 from gridup_infra.targets.azure.kinds import ResourceKind, Thing
 
 SETTLE_SECONDS = 900.0
-"""For a create that nobody waits for any more to end."""
+"""How long to wait for an operation that an interrupted run has started."""
 
 GONE_SECONDS = 1200.0
 
 
 def leftovers(arm: Arm, props: Mapping[str, Any]) -> list[str]:
-    """What is there of a stack, a line each.
+    """Return what exists of a stack, a line each.
 
     Args:
-        props: `group`, `resource_group` (empty where the group is ours), `stack_id`, `project`.
+        props: `group`, `resource_group` (empty if the group is Gridup's), `stack_id`, `project`.
     """
     if kinds.resource_group(arm, props["group"]) is None:
         return []
@@ -34,19 +34,19 @@ def leftovers(arm: Arm, props: Mapping[str, Any]) -> list[str]:
 
 
 def delete_all(arm: Arm, props: Mapping[str, Any], *, keep_data: bool) -> None:
-    """Remove all of a stack, or all but its data disk.
+    """Delete all resources of a stack, or all but its data disk.
 
     Args:
-        props: as `leftovers`.
+        props: see `leftovers`.
 
     Raises:
-        ResourceError: something could not be removed.
+        ResourceError: a resource could not be deleted.
     """
     own = _own_group(arm, props)
     if own and not keep_data:
         remove_group(arm, props["group"])
         return
-    # What is still being made by nobody that waits for it can't be removed yet.
+    # Azure can't delete a resource that an interrupted run is still creating.
     rows = _settled(arm, props)
     data = f"{props['project']}-data"
     for kind in kinds.ORDER:
@@ -63,7 +63,7 @@ def delete_all(arm: Arm, props: Mapping[str, Any], *, keep_data: bool) -> None:
 
 
 def _keep(arm: Arm, props: Mapping[str, Any], own: Thing | None, disks: list[Thing]) -> None:
-    """Take the stack's mark off what stays: it is of no stack any more."""
+    """Remove the ownership mark from the retained disks and their group: they belong to no stack now."""
     for disk in disks:
         where = kinds.path(arm, props["group"], kinds.DISK, str(disk["name"]))
         tags = naming.kept_tags(kinds.tags_of(disk), props)
@@ -76,7 +76,7 @@ def _keep(arm: Arm, props: Mapping[str, Any], own: Thing | None, disks: list[Thi
 
 
 def _own_group(arm: Arm, props: Mapping[str, Any]) -> Thing | None:
-    """The stack's resource group; None where it is not there, or is not the stack's."""
+    """Return the stack's own resource group; None if it does not exist or is not the stack's."""
     if props["resource_group"]:
         return None
     found = kinds.resource_group(arm, props["group"])
@@ -84,21 +84,27 @@ def _own_group(arm: Arm, props: Mapping[str, Any]) -> Thing | None:
 
 
 def remove_group(arm: Arm, name: str) -> None:
-    """Remove a resource group with all that is in it, and wait until it is gone."""
+    """Delete a resource group with all its resources, and wait until it is gone."""
     arm.delete(arm.group(name), client.RESOURCES)
 
 
 def recover_interrupted(arm: Arm, props: Mapping[str, Any], known: Mapping[str, str]) -> dict[str, str]:
-    """After a deploy that was interrupted: what exists, so that the state takes it over; what failed, and
-    what the state can't take over, is removed.
+    """Reconcile an interrupted deploy.
+
+    Returns resources that exist but are not in the state, for import. Deletes those that failed and those
+    that can't be imported.
 
     Args:
-        props: as `leftovers`.
-        known: the URNs that the state knows, those of creates that were interrupted among them, each with the
-            id that it has; empty where it has none yet.
+        props: see `leftovers`.
+        known: {URN: id} of the state, including interrupted creates; the id is empty if there is none yet.
 
     Returns:
-        The ids of things that exist, by those URNs that have none.
+        {URN: id} of existing resources whose URN has no id in `known`.
+
+    Raises:
+        ResourceError: a disk that may hold data, or a group that holds the node, is not in the state; or the
+            group is still being deleted.
+        DeadlineError: Azure is still creating or deleting a resource.
     """
     _await_deletion(arm, props)
     found: dict[str, str] = {}
@@ -113,7 +119,7 @@ def recover_interrupted(arm: Arm, props: Mapping[str, Any], known: Mapping[str, 
         if known.get(urn):
             continue
         if urn in known and kinds.state_of(thing) == "Succeeded":
-            # Not the id that ARM lists: some of its services write a group's name in capitals there.
+            # Build the id: in the ids that ARM lists, some services write the group's name in capitals.
             name = str(thing["name"])
             found[urn] = kinds.path(arm, props["group"], kind, name) if kind else arm.group(name)
         elif kind is kinds.DISK and _may_hold_data(thing):
@@ -145,7 +151,7 @@ def recover_interrupted(arm: Arm, props: Mapping[str, Any], known: Mapping[str, 
 def _settle_parts(
     arm: Arm, props: Mapping[str, Any], known: Mapping[str, str], kind: ResourceKind, thing: Thing
 ) -> dict[str, str]:
-    """As `settle`, of a thing's subnets or rules: they bear no tags, and are known by their names."""
+    """Do the same as `recover_interrupted` for subnets and rules. They have no tags: find them by name."""
     found: dict[str, str] = {}
     for row in (thing.get("properties") or {}).get(kind.child_collection) or ():
         name = str(row["name"])
@@ -161,20 +167,20 @@ def _settle_parts(
 
 
 def _may_hold_data(disk: Thing) -> bool:
-    """Whether a disk ever was at a machine: Azure notes when that last changed."""
-    # REST spells it with a capital, unlike all else.
+    """Return whether a disk was ever attached to a VM: Azure records when that last changed."""
+    # The REST API spells this property with a capital letter, unlike all others.
     return bool(disk.get("managedBy") or (disk.get("properties") or {}).get("LastOwnershipUpdateTime"))
 
 
 def _remove_root_disks(arm: Arm, props: Mapping[str, Any]) -> None:
-    """Of a VM that failed or was removed by hand, its own disk may be left, in the way of the next one's."""
+    """Delete unattached root disks: a failed or manually deleted VM may leave one that blocks the next VM."""
     for kind, thing in kinds.list_owned(arm, props["group"], props["stack_id"], props["project"]):
         if kinds.is_root_disk(kind, thing, props["project"]) and not thing.get("managedBy"):
             arm.delete(str(thing["id"]), kind.api)
 
 
 def _settled(arm: Arm, props: Mapping[str, Any]) -> list[tuple[ResourceKind, Thing]]:
-    """All that is there of a stack, once nothing of it is being made or removed."""
+    """Return a stack's resources, once Azure creates or deletes none of them any more."""
     end = time.monotonic() + SETTLE_SECONDS
     while True:
         rows = kinds.list_owned(arm, props["group"], props["stack_id"], props["project"])
@@ -190,7 +196,7 @@ def _settled(arm: Arm, props: Mapping[str, Any]) -> list[tuple[ResourceKind, Thi
 
 
 def _await_deletion(arm: Arm, props: Mapping[str, Any]) -> None:
-    """A group that is being removed takes nothing new."""
+    """Wait while Azure deletes the stack's group: it accepts no new resources meanwhile."""
     end = time.monotonic() + GONE_SECONDS
     while (group := kinds.resource_group(arm, props["group"])) and kinds.state_of(group) == "Deleting":
         if time.monotonic() > end:

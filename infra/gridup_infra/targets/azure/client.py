@@ -1,8 +1,8 @@
-"""Talking to Azure Resource Manager (ARM): plain REST with a token of azure-identity's, deadlines, and errors
-that a person can act on.
+"""Client of Azure Resource Manager (ARM): plain REST with a token from azure-identity, deadlines, and errors
+that users can act on.
 
-Only what Pulumi's provider does not do goes this way: looking, power, the boot log, and removing what no
-state knows of. azure-identity is imported where it is used.
+It does only what Pulumi's provider does not: inspect, start and stop VMs, read the boot log, and delete
+resources that are in no state. Functions import azure-identity when they use it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import requests
 
 ENDPOINT = "AZURE_RESOURCE_MANAGER_URL"
-"""Of the ARM of another cloud than the public one: Azure Government, China, Azure Stack."""
+"""Environment variable with the URL of ARM in a non-public cloud: Azure Government, China, Azure Stack."""
 
 PUBLIC = "https://management.azure.com"
 
@@ -39,7 +39,7 @@ ENVIRONMENTS = {
     "management.usgovcloudapi.net": "usgovernment",
     "management.chinacloudapi.cn": "china",
 }
-"""What Pulumi's provider calls the cloud with that ARM."""
+"""The name in Pulumi's provider of the cloud with that ARM host."""
 
 SUBSCRIPTIONS, RESOURCES, NETWORK, COMPUTE, DISKS, SKUS = (
     "2022-12-01",
@@ -49,23 +49,24 @@ SUBSCRIPTIONS, RESOURCES, NETWORK, COMPUTE, DISKS, SKUS = (
     "2024-03-02",
     "2021-07-01",
 )
-"""API versions, by what is asked; those of Pulumi's provider where it asks for the same."""
+"""API versions; where Pulumi's provider makes the same requests, its versions."""
 
 CONNECT_SECONDS = 10
 READ_SECONDS = 60
 
 ATTEMPTS = 6
-"""Of a call that is throttled, or whose answer was lost. Ours may all be made again: they look, or end in the
-same state."""
+"""How often to try a call that is throttled, fails in Azure (5xx) or gets no response. All calls here may be
+repeated: they only read, or they end in the same state."""
 
 PAUSE_MAX = 20.0
 POLL_SECONDS = 2.0
 
 OPERATION_SECONDS = 1200.0
-"""For an operation to end. A group with a VM is gone in some five minutes."""
+"""How long an operation may take. Deleting a group with a VM takes about five minutes."""
 
 HELD_SECONDS = 240.0
-"""For what holds a thing to let go of it. After a VM that failed, its interface stays reserved for 180 s
+"""How long to retry the delete of a resource that another one still uses. After a VM failed, its interface
+stays reserved for 180 s
 (https://learn.microsoft.com/troubleshoot/azure/virtual-network/nic-reserved-for-another-vm)."""
 
 HELD = frozenset(
@@ -94,16 +95,16 @@ _UNREACHED = re.compile(
     r"(Failed to (resolve|establish a new connection)|Max retries exceeded|Connection (aborted|refused)|"
     r"Read timed out|Unable to connect to proxy|Network is unreachable|CERTIFICATE_VERIFY_FAILED)[^()]*"
 )
-"""In what azure-identity says where nobody has looked at the credentials."""
+"""Matches errors of azure-identity when it can't reach Azure's login, so nobody checked the credentials."""
 
 _DENIED_ACTION = re.compile(r"perform action(?:\(s\))? '([^']+)'")
 
 
 class ArmError(ResourceError):
-    """ARM refused something.
+    """A request that ARM refused.
 
     Attributes:
-        code: ARM's own, such as `SkuNotAvailable`.
+        code: ARM's error code, such as `SkuNotAvailable`.
     """
 
     code: str = ""
@@ -111,10 +112,10 @@ class ArmError(ResourceError):
 
 @dataclass(frozen=True)
 class Arm:
-    """One subscription.
+    """ARM client for one subscription.
 
     Attributes:
-        endpoint: such as `https://management.azure.com`.
+        endpoint: the URL of ARM, such as `https://management.azure.com`.
     """
 
     subscription: str
@@ -128,7 +129,7 @@ class Arm:
         return f"{self.root}/resourceGroups/{name}"
 
     def get(self, path: str, api: str, **query: str) -> dict[str, Any] | None:
-        """What is at a path; None where nothing is."""
+        """Return the resource at a path; None if there is none."""
         try:
             return self._call("GET", path, api, query).body
         except ArmError as error:
@@ -137,7 +138,7 @@ class Arm:
             raise
 
     def every(self, path: str, api: str, **query: str) -> list[dict[str, Any]]:
-        """All that a collection has, whatever the number of its pages; nothing of one that is not there."""
+        """Return all items of a collection, from all pages; none if the collection does not exist."""
         rows: list[dict[str, Any]] = []
         page = self.get(path, api, **query)
         while page is not None:
@@ -147,19 +148,19 @@ class Arm:
         return rows
 
     def patch(self, path: str, api: str, body: Mapping[str, Any]) -> None:
-        """Change something, and wait until it is done."""
+        """Change a resource, and wait until Azure is done."""
         self._wait(self._call("PATCH", path, api, {}, body))
 
     def post(self, path: str, api: str) -> dict[str, Any]:
-        """Have something done, and wait until it is."""
+        """Start an action, and wait until Azure is done."""
         answer = self._call("POST", path, api, {})
         self._wait(answer)
         return answer.body or {}
 
     def delete(self, path: str, api: str) -> None:
-        """Delete something, and wait until it is gone; what is not there is.
+        """Delete a resource, and wait until it is gone. Succeeds if it does not exist.
 
-        What still holds it may be going: that is waited for.
+        Another resource may still use it but be about to go: retries for `HELD_SECONDS`.
         """
         end = time.monotonic() + HELD_SECONDS
         while True:
@@ -234,7 +235,7 @@ class Arm:
                 pause(attempt)
                 continue
             if attempt == 1 and answer.status_code == 401:
-                # A token can be revoked before it expires: a new one tells.
+                # A token can be revoked before it expires: try once with a new one.
                 _credential.cache_clear()
                 continue
             if attempt < ATTEMPTS and (answer.status_code == 429 or answer.status_code >= 500):
@@ -263,7 +264,7 @@ def _read(answer: requests.Response, subscription: str) -> _Answer:
 
 
 def pause(attempt: int, told: float = 0.0) -> None:
-    """Before the next attempt: as long as Azure told, else longer each time, with jitter."""
+    """Sleep before the next attempt: `told` seconds if given, else longer each time, with jitter."""
     time.sleep(min(told, 60.0) or min(PAUSE_MAX, 2.0 ** (attempt - 1)) * (0.5 + random.random() / 2))  # noqa: S311
 
 
@@ -279,7 +280,7 @@ def _reason(error: Exception) -> str:
 
 
 def is_missing(error: Exception) -> bool:
-    """Whether ARM says that there is no such thing."""
+    """Return whether ARM reports that the resource does not exist."""
     return isinstance(error, ArmError) and error.code in (
         "ResourceNotFound",
         "ResourceGroupNotFound",
@@ -289,10 +290,10 @@ def is_missing(error: Exception) -> bool:
 
 
 def endpoint(environment: Mapping[str, str] = os.environ) -> str:
-    """The address of ARM.
+    """Return the URL of ARM.
 
     Raises:
-        PreflightError: the setting is no https address.
+        PreflightError: the environment variable is not an https URL.
     """
     url = environment.get(ENDPOINT, "").rstrip("/") or PUBLIC
     if urlsplit(url).scheme != "https" or not urlsplit(url).hostname:
@@ -301,18 +302,20 @@ def endpoint(environment: Mapping[str, str] = os.environ) -> str:
 
 
 def endpoint_host(environment: Mapping[str, str] = os.environ) -> str:
-    """The host of ARM, without raising: for what only chooses a name by it."""
+    """Return the host of ARM. Never raises: for callers that only choose a name by the host."""
     return urlsplit(environment.get(ENDPOINT, "") or PUBLIC).hostname or ""
 
 
 def metadata_host(environment: Mapping[str, str] = os.environ) -> str:
-    """Whom Pulumi's provider asks for the addresses of a cloud that it does not know: ARM itself, with its
-    port where it has one of its own."""
+    """Return the host that Pulumi's provider asks for the endpoints of a cloud that it does not know.
+
+    This is ARM itself, with the port if the URL has one.
+    """
     return urlsplit(environment.get(ENDPOINT, "") or PUBLIC).netloc.rpartition("@")[2]
 
 
 def verify() -> str | bool:
-    """Whom to trust: the file that people's settings name, else what requests does."""
+    """Return the CA file from the user's environment; True for the default of requests."""
     return os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("SSL_CERT_FILE") or True
 
 
@@ -331,7 +334,7 @@ def _session() -> requests.Session:
 
 
 def uses_arm_variables(environment: Mapping[str, str] = os.environ) -> bool:
-    """Whether a service principal is told by Terraform's and Pulumi's names for it, and not by Azure's."""
+    """Return whether a service principal is set in Terraform's and Pulumi's variables, and not in Azure's."""
     names = ("CLIENT_ID", "CLIENT_SECRET", "TENANT_ID")
     return all(environment.get(f"ARM_{name}") for name in names) and not environment.get("AZURE_CLIENT_ID")
 
@@ -340,11 +343,11 @@ def uses_arm_variables(environment: Mapping[str, str] = os.environ) -> bool:
 def _credential(_environment: tuple[tuple[str, str], ...]) -> Any:
     from azure.identity import ClientSecretCredential, DefaultAzureCredential
 
-    # It logs each credential that is not there as a warning, and Python prints what nobody handles.
+    # azure-identity logs a warning per missing credential, and Python prints log records without a handler.
     logging.getLogger("azure").addHandler(logging.NullHandler())
     how: dict[str, Any] = {"connection_verify": verify()}
     if endpoint_host() not in ENVIRONMENTS:
-        # Only Microsoft's own clouds are to be found in its list of authorities.
+        # Microsoft's list of authorities contains only its own clouds.
         how["disable_instance_discovery"] = True
     if uses_arm_variables():
         names = ("ARM_TENANT_ID", "ARM_CLIENT_ID", "ARM_CLIENT_SECRET")
@@ -358,12 +361,12 @@ def _environment() -> tuple[tuple[str, str], ...]:
 
 
 def token(endpoint: str) -> str:
-    """A token for ARM; azure-identity keeps it until shortly before it expires.
+    """Return a token for ARM; azure-identity caches it until shortly before it expires.
 
     Raises:
-        CredentialsError: there are none, or they are refused.
-        ResourceError: nobody answers who could look at them.
-        PreflightError: azure-identity is not there.
+        CredentialsError: there are no credentials, or Azure refuses them.
+        ResourceError: Azure's login can't be reached.
+        PreflightError: azure-identity is not installed.
     """
     try:
         from azure.core.exceptions import AzureError, ClientAuthenticationError
@@ -383,10 +386,11 @@ def token(endpoint: str) -> str:
 
 
 def not_let_in(said: str, headers: Mapping[str, str]) -> GridupError:
-    """Why Azure's login gives no token, by what azure-identity or azure-native's provider says of it.
+    """Return the error for a login without a token.
 
     Args:
-        headers: of the login's answer; empty where they are not known.
+        said: the message of azure-identity or of azure-native's provider.
+        headers: the headers of the login's response; empty if unknown.
     """
     text = " ".join(said.split())
     if "AADSTS" not in text and (found := _UNREACHED.search(text)):
@@ -406,25 +410,29 @@ def not_let_in(said: str, headers: Mapping[str, str]) -> GridupError:
 
 
 def clear_caches() -> None:
-    """Drop what was kept for this process's life."""
+    """Drop the credential and the session that this process caches."""
     for kept in (_credential, _session):
         kept.cache_clear()
 
 
 @contextmanager
 def connected(subscription: str = "") -> Iterator[Arm]:
-    """ARM, with a subscription: the one that is meant, else this machine's own.
+    """Yield an ARM client for the given subscription, else for the one that this machine is set up for.
 
     Raises:
-        GridupError: there is no telling which, or we are not let in.
+        GridupError: the subscription is ambiguous, or the login fails.
     """
     own = endpoint()
-    token(own)  # Once, before many ask at the same time.
+    token(own)  # Log in once, before parallel calls need a token.
     yield Arm(subscription or configured_subscription(os.environ) or _only_subscription(own), own)
 
 
 def _only_subscription(own: str) -> str:
-    """The one that the credentials see, where it is the only one."""
+    """Return the only subscription that the credentials can see.
+
+    Raises:
+        CredentialsError: they see none or several.
+    """
     rows = [
         row for row in Arm("", own).every("/subscriptions", SUBSCRIPTIONS) if row.get("state") == "Enabled"
     ]
@@ -439,7 +447,10 @@ def _only_subscription(own: str) -> str:
 
 
 def configured_subscription(environment: Mapping[str, str]) -> str:
-    """The subscription that this machine is set up for: by environment, else the default one of `az`."""
+    """Return the subscription that this machine is set up for: by the environment, else the default of `az`.
+
+    Empty if neither is set.
+    """
     for name in ("AZURE_SUBSCRIPTION_ID", "ARM_SUBSCRIPTION_ID"):
         if environment.get(name):
             return environment[name].strip().lower()
@@ -451,7 +462,7 @@ def configured_subscription(environment: Mapping[str, str]) -> str:
 
 
 def configured_region(environment: Mapping[str, str]) -> str:
-    """The region that this machine is set up for: by environment, else as `az configure` has it."""
+    """Return the region set in the environment, else by `az configure`; empty if neither is set."""
     for name in ("AZURE_LOCATION", "AZURE_DEFAULTS_LOCATION", "ARM_LOCATION"):
         if environment.get(name):
             return environment[name]
@@ -468,7 +479,7 @@ def _az_folder(environment: Mapping[str, str]) -> Path:
 
 
 def is_there() -> bool:
-    """Whether azure-identity can be imported, without doing so."""
+    """Return whether azure-identity is installed, without importing it."""
     import importlib.util
 
     try:
@@ -478,14 +489,14 @@ def is_there() -> bool:
 
 
 def map_error(status: int, body: Mapping[str, Any], subscription: str) -> GridupError:
-    """What ARM refused, as a person can act on it."""
+    """Return the error for a refused ARM request, with a suggestion for the user."""
     error = body.get("error") if isinstance(body.get("error"), Mapping) else body
     code, message = innermost(error or {})
     return error_of_code(code or f"HTTP {status}", message, subscription)
 
 
 def innermost(error: Mapping[str, Any]) -> tuple[str, str]:
-    """Code and message of an error of ARM's: the one that says most may stand within others."""
+    """Return (code, message) of an ARM error: of the innermost one, because it says most."""
     code, message = str(error.get("code") or ""), " ".join(str(error.get("message") or "").split())
     details = error.get("details")
     if isinstance(details, list) and details and isinstance(details[0], Mapping):
@@ -496,7 +507,7 @@ def innermost(error: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def error_of_code(code: str, message: str, subscription: str = "") -> GridupError:
-    """An error of ARM's by its code, with what to do."""
+    """Return the error for an ARM error code, with a suggestion for the user."""
     if code in ("ExpiredAuthenticationToken",):
         return CredentialsError(
             "The Azure credentials have expired.", "Log in again, and run the same command again."
@@ -504,7 +515,7 @@ def error_of_code(code: str, message: str, subscription: str = "") -> GridupErro
     if code in ("AuthenticationFailed", "InvalidAuthenticationToken", "InvalidAuthenticationTokenTenant"):
         return CredentialsError(f"Azure does not accept these credentials ({code}).", LOG_IN)
     if code in ("AuthorizationFailed", "LinkedAuthorizationFailed"):
-        # Of a linked scope it tells first what is allowed.
+        # For a linked scope, ARM names the allowed action first and the denied one last.
         found = _DENIED_ACTION.findall(message)
         what = found[-1] if found else "this"
         return CredentialsError(

@@ -1,4 +1,4 @@
-"""Who may reach a node: the rules of its network security group, from the table of services. Pure."""
+"""The rules of a node's network security group, from the service table. Pure functions."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from gridup_node.services import Audience, firewall_ports
 
 FIRST, STEP = 100, 10
-"""Priorities: from 100 to 4096, each once in a direction
+"""Priorities go from 100 to 4096; each may occur once per direction
 (https://learn.microsoft.com/azure/virtual-network/network-security-groups-overview#security-rules)."""
 
 WORLD = ("0.0.0.0/0",)
@@ -19,25 +19,26 @@ WORLD = ("0.0.0.0/0",)
 V6 = "-ipv6"
 
 NEIGHBOURS = "neighbours"
-"""The rule that keeps out whoever else is in the virtual network: Azure's own rules, which come after all of
-ours, let it in at every port."""
+"""The rule that blocks the other machines in the virtual network. Azure's default rules come after all of
+Gridup's rules, and allow those machines at every port."""
 
 LAST = 4096
 
 NETWORK = "VirtualNetwork"
-"""Azure's name for it, and for all that it is joined to."""
+"""Azure's service tag for the virtual network and all networks joined to it."""
 
 NAMES = frozenset(audience.value + suffix for audience in Audience for suffix in ("", V6)) | {NEIGHBOURS}
-"""What a rule of ours may be called."""
+"""All names that a rule of Gridup can have."""
 
 
 @dataclass(frozen=True)
 class Rule:
-    """What is let in, or kept out.
+    """One inbound rule.
 
     Attributes:
-        ports: TCP ports; none for all that there is, of every protocol.
-        who: networks, all of one version of IP: Azure takes no others in one rule. Or one name of Azure's.
+        ports: TCP ports; empty means every port of every protocol.
+        who: networks of one IP version, because Azure does not mix versions in a rule; or one service tag.
+        allow: whether the rule allows or denies.
     """
 
     name: str
@@ -48,12 +49,13 @@ class Rule:
 
 
 def rules(allow: Iterable[str], web: Iterable[str], *, shared: bool) -> list[Rule]:
-    """The rules of a node: one for each audience and version of IP. Each has the same name and priority
-    whoever it lets in, so that a change of that is one of it.
+    """Return a node's rules: one for each audience and IP version.
+
+    A rule's name and priority do not depend on its networks, so new networks update the same rule.
 
     Args:
         allow: `--allow-cidr`.
-        web: `--web-cidr`; empty is the world.
+        web: `--web-cidr`; empty allows the whole internet.
         shared: whether the virtual network is not the node's alone.
     """
     who = {Audience.STAFF: tuple(allow), Audience.WEB: tuple(web) or WORLD}
@@ -72,14 +74,19 @@ def rules(allow: Iterable[str], web: Iterable[str], *, shared: bool) -> list[Rul
 
 
 def unmanaged_rules(group: Mapping[str, Any], ours: Iterable[str]) -> list[str]:
-    """The names of those rules in a security group, as ARM shows it, that are none of ours."""
+    """Return the names of a security group's rules that are not in `ours`.
+
+    Args:
+        group: the security group, as ARM returns it.
+        ours: the names of the node's rules.
+    """
     known = {name.lower() for name in ours}
     rows = (group.get("properties") or {}).get("securityRules") or ()
     return sorted(str(row["name"]) for row in rows if str(row["name"]).lower() not in known)
 
 
 def allowed_rules(group: Mapping[str, Any]) -> dict[tuple[str, str], set[str]]:
-    """Whom a security group, as ARM shows it, lets in to what: (protocol, port) -> networks."""
+    """Return what a security group, as ARM returns it, allows inbound: {(protocol, port): networks}."""
     found: dict[tuple[str, str], set[str]] = {}
     for row in (group.get("properties") or {}).get("securityRules") or ():
         rule = row.get("properties") or {}
@@ -93,7 +100,7 @@ def allowed_rules(group: Mapping[str, Any]) -> dict[tuple[str, str], set[str]]:
 
 
 def drift(group: Mapping[str, Any], wanted: Iterable[Rule]) -> list[str]:
-    """The drift of the rules, a line each."""
+    """Return the drift of a security group's rules, a line each."""
     asked: dict[tuple[str, str], set[str]] = {}
     wanted = list(wanted)
     for rule in wanted:
@@ -113,7 +120,7 @@ def drift(group: Mapping[str, Any], wanted: Iterable[Rule]) -> list[str]:
         ]
     if any(not rule.allow for rule in wanted) and not _neighbours_kept_out(group):
         lines.append("the firewall's rule that keeps the rest of the virtual network out is gone")
-    # Azure's own rules let everything out; the node has none for that.
+    # The node has no outbound rules: Azure's default rules allow everything out.
     lines += [f"the firewall has a rule {name} for what is let out" for name in _outbound(group)]
     return lines
 

@@ -1,4 +1,4 @@
-"""Inspects a whole node at once: whether its VM runs, and its drift."""
+"""Inspection of a node on Azure: whether its VM runs, and its drift."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gridup_infra.vm.node import MACHINE
 
 
 def inspect(arm: Arm, outputs: NodeOutputs) -> Inspection:
-    """See `Target.inspect`: some calls, all at once."""
+    """See `Target.inspect`. Makes its calls in parallel."""
     facts, spec = outputs.facts, outputs.spec
     group, project = facts["group"], facts["project"]
     wanted = {kinds.INTERFACE: project, kinds.GROUP: project, kinds.DISK: naming.data_disk(spec)}
@@ -42,7 +42,7 @@ def inspect(arm: Arm, outputs: NodeOutputs) -> Inspection:
         stop = f"`{typed('stop', spec.name)}` deallocates it"
         notes = (f"stopped, still billed: {stop}",) if machines.is_billed(vm) else ()
         return Inspection(power, tuple(problems), notes=notes)
-    # Of the node on the machine nothing is known from here.
+    # Azure knows nothing about the node on the VM, so with a node the inspection is not complete.
     return Inspection(NodeStatus.DEGRADED if problems else power, tuple(problems), complete=spec.no_node)
 
 

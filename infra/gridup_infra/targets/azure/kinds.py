@@ -1,7 +1,7 @@
-"""What a node has in Azure: its kinds of things, and how all of a stack's are found.
+"""The kinds of resources that a node has in Azure, and how to find all resources of a stack.
 
-Each kind is asked for in the group itself: its own service answers, which knows at once of what it made.
-ARM's list over all kinds is a copy, and late.
+Each kind is listed in the group itself: there the kind's own service answers, which knows at once what it
+created. ARM's list of all kinds is a copy and lags behind.
 """
 
 from __future__ import annotations
@@ -19,12 +19,14 @@ Thing = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class ResourceKind:
-    """One kind of thing.
+    """One kind of resource.
 
     Attributes:
-        path: below its group.
-        title: as people call it.
-        parts: what it consists of that are resources too, below it and among its properties alike.
+        path: the path below `providers/` of the group.
+        api: the API version.
+        title: the name for users.
+        child_collection: the name of its collection of child resources, both in the path below it and among
+            its properties; empty if it has none.
     """
 
     path: str
@@ -43,28 +45,28 @@ NETWORK = ResourceKind("Microsoft.Network/virtualNetworks", client.NETWORK, "net
 DISK = ResourceKind("Microsoft.Compute/disks", client.DISKS, "disk")
 
 ORDER = (MACHINE, INTERFACE, ADDRESS, GROUP, NETWORK, DISK)
-"""What uses others goes before them."""
+"""Order of deletion: a resource comes before those that it uses."""
 
 RESOURCE_GROUP = "resource group"
 
 
 def path(arm: Arm, group: str, kind: ResourceKind, name: str = "") -> str:
-    """Where a thing is, or with no name all of its kind."""
+    """Return the path of a resource, or without a name the path of all resources of its kind."""
     return f"{arm.group(group)}/providers/{kind.path}" + (f"/{name}" if name else "")
 
 
 def child_path(arm: Arm, group: str, kind: ResourceKind, name: str, part_name: str) -> str:
-    """Where a part of a thing is."""
+    """Return the path of a child resource."""
     return f"{path(arm, group, kind, name)}/{kind.child_collection}/{part_name}"
 
 
 def get(arm: Arm, group: str, kind: ResourceKind, name: str) -> Thing | None:
-    """One thing; None when it is not there."""
+    """Return a resource; None if it does not exist."""
     return arm.get(path(arm, group, kind, name), kind.api)
 
 
 def resource_group(arm: Arm, name: str) -> Thing | None:
-    """A resource group; None when there is none of that name."""
+    """Return a resource group; None if it does not exist."""
     return arm.get(arm.group(name), client.RESOURCES)
 
 
@@ -73,14 +75,14 @@ def tags_of(thing: Thing) -> dict[str, str]:
 
 
 def is_of(thing: Thing, stack_id: str) -> bool:
-    """Whether a thing bears a stack's mark."""
+    """Return whether a resource has the stack's ownership mark."""
     return tags_of(thing).get(naming.STACK_ID) == stack_id
 
 
 def list_owned(arm: Arm, group: str, stack_id: str, project: str) -> list[tuple[ResourceKind, Thing]]:
-    """All that is there of a stack in a group, in `ORDER`.
+    """Return all resources of a stack in a group, in `ORDER`.
 
-    A VM's own disk is known by its name: Azure makes it, and what tags it has is Azure's to say.
+    A root disk is found by its name: Azure creates it, and decides which tags it has.
     """
 
     def every(kind: ResourceKind) -> list[Thing]:
@@ -96,15 +98,15 @@ def list_owned(arm: Arm, group: str, stack_id: str, project: str) -> list[tuple[
 
 
 def is_root_disk(kind: ResourceKind, thing: Thing, project: str) -> bool:
-    """Whether it is a VM's own disk, which goes with that."""
+    """Return whether the resource is the root disk of a VM, which is deleted with the VM."""
     name = str(thing["name"])
     return kind is DISK and name.startswith(project) and name.endswith(naming.ROOT_SUFFIX)
 
 
 def state_of(thing: Thing) -> str:
-    """How its last change went: Succeeded, Failed, or what goes on."""
+    """Return the result of the last operation (Succeeded, Failed), or the operation in progress."""
     return str((thing.get("properties") or {}).get("provisioningState") or "")
 
 
 SETTLED = ("Succeeded", "Failed", "Canceled", "")
-"""Of `state_of`: nothing goes on."""
+"""Results of `state_of` that mean: no operation is in progress."""

@@ -1,4 +1,4 @@
-"""A node's VM: whether it runs, started, stopped, and what it printed as it booted."""
+"""A node's VM: power state, start, stop and boot log."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ POWERS = {
     "deallocating": NodeStatus.STOPPED,
     "deallocated": NodeStatus.STOPPED,
 }
-"""By the code `PowerState/…`
+"""Node status by the code after `PowerState/`
 (https://learn.microsoft.com/azure/virtual-machines/states-billing#power-states-and-billing)."""
 
 
 def get(arm: Arm, group: str, name: str) -> Thing | None:
-    """The VM, with how it runs; None when it is not there."""
+    """Return the VM with its power state; None if it does not exist."""
     return arm.get(kinds.path(arm, group, kinds.MACHINE, name), client.COMPUTE, **{"$expand": "instanceView"})
 
 
 def power_of(vm: Thing) -> NodeStatus:
-    """Whether it runs."""
+    """Return the node status for the VM's power state."""
     view = (vm.get("properties") or {}).get("instanceView") or {}
     codes = [str(row.get("code")) for row in view.get("statuses") or ()]
     state = next((code.partition("/")[2] for code in codes if code.startswith("PowerState/")), "")
@@ -39,48 +39,51 @@ def power_of(vm: Thing) -> NodeStatus:
 
 
 def is_billed(vm: Thing) -> bool:
-    """Whether one that is stopped keeps its place, and costs as if it ran."""
+    """Return whether the VM is stopped but not deallocated, so that it costs as if it ran."""
     view = (vm.get("properties") or {}).get("instanceView") or {}
     return any(row.get("code") == "PowerState/stopped" for row in view.get("statuses") or ())
 
 
 def start(arm: Arm, facts: Mapping[str, str], name: str) -> None:
-    """Start it; one that runs is left alone.
+    """Start the VM, unless it runs already.
 
     Args:
-        name: of its node.
+        facts: `group` and `vm`, the names of the resource group and the VM.
+        name: the node's name.
 
     Raises:
-        ResourceError: it is gone, or Azure has no room for it.
+        ResourceError: the VM is gone, or Azure has no capacity for it.
     """
     if power_of(_get(arm, facts, name)) not in (NodeStatus.RUNNING, NodeStatus.STARTING):
         arm.post(_path(arm, facts, "start"), client.COMPUTE)
 
 
 def stop(arm: Arm, facts: Mapping[str, str], name: str) -> None:
-    """Stop it and give its place back, so that only its disks cost; a stopped one is left alone.
+    """Stop and deallocate the VM, so that only its disks cost; do nothing if it is deallocated already.
 
     Args:
-        name: of its node.
+        facts: `group` and `vm`, the names of the resource group and the VM.
+        name: the node's name.
 
     Raises:
-        ResourceError: it is gone.
+        ResourceError: the VM is gone.
     """
     vm = _get(arm, facts, name)
     codes = ((vm.get("properties") or {}).get("instanceView") or {}).get("statuses") or ()
-    # One that was only shut down keeps its place, and costs as before.
+    # A VM that was only shut down stays allocated, and costs as before.
     if not any(row.get("code") == "PowerState/deallocated" for row in codes):
         arm.post(_path(arm, facts, "deallocate"), client.COMPUTE)
 
 
 def boot_log(arm: Arm, facts: Mapping[str, str], name: str) -> str:
-    """What it printed on its serial console.
+    """Return what the VM printed on its serial console; empty if Azure has nothing yet.
 
     Args:
-        name: of its node.
+        facts: `group` and `vm`, the names of the resource group and the VM.
+        name: the node's name.
 
     Raises:
-        ResourceError: it is gone, or has printed nothing that Azure would show.
+        ResourceError: the VM is gone, or Azure does not return the log.
     """
     import requests
 
@@ -89,7 +92,7 @@ def boot_log(arm: Arm, facts: Mapping[str, str], name: str) -> str:
     url = str(told.get("serialConsoleLogBlobUri") or "")
     if not url.startswith("https://"):
         return ""
-    # The address itself is the right to read it, for some minutes: no token goes there.
+    # The URL itself grants read access for some minutes: send no token.
     try:
         answer = requests.get(
             url, timeout=(client.CONNECT_SECONDS, client.READ_SECONDS), verify=client.verify()

@@ -1,4 +1,4 @@
-"""What a node on Azure is called, what marks its resources bear, and what it exports. Pure."""
+"""Names, tags and exported facts of a node on Azure. Pure functions."""
 
 from __future__ import annotations
 
@@ -12,31 +12,31 @@ from gridup_infra.targets.azure import firewall
 from gridup_infra.vm.node import MACHINE
 
 DEFAULT_REGION = "eastus"
-"""Where neither --region nor the environment nor `az configure` names one."""
+"""The region if neither --region, the environment nor `az configure` names one."""
 
 DEFAULT_SIZE = "Standard_D2s_v5"
-"""2 vCPUs and 8 GB: the node and JupyterLab take 1 GB, the rest is for people's data."""
+"""2 vCPUs and 8 GB of memory: the node and JupyterLab take 1 GB, the rest is for users' data."""
 
 DEFAULT_DISK = 64
 DISK_MAX = 32767
-"""GB of a Premium or Standard SSD (https://learn.microsoft.com/azure/virtual-machines/disks-types)."""
+"""Maximum GB of a Premium or Standard SSD (https://learn.microsoft.com/azure/virtual-machines/disks-types)."""
 
 DISK_SKU = "StandardSSD_LRS"
-"""Of both disks; there is no size of machine that does not take it."""
+"""The SKU of both disks; every VM size supports it."""
 
 DISK_ACCESS = {"networkAccessPolicy": "DenyAll", "publicNetworkAccess": "Disabled"}
-"""Of the data disk: nobody can export it."""
+"""Properties of the data disk, so that nobody can export it."""
 
 ROOT_GB = 30
-"""Debian, Docker, and two versions of the node's image beside each other; the image itself has 30."""
+"""Enough for Debian, Docker, and two versions of the node's image at once; Debian's image alone is 30 GB."""
 
 NETWORK = "10.53.0.0/16"
 SUBNET = "10.53.0.0/24"
 SUBNET_NAME = "node"
 
 IMAGE = {"publisher": "debian", "offer": "debian-13", "sku": "13-gen2", "version": "latest"}
-"""Debian's own image in the marketplace (https://wiki.debian.org/Cloud/MicrosoftAzure); needs no terms.
-`latest` is looked up when a VM is made, and never again for it."""
+"""Debian's own image in the marketplace (https://wiki.debian.org/Cloud/MicrosoftAzure); it has no terms to
+accept. Azure resolves `latest` when it creates a VM, and never again for that VM."""
 
 LUN = 0
 DISK_PATHS = (
@@ -44,12 +44,12 @@ DISK_PATHS = (
     f"/dev/disk/azure/scsi1/lun{LUN}",
     f"/dev/disk/by-path/*-vmbus-f8b3781b1e824818a1c363d806ec15bb-lun-{LUN}",
 )
-"""Where the machine finds its data disk: as azure-vm-utils names it (SCSI and NVMe alike), as the Linux agent
-does, and by the controller that all data disks of a generation 2 VM hang from
+"""Paths of the data disk on the VM: the name from azure-vm-utils (for SCSI and NVMe), the name from the Linux
+agent, and the path of the controller to which all data disks of a generation 2 VM are attached
 (https://learn.microsoft.com/azure/virtual-machines/azure-vm-utilities)."""
 
 _RESERVED = re.compile(r"microsoft|windows|(^|-)(login|xbox)|(^|-)(azure|office|skype|exchange)(-|$)")
-"""Words that Azure refuses in names of what can be reached
+"""Words that Azure refuses in names of resources that can be reached
 (https://learn.microsoft.com/azure/azure-resource-manager/templates/error-reserved-resource-name)."""
 
 PREFIX = "gridup:"
@@ -58,14 +58,14 @@ URN = f"{PREFIX}urn"
 STACK = f"{PREFIX}stack"
 NAME = f"{PREFIX}name"
 KEPT = f"{PREFIX}kept"
-"""On a data disk, and its group, that outlived their stack (`--keep-data`): whose they were."""
+"""Tag of a retained disk and its group (`--keep-data`): the id of the stack that owned them."""
 NOTED = {"admin_email": f"{PREFIX}admin-email", "node_type": f"{PREFIX}node-type"}
-"""On such a disk: of the node that had it, by the names of a spec."""
+"""Tags of a retained disk that describe its last node, by the field's name in the spec."""
 NOBODY = "kept"
-"""The stack id of such a disk: it is of no stack any more."""
+"""The stack id of a retained disk: no stack owns it."""
 
 VALUE_MAX = 256
-"""Characters of a tag's value
+"""Maximum characters of a tag's value
 (https://learn.microsoft.com/azure/azure-resource-manager/management/tag-resources#limitations)."""
 
 TYPES = {
@@ -77,19 +77,19 @@ TYPES = {
     "disk": "compute:Disk",
     "machine": "compute:VirtualMachine",
 }
-"""Of each resource that is Azure's own, by its name in the program: its type in the SDK."""
+"""The type in the SDK of each azure-native resource, by its name in the Pulumi program."""
 
 SUBNET_RESOURCE, RULE_RESOURCE = "subnet", "rule-"
 SUBNET_TYPE, RULE_TYPE = "network:Subnet", "network:SecurityRule"
-"""Of those that are part of another and bear no tags: their names in the program (a rule's own follows), and
-types."""
+"""Child resources, which have no tags: their names in the Pulumi program (for a rule, a prefix of its own
+name), and their types in the SDK."""
 
 
 def name_prefix(stack: str, stack_id: str) -> str:
-    """What a node's things are called: letters, digits and hyphens, a letter first, at most 56 of them.
+    """Return the name of a node's resources: letters, digits and hyphens, a letter first, at most 56.
 
-    That is a legal name for each of them, for a host and for a DNS label (63), which is shared with all other
-    customers of the region
+    It is valid for each of these resources, for a host and for a DNS label (63). A DNS label must be unique
+    among all customers in the region
     (https://learn.microsoft.com/azure/azure-resource-manager/management/resource-name-rules).
     """
     word = "node" if _RESERVED.search(stack) else stack
@@ -97,38 +97,38 @@ def name_prefix(stack: str, stack_id: str) -> str:
 
 
 def project(spec: DeploySpec) -> str:
-    """As `name_prefix`."""
+    """Return the `name_prefix` of a node."""
     return name_prefix(spec.stack, spec.stack_id)
 
 
 def group(spec: DeploySpec) -> str:
-    """The resource group that a node is in."""
+    """Return the name of the node's resource group."""
     return spec.resource_group or project(spec)
 
 
 def machine(spec: DeploySpec) -> str:
-    """The VM's name: another one for another VM, of which the former may not be gone yet."""
+    """Return the VM's name. A new VM gets a new name, because the former one may not be gone yet."""
     return project(spec) + (f"-{spec.machine_revision}" if spec.machine_revision else "")
 
 
 def dns_name(settings: Mapping[str, Any] | None) -> str:
-    """The name that a public address has in DNS, as Azure gave it; empty where it has none.
+    """Return the DNS name that Azure gave to a public address; empty if it has none.
 
     Each cloud has its own suffix, and only Azure knows it.
 
     Args:
-        settings: the address's `dnsSettings`.
+        settings: `dnsSettings` of the address.
     """
     return str((settings or {}).get("fqdn") or "").rstrip(".").lower()
 
 
 def is_own_name(spec: DeploySpec) -> bool:
-    """Whether a node's name is the one of its DNS label and not a person's own."""
+    """Return whether the node's domain name comes from its DNS label and not from the user."""
     return spec.domain_name.startswith(f"{project(spec)}.{spec.region}.")
 
 
 def common(spec: DeploySpec) -> dict[str, Any]:
-    """The inputs that all of our own resources of a node share."""
+    """Return the inputs that all of Gridup's own resources of a node share."""
     return {
         "region": spec.region,
         "stack": spec.stack,
@@ -141,17 +141,17 @@ def common(spec: DeploySpec) -> dict[str, Any]:
 
 
 def value(text: str) -> str:
-    """A text as a tag's value; we count as UTF-16 does, to be safe."""
+    """Cut a text to the maximum length of a tag's value. Counts UTF-16 units, to be safe."""
     while len(text.encode("utf-16-le")) // 2 > VALUE_MAX:
         text = text[:-1]
     return text
 
 
 def tags(spec: DeploySpec, name: str) -> dict[str, str]:
-    """The tags of one of Azure's own resources.
+    """Return the tags of an azure-native resource.
 
     Args:
-        name: in the program, a key of `TYPES`.
+        name: its name in the Pulumi program, a key of `TYPES`.
     """
     return {
         STACK_ID: spec.stack_id,
@@ -162,25 +162,31 @@ def tags(spec: DeploySpec, name: str) -> dict[str, str]:
 
 
 def kept_tags(known: Mapping[str, str], props: Mapping[str, Any]) -> dict[str, str]:
-    """Those of a thing that outlives the stack whose owner has these inputs."""
+    """Return the tags of a resource that outlives its stack.
+
+    Args:
+        known: its tags until now.
+        props: the inputs of the stack's owner.
+    """
     noted = {tag: value(str(props[key])) for key, tag in NOTED.items() if props.get(key)}
     return {**known, STACK_ID: NOBODY, KEPT: props["stack_id"], **noted}
 
 
 def azure_urn(stack: str, type_: str, name: str) -> str:
-    """The URN of one of Azure's own resources.
+    """Return the URN of an azure-native resource.
 
     Args:
-        type_: in the SDK, such as `network:Subnet`.
+        type_: its type in the SDK, such as `network:Subnet`.
     """
     return any_urn(stack, f"azure-native:{type_}", name)
 
 
 def part_urn(stack: str, parts: str, name: str) -> str:
-    """The URN of a part of one of Azure's own resources, by what Azure calls it; empty where it is not ours.
+    """Return the URN of a child resource; empty if it is not one of Gridup's.
 
     Args:
         parts: `subnets` or `securityRules`.
+        name: its name in Azure.
     """
     if parts == "securityRules":
         return azure_urn(stack, RULE_TYPE, RULE_RESOURCE + name) if name in firewall.NAMES else ""
@@ -188,12 +194,12 @@ def part_urn(stack: str, parts: str, name: str) -> str:
 
 
 def urn(stack: str, kind: str, name: str) -> str:
-    """The URN of one of our own resources."""
+    """Return the URN of one of Gridup's own resources."""
     return any_urn(stack, f"pulumi-python:dynamic/gridup-azure:{kind}", name)
 
 
 def facts(spec: DeploySpec, known: Mapping[str, Any]) -> dict[str, str]:
-    """What the target finds the node by again."""
+    """Return the facts by which the target finds the node again."""
     return {
         "subscription": str(known["subscription"]),
         "region": spec.region,
@@ -209,15 +215,15 @@ ROOT_SUFFIX = "-root"
 
 
 def root_disk(spec: DeploySpec) -> str:
-    """The VM's own disk, which Azure makes with it."""
+    """Return the name of the VM's root disk, which Azure creates with the VM."""
     return machine(spec) + ROOT_SUFFIX
 
 
 def data_disk(spec: DeploySpec) -> str:
-    """The disk with the node's data."""
+    """Return the name of the node's data disk."""
     return data_disk_of(project(spec))
 
 
 def data_disk_of(project: str) -> str:
-    """As `data_disk`, by what the node's things are called."""
+    """Return the name of the data disk, from the `name_prefix` of its node."""
     return f"{project}-data"

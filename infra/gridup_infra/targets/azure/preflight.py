@@ -1,4 +1,4 @@
-"""What would make a deploy to Azure fail, looked for before anything is created."""
+"""Checks for what would make a deploy to Azure fail, before anything is created."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ from gridup_infra.vm import node as machine_node
 from gridup_node.vm.user_data import user_data
 
 SAMPLE_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA gridup"
-"""As long as the management key, which is made in the deploy itself."""
+"""A key as long as the management key, which the deploy itself creates."""
 
 NAMESPACES = ("Microsoft.Compute", "Microsoft.Network")
-"""What the subscription must be registered for."""
+"""Azure's resource providers for which the subscription must be registered."""
 
 NEAR = 8
-"""Sizes that a refusal names."""
+"""How many similar sizes an error message names."""
 
 ADDRESSES = "StandardSkuPublicIpAddresses"
-"""The quota of addresses, as Microsoft.Network calls it."""
+"""The name in Microsoft.Network of the quota of public addresses."""
 
 
 def check(spec: DeploySpec, current: NodeOutputs | None) -> None:
-    """Nothing, when nothing is in the way.
+    """Check that a deploy can succeed.
 
     Raises:
-        CredentialsError: Azure does not know us, or not in this subscription.
-        PreflightError: the region, the size, the group, the subnet or a quota is in the way.
+        CredentialsError: Azure does not accept the credentials, or not for this subscription.
+        PreflightError: the region, the size, the group, the subnet or a quota prevents the deploy.
     """
     _fits(spec)
     had = current.facts.get("subscription", "") if current else ""
@@ -64,15 +64,15 @@ def _new(arm: Arm, spec: DeploySpec) -> None:
         answers = [pool.submit(look, arm, spec) for look in looks]
         errors = [error for error in (answer.exception() for answer in answers) if error]
     if errors:
-        # In the order above: in an unknown subscription or region nothing else is true.
+        # The first in the order above: if the subscription or region is unknown, the other errors mislead.
         raise errors[0]
 
 
 def _fits(spec: DeploySpec) -> None:
-    """Look whether the machine can be told all that it must.
+    """Check that the machine's user-data fits.
 
     Raises:
-        PreflightError: the custom data would be too long.
+        PreflightError: the user-data would be too long.
     """
     try:
         user_data(machine_node.host(spec, SAMPLE_KEY, naming.DISK_PATHS))
@@ -99,10 +99,10 @@ def _registered(namespace: str, arm: Arm, _spec: DeploySpec) -> None:
 
 
 def sizes(arm: Arm, region: str) -> list[dict[str, Any]]:
-    """The sizes of machine that a region has.
+    """Return the VM sizes of a region.
 
     Raises:
-        PreflightError: Azure names none, so that nothing can be said of any.
+        PreflightError: Azure lists none, so that no size can be checked.
     """
     rows = arm.every(
         f"{arm.root}/providers/Microsoft.Compute/skus", client.SKUS, **{"$filter": f"location eq '{region}'"}
@@ -117,10 +117,11 @@ def sizes(arm: Arm, region: str) -> list[dict[str, Any]]:
 
 
 def _size(arm: Arm, spec: DeploySpec) -> dict[str, Any]:
-    """What Azure tells of the size.
+    """Return Azure's description of the node's VM size.
 
     Raises:
-        PreflightError: the region has none of that name, or not for us, or one that a node can't run on.
+        PreflightError: the region does not have the size, the subscription may not use it, or a node can't
+            run on it.
     """
     rows = sizes(arm, spec.region)
     found = next((row for row in rows if str(row["name"]).lower() == spec.size.lower()), None)
@@ -147,7 +148,7 @@ def _size(arm: Arm, spec: DeploySpec) -> dict[str, Any]:
 
 
 def capabilities(size: dict[str, Any]) -> dict[str, str]:
-    """What a size can."""
+    """Return the capabilities of a size: {name: value}."""
     return {str(row["name"]): str(row["value"]) for row in size.get("capabilities") or ()}
 
 
@@ -190,7 +191,7 @@ def _addresses(arm: Arm, spec: DeploySpec) -> None:
 
 
 def _told(arm: Arm, path: str, api: str) -> list[dict[str, Any]]:
-    """What Azure tells of quotas; nothing where it does not: that right is not needed to deploy."""
+    """Return Azure's quotas; none if they can't be read: a deploy does not need the right to read them."""
     try:
         return arm.every(path, api)
     except GridupError:

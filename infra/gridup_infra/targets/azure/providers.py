@@ -1,7 +1,7 @@
-"""The providers of the few resources on Azure that are our own: Owner, Told, Kept, Grown, Taken,
-Firewall, Running.
+"""The providers of Gridup's own few resources on Azure: Owner, UserData, RetainedDisk, DiskSize,
+RetainedDiskCleanup, ExclusiveRules, PowerState.
 
-All else is made by Pulumi's azure-native.
+Pulumi's azure-native creates all other resources.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from gridup_node.vm.user_data import Host, user_data
 
 
 class OwnerProvider(Provider):
-    """The stack's mark; see the first lines of `resources`."""
+    """Provider of the stack's owner; see the first lines of `resources`."""
 
     computed = ("subscription",)
 
     def changed(self, olds: Properties, news: Properties) -> list[str]:
-        # On a machine that is set up for none, or names it in other letters, nothing is another.
+        # No change if this machine has no subscription set, or the ids differ only in upper and lower case.
         configured, had = str(news["default_subscription"] or ""), str(olds.get("subscription") or "")
         same = configured.lower() in ("", had.lower())
         return [key for key in super().changed(olds, news) if key != "default_subscription" or not same]
@@ -32,7 +32,7 @@ class OwnerProvider(Provider):
     def create(self, props: Properties) -> CreateResult:
         def create() -> CreateResult:
             with client.connected(props["default_subscription"]) as arm:
-                # Who is not let in shall hear of it before anything is made.
+                # Without access to the subscription, fail before any resource is created.
                 require_subscription(arm)
             return CreateResult(
                 props["stack_id"], {**normalize_numbers(props), "subscription": arm.subscription}
@@ -59,10 +59,10 @@ class OwnerProvider(Provider):
 
 
 def require_subscription(arm: client.Arm) -> dict[str, Any]:
-    """What ARM tells of the subscription.
+    """Return ARM's description of the subscription.
 
     Raises:
-        CredentialsError: it is not there for these credentials, or is not enabled.
+        CredentialsError: the subscription does not exist for these credentials, or is not enabled.
     """
     found = arm.get(arm.root, client.SUBSCRIPTIONS)
     if found is None:
@@ -76,10 +76,10 @@ def require_subscription(arm: client.Arm) -> dict[str, Any]:
 
 
 def same_subscription(had: str, configured: str) -> None:
-    """Nothing, when this machine is set up for the subscription that a node is in, or for none.
+    """Check that this machine is set up for the node's subscription, or for none.
 
     Raises:
-        CredentialsError: it is set up for another one, in which the node would look as if it were gone.
+        CredentialsError: it is set up for another one, where the node would look as if it were gone.
     """
     if configured and configured.lower() != had.lower():
         raise CredentialsError(
@@ -89,8 +89,7 @@ def same_subscription(had: str, configured: str) -> None:
 
 
 class UserDataProvider(Provider):
-    """What the VM is told at its first boot. Azure can't change it, so neither does a later deploy, unless
-    it makes another VM."""
+    """Provider of the VM's user-data. Azure can't change it on a VM, so only a deploy with a new VM does."""
 
     computed = ("custom_data",)
     ignored = frozenset({"host"})
@@ -113,7 +112,7 @@ class UserDataProvider(Provider):
 
 
 class RetainedDiskProvider(Provider):
-    """Which kept disk the node takes over: looked for once in its life."""
+    """Provider that finds the retained disk which the node adopts. It searches only once, at create."""
 
     computed = ("source", "size")
 
@@ -130,10 +129,10 @@ class RetainedDiskProvider(Provider):
 
 
 class _EnsureProvider(Provider):
-    """A provider that does the same when its thing is made as when it is changed.
+    """Base of providers that do the same for create and update.
 
     Attributes:
-        id_of: the input that is the thing's id.
+        id_of: the input that becomes the resource's id.
     """
 
     id_of: ClassVar[str] = "project"
@@ -145,15 +144,15 @@ class _EnsureProvider(Provider):
         return translate_errors(lambda: UpdateResult(self._ensure(news)))
 
     def _ensure(self, props: Properties) -> Properties:
-        """Bring it to what is asked. Returns its outputs."""
+        """Make the resource match its inputs. Returns its outputs."""
         raise NotImplementedError
 
 
 class DiskSizeProvider(_EnsureProvider):
-    """That a data disk which is a copy has its size, and is shut to others.
+    """Provider that ensures the size of a data disk that is a copy, and that nobody can export the disk.
 
-    Pulumi's provider changes a disk by sending all of it again, and Azure looks at a copy's source each time
-    that it is sent, which may be gone. Here no more is sent than what changes.
+    azure-native updates a disk by sending all its properties again. Azure then checks the copy's source each
+    time, and the source may be gone. This provider sends only the properties that change.
     """
 
     def read(self, id_: str, props: Properties) -> ReadResult:
@@ -180,7 +179,7 @@ class DiskSizeProvider(_EnsureProvider):
 
     @staticmethod
     def _missing(disk: kinds.Thing, props: Properties) -> dict[str, Any]:
-        """What of the disk is to be changed; one that was grown by hand stays so: a disk can't shrink."""
+        """Return the properties to change. A disk that was enlarged by hand stays so: a disk can't shrink."""
         had = disk.get("properties") or {}
         found: dict[str, Any] = {
             key: wanted for key, wanted in naming.DISK_ACCESS.items() if had.get(key) != wanted
@@ -190,7 +189,7 @@ class DiskSizeProvider(_EnsureProvider):
 
 
 class RetainedDiskCleanupProvider(_EnsureProvider):
-    """That what was taken over is not there twice."""
+    """Provider that deletes the adopted retained disk, so that its data does not exist twice."""
 
     def _ensure(self, props: Properties) -> Properties:
         if props["source"]:
@@ -200,8 +199,10 @@ class RetainedDiskCleanupProvider(_EnsureProvider):
 
 
 class ExclusiveRulesProvider(_EnsureProvider):
-    """That the security group has no rules but ours: those are resources of their own, of which Pulumi would
-    not see one more."""
+    """Provider that deletes all rules of the security group that are not Gridup's.
+
+    Each rule is a Pulumi resource of its own, so Pulumi would not notice an additional rule.
+    """
 
     def read(self, id_: str, props: Properties) -> ReadResult:
         def read() -> ReadResult:
@@ -226,7 +227,7 @@ class ExclusiveRulesProvider(_EnsureProvider):
 
 
 class PowerStateProvider(_EnsureProvider):
-    """That the VM runs: a deploy starts one that was stopped."""
+    """Provider that ensures that the VM runs: a deploy starts a stopped VM."""
 
     id_of = "machine"
 

@@ -1,10 +1,13 @@
-"""The Azure target's resources. All but a few are Pulumi's azure-native: group, network, security-group,
-address, interface, disk, machine. Subnet and rules are resources of their own: what Azure changes by itself
-in a part of a resource (its etag) would look like a change of that.
+"""The Azure target's resources.
 
-Ours is Owner, first and deleted last: its delete removes whatever still bears the stack's tags, so that a
-interrupted create leaves nothing behind, not even under plain `pulumi destroy`. It makes nothing in Azure, so
-that it can't be what was interrupted. What does not depend on something else is made at the same time.
+Most come from Pulumi's azure-native: group, network, security-group, address, interface, disk, machine.
+Subnet and rules are separate resources: inside their parent, a change that Azure itself makes in them (the
+etag) would look like a change of the parent.
+
+Owner is one of Gridup's own resources. It is created first and deleted last. Its delete removes everything
+that still has the stack's tags, so that an interrupted create leaves nothing behind, not even with plain
+`pulumi destroy`. Owner creates nothing in Azure, so its own create leaves nothing when it is interrupted.
+The engine creates resources that do not depend on each other in parallel.
 """
 
 from __future__ import annotations
@@ -31,7 +34,7 @@ TIMEOUT = pulumi.CustomTimeouts(create="30m", update="30m", delete="30m")
 
 
 class Owner(OwnedResource, module=MODULE, name="Owner"):
-    """Marks the stack in its subscription."""
+    """The owner of the stack in its subscription."""
 
     provider_class = providers.OwnerProvider
 
@@ -39,7 +42,7 @@ class Owner(OwnedResource, module=MODULE, name="Owner"):
 
 
 class UserData(OwnedResource, module=MODULE, name="UserData"):
-    """What the VM is told."""
+    """The VM's user-data."""
 
     provider_class = providers.UserDataProvider
 
@@ -47,7 +50,7 @@ class UserData(OwnedResource, module=MODULE, name="UserData"):
 
 
 class RetainedDisk(OwnedResource, module=MODULE, name="RetainedDisk"):
-    """The data disk that an earlier node of this name has left."""
+    """The retained disk of an earlier node of this name."""
 
     provider_class = providers.RetainedDiskProvider
 
@@ -56,36 +59,35 @@ class RetainedDisk(OwnedResource, module=MODULE, name="RetainedDisk"):
 
 
 class DiskSize(OwnedResource, module=MODULE, name="DiskSize"):
-    """That a data disk which is a copy has its size."""
+    """The size of a data disk that is a copy."""
 
     provider_class = providers.DiskSizeProvider
 
 
 class RetainedDiskCleanup(OwnedResource, module=MODULE, name="RetainedDiskCleanup"):
-    """That it was taken over."""
+    """The deletion of a retained disk after it was adopted."""
 
     provider_class = providers.RetainedDiskCleanupProvider
 
 
 class ExclusiveRules(OwnedResource, module=MODULE, name="ExclusiveRules"):
-    """That nobody else is let in."""
+    """The absence of security rules that are not Gridup's."""
 
     provider_class = providers.ExclusiveRulesProvider
 
 
 class PowerState(OwnedResource, module=MODULE, name="PowerState"):
-    """That the VM runs."""
+    """The running state of the VM."""
 
     provider_class = providers.PowerStateProvider
 
 
 class _Declared:
-    """What the resources of one node share.
+    """Options and arguments that the resources of one node share.
 
     Attributes:
-        spec: of the node.
-        owner: the first resource.
-        group: the resource group's name, known once the group is there.
+        spec: the node's spec.
+        group: the resource group's name, known once the group exists.
     """
 
     def __init__(self, spec: DeploySpec, owner: Owner, provider: pulumi.ProviderResource) -> None:
@@ -96,8 +98,8 @@ class _Declared:
         self._container: pulumi.Resource | None = None
         if not spec.resource_group:
             self._own_group()
-        # Owner's delete removes all of the stack in the order that Azure needs, what no state knows
-        # of too: that would keep the engine from deleting what it uses.
+        # Owner's delete removes all of the stack's resources in the order that Azure needs, leftovers too.
+        # A leftover would prevent the engine from deleting the resources that the leftover uses.
         self._container = self._container or owner
 
     def _own_group(self) -> None:
@@ -109,21 +111,21 @@ class _Declared:
             resource_group_name=naming.group(spec),
             location=spec.region,
             tags=naming.tags(spec, "group"),
-            # What it holds of a kept disk must not be lost with it; Owner sees to the rest.
+            # The group's delete would delete the retained disk too; Owner deletes the other resources.
             opts=self.options(retain_on_delete=spec.keeps or None),
         )
         self.group = made.name
-        # A group takes all in it along: nothing of it need be deleted first.
+        # Deleting a group deletes all its resources: the engine need not delete them one by one.
         if not spec.keeps:
             self._container = made
 
     def options(self, **more: Any) -> pulumi.ResourceOptions:
-        """The options of a resource."""
+        """Return the options of a resource."""
         own = pulumi.ResourceOptions(deleted_with=self._container, **more)
         return pulumi.ResourceOptions.merge(self._options, own)
 
     def common(self, name: str) -> dict[str, Any]:
-        """The arguments that all resources in the group take."""
+        """Return the arguments that all resources in the group take."""
         return {
             "resource_group_name": self.group,
             "location": self.spec.region,
@@ -163,10 +165,10 @@ def build(spec: DeploySpec) -> pulumi.Output[NodeOutputs]:
     size = kept.size.apply(lambda known: max(int(known or 0), spec.disk_size))
     disk = _disk(made, kept, size)
     sized: list[pulumi.Resource] = [disk]
-    # The data disk is then a copy of one that was kept.
+    # The data disk is then a copy of a retained disk.
     if spec.took_over:
         sized = [DiskSize("disk-size", {**here, "size": size}, pulumi.ResourceOptions(depends_on=[disk]))]
-    # Not before the node has been healthy with the copy.
+    # Delete the retained disk only after the node has been healthy with the copy.
     over = "" if spec.adopting else kept.source
     RetainedDiskCleanup(
         "retained-disk-cleanup", {**here, "source": over}, pulumi.ResourceOptions(depends_on=[disk])
@@ -191,7 +193,7 @@ def build(spec: DeploySpec) -> pulumi.Output[NodeOutputs]:
 
 
 def _provider(owner: Owner, configured: str) -> pulumi.ProviderResource:
-    """Pulumi's own, set up to take credentials from where we take them, and for the same subscription."""
+    """Declare azure-native's provider, with the same credentials and subscription that Gridup uses."""
     import pulumi_azure_native as azure
 
     host = client.endpoint_host()
@@ -202,7 +204,7 @@ def _provider(owner: Owner, configured: str) -> pulumi.ProviderResource:
         how |= {"metadata_host": client.metadata_host(), "disable_instance_discovery": True}
     made: pulumi.ProviderResource = azure.Provider(
         "azure",
-        # Owner refuses another one than its own before anything is done with it.
+        # Owner refuses a subscription that is not the node's before this provider uses it.
         subscription_id=configured or owner.subscription,
         use_default_azure_credential=None if client.uses_arm_variables() else True,
         opts=pulumi.ResourceOptions(depends_on=[owner]),
@@ -212,7 +214,7 @@ def _provider(owner: Owner, configured: str) -> pulumi.ProviderResource:
 
 
 def _network(made: _Declared, here: Properties) -> tuple[Any, Any, list[pulumi.Resource]]:
-    """The interface; unless there shall be none, the public address; and what lets in whom it shall."""
+    """Declare and return the network interface, the public address (None with --private), and the rules."""
     from pulumi_azure_native import network as azure
 
     spec, project = made.spec, naming.project(made.spec)
@@ -233,7 +235,7 @@ def _network(made: _Declared, here: Properties) -> tuple[Any, Any, list[pulumi.R
                 name="node",
                 primary=True,
                 private_ip_allocation_method="Dynamic",
-                # As plain dicts: the classes add defaults, and a mere reference must have none.
+                # Plain dicts, because the SDK's classes add defaults, which a mere reference must not have.
                 subnet={"id": subnet},
                 public_ip_address={"id": address.id} if address else None,
             )
@@ -245,7 +247,7 @@ def _network(made: _Declared, here: Properties) -> tuple[Any, Any, list[pulumi.R
 
 
 def _subnet(made: _Declared) -> Any:
-    """The id of the subnet of a network of its own."""
+    """Declare the node's own network, and return the id of its subnet."""
     from pulumi_azure_native import network as azure
 
     network = azure.VirtualNetwork(
@@ -271,8 +273,8 @@ def _rules(made: _Declared, here: Properties, group: Any, interface: Any) -> lis
 
     spec = made.spec
     wanted = firewall.rules(spec.allow_cidr, spec.web_cidr, shared=bool(spec.subnet_id))
-    # One after the other, and after what uses the group: a group takes one change at a time, and none that
-    # begins to use it in the middle of one. The machine is being made meanwhile.
+    # Create the rules one by one, and after the interface that uses the group. A security group accepts one
+    # change at a time, and no resource can begin to use it during a change. The VM is created in parallel.
     chain: list[pulumi.Resource] = [interface]
     for rule in wanted:
         declared = azure.SecurityRule(
@@ -284,7 +286,7 @@ def _rules(made: _Declared, here: Properties, group: Any, interface: Any) -> lis
             direction="Inbound",
             access="Allow" if rule.allow else "Deny",
             protocol="Tcp" if rule.ports else "*",
-            # A name of Azure's is taken as the only one alone.
+            # Azure accepts a service tag only in the singular argument.
             source_address_prefixes=list(rule.who) if rule.allow else None,
             source_address_prefix=None if rule.allow else rule.who[0],
             source_port_range="*",
@@ -308,7 +310,7 @@ def _address(made: _Declared) -> Any:
     return azure.PublicIPAddress(
         "address",
         public_ip_address_name=project,
-        # Basic ones are retired, and Standard ones are always static.
+        # Basic addresses are retired, and Standard addresses are always static.
         sku=azure.PublicIPAddressSkuArgs(name="Standard", tier="Regional"),
         public_ip_allocation_method="Static",
         public_ip_address_version="IPv4",
@@ -321,7 +323,7 @@ def _address(made: _Declared) -> Any:
 def _dns_name(address: Any) -> pulumi.Input[str]:
     if address is None:
         return ""
-    # With the address, which is not known before it is made: until then its settings are only what was asked.
+    # Wait for ip_address, which is unknown until the address exists: before, dns_settings holds only inputs.
     made: pulumi.Output[str] = pulumi.Output.all(address.ip_address, address.dns_settings).apply(
         lambda told: naming.dns_name(told[1])
     )
@@ -341,7 +343,7 @@ def _disk(made: _Declared, kept: RetainedDisk, size: pulumi.Output[int]) -> Any:
         public_network_access=naming.DISK_ACCESS["publicNetworkAccess"],
         opts=made.options(
             retain_on_delete=made.spec.keeps or None,
-            # Of a copy nothing is sent again: see `GrownProvider`.
+            # Never send a copy's properties again: see `DiskSizeProvider`.
             ignore_changes=["*"] if made.spec.took_over else None,
         ),
         **made.common("disk"),
@@ -398,11 +400,11 @@ def _machine(made: _Declared, key: ManagementKey, told: UserData, interface: Any
                 azure.NetworkInterfaceReferenceArgs(id=interface.id, primary=True, delete_option="Detach")
             ]
         ),
-        # Without an address of a storage account: one of Azure's own.
+        # Without the URI of a storage account, Azure uses one of its own.
         diagnostics_profile=azure.DiagnosticsProfileArgs(
             boot_diagnostics=azure.BootDiagnosticsArgs(enabled=True)
         ),
-        # Disk and interface are at one machine at a time.
+        # Disk and interface can be attached to only one VM at a time.
         opts=made.options(delete_before_replace=True),
         **made.common("machine"),
     )

@@ -1,8 +1,8 @@
-"""The data disk of a node that was destroyed with `--keep-data`: found again, and taken over by the next node
-of that name in the region.
+"""The retained disk of a node that was destroyed with `--keep-data`. The next node of that name in the region
+can adopt it.
 
-A disk can't be moved into another group within a create, but copied: the new node's disk is a copy, and once
-the node has been healthy with that the kept one goes.
+A create can't move a disk into another group, but it can copy the disk. So the new node's disk is a copy, and
+the retained disk is deleted after the node has been healthy with the copy.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from gridup_infra.targets.azure.kinds import Thing
 
 
 def find(arm: Arm, props: Mapping[str, Any]) -> dict[str, Any]:
-    """The kept disk that a node takes over.
+    """Find the retained disk that a node adopts.
 
     Args:
         props: `stack`, `name` and `region` of the node, and `adopt`, the id of the disk.
 
     Returns:
-        source: its id, empty where there is none; size: in GB.
+        `source`, the disk's id, empty if there is none; and `size` in GB.
     """
     wanted = str(props.get("adopt") or "").lower()
     found = next((row for row in list_retained(arm, props) if str(row["id"]).lower() == wanted), None)
@@ -30,24 +30,24 @@ def find(arm: Arm, props: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def list_retained(arm: Arm, props: Mapping[str, Any]) -> list[Thing]:
-    """The disks that earlier nodes of this very name have left in the region, the newest first."""
+    """Return the retained disks of earlier nodes with exactly this name in the region, the newest first."""
     rows = arm.every(f"{arm.root}/providers/{kinds.DISK.path}", client.DISKS)
     ours = [row for row in rows if _is_kept(row, props)]
     return sorted(ours, key=lambda row: str(_properties(row).get("timeCreated") or ""), reverse=True)
 
 
 def size_of(disk: Thing) -> int:
-    """GB."""
+    """Return the disk's size in GB."""
     return int(_properties(disk).get("diskSizeGB") or 0)
 
 
 def since(disk: Thing) -> str:
-    """When it was last taken from a machine; empty where Azure does not tell."""
+    """Return when the disk was last detached from a VM; empty if Azure does not report it."""
     return str(_properties(disk).get("LastOwnershipUpdateTime") or "")
 
 
 def noted(disk: Thing) -> dict[str, str]:
-    """What is told of the node that had it, by the names of a spec; empty where that is not known."""
+    """Return the tagged facts about the disk's last node, by the field's name in the spec; else empty."""
     tags = kinds.tags_of(disk)
     return {key: tags.get(tag, "") for key, tag in naming.NOTED.items()}
 
@@ -68,7 +68,7 @@ def _is_kept(disk: Thing, props: Mapping[str, Any]) -> bool:
 
 
 def remove(arm: Arm, source: str) -> None:
-    """Remove a kept disk that was taken over, and its group where that was kept for it and holds no more."""
+    """Delete an adopted retained disk, and its group if that was retained for the disk and is empty now."""
     disk = arm.get(source, client.DISKS)
     if disk is None or kinds.tags_of(disk).get(naming.STACK_ID) != naming.NOBODY:
         return
@@ -78,6 +78,6 @@ def remove(arm: Arm, source: str) -> None:
     if found is None or kinds.tags_of(found).get(naming.STACK_ID) != naming.NOBODY:
         return
     left = arm.every(f"{arm.group(group)}/resources", client.RESOURCES)
-    # ARM's list is late: what it still shows and is gone does not count.
+    # ARM's list lags behind: it may still show the disk that was just deleted.
     if all(str(row["id"]).lower() == source.lower() for row in left):
         arm.delete(arm.group(group), client.RESOURCES)

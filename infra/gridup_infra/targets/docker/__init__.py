@@ -1,4 +1,4 @@
-"""The target `docker`: a node of containers on a Docker daemon, here or elsewhere."""
+"""The target `docker`: a node whose programs are containers on a local or remote Docker daemon."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ if TYPE_CHECKING:
     import pulumi
 
 IMAGE_BYTES = 4_000_000_000
-"""Free space for a build: the image of 1.1 GB, and the stage that its environment is made in."""
+"""Free disk space that a build needs, in bytes: an image of 1.1 GB and the build stage of its environment."""
 
 NODE_BYTES = 300_000_000
-"""Free space for a node whose image is there: its database, blobs and logs."""
+"""Free disk space in bytes that a node with an existing image needs: its database, blobs and logs."""
 
 
 class DockerTarget(Target):
-    """A Docker daemon."""
+    """The target `docker`: nodes on a Docker daemon."""
 
     name: ClassVar[str] = "docker"
     title: ClassVar[str] = "Docker"
@@ -65,7 +65,7 @@ class DockerTarget(Target):
 
         check_tag(spec)
         known = previous.host if previous else ""
-        # Remembered, so that any later command finds the node whatever DOCKER_HOST is by then.
+        # The spec stores the daemon's address, so that later commands find the node whatever DOCKER_HOST is.
         host = os.environ.get(HOST_VARIABLE) or known or spec.host or chosen_host()
         base = os.environ.get(BASE_IMAGE_VARIABLE) or spec.base_image
         made = replace(spec, bind=spec.bind or "127.0.0.1", host=host, base_image=base)
@@ -238,7 +238,7 @@ class DockerTarget(Target):
             with connected(chosen_host()) as client:
                 return tuple(f"image {name}" for name in images.unused(client))
         except UnreachableError:
-            return ()  # Who has no Docker has nothing there to remove.
+            return ()  # Without a Docker daemon there is nothing to remove.
 
     def prune(self, thing: str) -> None:
         from gridup_infra.targets.docker import images
@@ -251,10 +251,12 @@ class DockerTarget(Target):
     def _containers(
         self, outputs: NodeOutputs
     ) -> Iterator[tuple[docker.DockerClient, list[tuple[dict[str, Any], dict[str, Any]]]]]:
-        """Each container as defined and as it is, those behind the reverse proxy first.
+        """Yield the client, and for each container its definition and what the daemon reports of it.
+
+        The containers are in the order of their start: those behind the reverse proxy come first.
 
         Raises:
-            ResourceError: one is gone, or the daemon refused what was asked of it meanwhile.
+            ResourceError: a container is gone, the daemon is not the node's, or the daemon refuses a call.
         """
         from gridup_infra.targets.docker import container_lifecycle, naming
         from gridup_infra.targets.docker.client import connected, same_daemon
@@ -280,7 +282,7 @@ class DockerTarget(Target):
         from gridup_infra.targets.docker.client import is_local
 
         if not is_local(spec.host) or not root or not Path(root).is_dir():
-            return  # Only the daemon's own machine could tell.
+            return  # The free space is only known on the daemon's own machine.
         needed = NODE_BYTES if images.exists(client, naming.image_of(spec)["shared"]) else IMAGE_BYTES
         free = shutil.disk_usage(root).free
         if free < needed:

@@ -1,4 +1,4 @@
-"""Into a Docker node: commands by exec, logs by the daemon, ssh with the keys that the node has made."""
+"""Access to a Docker node: commands by `docker exec`, logs from the daemon, ssh with the node's own keys."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ if TYPE_CHECKING:
     import docker
 
 STDOUT, STDERR = 1, 2
-"""Docker's numbers of a program's streams."""
+"""Docker's numbers for a program's output streams."""
 
 FRAME = struct.Struct(">BxxxL")
-"""Before each part of what a program writes: its stream, and its size in bytes."""
+"""The header of each frame of output: the stream's number, and the frame's size in bytes."""
 
 SSH = "ssh"
 
 END_SECONDS = 5
-"""For a program to end that has closed its output."""
+"""Time limit for a program to end after it has closed its output."""
 
 
 class DockerAccess(NodeAccess):
-    """The containers of one node."""
+    """Access to the containers of one node."""
 
     def __init__(self, outputs: NodeOutputs) -> None:
         self._outputs = outputs
@@ -87,7 +87,7 @@ class DockerAccess(NodeAccess):
         if why := self._outputs.not_offered.get(SSH):
             raise NotOfferedError(f"This node has no ssh: {why}.")
         folder = ensure_private(Home.default().stack(self._outputs.spec.stack) / "keys")
-        # Read anew each time: a node that was made anew on the same address has other keys.
+        # Read the keys each time: a node that was created again at the same address has other keys.
         with self._entered(SSH) as (client, container):
             for name in (keys.CLIENT_KEY, keys.KNOWN_HOSTS):
                 write_private(folder / name, _read(client, container, f"{VOLUME_PATH}/keys/{name}"))
@@ -101,10 +101,10 @@ class DockerAccess(NodeAccess):
 
     @contextlib.contextmanager
     def _entered(self, service: str) -> Iterator[tuple[docker.DockerClient, str]]:
-        """The daemon, and the id of a service's container that runs.
+        """Yield a client of the daemon, and the id of a service's running container.
 
         Raises:
-            ResourceError: it does not.
+            ResourceError: the container does not exist or does not run.
         """
         name = f"{self._project}-{service}"
         with connected(self._host) as client:
@@ -125,10 +125,10 @@ def _ends_well(client: docker.DockerClient, container: str, argv: Sequence[str])
 
 
 def _read(client: docker.DockerClient, container: str, path: str) -> bytes:
-    """A file of a container.
+    """Return the content of a file in a container.
 
     Raises:
-        ResourceError: it is not there.
+        ResourceError: the file does not exist or is empty.
     """
     if data := container_lifecycle.read(client, container, path):
         return data
@@ -141,7 +141,7 @@ def _execute(
     """Run a command in a container.
 
     Raises:
-        TimeoutError: it took longer than `timeout` seconds; it may go on in the container.
+        TimeoutError: the command takes longer than `timeout` seconds. It may continue in the container.
     """
     made = client.api.exec_create(identity, list(argv), stdin=input is not None)["Id"]
     client.api.timeout = timeout
@@ -155,7 +155,7 @@ def _execute(
         with contextlib.suppress(OSError):
             raw.shutdown(socket.SHUT_RDWR)
 
-    # In all: the SDK waits for each frame as long as it takes.
+    # One time limit for the whole command: the SDK waits for each frame without a limit.
     timer = threading.Timer(timeout, expire)
     timer.daemon = True
     timer.start()
@@ -171,11 +171,11 @@ def _execute(
     finally:
         timer.cancel()
         connection.close()
-        # The SDK never closes the connection itself.
+        # The SDK never closes the socket.
         raw.close()
     if expired.is_set():
         raise TimeoutError(f"{argv[0]} did not end within {timeout:g} s")
-    # The end of what it writes may be known a moment before its own.
+    # The daemon may report the end of the output a moment before the end of the program.
     wait_until(lambda: not client.api.exec_inspect(made)["Running"], timeout=END_SECONDS)
     code = client.api.exec_inspect(made)["ExitCode"]
     out, err = (b"".join(texts[stream]).decode(errors="replace") for stream in (STDOUT, STDERR))
@@ -183,10 +183,10 @@ def _execute(
 
 
 def _reader(connection: Any, raw: Any) -> Callable[[int], bytes]:
-    """Reads what a command writes, at most so many bytes; nothing at its end.
+    """Return a function that reads at most `size` bytes of a command's output; b"" at the end.
 
-    The SDK hands out the connection from below the buffer that its HTTP client reads the answer's head into.
-    What came along with the head is in that buffer.
+    The SDK returns the raw socket, below the buffer of its HTTP client. The client reads the response's head
+    into that buffer, and the first output may be in the buffer as well. The function reads the buffer first.
     """
     early = b""
     if response := getattr(connection, "_response", None):
@@ -198,15 +198,17 @@ def _reader(connection: Any, raw: Any) -> Callable[[int], bytes]:
 
 
 def _frames(read: Callable[[int], bytes]) -> Iterator[tuple[int, bytes]]:
-    """What is written, each part with its stream
-    (https://docs.docker.com/reference/api/engine/, "Attach to a container")."""
+    """Yield each frame of output as (stream, data).
+
+    See https://docs.docker.com/reference/api/engine/, "Attach to a container".
+    """
     while len(head := _exactly(read, FRAME.size)) == FRAME.size:
         stream, size = FRAME.unpack(head)
         yield stream, _exactly(read, size)
 
 
 def _exactly(read: Callable[[int], bytes], size: int) -> bytes:
-    """So many bytes; fewer at the end."""
+    """Return exactly `size` bytes; fewer at the end of the output."""
     parts = []
     while size and (part := read(size)):
         parts.append(part)
@@ -220,9 +222,9 @@ def _end_input(connection: Any) -> None:
 
 
 def _follow(host: str, names: dict[str, str], lines: int) -> Iterator[tuple[str, str]]:
-    """The lines of several containers as they come; ends when all of them have."""
+    """Yield (service, line) from the logs of several containers as lines arrive, until all logs end."""
     found: queue.Queue[tuple[str, str] | None] = queue.Queue()
-    # Not closed: its threads are in the middle of reading when the person has seen enough.
+    # The client is not closed: its threads may still be reading when the user stops the command.
     client = connect(host)
     client.api.timeout = None
 

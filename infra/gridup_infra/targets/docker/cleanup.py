@@ -1,4 +1,4 @@
-"""All that bears a stack's marks on a daemon: found, and removed."""
+"""Finds and removes all resources on a daemon that have a stack's ownership labels."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ STOP_SECONDS = 20
 
 
 def leftovers(client: docker.DockerClient, stack_id: str) -> list[str]:
-    """What is there of the stack, a line each; data that was kept on purpose apart."""
+    """Return a line for each resource of the stack on the daemon, except data retained on purpose."""
     found = [f"container {row['Names'][0].lstrip('/')}" for row in node_labels.containers(client, stack_id)]
     found += [f"network {row['Name']}" for row in node_labels.networks(client, stack_id)]
     found += [f"volume {name}" for name in volumes.left(client, stack_id)]
@@ -27,10 +27,13 @@ def leftovers(client: docker.DockerClient, stack_id: str) -> list[str]:
 
 
 def delete_all(client: docker.DockerClient, stack: str, name: str, stack_id: str, *, keep_data: bool) -> None:
-    """Remove all of the stack, or all but its data.
+    """Remove all resources of the stack.
+
+    Args:
+        keep_data: retain the data volume; else remove it too.
 
     Raises:
-        ResourceError: something could not be removed.
+        ResourceError: a resource can't be removed.
     """
     import docker
 

@@ -1,7 +1,6 @@
-"""Reaching a Docker daemon: which one, and what went wrong, in words that say what to do.
+"""Chooses a Docker daemon, connects to it, and turns connection failures into errors with a suggestion.
 
-The SDK negotiates the version of the API by itself; no version string is read here, nor is the
-`docker` program run.
+The SDK negotiates the API version. This module reads no version string and does not run the `docker` program.
 """
 
 from __future__ import annotations
@@ -26,36 +25,39 @@ HOST_VARIABLE = "DOCKER_HOST"
 CONTEXT_VARIABLE = "DOCKER_CONTEXT"
 
 CONNECT_SECONDS = 8.0
-"""Until the daemon has told its version."""
+"""Time limit for the daemon to return its version."""
 
 CALL_SECONDS = 120.0
-"""For any other call. Stopping a container waits for its program."""
+"""Time limit for any other call. A call that stops a container waits for its program to end."""
 
 BUILD_SECONDS = 1800.0
-"""Between two lines of a build: a download of 250 MB says nothing meanwhile."""
+"""Time limit between two lines of a build's output: a download of 250 MB prints nothing meanwhile."""
 
 LOCAL = ("unix", "npipe")
 
 SSH = "ssh"
 
 PROGRAMS = ("dockerd", "docker")
-"""Either of them is there where Docker is installed."""
+"""At least one of these programs exists where Docker is installed."""
 
 
 class UnreachableError(PreflightError):
-    """No daemon answers. Nothing was created."""
+    """No daemon can be reached. Nothing was created."""
 
 
 def chosen_host() -> str:
-    """The daemon that the person's own `docker` would talk to: DOCKER_HOST, their context, the default.
+    """Return the address of the daemon that the user's `docker` program would use.
+
+    It comes from DOCKER_HOST, else from the current Docker context, else it is the default socket.
 
     Raises:
-        UnreachableError: the context that the variable or Docker's configuration names is not there.
+        UnreachableError: Docker's configuration can't be read, or the context that it or DOCKER_CONTEXT names
+            does not exist.
     """
     given = os.environ.get(HOST_VARIABLE)
     if given:
         return given
-    # Reading the context's files must not fail where there are none, or where the SDK is not wanted.
+    # Import the SDK only when a context is read: with DOCKER_HOST set, it is not needed here.
     from docker.context import ContextAPI
     from docker.context.config import get_current_context_name
 
@@ -68,15 +70,15 @@ def chosen_host() -> str:
         raise UnreachableError(f"Docker's configuration can't be read: {_first_line(error)}.") from error
     if context is None:
         raise UnreachableError(f"There is no Docker context {name!r}.", "`docker context ls` lists them.")
-    # The SDK writes a socket's address so; the `docker` program does not.
+    # The SDK adds "http+" to a socket's address; the `docker` program does not.
     return host.removeprefix("http+") or DEFAULT_HOST
 
 
 def check_host(host: str) -> None:
-    """Nothing, when `host` is the address of a daemon in a form that we can use.
+    """Check that `host` is a daemon's address in a form that Gridup supports.
 
     Raises:
-        UnreachableError: it is not.
+        UnreachableError: it is not, or it is a remote address without TLS.
     """
     try:
         scheme = urlsplit(host).scheme
@@ -92,7 +94,7 @@ def check_host(host: str) -> None:
             "It begins with unix://, tcp:// or ssh://, for example unix:///var/run/docker.sock.",
         )
     elif _is_plain(scheme) and not _is_near(host):
-        # Who may use a daemon is root on its machine, and all that goes by could be read and changed.
+        # A user of a daemon is root on its machine, and plain traffic can be read and changed on its way.
         raise UnreachableError(
             f"The Docker daemon at {host} would be spoken to without TLS.",
             "Set DOCKER_HOST=ssh://user@host, or use TLS: DOCKER_TLS_VERIFY=1 and DOCKER_CERT_PATH.",
@@ -111,19 +113,19 @@ def _is_near(host: str) -> bool:
 
 
 def is_local(host: str) -> bool:
-    """Whether the daemon publishes ports on this machine.
+    """Return whether the daemon publishes ports on this machine.
 
     Raises:
-        UnreachableError: `host` is no address of a daemon.
+        UnreachableError: `host` is an invalid ssh:// address.
     """
     return urlsplit(host).scheme in LOCAL or _host_name(host) in ("localhost", "127.0.0.1", "::1")
 
 
 def address_of(host: str) -> str:
-    """The name or address of the machine that a remote daemon runs on.
+    """Return the name or address of the machine that a daemon runs on; 127.0.0.1 for a local socket.
 
     Raises:
-        UnreachableError: `host` is no address of a daemon.
+        UnreachableError: `host` is an invalid ssh:// address.
     """
     return _host_name(host) or "127.0.0.1"
 
@@ -138,11 +140,11 @@ def _host_name(host: str) -> str:
 
 @contextlib.contextmanager
 def connected(host: str) -> Iterator[docker.DockerClient]:
-    """A client of the daemon at `host`, closed at the end; the daemon's refusals come as ours.
+    """Yield a client of the daemon at `host`, and close it at the end. Translates the SDK's errors.
 
     Raises:
-        UnreachableError: no daemon answers there.
-        ResourceError: the daemon refused a call.
+        UnreachableError: no daemon answers at `host`.
+        ResourceError: the daemon refuses a call, or the connection is interrupted.
     """
     import docker
     import requests
@@ -156,7 +158,7 @@ def connected(host: str) -> Iterator[docker.DockerClient]:
     except (
         requests.exceptions.RequestException,
         docker.errors.DockerException,
-        # What is read in a stream, such as a build, comes without the wrapping of `requests`.
+        # `requests` does not wrap errors that occur while a stream is read, such as a build's output.
         urllib3.exceptions.HTTPError,
         ConnectionError,
     ) as error:
@@ -168,10 +170,11 @@ def connected(host: str) -> Iterator[docker.DockerClient]:
 
 
 def connect(host: str) -> docker.DockerClient:
-    """A client of the daemon at `host`.
+    """Return a client of the daemon at `host`.
 
     Raises:
-        UnreachableError: no daemon answers there; says whether it is not installed, not running, or closed.
+        UnreachableError: no daemon answers at `host`. The message says why: Docker is not installed or not
+            running, or the user has no permission.
     """
     check_host(host)
     if urlsplit(host).scheme == SSH:
@@ -184,13 +187,17 @@ def connect(host: str) -> docker.DockerClient:
         except UnreachableError:
             if tunnel.pid is not None:
                 raise
-        # It broke in that very moment.
+        # The tunnel broke while it was used: open it again, and try once more.
         return _client(f"unix://{tunnel.open()}", tunnel.no_daemon)
     return _client(host, lambda error: _unreachable(host, error))
 
 
 def _client(url: str, explain: Callable[[Exception], UnreachableError]) -> docker.DockerClient:
-    """A client of the daemon at a URL that the SDK knows; `explain` makes our error of its."""
+    """Return a client of the daemon at a URL that the SDK supports.
+
+    Args:
+        explain: turns the SDK's error into the error to raise.
+    """
     import docker
     from docker.tls import TLSConfig
 
@@ -216,19 +223,19 @@ def _client(url: str, explain: Callable[[Exception], UnreachableError]) -> docke
 
 
 def reason(error: docker.errors.APIError) -> str:
-    """What the daemon said, in one line without a full stop."""
+    """Return the daemon's error message in one line without a full stop."""
     return " ".join(str(error.explanation or error).split()).rstrip(".")
 
 
 def same_daemon(told: Mapping[str, Any], known: str, host: str) -> None:
-    """Nothing, when the daemon is the one that a node was made on.
+    """Check that the daemon is the one that the node was created on.
 
     Args:
-        told: what it tells of itself.
-        known: the id of the one that the node was made on; empty when it is not known.
+        told: the result of `docker info`.
+        known: the id of the daemon that the node was created on; empty if it is not known.
 
     Raises:
-        ResourceError: it is another one.
+        ResourceError: it is another daemon.
     """
     found = daemon_id(told)
     if known and found and found != known:
@@ -240,15 +247,15 @@ def same_daemon(told: Mapping[str, Any], known: str, host: str) -> None:
 
 
 def daemon_id(told: Mapping[str, Any]) -> str:
-    """What tells one daemon from another."""
+    """Return the daemon's id from the result of `docker info`; empty if it has none."""
     return str(told.get("ID", ""))
 
 
 def _check_socket(path: str) -> None:
-    """Nothing, when somebody listens at a socket: the SDK leaves its own open when nobody does.
+    """Check that a program listens at a socket. Without this check the SDK would leave its own socket open.
 
     Raises:
-        OSError: nobody does, or we may not speak to them.
+        OSError: no program listens there, or this user has no permission.
     """
     with contextlib.closing(socket.socket(socket.AF_UNIX)) as knocking:
         knocking.settimeout(CONNECT_SECONDS)
@@ -302,7 +309,7 @@ def _errno(error: BaseException) -> int | None:
 
 
 def _cause(error: Exception) -> BaseException:
-    """The operating system's own word where there is one."""
+    """Return the operating system's error in the chain of causes; `error` itself if there is none."""
     return next((e for e in _chain(error) if isinstance(e, OSError) and e.strerror), error)
 
 

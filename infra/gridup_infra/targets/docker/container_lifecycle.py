@@ -1,8 +1,8 @@
-"""A node's containers on a daemon: make one, tell how it differs, change it, give way to the former one.
+"""A node's containers on a daemon: create one, report its drift, replace it, roll back to the former one.
 
-A change is a new container, since nearly nothing of one can be altered. The former one is renamed and
-stopped, not removed, until the new one has proven itself; a run that is interrupted in between is put
-right by the next.
+Almost nothing of an existing container can be changed, so a change creates a new container. The former one is
+stopped and renamed. It is removed only when the new one is healthy. If a run is interrupted in between, the
+next run rolls back first.
 """
 
 from __future__ import annotations
@@ -32,38 +32,38 @@ if TYPE_CHECKING:
     import docker
 
 PREVIOUS_SUFFIX = "-former"
-"""Ends the name of a container that a new one is about to take the place of."""
+"""Suffix of the name of a former container while a new one replaces it."""
 
 HEALTH_SECONDS = 180.0
-"""Until a new version must have proven itself; syft's import takes 6 s on an idle machine."""
+"""Time limit for a new version to become healthy. The import of syft takes 6 s on an idle machine."""
 
 HEALTH = ("python", "-m", "gridup_node.health")
 """The image's own health check, as a command in a container."""
 
 PREPARING = "-folders"
-"""Ends the name of the container that has a look at the data before the first of a node is made."""
+"""Suffix of the name of the container that prepares the data folders before a node's first containers."""
 
 PREPARE_SECONDS = 120
 
 CA_SECONDS = 30.0
-"""Until a proxy that runs must have written its CA's certificate."""
+"""Time limit for a running reverse proxy to write its CA's certificate."""
 
 CERTIFICATE_END = "-----END CERTIFICATE-----"
 
 LOG_LINES = 15
 CRASH_LOOP = 2
-"""So many restarts by the daemon, and it is not worth waiting for."""
+"""From this number of restarts by the daemon on, a container counts as crashed."""
 
 Say = Callable[[str], None]
 
 
 def name_of(props: Mapping[str, Any]) -> str:
-    """The container's name, which is the resource's id: it stays when the container is replaced."""
+    """Return the container's name. It is the resource's id, so it stays when the container is replaced."""
     return f"{props['project']}-{props['service']}"
 
 
 def config_hash(props: Mapping[str, Any]) -> str:
-    """A hash over all that the container is made with."""
+    """Return a hash of all inputs that the container is created with."""
     container = ("image", "command", "environment", "volume", "tmpfs", "share", "yielding")
     keys = (*container, "networks", "closed", "port", "published", "fronts", "bind")
     return hashlib.sha256(
@@ -72,7 +72,7 @@ def config_hash(props: Mapping[str, Any]) -> str:
 
 
 def find(client: docker.DockerClient, name: str) -> dict[str, Any] | None:
-    """One container as the daemon describes it; None when there is none of that name."""
+    """Return one container as `docker inspect` describes it; None if it does not exist."""
     import docker
 
     try:
@@ -83,10 +83,11 @@ def find(client: docker.DockerClient, name: str) -> dict[str, Any] | None:
 
 
 def drift(container: Mapping[str, Any], props: Mapping[str, Any], machine: Mapping[str, Any]) -> list[str]:
-    """What is not as it was made, a line each; a stopped one among it.
+    """Return a line for each difference from the definition. That the container does not run is one.
 
     Args:
-        machine: what `docker info` tells.
+        container: the result of `docker inspect`.
+        machine: the result of `docker info`.
     """
     service = props["service"]
     if not is_ours(container, props["stack_id"]):
@@ -110,14 +111,17 @@ def drift(container: Mapping[str, Any], props: Mapping[str, Any], machine: Mappi
 
 
 def _unbound(container: Mapping[str, Any], props: Mapping[str, Any], machine: Mapping[str, Any]) -> bool:
-    """Whether it has other limits than its share of the machine. An earlier version has told of none."""
+    """Return whether the container's limits differ from its share of the machine.
+
+    A container of an earlier version has no recorded share, and so never differs.
+    """
     share = props.get("share") or {}
     return bool(share) and altered(limits(share, machine), container["HostConfig"])
 
 
 def _missing(container: Mapping[str, Any], props: Mapping[str, Any]) -> list[str]:
-    """The networks that it is not in and should be."""
-    # What an earlier version has laid is in one.
+    """Return the networks that the container should be in and is not."""
+    # A container of an earlier version has a single network.
     wanted = props["networks"] if "networks" in props else [props["network"]]
     gone = [name for name in wanted if name not in container["NetworkSettings"]["Networks"]]
     return [*gone, *nowhere.missing(container)]
@@ -128,7 +132,7 @@ def is_ours(container: Mapping[str, Any], stack_id: str) -> bool:
 
 
 def crash_of(container: Mapping[str, Any]) -> str:
-    """How the program ended, when there is no hope that it will run; else empty."""
+    """Return how the program ended if it will not run again by itself; else an empty string."""
     state = container["State"]
     failing = state["Restarting"] and container["RestartCount"] >= CRASH_LOOP
     ended = not state["Running"] and not state["Restarting"] and state["ExitCode"] not in (0, 137, 143)
@@ -138,10 +142,11 @@ def crash_of(container: Mapping[str, Any]) -> str:
 
 
 def converge(client: docker.DockerClient, props: Mapping[str, Any], say: Say) -> None:
-    """Make the container what it should be, and have it run.
+    """Create, repair or replace the container so that it is as defined and runs.
 
     Raises:
-        ResourceError: it can't be made or started, or did not prove itself: then the former one runs again.
+        ResourceError: a container of another owner has its name; it can't be created or started; or the new
+            version does not become healthy. A former container that ran then runs again.
     """
     name = name_of(props)
     served = _settle(client, name, props["stack_id"])
@@ -164,10 +169,11 @@ def _bring(
     *,
     served: bool,
 ) -> None:
-    """Make the container what it should be, by what it is; see `converge`.
+    """Create, repair or replace the container, depending on its current state; see `converge`.
 
     Args:
-        served: whether a replacement of it was interrupted, so that it ran.
+        current: the container as it is; None if it does not exist.
+        served: whether an interrupted replacement was rolled back: then the container ran before it.
     """
     if current is None:
         _make(client, props, say)
@@ -214,7 +220,7 @@ def _replace(
     name, seconds = name_of(props), int(props["stop_seconds"])
     try:
         say("stopping the former one")
-        # Before all else: one that fails and is started again and again can't be renamed in between.
+        # Stop before the rename: a container in a crash loop can't be renamed between two starts.
         client.api.stop(former["Id"], timeout=seconds)
         client.api.rename(former["Id"], f"{name}{PREVIOUS_SUFFIX}")
         fresh = _create(client, props)
@@ -231,15 +237,16 @@ def _replace(
             ) from error
         raise
     _remove(client, former["Id"])
-    # The last one to leave a former version takes its image along.
+    # The last container that leaves a former version also removes that version's image.
     images.remove(client, props["stack_id"], but=props["image"])
 
 
 def _wait_healthy(client: docker.DockerClient, identity: str, props: Mapping[str, Any], say: Say) -> None:
-    """Wait until the program does what it is there for.
+    """Wait until the container passes its health check.
 
     Raises:
-        ResourceError: it did not; the end of its log is in the details.
+        ResourceError: the container is gone, crashes, or does not become healthy in time. The end of its log
+            is in the details.
     """
     last = "it has not answered yet"
     end = time.monotonic() + float(props.get("health_seconds") or HEALTH_SECONDS)
@@ -261,7 +268,10 @@ def _wait_healthy(client: docker.DockerClient, identity: str, props: Mapping[str
 
 
 def asked(client: docker.DockerClient, identity: str, argv: Sequence[str]) -> tuple[int, str]:
-    """How a short command in a container ended, and what it wrote; 1 where it can't be run just now."""
+    """Run a short command in a container. Returns (exit code, output on one line).
+
+    The exit code is 1 if the command can't be run now; the output is then the daemon's reason.
+    """
     import docker
 
     try:
@@ -269,12 +279,12 @@ def asked(client: docker.DockerClient, identity: str, argv: Sequence[str]) -> tu
         text = client.api.exec_start(made["Id"]).decode(errors="replace")
         code = client.api.exec_inspect(made["Id"])["ExitCode"]
     except docker.errors.APIError as error:
-        return 1, reason(error)  # between two starts
+        return 1, reason(error)  # The container may be between two starts.
     return 1 if code is None else int(code), " ".join(text.split())
 
 
 def log_tail(client: docker.DockerClient, identity: str, lines: int = LOG_LINES) -> tuple[str, ...]:
-    """The last lines that a container wrote."""
+    """Return the last lines of a container's log, without blank ones; () if the daemon refuses."""
     import docker
 
     try:
@@ -285,10 +295,11 @@ def log_tail(client: docker.DockerClient, identity: str, lines: int = LOG_LINES)
 
 
 def read(client: docker.DockerClient, container: str, path: str) -> bytes:
-    """A file of a container, by the daemon and not by a program in it; nothing where it is not there.
+    """Return the content of a file in a container; b"" if it does not exist.
 
-    A program that writes in its first milliseconds and ends, as `cat` does, may have its output lost by
-    Docker (20.10: once in some hundred times on a busy machine).
+    The daemon reads the file, not a program such as `cat` in the container: Docker can lose the output of a
+    program that writes in its first milliseconds and ends (20.10: once in some hundred runs on a busy
+    machine).
     """
     import docker
 
@@ -302,10 +313,10 @@ def read(client: docker.DockerClient, container: str, path: str) -> bytes:
 
 
 def ca_of(client: docker.DockerClient, props: Mapping[str, Any]) -> str:
-    """The certificate of the node's own CA; empty for a container that makes none.
+    """Return the certificate (PEM) of the node's own CA; empty for a container that creates no CA.
 
     Raises:
-        ResourceError: there is none after a while.
+        ResourceError: the certificate does not exist after `CA_SECONDS`.
     """
     if not props.get("ca_file"):
         return ""
@@ -328,7 +339,7 @@ def start(client: docker.DockerClient, identity: str, props: Mapping[str, Any]) 
     """Start a container.
 
     Raises:
-        ResourceError: its port is taken, or the daemon would not for another reason.
+        ResourceError: its port is in use, or the daemon refuses for another reason.
     """
     import docker
 
@@ -347,7 +358,7 @@ def start(client: docker.DockerClient, identity: str, props: Mapping[str, Any]) 
 
 
 def holder(client: docker.DockerClient, port: int) -> str:
-    """Who has a port: a container by its name, else a process of this machine."""
+    """Return what uses a port, for a message: a container by its name, else a process of this machine."""
     for container in client.api.containers():
         if any(row.get("PublicPort") == port for row in container.get("Ports") or ()):
             return f"the container {container['Names'][0].lstrip('/')}"
@@ -355,10 +366,10 @@ def holder(client: docker.DockerClient, port: int) -> str:
 
 
 def _prepare(client: docker.DockerClient, props: Mapping[str, Any]) -> None:
-    """Have the folders of the data where the node's containers look for them; see `gridup_node.folders`.
+    """Prepare the data folders for the node's containers, in a container; see `gridup_node.folders`.
 
     Raises:
-        ResourceError: they can't be had.
+        ResourceError: the folders can't be prepared, or not in time.
     """
     import docker
     import requests
@@ -393,7 +404,7 @@ def _prepare(client: docker.DockerClient, props: Mapping[str, Any]) -> None:
 
 def _create(client: docker.DockerClient, props: Mapping[str, Any]) -> str:
     api = client.api
-    # All others are made after these.
+    # All other containers are created after these, so the data folders are ready for them too.
     if props["service"] in {row.name for row in backends()}:
         _prepare(client, props)
     doors = {props["service"]: int(props["published"])} if props["published"] else {}
@@ -448,7 +459,7 @@ def _create(client: docker.DockerClient, props: Mapping[str, Any]) -> str:
 
 
 def _limits(share: Mapping[str, float], machine: Mapping[str, Any]) -> dict[str, Any]:
-    """The container's limits on this daemon's machine, as its API takes them."""
+    """Return the container's limits on this daemon's machine, as arguments of Docker's API."""
     made = limits(share, machine)
     if cpus := made.pop("cpus", 0):
         made["nano_cpus"] = int(cpus * 1_000_000_000)
@@ -456,7 +467,10 @@ def _limits(share: Mapping[str, float], machine: Mapping[str, Any]) -> dict[str,
 
 
 def _settle(client: docker.DockerClient, name: str, stack_id: str) -> bool:
-    """Undo a replacement that was interrupted: the new one has not proven itself. Whether there was one."""
+    """Roll back an interrupted replacement: its new container never became healthy.
+
+    Returns whether there was an interrupted replacement.
+    """
     former = find(client, f"{name}{PREVIOUS_SUFFIX}")
     if former is None or not is_ours(former, stack_id):
         return False
@@ -475,13 +489,18 @@ def _roll_back(client: docker.DockerClient, name: str, former: str, *, run: bool
 
 
 def stop(client: docker.DockerClient, identity: str, seconds: int) -> None:
-    """Stop a container; one that does not run is left alone."""
+    """Stop a container. Does nothing if it does not run.
+
+    Args:
+        seconds: how long it may take before it is killed.
+    """
     client.api.stop(identity, timeout=seconds)
 
 
 def remove(client: docker.DockerClient, name: str, stack_id: str, seconds: int) -> None:
-    """Stop and remove a container, and what a interrupted replacement left of it; nothing that is not
-    ours.
+    """Stop and remove a container, and the former container that an interrupted replacement left.
+
+    Containers of other stacks are left alone.
     """
     for one in (name, f"{name}{PREVIOUS_SUFFIX}"):
         found = find(client, one)
@@ -498,7 +517,7 @@ def _remove(client: docker.DockerClient, identity: str) -> None:
         try:
             client.api.remove_container(identity, force=True)
         except docker.errors.APIError as error:
-            # Another removal of it is under way: that is what we want, once it has ended.
+            # Another removal of this container is already in progress: wait for its end.
             if "already in progress" not in str(error):
                 raise
             wait_until(lambda: find(client, identity) is None, timeout=30)

@@ -1,7 +1,7 @@
-"""The node's image on a daemon: built once for all nodes of the same code, and marked for each of them.
+"""The node's image on a daemon: a shared image per version of the code, and a labelled image per stack.
 
-The shared image (`gridup-node:SYFT-DIGEST`) belongs to no stack; `gridup prune` removes those that no
-node uses. Each stack has an image of its own on top of it, which is nothing but the stack's marks.
+The shared image (`gridup-node:SYFT-DIGEST`) belongs to no stack. `gridup prune` removes shared images that no
+node uses. Each stack has its own image on top of the shared one. It only adds the stack's ownership labels.
 """
 
 from __future__ import annotations
@@ -33,19 +33,19 @@ if TYPE_CHECKING:
     import docker
 
 LOCK = "docker-build.lock"
-"""In Gridup's home: whose holder builds or removes shared images."""
+"""Lock file in GRIDUP_HOME. A process holds it while it builds or removes shared images."""
 
 REPOSITORY = "gridup-node"
-"""Of the shared images."""
+"""Repository name of the shared images."""
 
 NOBODYS = "registry.invalid"
-"""A registry that there can't be (RFC 2606)."""
+"""Name of a registry that can't exist (RFC 2606)."""
 
 SYSTEM = "linux"
-"""As a daemon calls what a node's containers are of."""
+"""The operating system of a node's containers, by the daemon's name for it."""
 
 ALSO_CALLED = {"amd64": "x86_64", "arm64": "aarch64"}
-"""Kinds of processors, as some daemons call them."""
+"""Some daemons' names for processor architectures -> the names in `MACHINES`."""
 
 Say = Callable[[str], None]
 
@@ -53,9 +53,12 @@ Say = Callable[[str], None]
 def reference(
     version: str, base_image: str, rebuilt: str = "", added: str = ""
 ) -> tuple[str, dict[str, bytes]]:
-    """The shared image's name for this code and syft version, and what it is built from.
+    """Return the shared image's reference for this code and syft version, and the files of its build context.
 
     Args:
+        version: the syft version.
+        base_image: the base image; empty for the pinned one.
+        rebuilt: when the last rebuild was requested; empty for never.
         added: see `image.context`.
     """
     files = node_image.context(version, added)
@@ -64,10 +67,11 @@ def reference(
 
 
 def ensure(client: docker.DockerClient, props: Mapping[str, Any], say: Say) -> str:
-    """The stack's image, built and marked where it is not there. Returns its id.
+    """Build the shared image and the stack's labelled image where they are missing. Returns the latter's id.
 
     Raises:
-        ResourceError: the build failed; the end of its output is in the details.
+        ResourceError: the build fails; the end of its output is in the details.
+        BusyError: another process holds the lock for too long.
     """
     rebuilt = props.get("rebuilt", "")
     shared, files = reference(props["version"], props["base_image"], rebuilt, props.get("packages", ""))
@@ -83,16 +87,18 @@ def ensure(client: docker.DockerClient, props: Mapping[str, Any], say: Say) -> s
                 arguments[node_image.REBUILT] = rebuilt
                 _refresh(client, base, say)
             try:
-                # A mirror or proxy that the daemon's machine reaches is reached by the build as well.
+                # The host's network: the build then reaches every mirror or proxy that the daemon's machine
+                # reaches.
                 network = None if _remaps_users(client) else "host"
                 labels = {node_labels.SHARED: shared}
                 _build(client, node_image.archive(files), shared, say, arguments, labels, network)
             finally:
                 if holds_password(arguments.values()):
-                    # The history of a stage has its arguments; without a password it is worth keeping.
+                    # The history of a build stage holds the build arguments, so also a password in them.
+                    # Without a password, the stage is kept for later builds.
                     forget_stages(client)
-        # The marks are a layer of no bytes on top of the shared image: all in one step, where the builder's
-        # own labels are a step each.
+        # The ownership labels are an empty layer on top of the shared image. A LABEL instruction is a single
+        # build step; labels passed to the builder are a step each.
         pairs = " ".join(f"{key}={_quoted(value)}" for key, value in node_labels.labels(props).items())
         mark = {"Dockerfile": f"FROM {shared}\nLABEL {pairs}\n".encode()}
         _build(client, node_image.archive(mark), own, lambda _line: None)
@@ -103,21 +109,27 @@ def ensure(client: docker.DockerClient, props: Mapping[str, Any], say: Say) -> s
 
 
 def _alone(what: str, wait: float) -> AbstractContextManager[None]:
-    """Keep builds and removals of shared images apart: one that is not marked yet looks as if nobody used it.
+    """Return the lock that keeps builds and removals of shared images apart.
+
+    A shared image looks unused until the stack's image is built on it, so a removal must not run meanwhile.
+
+    Args:
+        what: what the holder does, for a message.
+        wait: seconds to wait for another holder.
 
     Raises:
-        BusyError: another process builds or removes one.
+        BusyError: another process builds or removes a shared image.
     """
     return locked(Home.default().root / LOCK, what, wait=wait, busy="The node's image is in use")
 
 
 def built(client: docker.DockerClient, props: Mapping[str, Any]) -> str:
-    """When the shared image was made (ISO 8601), as the daemon tells; empty where it is not there."""
+    """Return when the shared image was created (ISO 8601, from the daemon); empty if it does not exist."""
     return str((_find(client, props["shared"]) or {}).get("Created", ""))
 
 
 def drift(client: docker.DockerClient, props: Mapping[str, Any]) -> list[str]:
-    """What is not as it was made: that it is gone, or is another one."""
+    """Return a line if the stack's image is gone or is another one; else an empty list."""
     found = _find(client, props["image"])
     if found is None:
         return [f"the image {props['image']} is gone"]
@@ -125,7 +137,7 @@ def drift(client: docker.DockerClient, props: Mapping[str, Any]) -> list[str]:
 
 
 def _is_of(image: Mapping[str, Any], props: Mapping[str, Any]) -> bool:
-    """Whether it bears the stack's marks and stands on the shared image of this code."""
+    """Return whether the image has the stack's ownership label and is based on this code's shared image."""
     labels = image["Config"].get("Labels") or {}
     return bool(
         labels.get(node_labels.STACK_ID) == props["stack_id"]
@@ -134,13 +146,13 @@ def _is_of(image: Mapping[str, Any], props: Mapping[str, Any]) -> bool:
 
 
 def remove(client: docker.DockerClient, stack_id: str, *, but: str = "") -> None:
-    """Remove the stack's images that no container uses any more.
+    """Remove the stack's images that none of its containers uses.
 
     Args:
-        but: the reference of one to leave.
+        but: the reference of an image to leave.
 
     Raises:
-        ResourceError: the daemon would not.
+        ResourceError: the daemon refuses.
     """
     import docker
 
@@ -159,7 +171,7 @@ def remove(client: docker.DockerClient, stack_id: str, *, but: str = "") -> None
 
 
 def unused(client: docker.DockerClient) -> Iterator[str]:
-    """The shared images that no stack's image stands on."""
+    """Yield the references of shared images that no stack's image is based on."""
     users = _users(client)
     for image in client.api.images(filters={"label": node_labels.SHARED}):
         if not node_labels.label(image, node_labels.STACK_ID):
@@ -168,8 +180,8 @@ def unused(client: docker.DockerClient) -> Iterator[str]:
 
 
 def _users(client: docker.DockerClient) -> dict[str, str]:
-    """The shared images that stacks' images stand on, each with a node that does."""
-    # A stack's image has its labels and those of what it stands on.
+    """Return {shared image: name of a node whose image is based on it}."""
+    # A stack's image inherits the labels of its base, so it also has the shared image's label.
     return {
         node_labels.label(image, node_labels.SHARED): node_labels.label(image, node_labels.NAME)
         for image in client.api.images(filters={"label": node_labels.SHARED})
@@ -178,16 +190,16 @@ def _users(client: docker.DockerClient) -> dict[str, str]:
 
 
 def exists(client: docker.DockerClient, name: str) -> bool:
-    """Whether the daemon has an image of that name."""
+    """Return whether the daemon has an image of that name."""
     return _find(client, name) is not None
 
 
 def remove_shared(client: docker.DockerClient, name: str) -> None:
-    """Remove a shared image, and the stage that its environment was made in.
+    """Remove a shared image, and the build stages of environments.
 
     Raises:
-        ResourceError: a node uses it.
-        BusyError: one is just being built.
+        ResourceError: a node uses the image, or the daemon refuses.
+        BusyError: another process builds or removes a shared image.
     """
     try:
         with _alone("a removal of the node's image", wait=0):
@@ -200,7 +212,7 @@ def _remove_shared(client: docker.DockerClient, name: str) -> None:
     import docker
 
     if user := _users(client).get(name):
-        # The daemon would take its name away and leave the rest.
+        # The daemon would only remove the image's name, and leave the image.
         raise ResourceError(f'The image {name} is used by the node "{user}".')
     try:
         client.api.remove_image(name)
@@ -212,13 +224,13 @@ def _remove_shared(client: docker.DockerClient, name: str) -> None:
 
 
 def forget_stages(client: docker.DockerClient) -> None:
-    """Remove the stages that environments were made in."""
+    """Remove the build stages in which environments were created."""
     for image in client.api.images(filters={"label": node_labels.STAGE, "dangling": True}):
         client.api.remove_image(image["Id"])
 
 
 def holds_password(values: Iterable[str]) -> bool:
-    """Whether an address among a build's arguments has a password, or another word that lets in."""
+    """Return whether a URL in a build's arguments holds a password or token (a part before `@`)."""
     for value in values:
         for address in value.split():
             with contextlib.suppress(ValueError):
@@ -238,7 +250,10 @@ def _find(client: docker.DockerClient, name: str) -> dict[str, Any] | None:
 
 
 def _refresh(client: docker.DockerClient, base: str, say: Say) -> None:
-    """Have the newest of the base image's tag, where its registry can be reached; a digest has but one."""
+    """Pull the newest image of the base image's tag. Does nothing for a digest, which names only one image.
+
+    If the registry can't be reached, reports it and leaves the existing image.
+    """
     import docker
 
     if "@" in base:
@@ -260,10 +275,10 @@ def _build(
     labels: Mapping[str, str] | None = None,
     network: str | None = None,
 ) -> None:
-    """Build with the daemon's own builder: the SDK speaks no other, and it is the same on all of them.
+    """Build with the daemon's classic builder: the SDK supports no other, and it is the same on all daemons.
 
-    The person's credentials for registries are only read where the base image can't be had without: what
-    keeps them may be gone, as after a change from Docker Desktop.
+    The user's registry credentials are only read if the base image can't be pulled without them: their
+    credential helper may be gone, for example after a change from Docker Desktop.
     """
     built = functools.partial(
         _built,
@@ -275,7 +290,7 @@ def _build(
         labels=dict(labels or {}),
         network_mode=network,
     )
-    # Only a build may be silent for so long.
+    # Only a build may print nothing for so long.
     client.api.timeout = BUILD_SECONDS
     _forget_credentials(client)
     try:
@@ -290,7 +305,10 @@ def _build(
 
 
 def _forget_credentials(client: docker.DockerClient) -> None:
-    """Have the SDK know none of the person's; one that knows none at all would read them by itself."""
+    """Make the SDK ignore the user's registry credentials.
+
+    The configuration names a registry that can't exist: with an empty one, the SDK would read the user's.
+    """
     with tempfile.NamedTemporaryFile("w", encoding="utf-8", prefix="gridup-", suffix=".json") as file:
         json.dump({"auths": {NOBODYS: {}}}, file)
         file.flush()
@@ -298,18 +316,23 @@ def _forget_credentials(client: docker.DockerClient) -> None:
 
 
 class AuthenticationError(ResourceError):
-    """A registry does not give the base image to whoever asks."""
+    """A registry refuses the base image without credentials."""
 
 
 @contextlib.contextmanager
 def _store_errors() -> Iterator[None]:
-    """A helper that keeps credentials, as an error that names it."""
+    """Translate errors of a credential helper.
+
+    Raises:
+        ResourceError: the credentials can't be read. The suggestion names the file that configures the
+            helper.
+    """
     import docker
     from docker.credentials import StoreError
 
     try:
         with warnings.catch_warnings():
-            # The SDK says the same as the error that it then raises.
+            # The SDK's warning has the same text as the error that it then raises.
             warnings.simplefilter("ignore")
             yield
     except (StoreError, docker.errors.DockerException) as error:
@@ -341,13 +364,13 @@ def _built(client: docker.DockerClient, context: bytes, say: Say, **options: Any
 
 
 def check(told: Mapping[str, Any]) -> None:
-    """Nothing, when a node's image can be built and run by the daemon.
+    """Check that the daemon can build and run a node's image.
 
     Args:
-        told: what it tells of itself.
+        told: the result of `docker info`.
 
     Raises:
-        ResourceError: it can't.
+        ResourceError: its containers are not Linux, or its processor architecture is not supported.
     """
     system, kind = str(told.get("OSType") or SYSTEM), str(told.get("Architecture") or MACHINES[0])
     kind = ALSO_CALLED.get(kind, kind)
@@ -365,18 +388,18 @@ def check(told: Mapping[str, Any]) -> None:
 
 
 def _remaps_users(client: docker.DockerClient) -> bool:
-    """Whether containers have user namespaces: then the daemon shares its machine's network with no build."""
+    """Return whether the daemon uses user namespaces. It then refuses builds in its machine's network."""
     options = client.info().get("SecurityOptions") or ()
     return any("name=userns" in option for option in options)
 
 
 def _quoted(text: str) -> str:
-    """A value as a Dockerfile has it, where a dollar sign would be a variable's."""
+    """Return a value in quotes for a Dockerfile. Escapes the dollar sign, which would begin a variable."""
     return '"' + re.sub(r'(["\\$])', r"\\\1", text) + '"'
 
 
 def _lines(text: str) -> list[str]:
-    """The lines of a build's output, without the colours that its builder gives to errors."""
+    """Return the lines of a build's output, without blank ones and without the colour codes of errors."""
     return [line.strip() for line in re.sub(r"\x1b\[[0-9;]*m", "", text).splitlines() if line.strip()]
 
 

@@ -1,4 +1,4 @@
-"""What a Docker node is called, knows of itself, and exports. Pure."""
+"""The names, addresses, facts, inputs and outputs of a Docker node. Pure: calls no daemon."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from gridup_node.containers import CA_FILE, Container, containers
 from gridup_node.containers import networks as table_networks
 
 USER = "gridup"
-"""The image's own user, who runs all programs and logs in by ssh."""
+"""The user in the image that runs all programs and logs in by ssh."""
 
 NETWORKS = "networks"
-"""The key in `NodeOutputs.facts` of the networks that each container was laid in, as JSON."""
+"""Key of `NodeOutputs.facts`: the networks that each container was created in, as JSON."""
 
 SHARES = "shares"
-"""The key of each container's share of the machine, as JSON."""
+"""Key of `NodeOutputs.facts`: each container's share of the machine, as JSON."""
 
 
 def name_prefix(spec: DeploySpec) -> str:
-    """The beginning of all names of a node on its daemon: no other stack's, wherever it is deployed from."""
+    """Return the prefix of all names of a node on its daemon. No two stacks share one, on any deployer."""
     return f"gridup-{spec.stack}-{spec.stack_id[:8]}"
 
 
 def published(spec_ports: Mapping[str, int] | None = None) -> dict[str, int]:
-    """The ports that people connect to, by service: the defaults, or those given."""
+    """Return the published ports by service: the defaults, or those of `spec_ports`."""
     every = spec_ports or services.ports()
     parts = containers({})
     names = [name for part in parts for name in (*[part.service] * part.published, *part.fronts)]
@@ -41,21 +41,24 @@ def published(spec_ports: Mapping[str, int] | None = None) -> dict[str, int]:
 
 
 def network_of(project: str, name: str) -> str:
-    """What a network of the table is called on the daemon; that of the api was once the only one."""
+    """Return the daemon's name for a network of the service table.
+
+    The api's network has the project's name alone, because in earlier versions it was the only network.
+    """
     return project if name == services.backends()[0].name else f"{project}-{name}"
 
 
 def networks(project: str) -> dict[str, bool]:
-    """The node's networks on the daemon, each with whether it is closed; the first bears the node's ports."""
+    """Return {network on the daemon: whether it is closed}. The first one's labels hold the node's ports."""
     made = {network_of(project, name): closed for name, closed in table_networks().items()}
     return {project: made[project], **made}
 
 
 def address(spec: DeploySpec) -> str:
-    """What people connect to: the address that the ports are bound to, seen from here.
+    """Return the address that clients connect to: the address that the ports are bound to, seen from here.
 
-    With https there is a certificate for no other one: a client that connects to an address names no server,
-    and behind Docker's ports nobody sees which one it was.
+    With https, this is the only address with a certificate: a client that connects to an IP address sends no
+    server name, and behind Docker's port mapping the reverse proxy can't see which address it used.
     """
     if is_local(spec.host):
         return fronting.outward(spec) or port_choice.reachable(spec.bind)
@@ -63,7 +66,7 @@ def address(spec: DeploySpec) -> str:
 
 
 def joined(part: Container, project: str) -> list[str]:
-    """The networks of a container on the daemon; it is made in the first."""
+    """Return the daemon's names of a container's networks. The container is created in the first one."""
     return [network_of(project, name) for name in part.networks]
 
 
@@ -77,12 +80,15 @@ def outputs(
     built: str = "",
     ca: str = "",
 ) -> NodeOutputs:
-    """What the stack exports of this node.
+    """Return what the stack exports of this node.
 
     Args:
-        ca: the certificate of its own CA.
-        configs: for each service the hash of what its container was made with.
-        built: when the image was made; empty for one of a former Gridup, which did not ask.
+        ports: the published ports by service.
+        volume: the name of the data volume.
+        daemon: the daemon's id.
+        configs: the hash of the container's inputs, by service.
+        built: when the image was created; empty for an image of an earlier version, which did not record it.
+        ca: the certificate (PEM) of the node's own CA; empty if it has none.
     """
     image = image_of(spec)
     parts = containers({}, egress=spec.allow_egress)
@@ -111,9 +117,12 @@ def outputs(
 def known(
     spec: DeploySpec, ports: Mapping[str, int], version: str, bundle: str, names: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """What the node may know of itself. Its own ports are those within its network.
+    """Return the facts that the node may read of itself. Its own ports are those within its network.
 
     Args:
+        ports: the published ports by service.
+        version: the syft version.
+        bundle: the hash of the code that runs on the node.
         names: see `names_of`.
     """
     tls = fronting.tls(spec, address(spec), names)
@@ -122,19 +131,21 @@ def known(
 
 
 def names_of(spec: DeploySpec) -> list[str]:
-    """The names and addresses of the daemon's machine that people may use, where that is this one."""
+    """Return the names and addresses of the daemon's machine that clients may use; [] for a remote daemon."""
     return fronting.names_of(spec, but=fronting.BRIDGES) if is_local(spec.host) else []
 
 
 def inner_port(part: Container, spec: DeploySpec) -> int:
-    """What a container's program listens on there, where people find it."""
+    """Return the port that a container's program listens on, to which its published port leads."""
     https = services.https_ports() if spec.scheme == HTTPS else {}
     return https.get(part.service, part.port) if part.service == services.PROXY else part.port
 
 
 def ca_file(part: Container, spec: DeploySpec) -> dict[str, str]:
-    """The inputs by which the node's own CA is read, of the container that makes it: the file, and when the
-    node's secrets were replaced last, for then it is another one.
+    """Return the inputs for reading the node's own CA from the container that creates it; else {}.
+
+    These are the CA's file, and the time of the last rotation of the node's secrets: a rotation replaces the
+    CA, so the input makes the provider read it again.
     """
     if part.service != services.PROXY or spec.scheme != HTTPS:
         return {}
@@ -142,7 +153,7 @@ def ca_file(part: Container, spec: DeploySpec) -> dict[str, str]:
 
 
 def common(spec: DeploySpec) -> dict[str, Any]:
-    """The inputs that all resources of a node share."""
+    """Return the inputs that all resources of a node share."""
     return {
         "host": spec.host,
         "stack": spec.stack,
@@ -153,7 +164,7 @@ def common(spec: DeploySpec) -> dict[str, Any]:
 
 
 def image_of(spec: DeploySpec) -> dict[str, Any]:
-    """The inputs of the node's image."""
+    """Return the inputs of the node's image."""
     version = catalog.resolve(spec.tag)
     shared, _ = images.reference(version, spec.base_image, spec.rebuilt, spec.packages_lock)
     return {
@@ -168,7 +179,7 @@ def image_of(spec: DeploySpec) -> dict[str, Any]:
 
 
 def laid_networks(outputs: NodeOutputs) -> list[str]:
-    """The networks of a deployed node; those that an earlier version has laid have one."""
+    """Return the networks of a deployed node. A node of an earlier version has a single network."""
     where = _laid_networks(outputs)
     return sorted({outputs.facts["project"], *(name for names in where.values() for name in names)})
 
@@ -179,7 +190,7 @@ def _laid_networks(outputs: NodeOutputs) -> dict[str, list[str]]:
 
 
 def laid(outputs: NodeOutputs) -> list[dict[str, Any]]:
-    """What identifies each container of a deployed node, as defined, in the order of its start."""
+    """Return for each container of a deployed node the inputs that identify and define it, in start order."""
     spec, facts = outputs.spec, outputs.facts
     table = {part.service: part for part in containers({})}
     where, shares = _laid_networks(outputs), json.loads(facts.get(SHARES, "{}"))

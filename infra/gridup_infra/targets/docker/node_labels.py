@@ -1,8 +1,10 @@
-"""What on a daemon belongs to a stack: that which bears its id. Nothing else is ever touched.
+"""Ownership labels: a resource on a daemon belongs to a stack if it has the stack's id as a label.
 
-Labels can't be changed once a thing is made. So that a volume which outlived its stack (`--keep-data`)
-can be told from one in use, and be taken over by the next node of that name, two empty volumes
-serve as notes: `kept` says that nobody owns it now, `claim` that another stack does.
+Gridup never touches other resources.
+
+Docker labels are immutable, so the ownership of a retained volume (`--keep-data`) is recorded by an empty
+companion volume, called a note: `kept` means that the volume has no owner now, `claim` that another stack
+adopted it. The next node of the same name may adopt a volume without an owner.
 """
 
 from __future__ import annotations
@@ -20,28 +22,28 @@ STACK = f"{PREFIX}.stack"
 NAME = f"{PREFIX}.name"
 SERVICE = f"{PREFIX}.service"
 CONFIG = f"{PREFIX}.config"
-"""A hash of all that a container was made with."""
+"""A hash of all inputs that a container was created with."""
 PORTS = f"{PREFIX}.ports"
-"""The ports that a node was given, as JSON by service."""
+"""The node's allocated ports, as JSON by service."""
 KEPT = f"{PREFIX}.kept"
-"""On a note: the volume that nobody owns now."""
+"""On a note: the retained volume that has no owner now."""
 NOTED = {"admin_email": f"{PREFIX}.admin-email", "node_type": f"{PREFIX}.node-type"}
-"""On such a note: of the node that had the volume, by the names of a spec."""
+"""On such a note: settings of the node that owned the volume. Spec field -> label."""
 CLAIM = f"{PREFIX}.claim"
-"""On a note: the volume that this stack took over."""
+"""On a note: the volume that this stack adopted."""
 SHARED = f"{PREFIX}.shared"
-"""On an image that no stack owns: what it was built from."""
+"""On a shared image: its own reference. The images that are based on it inherit this label."""
 STAGE = f"{PREFIX}.stage"
-"""On the stage of the build in which the environment is made, by the Dockerfile."""
+"""On the build stage that creates the environment. The Dockerfile sets it."""
 NOWHERE = f"{PREFIX}.nowhere"
-"""On a network that no stack owns: see `nowhere`."""
+"""On a network that all nodes of the daemon share; see `nowhere`."""
 OPEN = f"{PREFIX}.open"
-"""On a container with a way out: what is not hidden from it, see `nowhere`, each with why, as JSON."""
+"""On a container with outside access: {network of `nowhere.HIDDEN` that it is not in: why}, as JSON."""
 MANAGED = f"{PREFIX}.managed"
 
 
 def labels(props: Mapping[str, Any]) -> dict[str, str]:
-    """The labels of a resource with these inputs."""
+    """Return the ownership labels of a resource with these inputs."""
     return {
         MANAGED: "true",
         STACK_ID: props["stack_id"],
@@ -52,12 +54,12 @@ def labels(props: Mapping[str, Any]) -> dict[str, str]:
 
 
 def filters(stack_id: str) -> dict[str, str]:
-    """What to ask the daemon for, to get a stack's things."""
+    """Return the filter with which the daemon lists a stack's resources."""
     return {"label": f"{STACK_ID}={stack_id}"}
 
 
 def containers(client: docker.DockerClient, stack_id: str) -> list[dict[str, Any]]:
-    """A stack's containers, running or not, as the daemon lists them."""
+    """Return a stack's containers, running or not, as the daemon lists them."""
     found: list[dict[str, Any]] = client.api.containers(all=True, filters=filters(stack_id))
     return found
 
@@ -68,7 +70,7 @@ def networks(client: docker.DockerClient, stack_id: str) -> list[dict[str, Any]]
 
 
 def volumes(client: docker.DockerClient, stack_id: str) -> list[dict[str, Any]]:
-    """A stack's volumes, its notes among them."""
+    """Return a stack's volumes, including its notes."""
     return _volumes(client, filters(stack_id))
 
 
@@ -78,7 +80,11 @@ def images(client: docker.DockerClient, stack_id: str) -> list[dict[str, Any]]:
 
 
 def notes(client: docker.DockerClient, label: str) -> Iterator[dict[str, Any]]:
-    """The notes of one kind, whoever wrote them."""
+    """Yield the notes of one kind, of all stacks.
+
+    Args:
+        label: `KEPT` or `CLAIM`.
+    """
     yield from _volumes(client, {"label": label})
 
 
@@ -87,5 +93,5 @@ def _volumes(client: docker.DockerClient, wanted: Mapping[str, str]) -> list[dic
 
 
 def label(thing: Mapping[str, Any], key: str) -> str:
-    """One label of a thing as the daemon lists it; empty when it has none."""
+    """Return one label of a resource as the daemon lists it; empty if it has none."""
     return str((thing.get("Labels") or {}).get(key, ""))

@@ -1,15 +1,18 @@
-"""Networks of a daemon that lead nowhere: what has an address in one is hidden from the containers in it.
+"""Dead-end networks on a daemon, which hide a cloud's metadata addresses from the containers.
 
-A cloud tells a machine its identity, and secrets, at addresses of its own, and a container with a way out
-reaches them as the machine does. The firewall of the daemon's machine is not ours. But a container that is
-in an internal network with just those addresses has a route there, which the daemon lays anew at each start,
-and finds nobody at its end. The machine itself has no address in that network, so that its own routes stay as
-they are. Docker gives addresses to one network only: all nodes on a daemon share these, and in them no
-container reaches another.
+A cloud serves a machine its identity, and secrets, at fixed addresses. A container with outside access
+reaches these addresses as the machine does. Gridup does not own the firewall of the daemon's machine.
+Instead, the container joins an internal network whose subnet covers these addresses. The container's route to
+them then leads into this network, where nobody answers. The daemon sets this route again at each start. The
+machine itself has no address in the network, so its own routes do not change. Docker gives a subnet to one
+network only, so all nodes on a daemon share these networks. Containers in them can't reach each other.
 
-Where the daemon's machine asks for names at such an address, as on Azure and Google's cloud, the containers
-must reach it too. And where Docker keeps no firewall (`--iptables=false`), containers in one network do reach
-each other, past a node's proxy: that is tried once. In both cases the addresses stay open, and that is said.
+The addresses stay open in two cases, and Gridup reports it:
+
+- The daemon's machine uses a name server at such an address, as on Azure and Google Cloud. The containers
+  need that name server too.
+- Docker manages no firewall (`--iptables=false`). Containers in one network can then reach each other, past a
+  node's reverse proxy. Gridup tests this once.
 """
 
 from __future__ import annotations
@@ -31,18 +34,20 @@ HIDDEN: Mapping[str, str] = {
     "gridup-nowhere-link-local": "169.254.0.0/16",
     "gridup-nowhere-azure": "168.63.129.0/24",
 }
-"""The networks by their name on the daemon: link-local addresses, where clouds have their metadata services,
-and those around Azure's 168.63.129.16. Amazon's fd00:ec2::254 is IPv6, which a node's networks have not."""
+"""The daemon's name of each network -> its subnet: the link-local addresses, where clouds have their metadata
+services, and the addresses around Azure's 168.63.129.16. Amazon's fd00:ec2::254 needs no network: it is IPv6,
+which a node's networks do not have."""
 
 OPTIONS = {ADDRESSLESS: "true", "com.docker.network.bridge.enable_icc": "false"}
 
 TRYING = "-apart"
-"""Ends the name of the network in which is tried whether containers are kept apart."""
+"""Suffix of the name of the network that tests whether the daemon keeps containers apart."""
 
 ASK_SECONDS = 60
 
 THERE_SECONDS = 15 * 60
-"""How long who is to be reached stays, at most: making the next container may take minutes (vfs)."""
+"""How long the container that the test tries to reach runs at most. With the storage driver vfs, it may take
+minutes to create the next container."""
 
 ASK = """\
 import ipaddress, sys
@@ -54,7 +59,8 @@ for number, network in enumerate(sys.argv[1:]):
         code |= 1 << number
 sys.exit(code)
 """
-"""Tells by its exit code, a bit for each network: what a program writes that ends at once may be lost."""
+"""Program that checks which networks a name server of the container is in. The exit code has a bit for each
+network. The program prints nothing, because Docker may lose the output of a program that ends at once."""
 
 
 TRY = """\
@@ -67,24 +73,30 @@ except OSError:
     sys.exit(0)
 sys.exit(1)
 """
-"""Ends with 1 where somebody is at an address, with 0 where nothing comes back."""
+"""Program that tries to reach an address. Exit code 1: a machine answers there. 0: nothing comes back."""
 
 
 def join(client: docker.DockerClient, identity: str, props: Mapping[str, Any]) -> None:
-    """Put a container, that has a way out, into those networks; made where they are not there."""
+    """Connect a container with outside access to the dead-end networks. Creates missing networks."""
     for name in hidden(client, props):
         client.api.connect_container_to_network(identity, name)
 
 
 def hidden(client: docker.DockerClient, props: Mapping[str, Any]) -> list[str]:
-    """The networks that a container is to be in."""
+    """Return the dead-end networks that a container must be in; [] without outside access.
+
+    Creates the networks that are missing.
+    """
     if props["closed"]:
         return []
     return [name for name, why in _why_open(client, props).items() if not why]
 
 
 def label(client: docker.DockerClient, props: Mapping[str, Any]) -> dict[str, str]:
-    """The label of a container that says what is not hidden from it, and why."""
+    """Return the label that records what is not hidden from a container, and why.
+
+    Empty without outside access.
+    """
     if props["closed"]:
         return {}
     return {
@@ -93,8 +105,10 @@ def label(client: docker.DockerClient, props: Mapping[str, Any]) -> dict[str, st
 
 
 def missing(container: Mapping[str, Any]) -> list[str]:
-    """The networks that a container was put into and is not in any more; of one that an earlier version has
-    made, or that has no way out, none."""
+    """Return the dead-end networks that a container was connected to and is not in any more.
+
+    Empty for a container of an earlier version or without outside access: it has no such label.
+    """
     text = (container["Config"]["Labels"] or {}).get(node_labels.OPEN)
     if text is None:
         return []
@@ -103,13 +117,13 @@ def missing(container: Mapping[str, Any]) -> list[str]:
 
 
 def notes(service: str, container: Mapping[str, Any]) -> list[str]:
-    """What of it a container reaches all the same, a line each."""
+    """Return a line for each address range that a container can still reach, with the reason."""
     text = (container["Config"]["Labels"] or {}).get(node_labels.OPEN) or "{}"
     return [f"{service} reaches {HIDDEN[name]}: {why}" for name, why in json.loads(text).items()]
 
 
 def forget(client: docker.DockerClient) -> None:
-    """Remove those networks that no node needs any more. A container that is stopped needs its own too."""
+    """Remove the dead-end networks that no container is in. A stopped container still needs its networks."""
     import docker
 
     for name in HIDDEN:
@@ -118,11 +132,14 @@ def forget(client: docker.DockerClient) -> None:
                 try:
                     client.api.remove_network(row["Id"])
                 except docker.errors.APIError:
-                    continue  # Another node has joined it, or removed it.
+                    continue  # Another node has joined or removed the network meanwhile.
 
 
 def _why_open(client: docker.DockerClient, props: Mapping[str, Any]) -> dict[str, str]:
-    """Why each of the networks can't be joined; empty for one that can."""
+    """Return {dead-end network: why it can't be joined}; the reason is empty if it can be joined.
+
+    Creates the networks that can be joined and are missing.
+    """
     asked, apart = _daemon(client, props)
     found = {}
     for number, (name, addresses) in enumerate(HIDDEN.items()):
@@ -151,7 +168,7 @@ def _addresses(network: str) -> docker.types.IPAMConfig:
 
 
 def _ensure(client: docker.DockerClient, name: str, addresses: str) -> str:
-    """Have a network; why it can't be had, or nothing."""
+    """Create a dead-end network if it is missing. Returns why it can't be created; empty on success."""
     import docker
 
     if _is_there(client, name):
@@ -167,7 +184,7 @@ def _ensure(client: docker.DockerClient, name: str, addresses: str) -> str:
             ipam=_addresses(addresses),
         )
     except docker.errors.APIError as error:
-        # Another deploy was faster, or somebody's network has those addresses.
+        # Another deploy created it first, or another network has this subnet.
         return (
             ""
             if _is_there(client, name)
@@ -177,13 +194,15 @@ def _ensure(client: docker.DockerClient, name: str, addresses: str) -> str:
 
 
 def _keeps_apart(client: docker.DockerClient, props: Mapping[str, Any]) -> bool:
-    """Whether a container in such a network does not reach another one there. It is tried in one of the
-    node's own: no other container is in that, and joins it."""
+    """Return whether the daemon keeps containers in one dead-end network apart.
+
+    The test uses a temporary network of the node, which no other container joins.
+    """
     import docker
 
     name, addresses = next(iter(HIDDEN.items()))
     if _is_there(client, name):
-        return True  # It would not be there.
+        return True  # The network is only created where the test succeeded.
     network = f"{props['project']}{TRYING}"
     try:
         made = client.api.create_network(
@@ -211,7 +230,7 @@ def _is_alone(client: docker.DockerClient, network: str, props: Mapping[str, Any
         if not address:
             return False
         with _helper(client, props, network, "-here", ["python3", "-c", TRY, address]) as made:
-            # Nobody comes back from one that has ended either.
+            # The result only counts if the other container still runs: a stopped one does not answer either.
             return _code(client, made) == 0 and _runs(client, other)
 
 
@@ -219,8 +238,10 @@ def _is_alone(client: docker.DockerClient, network: str, props: Mapping[str, Any
 def _helper(
     client: docker.DockerClient, props: Mapping[str, Any], network: str, ending: str, argv: list[str]
 ) -> Iterator[str]:
-    """A container without any rights that runs a program of ours, as long as the block lasts; its id, or
-    nothing where the daemon would not start it."""
+    """Run a program in a container without privileges, and remove the container at the end of the block.
+
+    Yields the container's id; an empty string if the daemon refuses to start it.
+    """
     import docker
 
     api, made = client.api, ""
@@ -255,7 +276,7 @@ def _runs(client: docker.DockerClient, identity: str) -> bool:
 
 
 def _code(client: docker.DockerClient, made: str) -> int | None:
-    """How a helper's program ended; None where it did not."""
+    """Return the exit code of a helper container; None if it did not start or did not end in time."""
     import docker
     import requests
 
@@ -269,12 +290,15 @@ def _code(client: docker.DockerClient, made: str) -> int | None:
 
 _turn = threading.Lock()
 _told: dict[tuple[str, str], tuple[int | None, bool]] = {}
-"""What was found in this process, once for each daemon and image."""
+"""The results of `_daemon` in this process, by daemon and image."""
 
 
 def _daemon(client: docker.DockerClient, props: Mapping[str, Any]) -> tuple[int | None, bool]:
-    """Where the daemon's containers ask for names, a bit for each of `HIDDEN` (None where none is told), and
-    whether it keeps those of one network apart. A node's containers are made at the same time: one asks."""
+    """Return (name servers in `HIDDEN`, whether the daemon keeps containers in one network apart).
+
+    The first value has a bit for each network of `HIDDEN` that contains a name server of the containers; None
+    if this is not known. A node's containers are created in parallel: only the first caller runs the tests.
+    """
     key = (str(props["host"]), str(props["image"]))
     with _turn:
         if key not in _told:
@@ -283,7 +307,7 @@ def _daemon(client: docker.DockerClient, props: Mapping[str, Any]) -> tuple[int 
 
 
 def _ask(client: docker.DockerClient, props: Mapping[str, Any]) -> int | None:
-    # In a network of its own Docker would show a name server of its own.
+    # On the default bridge: in any other network, containers get Docker's own name server.
     with _helper(client, props, "bridge", "-names", ["python3", "-c", ASK, *HIDDEN.values()]) as made:
         code = _code(client, made)
     return code if code is not None and code < 1 << len(HIDDEN) else None

@@ -1,4 +1,4 @@
-"""The ports of a Docker node: chosen once, with the network that is made for it, and kept from then on."""
+"""The ports of a Docker node. They are chosen once, when the node's network is created, and then stay."""
 
 from __future__ import annotations
 
@@ -24,19 +24,20 @@ if TYPE_CHECKING:
     from gridup_infra.spec import DeploySpec
 
 WAIT = 30
-"""Seconds to wait for another node that is choosing its ports."""
+"""Seconds to wait for another deploy that is choosing ports."""
 
 
 def ensure(
     client: docker.DockerClient, props: Mapping[str, Any], current: Mapping[str, int]
 ) -> dict[str, int]:
-    """The node's network, made where it is not there, and its ports by service.
+    """Create the node's networks that are missing, and choose its ports. Returns the ports by service.
 
     Args:
-        current: the ports that the node has.
+        current: the ports that the node has, by service.
 
     Raises:
-        ResourceError: an asked port is in use, or no free one was found.
+        ResourceError: the requested port is in use, or no free port was found.
+        BusyError: another deploy holds the lock for too long.
     """
     asked = int(props["port"])
     with locked(
@@ -46,7 +47,7 @@ def ensure(
         busy="The ports are being chosen",
     ):
         networks = node_labels.networks(client, props["stack_id"])
-        # A create that was interrupted has chosen already: what the network bears is this node's.
+        # An interrupted create may have chosen ports already: the network's label records them.
         borne = (_ports(node_labels.label(row, node_labels.PORTS)) for row in networks)
         known = dict(current) or next((ports for ports in borne if ports), {})
         gone = lost(client, props, known)
@@ -84,12 +85,12 @@ def ensure(
 
 
 def _missing(networks: list[dict[str, Any]], props: Mapping[str, Any]) -> list[str]:
-    """Those of the node's networks that are not there."""
+    """Return the node's networks that do not exist."""
     return [name for name in props["networks"] if name not in {row["Name"] for row in networks}]
 
 
 def lost(client: docker.DockerClient, props: Mapping[str, Any], current: Mapping[str, int]) -> dict[str, int]:
-    """Those of the node's ports that somebody else listens on by now."""
+    """Return the node's ports, by service, on which another program listens now."""
     own = _own(client, props["stack_id"])
     others = _listening(client, props["stack_id"])
     look = _look(client, props)
@@ -101,7 +102,13 @@ def lost(client: docker.DockerClient, props: Mapping[str, Any], current: Mapping
 
 
 def taken(client: docker.DockerClient, stack_id: str, *, here: bool) -> dict[int, str]:
-    """Ports not to be given away, with who keeps them: containers, and nodes that may not run just now."""
+    """Return {port that must not be allocated: its holder, for a message}.
+
+    Holders are running containers, and other nodes, which may be stopped.
+
+    Args:
+        here: whether the daemon publishes ports on this machine.
+    """
     found: dict[int, str] = dict(_listening(client, stack_id))
     for thing in (*_managed(client), *client.api.networks(filters={"label": node_labels.MANAGED})):
         if node_labels.label(thing, node_labels.STACK_ID) != stack_id:
@@ -118,7 +125,7 @@ def _look(client: docker.DockerClient, props: Mapping[str, Any]) -> ports.Obstac
     here, own = is_local(props["host"]), _own(client, props["stack_id"])
 
     def look(address: str, port: int) -> int | None:
-        # The daemon listens for us: what this user may not open, or what is elsewhere, is no obstacle.
+        # The daemon opens the port: ports that only root may open, or on another machine, are no obstacle.
         if not here or port in own:
             return None
         met = ports.bind_errno(address, port)
@@ -133,13 +140,13 @@ def _managed(client: docker.DockerClient) -> list[dict[str, Any]]:
 
 
 def _own(client: docker.DockerClient, stack_id: str) -> set[int]:
-    """The ports that this node's running containers listen on."""
+    """Return the published ports of this node's running containers."""
     rows = client.api.containers(filters=node_labels.filters(stack_id))
     return {port["PublicPort"] for row in rows for port in row.get("Ports") or () if "PublicPort" in port}
 
 
 def _listening(client: docker.DockerClient, stack_id: str) -> dict[int, str]:
-    """The ports that containers of others listen on, and which."""
+    """Return {published port of a running container of another owner: that container, for a message}."""
     return {
         port["PublicPort"]: f"the container {row['Names'][0].lstrip('/')}"
         for row in client.api.containers()
@@ -156,8 +163,8 @@ def _ports(text: str) -> dict[str, int]:
 
 
 def problems(client: docker.DockerClient, props: Mapping[str, Any], current: Mapping[str, int]) -> list[str]:
-    """What is not right with a node's network and ports, a line each."""
-    # What an earlier version has laid knows of one.
+    """Return a line for each problem with a node's networks and ports."""
+    # The state of an earlier version names no networks.
     wanted = {**props, "networks": props.get("networks") or {}}
     networks = node_labels.networks(client, props["stack_id"])
     if not networks:
@@ -169,10 +176,10 @@ def problems(client: docker.DockerClient, props: Mapping[str, Any], current: Map
 
 
 def check(client: docker.DockerClient, spec: DeploySpec, current: NodeOutputs | None) -> None:
-    """Nothing, when the address is this machine's and the port that was asked for can be had.
+    """Check that the bind address belongs to this machine and that the requested port is available.
 
     Raises:
-        ResourceError: not so; it says what is in the way.
+        ResourceError: one of them does not hold; the message names the obstacle.
     """
     props = {"stack_id": spec.stack_id, "host": spec.host, "bind": spec.bind}
     look = _look(client, props)

@@ -1,4 +1,4 @@
-"""The providers of a node in Docker: what Pulumi's engine calls to create, change and delete it."""
+"""The dynamic providers of a Docker node. Pulumi's engine calls them to create, change and delete it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class OwnerProvider(Provider):
-    """The stack's mark on the daemon; see the module's first lines."""
+    """Provider of the owner resource: its delete removes all that is left of the stack; see `resources`."""
 
     computed = ("daemon",)
 
@@ -76,7 +76,7 @@ class OwnerProvider(Provider):
 
 
 class ImageProvider(Provider):
-    """The node's image with the stack's marks on it."""
+    """Provider of the node's image with the stack's ownership labels."""
 
     computed = ("image_id", "built")
 
@@ -103,14 +103,14 @@ class ImageProvider(Provider):
     def _ensure(self, props: Properties) -> Properties:
         with connected(props["host"]) as client:
             made = images.ensure(client, props, lambda text: report("image", text))
-            # Of former versions, what no container runs on.
+            # Remove images of former versions that no container uses.
             images.remove(client, props["stack_id"], but=props["image"])
             built = images.built(client, props)
         return {**normalize_numbers(props), "image_id": made, "built": built, DRIFT: []}
 
 
 class NetworkProvider(Provider):
-    """The node's private network, and the ports that it is reached at."""
+    """Provider of the node's private networks and published ports."""
 
     computed = ("ports",)
 
@@ -147,7 +147,7 @@ class NetworkProvider(Provider):
 
 
 class VolumeProvider(Provider):
-    """The node's data. Its delete leaves it to the next node of this name where that is wanted."""
+    """Provider of the node's data volume. With `keep_data`, its delete retains the volume."""
 
     computed = ("volume",)
 
@@ -181,7 +181,7 @@ class VolumeProvider(Provider):
 
 
 class ContainerProvider(Provider):
-    """One program of the node in its container."""
+    """Provider of a container with one program of the node."""
 
     computed = ("config", "ca")
     shaped = frozenset({"environment", "published", "fronts"})
@@ -224,9 +224,10 @@ class ContainerProvider(Provider):
 
 
 def _left_to_owner(client: docker.DockerClient, props: Properties) -> bool:
-    """Whether containers still use what is to be deleted: Owner's delete removes both, in that order.
+    """Return whether the stack still has containers, which use the network or volume to delete.
 
-    The engine knows of no such container: its create was interrupted. (Or the person replaces the network or
-    volume by hand, and it does: then what the running containers use must stay all the more.)
+    The owner's delete then removes both, the containers first. The engine does not know such a container,
+    because its create was interrupted. (Or the engine knows it, and the user replaces the network or volume
+    by hand: then what running containers use must stay all the more.)
     """
     return bool(node_labels.containers(client, props["stack_id"]))

@@ -1,7 +1,7 @@
-"""The Docker target's resources: Owner, Image, Network, Volume and a Container for each program.
+"""The Docker target's resources: Owner, Image, Network, Volume, and a Container for each program.
 
-Owner is first and deleted last: its delete removes whatever still bears the stack's marks, so
-that a interrupted create leaves nothing behind, not even under plain `pulumi destroy`.
+Owner is created first and deleted last. Its delete removes all resources with the stack's ownership labels,
+so that an interrupted create leaves nothing behind, not even with plain `pulumi destroy`.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ MODULE = "gridup-docker"
 
 
 class Owner(OwnedResource, module=MODULE, name="Owner"):
-    """Marks the stack on the daemon."""
+    """The owner: records the daemon of the stack; its delete removes all leftovers."""
 
     provider_class = OwnerProvider
 
@@ -50,7 +50,7 @@ class Owner(OwnedResource, module=MODULE, name="Owner"):
 
 
 class Image(OwnedResource, module=MODULE, name="Image"):
-    """The node's image."""
+    """The node's image with the stack's ownership labels."""
 
     provider_class = ImageProvider
 
@@ -58,7 +58,7 @@ class Image(OwnedResource, module=MODULE, name="Image"):
 
 
 class Network(OwnedResource, module=MODULE, name="Network"):
-    """The node's network."""
+    """The node's networks and published ports."""
 
     provider_class = NetworkProvider
 
@@ -66,7 +66,7 @@ class Network(OwnedResource, module=MODULE, name="Network"):
 
 
 class Volume(OwnedResource, module=MODULE, name="Volume"):
-    """The node's data."""
+    """The volume with the node's data."""
 
     provider_class = VolumeProvider
 
@@ -74,7 +74,7 @@ class Volume(OwnedResource, module=MODULE, name="Volume"):
 
 
 class Container(OwnedResource, module=MODULE, name="Container"):
-    """A program's container."""
+    """The container of one program."""
 
     provider_class = ContainerProvider
 
@@ -83,7 +83,7 @@ class Container(OwnedResource, module=MODULE, name="Container"):
 
 
 def build(spec: DeploySpec) -> pulumi.Output[Any]:
-    """Declare a node's resources on a daemon; the result is its `NodeOutputs`."""
+    """Declare a node's resources on a daemon. Returns its `NodeOutputs`."""
     version = catalog.resolve(spec.tag)
     common = naming.common(spec)
     owner = Owner("owner", {**common, "target": spec.target, "keep_data": spec.keeps})
@@ -91,7 +91,7 @@ def build(spec: DeploySpec) -> pulumi.Output[Any]:
     wanted = naming.image_of(spec)
     image = Image("image", wanted, after)
     nets = naming.networks(common["project"])
-    # Only where there is one: those that are deployed have no such input.
+    # Set the input only for https: deployed nodes with http have no such input, and must see no change.
     https = {"https": True} if spec.scheme == HTTPS else {}
     ports = {"bind": spec.bind, "port": spec.port, "networks": nets, **https}
     network = Network("network", {**common, **ports}, after)
@@ -100,7 +100,8 @@ def build(spec: DeploySpec) -> pulumi.Output[Any]:
     facts = network.ports.apply(
         lambda ports: naming.known(spec, normalize_numbers(ports), version, bundle_digest(), names)
     )
-    # In a preview of another port that one is known; the others stay as they are.
+    # A preview knows a requested port, but not the allocated ports. The hash over these placeholders shows
+    # whether what is known changes.
     asked = {**dict.fromkeys(naming.published(), 0), PROXY: spec.port}
     foreseen = naming.known(spec, asked, version, bundle_digest(), names)
     made: dict[str, Container] = {}

@@ -1,4 +1,4 @@
-"""Where a daemon behind ssh is: `ssh://[user@]host[:port][/path/to/docker.sock]`, and how OpenSSH is told."""
+"""The address of a daemon behind ssh: `ssh://[user@]host[:port][/path/to/docker.sock]`."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ SOCKET = "/var/run/docker.sock"
 
 @dataclass(frozen=True)
 class SshDockerHost(Destination):
-    """A daemon behind ssh.
+    """The address of a daemon behind ssh.
 
     Attributes:
-        path: the daemon's socket there.
+        path: the path of the daemon's socket on that machine.
     """
 
     path: str = SOCKET
 
     @classmethod
     def parse(cls, text: str) -> SshDockerHost:
-        """`ssh://[user@]host[:port][/path/to/docker.sock]`.
+        """Parse `ssh://[user@]host[:port][/path/to/docker.sock]`.
 
         Raises:
-            UnreachableError: it is not that, or what is in it could be taken for something else by OpenSSH.
+            UnreachableError: the text does not have this form, or OpenSSH could misread a part of it.
         """
         try:
             parts = urlsplit(text)
             user, at, rest = parts.netloc.rpartition("@")
-            # Not `hostname`, which is in small letters: the names of ~/.ssh/config may be otherwise.
+            # Not `parts.hostname`: it is in lower case, but a `Host` of ~/.ssh/config may have upper case.
             host = rest[1:].partition("]")[0] if rest.startswith("[") else rest.partition(":")[0]
             place = cls(host, unquote(user), parts.port or 0, unquote(parts.path.rstrip("/")) or SOCKET)
         except ValueError as error:
@@ -46,7 +46,7 @@ class SshDockerHost(Destination):
         return place
 
     def debug_command(self) -> str:
-        """The command by which a person sees for themselves what is wrong."""
+        """Return the command with which the user can see what is wrong."""
         return self.shell_command("docker", "version")
 
 

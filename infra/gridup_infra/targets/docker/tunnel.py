@@ -1,7 +1,7 @@
-"""The way to a daemon behind ssh: a tunnel by the person's own OpenSSH, from a socket here to the one there.
+"""A tunnel to a daemon behind ssh: the user's OpenSSH forwards a local socket to the daemon's socket.
 
-OpenSSH reads their ~/.ssh/config, known_hosts and agent, so whatever `ssh HOST` does works here. No
-password can be asked for: nobody may be there to type it.
+OpenSSH reads the user's ~/.ssh/config, known_hosts and agent, so every host that `ssh HOST` reaches works
+here. OpenSSH never asks for a password: there may be no user to type it.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from gridup_infra.targets.docker.client import UnreachableError
 from gridup_infra.targets.docker.ssh_host import SshDockerHost
 
 TUNNEL_TIMEOUT = 13.0
-"""Until the tunnel must be there, logging in included."""
+"""Time limit for the tunnel to open, including the login."""
 
 SOCKET_BYTES = 103
-"""The longest path of a socket on macOS; Linux has 107."""
+"""The longest path of a socket on macOS, in bytes; on Linux it is 107."""
 
 
 class Tunnel:
-    """A tunnel to one daemon, dug when it is first needed and again whenever it broke; ends with us.
+    """A tunnel to one daemon. It opens at first use, opens again after it broke, and ends with this process.
 
-    Use `tunnel_to`, so that this process has no more than one to a place.
+    Get it from `tunnel_to`, so that this process has at most one tunnel to a daemon.
     """
 
     def __init__(self, place: SshDockerHost) -> None:
@@ -40,10 +40,10 @@ class Tunnel:
         self._socket = Path()
 
     def open(self) -> Path:
-        """The socket on this side.
+        """Open the tunnel if it is not open. Returns the local socket's path.
 
         Raises:
-            UnreachableError: ssh does not get there; says why, and what to do.
+            UnreachableError: ssh can't connect. The message says why, the suggestion what to do.
         """
         with self._lock:
             if self._ssh is None or not self._ssh.running:
@@ -52,13 +52,13 @@ class Tunnel:
             return self._socket
 
     def close(self) -> None:
-        """End it, with whatever goes through it."""
+        """Close the tunnel and all connections through it."""
         with self._lock:
             self._stop()
 
     @property
     def pid(self) -> int | None:
-        """Of the ssh that keeps it open."""
+        """The process id of the ssh that keeps the tunnel open; None if the tunnel is not open."""
         ssh = self._ssh
         return ssh.pid if ssh and ssh.running else None
 
@@ -71,8 +71,8 @@ class Tunnel:
         folder = _private_folder()
         here = folder / "d.sock"
         there = self.place.path.replace("%", "%%")
-        # ExitOnForwardFailure is not set: a `LocalForward` of the person's own may well fail here while
-        # they are logged in there. Whether ours works is seen by the socket.
+        # ExitOnForwardFailure is not set: a `LocalForward` in the user's configuration may fail here while
+        # the user is logged in on that machine. The socket shows whether Gridup's own forward works.
         words = [*openssh.ssh("-nNT", "-L", f"{here}:{there}"), *self.place.argv()]
         try:
             ssh = OwnedProcess(words, litter=folder)
@@ -89,9 +89,13 @@ class Tunnel:
         self._ssh, self._socket = ssh, here
 
     def no_daemon(self, error: Exception) -> UnreachableError:
-        """Why nothing answers at the end of the tunnel, which itself was there a moment ago."""
+        """Return the error for a tunnel that is open while no daemon answers at its end.
+
+        Args:
+            error: what the SDK raised.
+        """
         place, ssh = self.place, self._ssh
-        # The daemon's side is closed before ssh has said why.
+        # The connection closes a moment before ssh prints the reason.
         wait_until(lambda: _refusal(ssh) != "" or self.pid is None, timeout=1)
         refusal = _refusal(ssh)
         if any(sign in refusal for sign in ("prohibited", "unknown channel type")):
@@ -109,7 +113,7 @@ class Tunnel:
 
 
 def tunnel_to(host: str) -> Tunnel:
-    """This process's one tunnel to the daemon at `ssh://…`; not yet dug.
+    """Return this process's only tunnel to the daemon at `ssh://…`, without opening it.
 
     Raises:
         UnreachableError: `host` is not such an address.
@@ -119,11 +123,11 @@ def tunnel_to(host: str) -> Tunnel:
 
 
 _TUNNELS: dict[SshDockerHost, Tunnel] = {}
-"""They live as long as the process: a tunnel costs a login, and every call to the daemon needs it."""
+"""Tunnels live as long as the process: a tunnel costs a login, and every call to the daemon needs one."""
 
 
 def machine_of(host: str) -> str:
-    """The name or address of the machine behind `ssh://…`, as ~/.ssh/config has it.
+    """Return the name or address of the machine behind `ssh://…`, according to ~/.ssh/config.
 
     Raises:
         UnreachableError: `host` is not such an address.
@@ -139,7 +143,10 @@ def _host_name(place: SshDockerHost) -> str:
 
 
 def _private_folder() -> Path:
-    """A folder that only we may enter; the path of a socket in it is short, and plain to OpenSSH."""
+    """Create a folder that only this user may enter.
+
+    The path of a socket in it is short enough, and has no character that OpenSSH interprets.
+    """
     parent = tempfile.gettempdir()
     if len(f"{parent}/gridup-12345678/d.sock".encode()) > SOCKET_BYTES or set(":\\$%") & set(parent):
         parent = "/tmp"  # noqa: S108 - mkdtemp makes a name of its own
@@ -154,14 +161,17 @@ def _listens(path: Path) -> bool:
 
 
 def _refusal(ssh: OwnedProcess | None) -> str:
-    """What ssh last said of a connection that the other side would not take; empty for nothing."""
+    """Return ssh's last message about a connection that the other side refused; empty if there is none."""
     lines = [line for line in (ssh.said() if ssh else ()) if "open failed: " in line]
     return lines[-1].partition("open failed: ")[2].rstrip(".") if lines else ""
 
 
 def _no_socket(place: SshDockerHost) -> UnreachableError:
-    """Nothing took the connection there: ask the machine why, for OpenSSH's word is always the same."""
-    # What is in a folder that may not be entered does not seem to be there.
+    """Ask the machine why the daemon's socket refuses connections, and return the error.
+
+    A command on the machine is needed because OpenSSH reports all causes in the same words.
+    """
+    # A file in a folder that this user may not enter seems not to exist, so check the folder too.
     script = (
         'd=${1%/*}; [ -e "$1" ] || { [ -e "$d" ] && [ ! -x "$d" ] && exit 4; exit 3; }; [ -w "$1" ] || exit 4'
     )
@@ -179,7 +189,7 @@ def _no_socket(place: SshDockerHost) -> UnreachableError:
     if asked is not None and asked.ok:
         return UnreachableError(
             f"Docker is not running on {place.host}: nothing answers at {place.path}.",
-            # OpenSSH's server says no more than that when it forbids the tunnel.
+            # If OpenSSH's server forbids the tunnel, it gives no other reason than this.
             f"Start it there (`systemctl start docker`). If `{place.debug_command()}` works, its sshd_config "
             "needs AllowStreamLocalForwarding yes.",
         )
@@ -190,7 +200,7 @@ def _no_socket(place: SshDockerHost) -> UnreachableError:
 
 
 def _ask(place: SshDockerHost, words: list[str]) -> Result | None:
-    """Run a command there. None when it did not end in time."""
+    """Run a command on the machine. Returns None if it can't be run or does not end in time."""
     try:
         return run([*openssh.ssh("-nT"), *place.argv(), shlex.join(words)], timeout=openssh.ASK_SECONDS)
     except OSError:
@@ -205,7 +215,7 @@ def _no_ssh() -> UnreachableError:
 
 
 def _no_way(place: SshDockerHost, said: tuple[str, ...]) -> UnreachableError:
-    """Why ssh did not get there, by the line of its own that tells it."""
+    """Return the error for an ssh that can't connect, from the lines that it printed."""
     lines = [line.strip() for line in said if line.strip()]
     why, suggestion = openssh.diagnose(lines, place.debug_command(), "ssh://host:2222")
     return UnreachableError(

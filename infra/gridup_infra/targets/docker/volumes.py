@@ -1,4 +1,7 @@
-"""The volume with a node's data: made, kept when its stack goes, taken over by the next node of its name."""
+"""The volume with a node's data: created, retained when its stack is destroyed, adopted by the next node.
+
+A note is an empty companion volume that records the ownership of a retained volume; see `node_labels`.
+"""
 
 from __future__ import annotations
 
@@ -18,13 +21,13 @@ KEPT_SUFFIX = "-kept"
 
 
 def ensure(client: docker.DockerClient, props: Mapping[str, Any]) -> str:
-    """The stack's volume: the one it has, else the one to `adopt`, else a new one.
+    """Find the stack's volume, else adopt the volume that `adopt` names, else create a new one.
 
     Returns:
-        Its name.
+        The volume's name.
 
     Raises:
-        ResourceError: the one that it had is another node's.
+        ResourceError: another node has adopted the volume of this stack.
     """
     own = find(client, props["stack_id"])
     if own:
@@ -34,9 +37,9 @@ def ensure(client: docker.DockerClient, props: Mapping[str, Any]) -> str:
 
 
 def find(client: docker.DockerClient, stack_id: str) -> str | None:
-    """The name of the stack's volume, its own or one that it took over; None when there is none.
+    """Return the name of the stack's volume, which it adopted or created; None if it has none.
 
-    One that it made and another stack took over is that one's.
+    A volume that it created and another stack adopted belongs to the other stack.
     """
     claimed = made = None
     for volume in node_labels.volumes(client, stack_id):
@@ -48,7 +51,7 @@ def find(client: docker.DockerClient, stack_id: str) -> str | None:
 
 
 def _claimed(client: docker.DockerClient) -> set[str]:
-    """The volumes that some stack took over from another."""
+    """Return the names of all adopted volumes."""
     return {
         node_labels.label(note, node_labels.CLAIM) for note in node_labels.notes(client, node_labels.CLAIM)
     }
@@ -65,7 +68,7 @@ def exists(client: docker.DockerClient, name: str) -> bool:
 
 
 def keep(client: docker.DockerClient, props: Mapping[str, Any]) -> None:
-    """Leave the volume to the next node of this name; safe to repeat."""
+    """Retain the volume for the next node of this name. May be repeated."""
     own = find(client, props["stack_id"])
     if own is None:
         return
@@ -79,10 +82,10 @@ def keep(client: docker.DockerClient, props: Mapping[str, Any]) -> None:
 
 
 def remove(client: docker.DockerClient, stack_id: str) -> None:
-    """Delete the stack's volume and its notes; one that was kept stays.
+    """Delete the stack's volume and its claim note. A retained volume stays, and so does its kept note.
 
     Raises:
-        ResourceError: a container uses it.
+        ResourceError: the daemon refuses, for example because a container uses the volume.
     """
     own = find(client, stack_id)
     if own and not _kept_notes(client, own):
@@ -93,17 +96,17 @@ def remove(client: docker.DockerClient, stack_id: str) -> None:
 
 
 def left(client: docker.DockerClient, stack_id: str) -> list[str]:
-    """The stack's volumes that were not kept on purpose."""
+    """Return the stack's volumes that are not retained."""
     own = find(client, stack_id)
     return [own] if own and not _kept_notes(client, own) else []
 
 
 def kept(client: docker.DockerClient, stack: str, name: str) -> list[tuple[str, dict[str, Any]]]:
-    """The volumes that earlier nodes of this very name have left, each with its note; the last one first."""
+    """Return the retained volumes of earlier nodes of exactly this name, as (volume, note), newest first."""
     found = []
     for note in node_labels.notes(client, node_labels.KEPT):
         volume = node_labels.label(note, node_labels.KEPT)
-        # The stack's name alone could be another person's node, whose name only looks alike.
+        # Compare the node's name too: two users' nodes with similar names may have the same stack name.
         if (node_labels.label(note, node_labels.STACK), node_labels.label(note, node_labels.NAME)) == (
             stack,
             name,
@@ -129,7 +132,7 @@ def _take_over(client: docker.DockerClient, props: Mapping[str, Any]) -> str | N
 def _make(client: docker.DockerClient, props: Mapping[str, Any]) -> str:
     name = f"{props['project']}-data"
     if exists(client, name):
-        # To make it once more would be to share it.
+        # Docker returns the existing volume from a create, so both nodes would share it.
         raise ResourceError(
             f"The volume {name} was taken over by another node.", "Give this one another name."
         )
@@ -138,7 +141,7 @@ def _make(client: docker.DockerClient, props: Mapping[str, Any]) -> str:
 
 
 def _forget(client: docker.DockerClient, name: str) -> None:
-    """It is in use again: a interrupted destroy may have left the note."""
+    """Delete the kept notes of a volume that is in use again: an interrupted destroy may have left one."""
     for note in _kept_notes(client, name):
         _remove(client, note["Name"])
 

@@ -1,4 +1,4 @@
-"""The target `local`: a whole node on this machine, with nothing but Python."""
+"""The target `local`: a whole node on this machine, which needs only Python."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ if TYPE_CHECKING:
     from gridup_infra.targets.local.supervisor import Supervisor
 
 MINIMUM_FREE = 300_000_000
-"""Bytes that a node's folder needs to begin with: its database, blobs and logs."""
+"""Bytes that a node's folder needs at first, for its database, blobs and logs."""
 
 
 class LocalTarget(Target):
-    """This machine."""
+    """Target for this machine."""
 
     name: ClassVar[str] = "local"
     title: ClassVar[str] = "this machine"
@@ -73,7 +73,7 @@ class LocalTarget(Target):
         from gridup_infra import resolving
         from gridup_infra.targets.local import runtime
 
-        # Those of packages that were not found yet is another one than any that is there.
+        # While the packages are not locked yet, use a text that matches no existing environment.
         added = spec.packages_lock if resolving.is_locked(spec) else str(spec.packages)
         made_of = (catalog.lock_for(spec.tag), spec.rebuilt, added)
         node = Need("the node", MINIMUM_FREE, self.folder(spec.stack))
@@ -89,7 +89,7 @@ class LocalTarget(Target):
         from gridup_infra.targets.local import node
 
         folder = self.folder(spec.stack)
-        # A deploy that was interrupted may run already, with no outputs: its port is its own.
+        # The node of an interrupted deploy has no outputs, but may run already: its port is not in conflict.
         had = current.ports.get(PROXY) if current else node.ports_of(folder, spec.stack_id).get(PROXY)
         bind = spec.bind or "127.0.0.1"
         moved = current is not None and current.spec.bind != spec.bind
@@ -104,7 +104,7 @@ class LocalTarget(Target):
             raise PreflightError(error.message, error.suggestion) from None
 
     def _look(self, spec: DeploySpec) -> ports.Obstacle:
-        """Whether a port is in use, but by the node itself: that gives it up when it moves."""
+        """Return a check that ignores the node's own processes: a moving node frees its port."""
         from gridup_infra.targets.local import process_env
 
         def look(address: str, port: int) -> int | None:
@@ -217,7 +217,7 @@ class LocalTarget(Target):
 
     @staticmethod
     def folder(stack: str) -> Path:
-        """Where that stack's node lies on this machine."""
+        """Return the folder of that stack's node."""
         return Home.default().node(stack)
 
     def _folder_of(self, identity: StackRef) -> Path:
@@ -266,7 +266,7 @@ def _check_there(outputs: NodeOutputs) -> None:
 
 
 class LocalAccess(NodeAccess):
-    """Files and processes of this machine."""
+    """Access through files and processes of this machine."""
 
     def __init__(self, outputs: NodeOutputs, supervisor: Supervisor) -> None:
         self._outputs = outputs
@@ -320,7 +320,7 @@ class LocalAccess(NodeAccess):
         import pwd
 
         _check_there(self._outputs)
-        # What sshd takes, too.
+        # sshd uses the same shell.
         program = pwd.getpwuid(os.geteuid()).pw_shell or "/bin/sh"
         terminal = {name: os.environ[name] for name in ("TERM",) if name in os.environ}
         return Shell(program, self._folder, {**self._supervisor.environment(), **terminal})

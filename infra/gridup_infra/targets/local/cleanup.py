@@ -1,4 +1,4 @@
-"""All that bears a local stack's marks: found, and removed."""
+"""Find and delete the processes and the folder of a local stack, by their ownership marks."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from gridup_node import kept
 
 
 def leftovers(stack_id: str, folder: Path) -> list[str]:
-    """What is there of the stack, a line each: processes, and its folder when it is this stack's."""
+    """Return what exists of the stack, a line each: its processes, and the folder if it is this stack's."""
     found = [f"process {process.pid} ({process.name()})" for process in process_env.find(stack_id, folder)]
     if is_ours(stack_id, folder):
         found.append(f"folder {folder}")
@@ -18,10 +18,10 @@ def leftovers(stack_id: str, folder: Path) -> list[str]:
 
 
 def delete_all(stack_id: str, folder: Path, *, keep_data: bool) -> None:
-    """End the stack's processes and remove its folder, or all of it but the data.
+    """End the stack's processes and delete its folder, or all of the folder but the data.
 
     Raises:
-        ResourceError: something could not be ended or removed.
+        ResourceError: a process could not be ended, or a file could not be deleted.
     """
     Supervisor(folder, stack_id).stop()
     if is_ours(stack_id, folder):
@@ -29,10 +29,10 @@ def delete_all(stack_id: str, folder: Path, *, keep_data: bool) -> None:
 
 
 def is_ours(stack_id: str, folder: Path) -> bool:
-    """Whether the folder is this stack's, or one that nobody has finished laying.
+    """Return whether the folder belongs to this stack.
 
-    A folder without its configuration is a interrupted create: its stack is the one named like it.
+    A folder without configuration comes from an interrupted create. It belongs to the stack with its name.
     """
     owner = node.owner_of(folder)
-    # What was kept is nobody's, until a stack has taken it over.
+    # Retained data belongs to no stack until a stack adopts it.
     return folder.exists() and (owner == stack_id or (owner is None and not (folder / kept.NOTE).exists()))

@@ -1,13 +1,13 @@
 """The folder of a local node: its keys, configuration, secrets and data.
 
-config/   what `gridup_node.render` makes; anything changed by hand is put right
-secrets/  made by the node itself, 0600
-keys/     the ssh host key, the key to enter with, who may enter
-proxy/    the node's own CA, where it speaks https
+config/   files from `gridup_node.render`; a deploy repairs manual changes
+secrets/  the node's secrets, mode 0600
+keys/     the ssh host key, the client key, and the authorized keys
+proxy/    the node's own CA, if the node uses https
 jobs/     the sandbox's socket
-data/     the database, blobs and notebooks: kept by --keep-data, with secrets/, keys/ and proxy/
-logs/     a file a service
-app/      gridup_node as it was when the node was deployed
+data/     the database, blobs and notebooks; --keep-data retains it, with secrets/, keys/ and proxy/
+logs/     one file per service
+app/      gridup_node, copied when the node was deployed
 """
 
 from __future__ import annotations
@@ -48,14 +48,15 @@ from gridup_node.services import (
 
 FOLDERS = ("config", "secrets", "keys", "data", "data/notebooks", "logs", "app", "proxy", "jupyter", "jobs")
 KEPT = ("data", "secrets", "keys", "proxy")
-"""What --keep-data keeps."""
+"""The folders that --keep-data retains."""
 
 TOLD = ("name", "admin_email", "node_type")
-"""What of node.json is in the note beside them too: the next node of the name goes on with it."""
+"""The fields of node.json that the note next to retained data repeats, for the next node of this name."""
 
 BEHIND, BEHIND_FROM = "-behind", 10_000
-"""What a port's key ends in, and how far from the service's own it is looked for, where the reverse proxy
-speaks https at that one."""
+"""With https, the reverse proxy takes a service's own port, and the service listens on an inner port.
+BEHIND is the suffix of the inner port's key. The search for it starts BEHIND_FROM above the service's default
+port."""
 
 CA_FILE = "proxy/caddy/pki/authorities/local/root.crt"
 CERTIFICATE_END = "-----END CERTIFICATE-----\n"
@@ -67,18 +68,18 @@ PORTS_WAIT = 30
 
 @dataclass(frozen=True)
 class Plan:
-    """What a node's folder should hold.
+    """The desired content of a node's folder.
 
     Attributes:
-        folder: where.
-        spec: what was asked for.
-        bin: the programs of the node's environment.
-        bundle: the digest of the `gridup_node` to be run.
-        tools: paths of the machine's programs that services need.
-        user: who runs the services.
-        syft_version: of the environment.
-        names: with https, the names and addresses of this machine that its certificates are for.
-        address: what people connect to, where that is not told by the address that it listens on.
+        folder: the path of the folder.
+        spec: the node's spec.
+        bin: the folder with the programs of the node's environment.
+        bundle: the digest of the `gridup_node` to run.
+        tools: {name: path} of the machine's programs that services need.
+        user: the account that runs the services.
+        syft_version: the version of syft in the environment.
+        names: with https, the names and addresses of this machine for the certificates.
+        address: the address that users connect to; empty if it follows from the bind address.
     """
 
     folder: Path
@@ -107,10 +108,11 @@ class Plan:
 def write_node_dir(
     plan: Plan, current_ports: Mapping[str, int], table: Sequence[Service] = SERVICES
 ) -> dict[str, Any]:
-    """Make the folder what it should be; every step may be repeated. Returns the resource's outputs.
+    """Create or repair the folder. Every step may be repeated. Returns the resource's outputs.
 
     Raises:
-        ResourceError: a port is in use, or the folder belongs to another stack.
+        ResourceError: a port is in use, or the folder belongs to another stack or holds retained data that
+            the user neither adopts nor refuses.
     """
     _acquire(plan)
     for name in FOLDERS:
@@ -138,8 +140,11 @@ def write_node_dir(
 
 
 def foreseen(plan: Plan, table: Sequence[Service] = SERVICES) -> dict[str, Any]:
-    """The outputs of `lay`, where it would leave the node's ports and its programs' files as they are; else
-    none of them. Reads files and changes nothing."""
+    """Return outputs of `write_node_dir` that are known in advance: ports and fingerprints.
+
+    Empty if `write_node_dir` would change the node's ports or its services' files. Reads files and changes
+    nothing.
+    """
     known = ports_of(plan.folder, plan.spec.stack_id)
     if known.keys() != {*ports_outside(table), *_ports_behind(plan, table)}:
         return {}
@@ -153,7 +158,7 @@ def foreseen(plan: Plan, table: Sequence[Service] = SERVICES) -> dict[str, Any]:
 
 
 def make_context(plan: Plan, chosen: Mapping[str, int]) -> Context:
-    """What the service table's placeholders mean on this node."""
+    """Return the values of the service table's placeholders on this node."""
     outputs = node_outputs(plan, chosen)
     facts = {
         "name": plan.spec.name,
@@ -187,7 +192,7 @@ def make_context(plan: Plan, chosen: Mapping[str, int]) -> Context:
 
 
 def _behind(plan: Plan) -> tuple[str, ...]:
-    """The services with a port of their own that the reverse proxy speaks https for."""
+    """Return the services for whose own port the reverse proxy speaks https; none for plain http."""
     return tuple(row.name for row in machine_fronted()) if plan.tls else ()
 
 
@@ -196,10 +201,12 @@ def _ports_behind(plan: Plan, table: Sequence[Service]) -> dict[str, int]:
 
 
 def ca_of(folder: Path) -> str:
-    """The certificate of the node's own CA, which its reverse proxy makes when it starts first.
+    """Wait for the certificate of the node's own CA, and return it.
+
+    The reverse proxy creates it at its first start.
 
     Raises:
-        ResourceError: there is none after a while.
+        ResourceError: there is none after `CA_SECONDS`.
     """
     found: list[str] = []
 
@@ -216,7 +223,7 @@ def ca_of(folder: Path) -> str:
 def node_outputs(
     plan: Plan, chosen: Mapping[str, int], table: Sequence[Service] = SERVICES, ca: str = ""
 ) -> NodeOutputs:
-    """What the stack exports of this node; `ca` is that of `ca_of`."""
+    """Return the stack's outputs for this node; `ca` is the certificate from `ca_of`."""
     names = {"names": " ".join(plan.names)} if plan.names else {}
     return NodeOutputs(
         spec=plan.spec,
@@ -231,7 +238,7 @@ def node_outputs(
 
 
 def not_offered(tools: Mapping[str, str], table: Sequence[Service] = SERVICES) -> dict[str, str]:
-    """The services whose program this machine lacks, with the reason."""
+    """Return {service: reason} for services whose program this machine does not have."""
     return {
         row.name: f"no {row.requires_tool} on this machine"
         for row in programs(table)
@@ -240,7 +247,7 @@ def not_offered(tools: Mapping[str, str], table: Sequence[Service] = SERVICES) -
 
 
 def drift(plan: Plan, chosen: Mapping[str, int], table: Sequence[Service] = SERVICES) -> list[str]:
-    """The drift, a line each. Reads files and changes nothing."""
+    """Return the drift of the folder, a line each. Reads files and changes nothing."""
     problems = []
     for name, text in render(make_context(plan, chosen), table).items():
         path = plan.folder / "config" / name
@@ -263,11 +270,12 @@ def drift(plan: Plan, chosen: Mapping[str, int], table: Sequence[Service] = SERV
 
 
 def remove(folder: Path, *, keep_data: bool) -> None:
-    """Take the folder away, or with `keep_data` all of it but what that keeps. What the node has taken over
-    from an earlier one, and was never healthy with, is kept too.
+    """Delete the folder, or with `keep_data` all of it but `KEPT`.
+
+    Retains the data also if the node has adopted it and was never healthy with it.
 
     Raises:
-        ResourceError: something could not be removed.
+        ResourceError: a file could not be deleted.
     """
     if not folder.exists():
         return
@@ -290,7 +298,7 @@ def remove(folder: Path, *, keep_data: bool) -> None:
 
 
 def owner_of(folder: Path) -> str | None:
-    """The stack id in a folder's configuration; None when nothing was laid there yet."""
+    """Return the stack id in a folder's configuration; None if there is no configuration yet."""
     try:
         return str(json.loads((folder / "config" / "node.json").read_text(encoding="utf-8"))["stack_id"])
     except (OSError, ValueError, KeyError):
@@ -298,7 +306,7 @@ def owner_of(folder: Path) -> str | None:
 
 
 def ports_of(folder: Path, stack_id: str) -> dict[str, int]:
-    """The ports in a folder's configuration, when it is that stack's; else none."""
+    """Return the ports in a folder's configuration; none if the folder is not that stack's."""
     if owner_of(folder) != stack_id:
         return {}
     with contextlib.suppress(OSError, ValueError, KeyError, AttributeError):
@@ -308,7 +316,7 @@ def ports_of(folder: Path, stack_id: str) -> dict[str, int]:
 
 
 def _told_of(folder: Path) -> dict[str, str]:
-    """What a note tells of the node whose folder it is, as far as that is known."""
+    """Return the fields for the note of retained data from the folder's node.json, as far as known."""
     with contextlib.suppress(OSError, ValueError, AttributeError):
         had = json.loads((folder / "config" / "node.json").read_text(encoding="utf-8"))
         return {key: str(had[key]) for key in TOLD if had.get(key)}
@@ -316,7 +324,7 @@ def _told_of(folder: Path) -> dict[str, str]:
 
 
 def retained(folder: Path) -> Retained | None:
-    """What an earlier node of this stack's name has left in its folder."""
+    """Return the retained data in this stack's folder, from an earlier node; None if there is none."""
     told = kept.read(folder)
     if told is None:
         return None
@@ -347,11 +355,11 @@ def _acquire(plan: Plan) -> None:
 
 
 def _choose_ports(plan: Plan, current: Mapping[str, int], table: Sequence[Service]) -> dict[str, int]:
-    # A create that was interrupted has chosen already: what it wrote is this node's.
+    # An interrupted create has already chosen ports: those that it wrote are this node's.
     known = dict(current) or ports_of(plan.folder, plan.spec.stack_id)
     asked = {PROXY: plan.spec.port} if plan.spec.port else {}
     taken = port_choice.reserved_by_others(plan.folder.parent, plan.folder)
-    # What is behind the reverse proxy's https listens beside it, on the loopback.
+    # Services behind the reverse proxy's https listen on ports of their own, on the loopback.
     behind = _ports_behind(plan, table)
     front = {}
     if plan.tls and PROXY not in known:
@@ -369,7 +377,7 @@ def _choose_ports(plan: Plan, current: Mapping[str, int], table: Sequence[Servic
 
 
 def _write_config(plan: Plan, files: Mapping[str, str]) -> list[str]:
-    """Write what differs; returns those that stood there changed or were missing."""
+    """Write the files that differ or are missing, and return their names. Delete all other files."""
     stale = []
     for name, text in files.items():
         if not _stands(plan, name, text):
@@ -382,7 +390,7 @@ def _write_config(plan: Plan, files: Mapping[str, str]) -> list[str]:
 
 
 def _stands(plan: Plan, name: str, text: str) -> bool:
-    """Whether a file of the configuration is as it should be, and its owner's alone."""
+    """Return whether a configuration file has this text, and only its owner can access it."""
     path = plan.folder / "config" / name
     with contextlib.suppress(OSError):
         return path.read_text(encoding="utf-8") == text and not path.stat().st_mode & 0o077
@@ -390,7 +398,7 @@ def _stands(plan: Plan, name: str, text: str) -> bool:
 
 
 def _restart_tokens(stale: Sequence[str], table: Sequence[Service]) -> dict[str, str]:
-    """For each service whose own file was just rewritten a fresh mark, so that it restarts."""
+    """Return a new token for each service whose own file was rewritten, so that the service restarts."""
     return {
         row.name: os.urandom(4).hex() for row in programs(table) if any(name in stale for name in row.files)
     }
@@ -416,7 +424,7 @@ def _private_keys(folder: Path) -> list[Path]:
 
 
 def _ensure_keys(plan: Plan) -> None:
-    """The host's key and the key to enter with; an existing one is never overwritten."""
+    """Create the host key and the client key. Never overwrites an existing key."""
     if "sshd" not in plan.tools:
         return
     try:

@@ -1,4 +1,4 @@
-"""Which processes of this machine belong to a node: those that bear its marks."""
+"""Find and end the processes of a node on this machine, by their ownership mark."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ STACK_ID = "GRIDUP_STACK_ID"
 
 
 def find(stack_id: str, folder: Path) -> list[psutil.Process]:
-    """The live processes of one node, with all their descendants.
+    """Return the live processes of one node, with all their descendants.
 
-    OpenSSH writes its title over its environment, so it is known by its configuration file.
+    OpenSSH overwrites its environment with its process title. So sshd is known by its configuration file.
     """
     import psutil
 
@@ -32,7 +32,7 @@ def find(stack_id: str, folder: Path) -> list[psutil.Process]:
 
 
 def end(processes: Iterable[psutil.Process], *, grace: float) -> list[psutil.Process]:
-    """Ask them to end, kill those that have not after `grace` seconds. Returns those that still live."""
+    """Terminate processes, and kill those that still live after `grace` seconds. Returns the survivors."""
     import psutil
 
     waiting = list(processes)
@@ -48,7 +48,7 @@ def end(processes: Iterable[psutil.Process], *, grace: float) -> list[psutil.Pro
 
 
 def of(pids: Iterable[int]) -> list[psutil.Process]:
-    """The processes of these numbers that there are; 0 stands for none."""
+    """Return the existing processes with these process ids. Skips 0, which means no process."""
     import psutil
 
     found = []
@@ -59,7 +59,7 @@ def of(pids: Iterable[int]) -> list[psutil.Process]:
 
 
 def started(pid: int) -> list[psutil.Process]:
-    """What a process has started, and what that has; 0 stands for no process."""
+    """Return all descendants of a process; none for 0, which means no process."""
     import psutil
 
     found = []

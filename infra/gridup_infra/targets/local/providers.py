@@ -1,4 +1,4 @@
-"""The providers of a node on this machine: what Pulumi's engine calls to create, change and delete it."""
+"""The providers of a local node's resources: the engine calls them to create, change and delete the node."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from gridup_node.services import programs
 
 
 class OwnerProvider(Provider):
-    """The stack's mark on this machine; see the module's first lines."""
+    """Provider of the stack's owner on this machine; see the first lines of `resources`."""
 
     def create(self, props: Properties) -> CreateResult:
         return translate_errors(lambda: CreateResult(props["stack_id"], normalize_numbers(props)))
@@ -44,7 +44,10 @@ class OwnerProvider(Provider):
 
 
 class RuntimeProvider(Provider):
-    """The shared environment. Its delete does nothing: other nodes may use it, `gridup prune` asks."""
+    """Provider of the shared environment. Its delete does nothing, because other nodes may use it.
+
+    `gridup prune` deletes unused ones.
+    """
 
     def create(self, props: Properties) -> CreateResult:
         made = translate_errors(lambda: self._ensure(props))
@@ -78,12 +81,12 @@ class RuntimeProvider(Provider):
 
 
 class NodeDirProvider(Provider):
-    """The node's folder."""
+    """Provider of the node's folder."""
 
     computed = ("ports", "fingerprints", "restart_tokens")
 
     def check(self, _olds: Properties, news: Properties) -> CheckResult:
-        # Facts of the machine that the program can't know: they change the node when they change.
+        # Facts of the machine that the Pulumi program can't know. As inputs, their changes update the node.
         found = {row.requires_tool: which(row.requires_tool) for row in programs() if row.requires_tool}
         tools = {name: path for name, path in found.items() if path}
         spec = DeploySpec.from_config(news["spec"])
@@ -91,7 +94,7 @@ class NodeDirProvider(Provider):
         if outward := fronting.outward(spec):
             inputs["address"] = outward
         if not unknown(news["bin"]):
-            # What a preview can know of its outputs.
+            # Outputs that a preview can know already.
             inputs |= node.foreseen(_plan(inputs))
         return CheckResult(inputs, [])
 
@@ -101,7 +104,8 @@ class NodeDirProvider(Provider):
 
     def update(self, _id: str, olds: Properties, news: Properties) -> UpdateResult:
         made = translate_errors(lambda: node.write_node_dir(_plan(news), normalize_numbers(olds["ports"])))
-        # A repair must restart its service even when it is the second one.
+        # Keep older tokens, since losing one would restart its service. A second repair has a new token, so
+        # it restarts its service again.
         made["restart_tokens"] = {**olds.get("restart_tokens", {}), **made["restart_tokens"]}
         return UpdateResult({**normalize_numbers(news), **made})
 
@@ -112,14 +116,15 @@ class NodeDirProvider(Provider):
         return ReadResult(id_, {**props, DRIFT: found})
 
     def delete(self, _id: str, _props: Properties) -> None:
-        # The folder goes last, with its owner: until then it is what marks the processes as ours.
+        # Owner deletes the folder, last: until then the folder identifies the node's processes.
         pass
 
 
 class ServicesProvider(Provider):
-    """The node's running services."""
+    """Provider of the node's running services."""
 
-    # A runtime that is changed is made anew, and a node whose fingerprints can't be foreseen has others.
+    # If a preview can't know these inputs, they change: a changed runtime is built again, and a node whose
+    # fingerprints are not known in advance gets new ones.
     sure = frozenset({"build_id", "fingerprints"})
 
     def create(self, props: Properties) -> CreateResult:
@@ -154,7 +159,7 @@ class ServicesProvider(Provider):
         report("services", "starting")
         supervisor = _supervisor(props)
         if restart:
-            # Whatever a interrupted create started may run on an older configuration.
+            # Services that an interrupted create started may run with an older configuration.
             supervisor.stop()
         supervisor.start()
 

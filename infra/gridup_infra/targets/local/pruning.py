@@ -1,4 +1,4 @@
-"""Which of the shared environments no node uses, and their removal."""
+"""Find and delete the shared Python environments that no node uses."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gridup_infra.targets.local.runtime import folders, user
 
 
 def unused(runtimes: Path, nodes: Path) -> list[Path]:
-    """The environments that stand in no node's configuration, half-built ones among them."""
+    """Return the environments that no node's configuration names, including half-built ones."""
     used = {path for folder in nodes.glob("*/config/programs.json") for path in _programs(folder)}
     return [
         path for path in folders(runtimes) if not any(str(program).startswith(f"{path}/") for program in used)
@@ -21,15 +21,16 @@ def unused(runtimes: Path, nodes: Path) -> list[Path]:
 
 
 def remove(path: Path, nodes: Path) -> None:
-    """Remove one environment; one that is being built, or used by now, is left alone.
+    """Delete an environment that is unused.
 
     Raises:
-        BusyError: it is one of these.
+        BusyError: the environment is being built, or is in use by now.
+        GridupError: it can't be deleted.
     """
     with locked(
         path.with_name(f".{path.name}.lock"), "a prune", wait=0, busy=f"The environment {path.name} is in use"
     ):
-        # A deploy may have begun to use it since it was looked for.
+        # A deploy may have begun to use it since the list was made.
         if path not in unused(path.parent, nodes) or user(path):
             raise BusyError(f"The environment {path.name} is used by a node now.")
         try:

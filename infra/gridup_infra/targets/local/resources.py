@@ -1,7 +1,7 @@
-"""The local target's resources: Owner, Runtime, Node and Services, with their providers.
+"""The local target's resources: Owner, Runtime, NodeDir and Services, with their providers.
 
-Owner is first and deleted last: its delete removes whatever still bears the stack's marks, so
-that a interrupted create leaves nothing behind, not even under plain `pulumi destroy`.
+Owner is created first and deleted last. Its delete removes everything that still has the stack's ownership
+mark, so that an interrupted create leaves nothing behind, not even with plain `pulumi destroy`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from gridup_node.image import bundle_digest
 
 
 class Owner(Resource, module="gridup-local", name="Owner"):
-    """Marks the stack on this machine."""
+    """The owner of the stack on this machine."""
 
     def __init__(self, name: str, props: Properties, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__(OwnerProvider(), name, props, opts)
@@ -120,7 +120,7 @@ def build(spec: DeploySpec, folder: Path, runtimes: Path) -> pulumi.Output[Any]:
             "fingerprints": laid.fingerprints,
             "restart_tokens": laid.restart_tokens,
             "https": spec.scheme == HTTPS,
-            # Once its secrets are replaced its CA is another one, to be read again.
+            # New secrets come with a new CA: the changed input makes Services read it again.
             **({"rotated": spec.rotated} if spec.rotated and not spec.rotating else {}),
         },
         pulumi.ResourceOptions(depends_on=[owner, environment, laid]),

@@ -1,7 +1,7 @@
 """The node's Python environment on this machine: syft, JupyterLab, Supervisor and Caddy.
 
-It is shared by all nodes with the same lock and Python, belongs to no stack, and counts as
-there only with the marker that is written last; a half-built one is built anew.
+All nodes with the same lock and Python share it, and it belongs to no stack. It counts as built only with its
+marker file, which is written last. A half-built environment is built again.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ from gridup_infra.uv import UNTRUSTED_HINT, environment, untrusted, uv, without_
 from gridup_node import catalog
 
 BUILD_SECONDS = 1800
-"""How long uv may take: some 250 MB to download and 800 MB to write."""
+"""How long uv may take: it downloads about 250 MB and writes 800 MB."""
 
 NEEDED_BYTES = 1_500_000_000
-"""Free space for an environment of 820 MB and its compiled bytecode of 180 MB."""
+"""Free space that the build needs: the environment has 820 MB, and its compiled bytecode 180 MB."""
 
 CACHED_BYTES = 900_000_000
-"""What of it uv's cache has, too: the same files, where both are on one disk."""
+"""Free space that uv's cache needs on another disk. On the same disk, both share the files."""
 
 PYTHON_BYTES = 200_000_000
-"""A Python that uv brings."""
+"""Free space for a Python that uv installs."""
 
 MARKER = "complete.json"
 
 ADDED = "packages.txt"
-"""In an environment: the lock of what a data owner has added to it."""
+"""File in an environment: the lock of the packages that the data owner has added."""
 
 
 @dataclass(frozen=True)
@@ -49,9 +49,9 @@ class Runtime:
     """A built environment.
 
     Attributes:
-        path: its folder.
-        stamp: changes with every build, so that what ran on an older one restarts.
-        python: the version of its interpreter.
+        path: the folder of the environment.
+        stamp: a value that changes with every build, so that services on an older build restart.
+        python: the version of the interpreter.
     """
 
     path: Path
@@ -64,16 +64,18 @@ class Runtime:
 
 
 def lock_digest(lock: Path, rebuilt: str = "", added: str = "") -> str:
-    """The part of a runtime's key that stands for its packages, and for when it was asked to be made anew.
+    """Return the part of a runtime's key that identifies its packages and its last requested rebuild.
 
     Args:
-        added: the lock of what a data owner adds to them.
+        lock: the lock of syft's packages.
+        rebuilt: when the user last requested a rebuild.
+        added: the lock of the packages that the data owner adds.
     """
     return hashlib.sha256(lock.read_bytes() + rebuilt.encode() + added.encode()).hexdigest()[:12]
 
 
 def built(stamp: str) -> str:
-    """When an environment was made, by its stamp (ISO 8601); empty for a stamp that does not tell."""
+    """Return when an environment was built (ISO 8601), from its stamp; empty if the stamp is not a time."""
     try:
         seconds = int(stamp, 16) / 1e9
     except ValueError:
@@ -82,7 +84,10 @@ def built(stamp: str) -> str:
 
 
 def python_request() -> str:
-    """What to ask uv for: GRIDUP_NODE_PYTHON, this interpreter when a node runs on it, else any that does."""
+    """Return the Python to request from uv: GRIDUP_NODE_PYTHON, else this interpreter, else a version range.
+
+    This interpreter is requested only if a node can run on it.
+    """
     given = os.environ.get("GRIDUP_NODE_PYTHON")
     if given:
         return given
@@ -93,7 +98,7 @@ def python_request() -> str:
 
 
 def python_here() -> str:
-    """The interpreter for nodes, where this machine has one; empty where it has not."""
+    """Return the path of this machine's interpreter for nodes; empty if it has none."""
     request = python_request()
     if request == sys.executable:
         return request
@@ -103,15 +108,15 @@ def python_here() -> str:
 
 
 def find_python() -> tuple[str, str]:
-    """The interpreter for nodes, and its `major.minor`. Where there is none uv brings one, in its time.
+    """Return the interpreter for nodes, and its `major.minor`. If there is none, uv installs one (slow).
 
     Raises:
-        ResourceError: there is none, and uv could not bring one.
+        ResourceError: there is none and uv could not install one, or a node can't run on it.
     """
     request, path = python_request(), python_here()
     if path == sys.executable:
         return path, _version(path)
-    # One that is named by its path is there or not.
+    # uv can't install a Python that is requested by its path.
     if not path and os.sep not in request:
         run([uv(), "python", "install", _newest()], timeout=600, env=environment())
         path = python_here()
@@ -139,7 +144,7 @@ def _version(python: str) -> str:
 
 
 def needs(runtimes: Path, lock: Path, rebuilt: str = "", added: str = "") -> tuple[room.Need, ...]:
-    """What making the environment of `lock` would write; nothing where it is there. Fetches nothing."""
+    """Return the disk space for building the environment of `lock`; none if it exists. Downloads nothing."""
     python = python_here()
     if python and load(runtime_path(runtimes, lock, _version(python), rebuilt, added)):
         return ()
@@ -157,19 +162,19 @@ def _need(runtimes: Path) -> room.Need:
 
 
 def _uv_folder(kind: str) -> Path:
-    """Where uv has its `cache`, or what it has brought of `python`."""
+    """Return uv's folder of this kind: `cache`, or `python` for the interpreters that uv has installed."""
     return Path(run([uv(), kind, "dir"], timeout=60, env=environment()).stdout.strip()).absolute()
 
 
 def runtime_path(runtimes: Path, lock: Path, version: str, rebuilt: str = "", added: str = "") -> Path:
-    """Where the environment of `lock` for that Python lies, built or not; see `lock_digest`."""
+    """Return the folder of the environment of `lock` for that Python, built or not; see `lock_digest`."""
     abi = "cp" + version.replace(".", "")
     platform = sysconfig.get_platform().replace(".", "_")
     return runtimes / f"{lock.stem}-{lock_digest(lock, rebuilt, added)}-{abi}-{platform}"
 
 
 def load(path: Path) -> Runtime | None:
-    """The environment in `path`; None when it is missing, half-built or damaged."""
+    """Return the environment in `path`; None if it is missing, half-built or damaged."""
     try:
         marker = json.loads((path / MARKER).read_text(encoding="utf-8"))
         if not (path / "bin" / "python").exists():
@@ -184,10 +189,10 @@ def load(path: Path) -> Runtime | None:
 def ensure(
     runtimes: Path, lock: Path, say: Callable[[str], None], rebuilt: str = "", added: str = ""
 ) -> Runtime:
-    """The environment of `lock`, built when it is not there; see `lock_digest`.
+    """Return the environment of `lock`; build it if it does not exist. See `lock_digest`.
 
     Raises:
-        ResourceError: it could not be built; nothing half-built stays.
+        ResourceError: the build failed, and its files are deleted; or the environment is damaged and in use.
     """
     python, version = find_python()
     path = runtime_path(runtimes, lock, version, rebuilt, added)
@@ -247,11 +252,12 @@ def _build(
 
 
 def _install(path: Path, lock: Path, say: Callable[[str], None], *options: str) -> None:
-    """Have uv install a lock. It is whole, and newer in places than what syft's own pins ask for (see its
-    overrides).
+    """Install a lock with uv, without resolving dependencies.
+
+    The lock is complete. Some of its versions are newer than syft's own pins (see the lock's overrides).
 
     Raises:
-        ResourceError: it could not be installed.
+        ResourceError: uv could not install it.
     """
     argv = [uv(), "pip", "install", "--require-hashes", "--no-deps", "--compile-bytecode", *options]
     argv += ["--python", str(path / "bin" / "python"), "-r", str(lock)]
@@ -289,7 +295,7 @@ def _install_error(output: str, path: Path) -> ResourceError:
 
 
 def _listing(path: Path) -> list[str]:
-    """The names at the top of its packages and programs: cheap to compare, and shows most damage."""
+    """Return the top-level names of packages and programs: cheap to compare, and reveals most damage."""
     names = [name for name in os.listdir(path / "bin") if not name.startswith("__")]  # noqa: PTH208
     for packages in sorted(path.glob("lib/python3.*/site-packages")):
         names += [name for name in os.listdir(packages) if name != "__pycache__"]  # noqa: PTH208
@@ -306,7 +312,7 @@ def _newest() -> str:
 
 
 def user(path: Path) -> int:
-    """A process that runs on an environment; 0 where none does."""
+    """Return the id of a process that runs in an environment; 0 if there is none."""
     import psutil
 
     for process in psutil.process_iter(["cmdline"]):
@@ -317,6 +323,6 @@ def user(path: Path) -> int:
 
 
 def folders(runtimes: Path) -> Iterator[Path]:
-    """Every folder of an environment, whole or not."""
+    """Yield the folder of each environment, complete or not."""
     if runtimes.is_dir():
         yield from sorted(path for path in runtimes.iterdir() if path.is_dir())

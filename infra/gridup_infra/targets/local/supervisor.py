@@ -1,7 +1,7 @@
-"""One node's supervisor: start it, ask it, restart its services, stop it.
+"""One node's supervisor: start it, query it, restart its services, stop it.
 
-Supervisor (from the node's environment) is asked over its own XML-RPC on a socket that only the
-node's owner may open.
+Gridup talks to Supervisor (from the node's environment) over XML-RPC, on a socket that only the node's
+account may open.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ from gridup_infra.processes import boot, start_detached, wait_until
 from gridup_infra.targets.local import process_env
 
 START_SECONDS = 20
-"""Until Supervisor itself answers; it needs 0.3 s on an idle machine."""
+"""Seconds to wait until Supervisor itself answers; it needs 0.3 s on an idle machine."""
 
 STOP_SECONDS = 45
-"""Until all services have ended; syft's server may take its `stop_seconds`."""
+"""Seconds to wait until all services have ended; syft's server may take its `stop_seconds`."""
 
 RESTART_SECONDS = 20
-"""For programs to end that are to be started anew; then they are killed."""
+"""Seconds to wait until programs end before a restart; after that they are killed."""
 
 CALL_SECONDS = 10
-SHORT = Path("/tmp")  # noqa: S108 - only a folder that is ours alone is used, see `_ensure_ours`
+SHORT = Path("/tmp")  # noqa: S108 - only a folder that this account alone can access, see `_ensure_ours`
 SOCKET_PATH_MAX = 100
-"""Bytes of a Unix socket's path: Linux allows 107, macOS 103."""
+"""Maximum bytes of a Unix socket's path: Linux allows 107, macOS 103."""
 
 RUNNING = "RUNNING"
 STARTING = ("STARTING", "BACKOFF")
@@ -44,7 +44,7 @@ STARTING = ("STARTING", "BACKOFF")
 
 @dataclass(frozen=True)
 class ServiceState:
-    """What Supervisor says of one service: its state's name, process id and last exit code."""
+    """Supervisor's report on one service: name of its state, process id, last exit code and start error."""
 
     name: str
     state: str
@@ -54,9 +54,9 @@ class ServiceState:
 
 
 def socket_path(folder: Path, stack_id: str) -> Path:
-    """Where Supervisor listens: in the node's folder, or a short private one when that path is too long.
+    """Return Supervisor's socket: in the node's folder, or in a short private one if that path is too long.
 
-    By nothing that may be another for the next command, such as TMPDIR.
+    Uses no setting that may differ for the next command, such as TMPDIR.
     """
     path = folder / "supervisor.sock"
     if len(os.fsencode(path)) <= SOCKET_PATH_MAX:
@@ -66,10 +66,10 @@ def socket_path(folder: Path, stack_id: str) -> Path:
 
 
 def _ensure_ours(folder: Path) -> None:
-    """Make a folder where everybody may make one of that name.
+    """Create a private folder in a place where every account may create a folder of that name.
 
     Raises:
-        ResourceError: somebody else has.
+        ResourceError: the folder exists already, and is not private to this account.
     """
     folder.mkdir(mode=0o700, exist_ok=True)
     found = folder.lstat()
@@ -85,8 +85,8 @@ class Supervisor:
 
     Args:
         folder: the node's folder.
-        stack_id: the mark of its processes.
-        bin: the programs of the node's environment; needed only to start.
+        stack_id: the ownership mark of the node's processes.
+        bin: the folder with the programs of the node's environment; needed only to start processes.
     """
 
     def __init__(self, folder: Path, stack_id: str, bin: Path | None = None) -> None:
@@ -105,7 +105,7 @@ class Supervisor:
 
     @property
     def rebooted(self) -> bool:
-        """Whether the machine was restarted since the supervisor was; False where that is not told."""
+        """Whether the machine was restarted after the supervisor's last start; False if unknown."""
         with contextlib.suppress(OSError):
             before, now = self._boot_note.read_text(encoding="ascii"), boot()
             return bool(now) and before != now
@@ -116,7 +116,7 @@ class Supervisor:
         return self.folder / "boot"
 
     def states(self) -> dict[str, ServiceState] | None:
-        """The state of each service; None when no supervisor answers."""
+        """Return the state of each service; None if no supervisor answers."""
         try:
             infos: Any = self._call("getAllProcessInfo")
         except (OSError, xmlrpc.client.Error, http.client.HTTPException):
@@ -129,17 +129,17 @@ class Supervisor:
         }
 
     def start(self) -> None:
-        """Start it, and with it every service; one that answers is left alone.
+        """Start the supervisor, and with it every service, unless the supervisor answers already.
 
         Raises:
-            ResourceError: it did not answer in time.
+            ResourceError: the supervisor did not answer in time.
         """
         with contextlib.suppress(FileNotFoundError):
             self._stop_note.unlink()
         if self.states() is not None:
             return
         assert self.bin is not None
-        # What an older, killed supervisor left running would hold the ports.
+        # Processes that an older, killed supervisor left running would hold the ports.
         self.kill_strays()
         if self.socket.parent != self.folder:
             _ensure_ours(self.socket.parent)
@@ -165,7 +165,10 @@ class Supervisor:
             )
 
     def environment(self) -> dict[str, str]:
-        """What every process of the node inherits: nothing of ours but its folder and mark."""
+        """Return the environment of every process of the node.
+
+        It has few of the user's variables, and of Gridup's only the node's folder, socket and ownership mark.
+        """
         passed = ("HOME", "LANG", "LC_ALL", "TZ", "USER", "LOGNAME", "SHELL", "TMPDIR")
         proxies = (
             "HTTP_PROXY",
@@ -189,14 +192,14 @@ class Supervisor:
         }
 
     def apply(self, changed: Collection[str], removed: Collection[str]) -> None:
-        """Take a new configuration: restart the services whose own part changed, and no other.
+        """Load a new configuration: restart the `changed` services and stop the `removed` ones, no others.
 
         Raises:
-            ResourceError: Supervisor would not.
+            ResourceError: Supervisor did not accept the configuration.
         """
         try:
             self._call("reloadConfig")
-            # All of them first: one may now listen where another has.
+            # Stop all of them first: one may now listen where another one listened before.
             for name in (*removed, *changed):
                 self._stop_group(name)
             for name in changed:
@@ -207,22 +210,23 @@ class Supervisor:
             ) from error
 
     def restart(self, names: Sequence[str], node: str) -> None:
-        """Have programs end, with all that they have started, and run again.
+        """End programs with all their descendants, and let Supervisor start the programs again.
 
-        It is Supervisor that starts them again, so that they come back where this is cut short.
+        Supervisor starts them also if this command is interrupted.
 
         Args:
-            node: the node's name, for people.
+            names: the programs.
+            node: the node's name, for messages.
 
         Raises:
-            ResourceError: Supervisor does not answer, or one would not end.
+            ResourceError: Supervisor does not answer, or a process did not end.
         """
         states = self.states()
         if states is None:
             again = typed("deploy", node)
             raise ResourceError("The node's supervisor does not run.", f"`{again}` starts it.")
         own = [state for name, state in states.items() if name in names]
-        # A login of ssh has a session of its own, and would outlive the program.
+        # An ssh login has its own session, and would outlive the program.
         started = [child for state in own for child in process_env.started(state.pid)]
         alive = process_env.end(process_env.of(state.pid for state in own), grace=RESTART_SECONDS)
         alive += process_env.end(started, grace=0)
@@ -238,16 +242,19 @@ class Supervisor:
             raise ResourceError(f"The node's supervisor did not start them anew: {error}.") from error
 
     def _stop_group(self, name: str) -> None:
-        # Faults: there is no such group, or it is stopped already.
+        # Supervisor returns a fault if there is no such group, or if it is stopped already.
         for method, words in (("stopProcessGroup", (name, True)), ("removeProcessGroup", (name,))):
             with contextlib.suppress(xmlrpc.client.Fault):
                 self._call(method, *words, timeout=STOP_SECONDS)
 
     def stop(self, *, on_purpose: bool = False) -> None:
-        """Stop every service and the supervisor; nothing of the node runs when this returns.
+        """Stop every service and the supervisor; no process of the node runs when this returns.
+
+        Args:
+            on_purpose: whether the user asked for it; the node then counts as stopped until its next start.
 
         Raises:
-            ResourceError: something would not end.
+            ResourceError: a process did not end.
         """
         if on_purpose:
             self._stop_note.touch(mode=0o600)
@@ -257,10 +264,10 @@ class Supervisor:
         self.kill_strays()
 
     def kill_strays(self) -> None:
-        """End every process that bears this node's marks, and take its socket away.
+        """End every process that has this node's ownership mark, and delete the supervisor's socket.
 
         Raises:
-            ResourceError: something would not end.
+            ResourceError: a process did not end.
         """
         alive = process_env.end(process_env.find(self.stack_id, self.folder), grace=10)
         if alive:
@@ -303,13 +310,13 @@ class _Connection(http.client.HTTPConnection):
         try:
             self.sock.connect(str(self._path))
         except BaseException:
-            # The caller's client has not got it yet, and would leave it open.
+            # The caller has no access to the socket yet, so it can't close it.
             self.sock.close()
             raise
 
 
 def running_problems(states: Mapping[str, ServiceState] | None, wanted: Collection[str]) -> list[str]:
-    """Which of the `wanted` services do not run, a line each."""
+    """Return which of the `wanted` services do not run, a line each."""
     if states is None:
         return ["the supervisor does not run"]
     problems = []

@@ -1,4 +1,4 @@
-"""The end of some log files, and what is added to them."""
+"""Read the last lines of log files, and follow new lines."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import IO
 
 POLL = 0.2
-"""Seconds between two looks at a followed file."""
+"""Seconds between two reads of a followed file."""
 
 BLOCK = 64 * 1024
 
 
 def tail(files: Mapping[str, Path], lines: int, follow: bool) -> Iterator[tuple[str, str]]:
-    """(name, line) of the last `lines` of each file; with `follow` then every new line, for ever.
+    """Yield (name, line) for the last `lines` of each file; with `follow`, then each new line, forever.
 
-    A file that isn't there yet, or is rotated away, is waited for.
+    Waits for a file that does not exist yet or was rotated away.
     """
     positions: dict[str, int] = {}
     for name, path in files.items():
@@ -34,7 +34,7 @@ def tail(files: Mapping[str, Path], lines: int, follow: bool) -> Iterator[tuple[
 
 
 def last_lines(path: Path, lines: int) -> tuple[list[str], int]:
-    """The last lines of a file, and the position after them; none when there is no such file."""
+    """Return the last lines of a file and the position after them; no lines and 0 if there is no file."""
     try:
         with path.open("rb") as file:
             end = file.seek(0, 2)

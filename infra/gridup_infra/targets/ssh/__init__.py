@@ -1,4 +1,4 @@
-"""The target `ssh`: a node on a machine that is there already, entered by ssh."""
+"""The target `ssh`: a node on an existing machine, accessed by ssh."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class SshTarget(MachineTarget):
-    """A Debian or Ubuntu machine of the person's own."""
+    """An existing Debian or Ubuntu machine of the user."""
 
     name: ClassVar[str] = "ssh"
     title: ClassVar[str] = "a machine of yours"
@@ -79,7 +79,7 @@ class SshTarget(MachineTarget):
 
         lines = super().warnings(spec, current)
         if current is None:
-            # One that can't be looked at is told of by what comes next.
+            # If the machine can't be inspected, the next step reports it.
             with contextlib.suppress(GridupError):
                 lines += tuple(filter(None, [machine_agent.bypassed(spec)]))
         return lines
@@ -89,7 +89,7 @@ class SshTarget(MachineTarget):
 
         before = current.spec if current else None
         if before and (before.host, before.host_key) == (spec.host, spec.host_key):
-            return  # Whatever a change meets, the machine's own program looks before it.
+            return  # Before each change, the program on the machine does these checks.
         moved = before is not None and before.host != spec.host
         machine_agent.look(spec, pinned=spec.host_key, must_be_ours=moved)
 
@@ -137,7 +137,7 @@ class SshTarget(MachineTarget):
         return inspect.inspect(outputs, self.secret)
 
     def place(self, outputs: NodeOutputs) -> dict[str, str]:  # noqa: ARG002
-        # What the internet reaches it at, the machine's owner knows.
+        # Only the machine's owner knows its public address.
         return {}
 
     def access(self, outputs: NodeOutputs) -> NodeAccess:
@@ -148,7 +148,8 @@ class SshTarget(MachineTarget):
     def leftovers(self, identity: StackRef) -> tuple[str, ...]:
         from gridup_infra.targets.ssh import machine_agent
 
-        # The node's own key is gone by then. A person who has no way in of their own was told by the destroy.
+        # The management key is gone by now. If the user has no access of their own, the destroy has reported
+        # that.
         with contextlib.suppress(GridupError):
             if machine_agent.holds(identity):
                 return (f"what the node has on {identity.facts['host']}",)

@@ -1,4 +1,4 @@
-"""A look at a node on a machine of the person's own: one login, by the node's key."""
+"""Inspects a node on a user's own machine: one login with the management key."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def inspect(outputs: NodeOutputs, secret: ReadSecret) -> Inspection:
     """See `Target.inspect`.
 
     Raises:
-        SshUnreachableError: the machine does not answer: whether it is off or gone can't be told from here.
+        SshUnreachableError: the machine does not answer; it is not known whether it is off or gone.
     """
     key = secret(outputs.spec.stack, MANAGEMENT_KEY)
     door = door_of(outputs, key, outputs.facts.get(HOST_KEY, ""))

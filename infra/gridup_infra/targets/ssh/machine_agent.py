@@ -1,4 +1,7 @@
-"""The machine's program (`gridup_node.vm.existing_host`) as it is called from here, by either way in."""
+"""Calls the program on the machine, `gridup_node.vm.existing_host`.
+
+There are two ways to run it: the user's own ssh, and the management key.
+"""
 
 from __future__ import annotations
 
@@ -26,13 +29,13 @@ Say = Callable[[str], None]
 
 LOOK_SECONDS, DELETE_TIMEOUT = 60.0, 300.0
 MAKE_SECONDS = 2400.0
-"""For Docker's packages, and for another run there."""
+"""Long enough to install Docker's packages, and to wait for another run on the machine."""
 
 ANSWER = re.compile(r'\{"')
-"""How an answer of the machine's program begins."""
+"""How an answer of the program begins."""
 
 SAID_LINES = 200
-"""Of what else is written there, how much is kept to tell why there was no answer."""
+"""How many lines of other output are stored, to explain why there is no answer."""
 
 RunAsRoot = Callable[[Sequence[str], bytes, Say, float], Result]
 
@@ -49,7 +52,7 @@ class RootRunner(Protocol):
 
 
 class KeyRunner:
-    """The way by the node's own key."""
+    """The way with the management key."""
 
     def __init__(self, session: Session, host: str) -> None:
         self._session, self.host = session, host
@@ -65,17 +68,17 @@ class KeyRunner:
 
 @contextmanager
 def managed(door: SshEndpoint, host: str, seconds: float) -> Any:
-    """The way by the node's own key. Raises as `ssh.ssh_session` does, `AuthenticationError` at once."""
+    """Log in with the management key. Raises as `ssh.ssh_session` does, `AuthenticationError` at once."""
     with ssh_session(door, timeout=seconds, retry_auth=False) as session:
         yield KeyRunner(session, host)
 
 
 def look(spec: DeploySpec, *, pinned: str, must_be_ours: bool) -> dict[str, Any]:
-    """Look, by the person's own ssh, for what speaks against the node.
+    """Check, by the user's own ssh, that the machine can take the node; return the report of `seen`.
 
     Raises:
-        PreflightError: something does; or the machine can't be reached.
-        CredentialsError: it does not let the person in, or not to do this.
+        PreflightError: something prevents it, or the machine can't be reached.
+        CredentialsError: the machine does not let the user in, or the user is not allowed to run the program.
     """
     found = _looked(spec, pinned, told(spec, must_be_ours=must_be_ours))
     if found["problems"]:
@@ -84,10 +87,10 @@ def look(spec: DeploySpec, *, pinned: str, must_be_ours: bool) -> dict[str, Any]
 
 
 def retained(spec: DeploySpec) -> Retained | None:
-    """The data that an earlier node of this name has left there, seen by the person's own ssh.
+    """Return the retained data of an earlier node of this name, read by the user's own ssh; None for none.
 
     Raises:
-        as `look` does of a machine that can't be entered.
+        PreflightError, CredentialsError: the machine can't be inspected, see `look`.
     """
     note = _looked(spec, spec.host_key, told(spec))["kept"]
     if note is None:
@@ -98,10 +101,10 @@ def retained(spec: DeploySpec) -> Retained | None:
 
 
 def bypassed(spec: DeploySpec) -> str:
-    """What is to be told of a machine whose own firewall keeps nobody from the node; empty for nothing.
+    """Return a warning if the machine's own firewall does not protect the node's ports; else empty.
 
     Raises:
-        as `look` does of a machine that can't be entered.
+        PreflightError, CredentialsError: the machine can't be inspected, see `look`.
     """
     if spec.no_node or (spec.bind and ipaddress.ip_address(spec.bind).is_loopback):
         return ""
@@ -124,10 +127,10 @@ def _looked(spec: DeploySpec, pinned: str, asked: existing_host.Request) -> dict
 
 
 def seen(way: RootRunner, asked: existing_host.Request) -> dict[str, Any]:
-    """What `existing_host.look` reports.
+    """Return the report of `existing_host.inspect`.
 
     Raises:
-        HostKeyError: nobody vouches for the key that is to be pinned.
+        HostKeyError: the host key that is to be pinned is not one of the machine's own.
     """
     found = call(way, "inspect", asked, lambda _text: None, LOOK_SECONDS)
     if isinstance(way, UserSsh) and way.trusted_by_known_hosts and way.host_key not in found["host_keys"]:
@@ -139,12 +142,12 @@ def seen(way: RootRunner, asked: existing_host.Request) -> dict[str, Any]:
 
 
 def ports(spec: DeploySpec) -> tuple[int, ...]:
-    """What the node listens on there; ssh is the machine's own."""
+    """Return the ports that the node listens on; not that of ssh, which is the machine's own."""
     return tuple(sorted(machine_doors(spec.port, fronted=is_fronted(spec))))
 
 
 def told(spec: DeploySpec, *, public_key: str = "", must_be_ours: bool = False) -> existing_host.Request:
-    """What the machine's program is told of a node."""
+    """Return the request to the program on the machine for a node."""
     return existing_host.Request(
         stack=spec.stack,
         stack_id=spec.stack_id,
@@ -160,26 +163,26 @@ def told(spec: DeploySpec, *, public_key: str = "", must_be_ours: bool = False) 
 
 
 def choice(adopted: str, *, adopting: bool) -> dict[str, Any]:
-    """What `existing_host.Told` has of a spec's fields of these names."""
+    """Return the fields of `existing_host.Request` for a spec's fields `adopted` and `adopting`."""
     new = adopted == NEW_DATA
     return {"adopted": "" if new else adopted, "adopting": adopting, "new_data": new}
 
 
 def make(way: RootRunner, asked: existing_host.Request, say: Say) -> dict[str, Any]:
-    """See `existing_host.make`."""
+    """See `existing_host.provision`."""
     return call(way, "provision", asked, say, MAKE_SECONDS)
 
 
 def leave(way: RootRunner, asked: existing_host.Request, say: Say = lambda _text: None) -> bool:
-    """See `existing_host.leave`. Returns whether there was anything."""
+    """See `existing_host.deprovision`. Returns whether the machine had the stack's ownership mark."""
     return bool(call(way, "deprovision", asked, say, DELETE_TIMEOUT)["there"])
 
 
 def person_of(identity: StackRef) -> UserSsh:
-    """The person's own way to a stack's machine.
+    """Return the user's own ssh to a stack's machine.
 
     Raises:
-        ResourceError: which machine that is, is not known.
+        ResourceError: it is not known which machine the stack is on.
     """
     host = identity.facts.get("host", "")
     if not host:
@@ -188,12 +191,12 @@ def person_of(identity: StackRef) -> UserSsh:
 
 
 def told_of(identity: StackRef) -> existing_host.Request:
-    """What the machine's program is told of a stack that not much is known of."""
+    """Return the request to the program on the machine for a stack of which little is known."""
     return existing_host.Request(identity.stack, identity.stack_id, identity.name, PROJECT)
 
 
 def holds(identity: StackRef) -> bool:
-    """Whether the stack's machine bears its mark."""
+    """Return whether the stack's machine has the stack's ownership mark."""
     mark = seen(person_of(identity), told_of(identity))["mark"] or {}
     return bool(mark.get("stack_id") == identity.stack_id)
 
@@ -201,12 +204,14 @@ def holds(identity: StackRef) -> bool:
 def call(
     way: RootRunner, command: str, asked: existing_host.Request, say: Say, timeout: float
 ) -> dict[str, Any]:
-    """Run the machine's program, whose output is lines of JSON: what it does, and at last what came of it.
+    """Run the program on the machine; return its result.
+
+    The program writes lines of JSON: one for each step, and the result at the end.
 
     Raises:
-        PreflightError: something is in the way; nothing was changed.
+        PreflightError: something prevents the command; nothing was changed.
         FirstBootError: a step failed; the end of its log is in the details.
-        GridupError: the machine can't be entered.
+        GridupError: the machine can't be accessed, or does not finish in time.
     """
     program = user_data.zipapp("gridup_node.vm.existing_host", existing_host.MODULES)
     argv = ["python3", "-I", "-B", "-c", existing_host.LOADER, str(len(program)), command]
@@ -243,9 +248,9 @@ def call(
 
 
 def answer(line: str) -> dict[str, Any] | None:
-    """An answer of the machine's program; None for what its person's shell, or ssh, has written.
+    """Return an answer of the program; None for a line that the user's shell or ssh has written.
 
-    What a shell writes without an end of line, such as a title for the terminal, stands before it.
+    A shell may write text without an end of line, such as a terminal title. It comes before the answer.
     """
     for found in ANSWER.finditer(line):
         with contextlib.suppress(ValueError):
@@ -255,7 +260,7 @@ def answer(line: str) -> dict[str, Any] | None:
 
 
 def in_the_way(host: str, problems: Sequence[Mapping[str, str]]) -> PreflightError:
-    """What a person is told of a machine that can't be a node's."""
+    """Return the error for a machine that can't take the node."""
     first, *more = problems
     return PreflightError(
         f"{host} can't take the node: {first['message']}",

@@ -1,4 +1,4 @@
-"""The providers of an existing machine: what Pulumi's engine calls to create, change and delete it."""
+"""The providers of the ssh target's resources, for an existing machine."""
 
 from __future__ import annotations
 
@@ -26,14 +26,17 @@ from gridup_node.vm.machine import MOUNT, USER
 CONNECT_TIMEOUT = 20.0
 LOOK_SECONDS = 15.0
 DELETE_TIMEOUT = 10.0
-"""For a destroy to get in: a machine that is off must not hold it up."""
+"""Limit for the login of a destroy: a machine that is off must not delay it."""
 
 FORGET = "GRIDUP_FORGET_MACHINE"
-"""Set by who destroys a node whose machine is gone for good."""
+"""The environment variable that a user sets to destroy a node whose machine is gone for good."""
 
 
 class OwnerProvider(Provider):
-    """Who the machine is; and the end of all that is the stack's there."""
+    """Provider of Owner: pins the machine's host key.
+
+    Its delete deletes everything of the stack on the machine.
+    """
 
     computed = ("address", "port", "host_key", "behind")
     sure = frozenset({"private_key"})
@@ -44,7 +47,7 @@ class OwnerProvider(Provider):
     def update(self, _id: str, olds: Properties, news: Properties) -> UpdateResult:
         def update() -> UpdateResult:
             if any(olds.get(key) != news[key] for key in ("host", "asked_key")):
-                # The same machine at another address has the same key; one installed anew the given one.
+                # The same machine at another address has the same key; a reinstalled one has the given key.
                 return UpdateResult(self._meet(news, "" if news["asked_key"] else olds["host_key"]))
             return UpdateResult(
                 {
@@ -57,7 +60,7 @@ class OwnerProvider(Provider):
         return translate_errors(update)
 
     def changed(self, olds: Properties, news: Properties) -> list[str]:
-        # What an earlier version has made does not say by way of what the machine is reached.
+        # A state that an earlier version wrote has no `behind` (the jump hosts or the proxy command).
         return super().changed(olds, news) + ["behind"] * ("behind" not in olds)
 
     def delete(self, _id: str, props: Properties) -> None:
@@ -83,7 +86,7 @@ class OwnerProvider(Provider):
 
 
 class ContainerHostProvider(Provider):
-    """The machine as a container host."""
+    """Provider of ContainerHost."""
 
     computed = ("machine",)
     sure = frozenset({"private_key", "public_key"})
@@ -93,7 +96,7 @@ class ContainerHostProvider(Provider):
             try:
                 made = self._by_person(props)
             except GridupError:
-                # One that was made before its deploy was interrupted lets the node's key in.
+                # A machine that an interrupted deploy made a container host accepts the management key.
                 again = self._if_let_in(props)
                 if again is None:
                     raise
@@ -104,7 +107,7 @@ class ContainerHostProvider(Provider):
 
     def update(self, _id: str, olds: Properties, news: Properties) -> UpdateResult:
         def update() -> UpdateResult:
-            # A machine that knows the node's key of before is told the one that takes its place.
+            # A machine that knows only the former management key gets the new one.
             former = {**news, "private_key": olds["private_key"]}
             made = self._if_let_in(news) or self._if_let_in(former) or self._by_person(news)
             return UpdateResult({**made, "private_key": news["private_key"]})
@@ -125,13 +128,13 @@ class ContainerHostProvider(Provider):
         return translate_errors(read)
 
     def delete(self, _id: str, props: Properties) -> None:
-        """Nothing: its owner takes it away."""
+        """Do nothing: Owner's delete deletes the container host."""
 
     def _by_person(self, props: Properties) -> Properties:
         return self._make(props, verify_host(props["host"], props["host_key"]))
 
     def _if_let_in(self, props: Properties) -> Properties | None:
-        """The same by the node's own key; None where the machine does not take it."""
+        """Make the container host with the management key; return None if the machine does not accept it."""
         try:
             with machine_agent.managed(_door(props), props["host"], CONNECT_TIMEOUT) as way:
                 return self._make(props, way)
@@ -158,10 +161,10 @@ def _told(props: Properties) -> existing_host.Request:
 
 
 def _leave(props: Properties) -> None:
-    """Take away all that is the stack's on the machine.
+    """Delete everything of the stack on the machine.
 
     Raises:
-        ResourceError: it could not be; says what is left, and how it goes.
+        ResourceError: the delete failed; the message says what is left and how to delete it.
     """
 
     def leave(way: machine_agent.RootRunner) -> None:
@@ -181,7 +184,8 @@ def _leave(props: Properties) -> None:
             with machine_agent.managed(_door(props), props["host"], DELETE_TIMEOUT) as way:
                 leave(way)
         except AuthenticationError:
-            # Broken off before its user was there, or that was removed by hand: the person may get in.
+            # The deploy was interrupted before it created the node's user, or that user was removed by hand.
+            # The user's own ssh may still work.
             leave(verify_host(props["host"], props["host_key"]))
     except GridupError as error:
         containers = f"the containers {machine_node.PROJECT}-*"

@@ -1,8 +1,8 @@
-"""The ssh target's resources: ManagementKey, Owner, Machine, and the node on it.
+"""The ssh target's resources: ManagementKey, Owner, ContainerHost, and the node on it.
 
-Owner pins the machine's host key and makes nothing; it is deleted last, and its delete removes whatever
-bears the stack's mark on the machine, so that a interrupted create leaves nothing behind. Machine makes it a
-container host.
+Owner pins the machine's host key and creates nothing. It is deleted last. Its delete deletes everything with
+the stack's ownership mark on the machine, so that an interrupted create leaves nothing behind. ContainerHost
+makes the machine a container host.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ MODULE = "gridup-ssh"
 
 
 class Owner(OwnedResource, module=MODULE, name="Owner"):
-    """Who the machine is."""
+    """The stack's owner: the machine's address and pinned host key."""
 
     provider_class = OwnerProvider
 
@@ -39,7 +39,7 @@ class Owner(OwnedResource, module=MODULE, name="Owner"):
 
 
 class ContainerHost(OwnedResource, module=MODULE, name="ContainerHost"):
-    """The machine, made a container host."""
+    """The machine as a container host."""
 
     provider_class = ContainerHostProvider
 
@@ -47,7 +47,7 @@ class ContainerHost(OwnedResource, module=MODULE, name="ContainerHost"):
 
 
 def build(spec: DeploySpec) -> pulumi.Output[NodeOutputs]:
-    """Declare a node's resources on a machine that exists; the result is its `NodeOutputs`."""
+    """Declare a node's resources on an existing machine; return its `NodeOutputs`."""
     marks = {"stack": spec.stack, "stack_id": spec.stack_id, "name": spec.name}
     key = ManagementKey("management-key", {**marks, "target": spec.target, "host": spec.host, **turned(spec)})
     private = exported(key)
@@ -76,7 +76,7 @@ def build(spec: DeploySpec) -> pulumi.Output[NodeOutputs]:
             "public_key": key.public_key.apply(partial(let_in_from, spec.key_from)),
             "ports": list(asked.ports),
             "build": asked.build,
-            # Only where there are some, or it was chosen: those that are deployed have no such input.
+            # Present only if they are set: stacks of earlier versions do not have these inputs.
             **({"key_from": list(spec.key_from)} if spec.key_from else {}),
             **({**spec.adopts, "adopting": spec.adopting} if spec.adopts else {}),
         },

@@ -1,4 +1,4 @@
-"""The way to a machine by the person's own ssh: for the first contact, when it knows nobody else yet."""
+"""Access to a machine by the user's own ssh: for the first contact, when it knows no other key yet."""
 
 from __future__ import annotations
 
@@ -22,50 +22,51 @@ SCAN_SECONDS = 10.0
 OTHER_PORT = "--host user@address:2222"
 
 ALIAS = "gridup-machine"
-"""What the machine is called in the known_hosts of one call: its name and port need no escaping then."""
+"""The machine's name in the known_hosts file of one call. So the real name and port need no escaping."""
 
 SHELL_SECONDS = 20.0
-"""For a shell that is asked whether it runs anything."""
+"""Limit for the check whether a login shell runs commands."""
 
 NO_SUDO, NO_TERMINAL, NO_PYTHON = "no sudo", "no terminal", "no python"
 
 TAKEN_OVER, RUNS = 97, 96
-"""Exit codes: of a shell that reads what is meant for the program, and of one that runs what it is told."""
+"""Exit codes: of a shell that reads the program's input, and of a shell that runs the command it is given."""
 
 FIRST_LINE = f"exit {TAKEN_OVER}\n".encode()
-"""Goes before what is sent to a program: a shell that has taken the place of the one that was to run it would
-take that for commands."""
+"""Sent before the input of a program. A shell that has replaced the login shell reads this line as a command,
+and exits instead of running the program's input."""
 
 AS_ROOT = "; ".join(
     (
         "read -r line",
         'if [ "$(id -u)" = 0 ]; then :',
         'elif said=$(LC_ALL=C sudo -n true 2>&1 </dev/null); then set -- sudo -n "$@"',
-        # As sudo says it; sudoers(5), requiretty.
+        # The message of sudo, see requiretty in sudoers(5).
         f'else case $said in *"must have a tty"*) why="{NO_TERMINAL}";; *) why="{NO_SUDO}";; esac',
         'echo "{\\"refused\\": \\"$why\\"}"; exit 1',
         f'fi; command -v python3 >/dev/null 2>&1 || {{ echo \'{{"refused": "{NO_PYTHON}"}}\'; exit 1; }}',
         'exec "$@"',
     )
 )
-"""Runs its arguments as root, with what follows `FIRST_LINE` for their input. In one line: the shell of some
-knows no words of several."""
+"""Runs its arguments as root. Their input is what follows `FIRST_LINE`. It is a single line, because some
+login shells do not accept a word of several lines."""
 
 LONGEST_LINE = 200
 
 NO_LOGIN = "account is currently not available"
-"""What nologin(8) says."""
+"""The message of nologin(8)."""
 
 
 @dataclass(frozen=True)
 class UserSsh:
-    """The person's ssh to one machine, whose host key is known.
+    """The user's own ssh to one machine with a known host key.
 
     Attributes:
-        host: as typed.
-        host_key: that it shows.
-        theirs: whether only their known_hosts can vouch for it, by a key of another type.
-        fresh: whether nobody had vouched for the key before.
+        host: the destination as the user typed it.
+        host_key: the key that the machine shows or must show.
+        trusted_by_known_hosts: whether only the user's known_hosts vouch for the machine, by a key of another
+            type.
+        first_contact: whether nothing vouched for the host key before.
     """
 
     host: str
@@ -76,10 +77,10 @@ class UserSsh:
     first_contact: bool = field(default=False, compare=False)
 
     def run(self, argv: Sequence[str], input: bytes, on_line: Say, timeout: float) -> Result:
-        """Run a program there as root; `on_line` hears what ssh itself says, too.
+        """Run a program on the machine as root; `on_line` also receives ssh's own messages.
 
         Raises:
-            TimeoutError: it took longer than `timeout` seconds.
+            TimeoutError: the program takes longer than `timeout` seconds.
         """
         remote = shlex.join(["sh", "-c", AS_ROOT, "gridup", *argv])
         with self._options() as options:
@@ -87,12 +88,12 @@ class UserSsh:
             return stream(words, on_line, timeout=timeout, input=FIRST_LINE + input)
 
     def refused(self, said: Sequence[str], what: str, code: int) -> GridupError:
-        """Why there was no answer.
+        """Return the error that explains why there was no answer.
 
         Args:
-            said: what was written instead, by whomever.
-            what: that the machine told by `AS_ROOT`.
-            code: how the person's ssh ended.
+            said: the lines that were written instead, by any program.
+            what: the reason that `AS_ROOT` reported on the machine; empty for none.
+            code: the exit code of the user's ssh.
         """
         user = self.configured.user
         if what == NO_TERMINAL:
@@ -120,11 +121,14 @@ class UserSsh:
         return kind(f"{self.host} can't be entered by ssh: {why or 'no answer in time'}.", suggestion)
 
     def _not_run(self, said: Sequence[str], code: int) -> GridupError:
-        """Why a machine that lets the person in has not run what it was told: its shell is asked alone."""
+        """Return the error for a machine that lets the user in, but did not run the program.
+
+        To find the reason, check the login shell alone.
+        """
         user = self.configured.user
         accepted = f"{self.host} lets {user} in"
         with self._options() as options:
-            # Only what the shell says: neither ssh's words nor sshd's banner.
+            # Only the shell's output: without ssh's messages and sshd's banner.
             words = openssh.ssh("-T", options={**options, "LogLevel": "QUIET"})
             words += [*self.destination.argv(), f"exit {RUNS}"]
             try:
@@ -174,31 +178,32 @@ class UserSsh:
 
 
 def short(line: str) -> str:
-    """The end of what a machine has written, as much as fits in a message."""
+    """Return the end of a line that a machine has written, as much as fits in a message."""
     return line.strip()[-LONGEST_LINE:]
 
 
 def unheard(host: str, said: Sequence[str], code: int) -> GridupError:
-    """What is told of a program that ran on the machine and gave no answer."""
+    """Return the error for a program that ran on the machine and gave no answer."""
     last = " ".join(map(short, said[-3:])) or f"exit code {code}"
     return ResourceError(f"The machine's program on {host} ended without a word: {last}.")
 
 
 def verify_host(host: str, pinned: str = "") -> UserSsh:
-    """Look who answers there, and whether that is who it should be.
+    """Check which machine answers; return the user's own ssh to it.
 
     Args:
         host: `[user@]address[:port]`.
-        pinned: the host key that it must show; empty for what the person's known_hosts say, else any.
+        pinned: the host key that the machine must show. If empty: a key in the user's known_hosts, or any key
+            if they have none.
 
     Raises:
-        PreflightError: nobody answers.
-        HostKeyError: somebody else answers; where it is pinned that shows only when the machine is entered.
+        PreflightError: no machine answers.
+        HostKeyError: another machine answers. With `pinned`, only the login itself detects this.
     """
     destination = Destination.read(host)
     configured = Configured.of(destination)
     if pinned:
-        # ssh itself will look. A server of today counts who comes and does not log in, and shuts them out.
+        # ssh itself checks it. Current servers count connections without a login, and then block the client.
         return UserSsh(host, destination, configured, pinned)
     shown = _shown(host, destination, configured)
     known = _known(configured)
@@ -215,7 +220,7 @@ def _shown(host: str, destination: Destination, configured: Configured) -> str:
     way = configured.way(configured.address, configured.port, configured.user)
     try:
         if not way:
-            # By its own: whoever is on the way may know other names than we do.
+            # Only for a direct connection: a jump host may know names that this machine does not know.
             socket.getaddrinfo(configured.address, configured.port, type=socket.SOCK_STREAM)
         return host_key_of(configured.address, configured.port, SCAN_SECONDS, way)
     except socket.gaierror:
@@ -228,7 +233,7 @@ def _shown(host: str, destination: Destination, configured: Configured) -> str:
 
 
 def _known(configured: Configured) -> list[str]:
-    """The host keys that the person's known_hosts have of it, each as type and key."""
+    """Return the machine's host keys in the user's known_hosts, each as type and key."""
     found = []
     for file in configured.files:
         for name in configured.names:
