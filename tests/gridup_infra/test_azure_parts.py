@@ -383,7 +383,7 @@ def test_a_rule_that_was_added_by_hand_is_seen_and_removed(azure: Arm) -> None:
     # Nothing of Azure's own has changed: only Firewall sees it.
     assert made.refresh() == {}
     _, id_, _, state = made.made["exclusive-rules"]
-    firewall = OURS["Firewall"]
+    firewall = OURS["ExclusiveRules"]
     seen = firewall.read(id_, state)
     assert firewall.diff(id_, seen.outs, state).changes
     firewall.update(id_, seen.outs, state)
@@ -507,7 +507,7 @@ def test_a_kept_disk_is_taken_over_and_the_first_one_goes(account: Account) -> N
     assert taken["creationData"]["sourceResourceId"].lower() == kept["id"].lower()
     assert taken["diskSizeGB"] == 100
     # It grows and is shut again with no word of its source, which is gone.
-    grown = OURS["Grown"]
+    grown = OURS["DiskSize"]
     _, id_, inputs, state = begun.made["disk-size"]
     assert grown.read(id_, state).outs[DRIFT] == []
     open_ = {"properties": {"networkAccessPolicy": "AllowAll"}}

@@ -54,8 +54,8 @@ def _a_rule_by_hand(made: Parts) -> None:
     _, _, inputs, _ = made.made["rule-web"]
     more = {**inputs, "securityRuleName": "more", "priority": 300}
     made.caller.create("azure-native:network:SecurityRule", more)
-    seen = OURS["Firewall"].read(id_, state)
-    OURS["Firewall"].update(id_, seen.outs, state)
+    seen = OURS["ExclusiveRules"].read(id_, state)
+    OURS["ExclusiveRules"].update(id_, seen.outs, state)
 
 
 def a_life(account: Account, subnet: str = "", **how: Any) -> None:

@@ -211,7 +211,7 @@ class TestLay:
         assert f'HostKey "{home}/keys/host_ed25519"' in (home / "config" / "sshd_config").read_text()
 
     def test_told_leaves_out_what_is_not_known_and_what_is_not_asked_for(self) -> None:
-        row = replace(service("ssh"), knows=("name", "missing"))
+        row = replace(service("ssh"), facts_read=("name", "missing"))
         assert json.loads(told(row, {**KNOWN, "secret": "x"})) == {"name": "Inst & Söhne"}
 
     def test_a_volume_that_cannot_be_written_ends_it_with_one_line(self, tmp_path: Path) -> None:

@@ -371,3 +371,8 @@ def test_it_runs_from_its_input_alone_and_writes_no_file(tmp_path: Path) -> None
 def test_root_s_lock_is_where_nobody_else_may_lay_a_link() -> None:
     """In /run/lock and /tmp, which are everybody's, a link of that name would lead root elsewhere."""
     assert Path(existing_host.LOCK).parent == Path("/run")
+
+
+def test_what_a_step_says_reaches_the_deployer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    existing_host.Guest(tmp_path).log("step docker")
+    assert json.loads(capsys.readouterr().out) == {"say": "step docker"}

@@ -235,7 +235,7 @@ def test_a_new_version_is_brought_up_in_place_and_one_that_fails_gives_way_to_it
     all_green(inst.cli(*inst.words(), env=newer).ok().out)
     image = ("docker", "inspect", "--format", "{{.Config.Image}}", "gridup-api")
     runs = inst.machine.run(*image)
-    failed = inst.cli(*inst.words(), env=another_version(tmp_path / "broken", container=BOOM))
+    failed = inst.cli(*inst.words(), env=another_version(tmp_path / "broken", entrypoint=BOOM))
     assert failed.code == 4, failed.err
     assert "boom" in failed.err
     assert inst.machine.run(*image) == runs

@@ -623,9 +623,9 @@ def test_no_secret_is_in_what_the_daemon_tells(inst: Cli, things: Things) -> Non
 def test_a_new_version_that_fails_gives_way_to_the_old_one(inst: Cli, things: Things, tmp_path: Path) -> None:
     identity = stack_id(inst)
     before, volume = ids(things, identity), volume_of(things, identity)
-    failed = inst("deploy", "--name", "Inst", env=another_version(tmp_path, container=BOOM))
+    failed = inst("deploy", "--name", "Inst", env=another_version(tmp_path, entrypoint=BOOM))
     assert failed.code == 4, failed
-    assert "exit code 3" in failed.err and "boom" in failed.err
+    assert "exit 3" in failed.err and "boom" in failed.err
     assert "The former one runs again" in failed.err
     assert "Traceback" not in failed.err
     assert ids(things, identity) == before
@@ -639,14 +639,14 @@ def test_a_new_version_that_fails_gives_way_to_the_old_one(inst: Cli, things: Th
 def test_a_node_that_cannot_start_ends_the_deploy_early_and_the_corrected_one_works(
     own: Cli, tmp_path: Path
 ) -> None:
-    broken = another_version(tmp_path, container=BOOM)
+    broken = another_version(tmp_path, entrypoint=BOOM)
     failed = own("deploy", "--name", "Boom", "--cloud", "docker", env=broken)
     assert failed.code == 4, failed
-    assert "exit code 3" in failed.err and "boom" in failed.err
+    assert "exit 3" in failed.err and "boom" in failed.err
     # It ends by what the container says, long before its time is over.
     checked = own("check", "Boom", "--wait", "--timeout", "3600", timeout=120)
     assert checked.code == 10
-    assert "exit code 3" in checked.err and "boom" in checked.err
+    assert "exit 3" in checked.err and "boom" in checked.err
     own("deploy", "--name", "Boom").ok()
 
 

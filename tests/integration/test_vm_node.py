@@ -490,7 +490,7 @@ def test_a_new_version_is_brought_up_in_place_and_keeps_the_data(
 def test_a_version_that_cannot_become_healthy_gives_way_to_the_one_before(inst: Inst, tmp_path: Path) -> None:
     inst.cli("deploy", "--name", "Inst").ok()
     image = inst.machine.run("docker", "inspect", "--format", "{{.Config.Image}}", "gridup-api")
-    failed = inst.cli("deploy", "--name", "Inst", env=another_version(tmp_path, container=BOOM))
+    failed = inst.cli("deploy", "--name", "Inst", env=another_version(tmp_path, entrypoint=BOOM))
     assert failed.code == 4, failed.err
     assert "crashed (exit 3)" in failed.err
     assert "boom" in failed.err

@@ -18,12 +18,12 @@ from support.provider_caller import Caller
 
 OURS = {
     "Owner": providers.OwnerProvider(),
-    "Told": providers.UserDataProvider(),
-    "Kept": providers.RetainedDiskProvider(),
-    "Grown": providers.DiskSizeProvider(),
-    "Taken": providers.RetainedDiskCleanupProvider(),
-    "Running": providers.PowerStateProvider(),
-    "Firewall": providers.ExclusiveRulesProvider(),
+    "UserData": providers.UserDataProvider(),
+    "RetainedDisk": providers.RetainedDiskProvider(),
+    "DiskSize": providers.DiskSizeProvider(),
+    "RetainedDiskCleanup": providers.RetainedDiskCleanupProvider(),
+    "PowerState": providers.PowerStateProvider(),
+    "ExclusiveRules": providers.ExclusiveRulesProvider(),
     "ManagementKey": ManagementKeyProvider(),
 }
 

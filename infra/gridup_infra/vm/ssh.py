@@ -307,7 +307,7 @@ class Session:
 
     @property
     def _open(self) -> asyncssh.SSHClientConnection:
-        assert self._connection is not None, "it is open within `entered`"
+        assert self._connection is not None, "it is open within `ssh_session`"
         return self._connection
 
     def _wait(self, work: Coroutine[Any, Any, Answer], timeout: float) -> Answer:

@@ -519,7 +519,7 @@ def program_of(proc: Path, inode: str) -> str:
 class Guest(Machine):
     """The machine that the steps work on. Their messages also go to the deployer."""
 
-    def say(self, text: str) -> None:
+    def log(self, text: str) -> None:
         emit(say=text)
         with contextlib.suppress(OSError), self.path(LOG).open("a", encoding="utf-8") as log:
             log.write(f"{time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())} {text}\n")

@@ -184,7 +184,7 @@ class State:
             told = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return cls()
-        current, previous = (_release(told[name]) for name in ("current", "previous"))
+        current, previous = (_release(told.get(name)) for name in ("current", "previous"))
         return cls(**{**_fields(cls, told), "current": current, "previous": previous})
 
     def save(self, path: Path) -> None:

@@ -222,9 +222,9 @@ def _client(url: str, explain: Callable[[Exception], UnreachableError]) -> docke
     return client
 
 
-def reason(error: docker.errors.APIError) -> str:
-    """Return the daemon's error message in one line without a full stop."""
-    return " ".join(str(error.explanation or error).split()).rstrip(".")
+def reason(error: docker.errors.DockerException) -> str:
+    """Return the daemon's error message, or the client's, in one line without a full stop."""
+    return " ".join(str(getattr(error, "explanation", None) or error).split()).rstrip(".")
 
 
 def same_daemon(told: Mapping[str, Any], known: str, host: str) -> None:

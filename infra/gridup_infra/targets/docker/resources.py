@@ -8,13 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pulumi
 
 from gridup_infra.spec import HTTPS, DeploySpec
 from gridup_infra.targets.docker import (
     naming,
+)
+from gridup_infra.targets.docker.providers import (
+    ContainerProvider,
+    ImageProvider,
+    NetworkProvider,
+    OwnerProvider,
+    VolumeProvider,
 )
 from gridup_infra.targets.dynamic import (
     SHAPE,
@@ -27,16 +34,6 @@ from gridup_node.containers import NO_NETWORK, containers
 from gridup_node.containers import Container as Part
 from gridup_node.image import bundle_digest
 from gridup_node.services import PROXY
-
-if TYPE_CHECKING:
-    pass
-from gridup_infra.targets.docker.providers import (
-    ContainerProvider,
-    ImageProvider,
-    NetworkProvider,
-    OwnerProvider,
-    VolumeProvider,
-)
 
 MODULE = "gridup-docker"
 

@@ -238,9 +238,9 @@ def call(
     if "problems" in ended:
         raise in_the_way(way.host, ended["problems"])
     if failed := ended.get("failed"):
+        aim = "cleaned up" if command == "deprovision" else "made a container host"
         raise FirstBootError(
-            f"{way.host} could not be {'left' if command == 'leave' else 'made a container host'}: "
-            f"{failed['message']}.",
+            f"{way.host} could not be {aim}: {failed['message']}.",
             "Remove what was in the way, and run the same again.",
             tuple(line for line in failed["tail"] if line.strip()),
         )
