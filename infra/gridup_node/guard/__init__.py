@@ -1,1 +1,1 @@
-"""The guard: what stands before syft and the portal, and lets through what its tables allow."""
+"""The guard: the layer before syft and the portal. It lets through only requests that its tables allow."""

@@ -1,7 +1,7 @@
-"""The guard: an ASGI layer that lets nothing through to syft and the portal but what its tables allow.
+"""The guard: an ASGI layer before syft and the portal. It passes on only the requests that its tables allow.
 
-It reads a request's body itself, checks who signed it and what it asks for, and only then passes it on. It
-knows syft by the few questions of `Syft` alone.
+The guard reads the request body itself, and checks who signed it and what it asks for. Only then does it pass
+the request on. The guard uses syft only through the few methods of `Syft`.
 """
 
 from __future__ import annotations
@@ -38,38 +38,38 @@ from gridup_node.guard.types import OF_A_SIGN_UP
 
 MIB = 1024 * 1024
 STRANGER_BODY = 64 * 1024
-"""Bytes that are taken of a signed call before it is known whose it says it is."""
+"""Bytes of a signed call that the guard reads before it knows the key that the call names."""
 SMALL = 8 * 1024
-"""Bytes of a call that is looked at at once: half a millisecond."""
+"""Bytes of a call that is checked in the event loop's own thread: this takes half a millisecond."""
 SCIENTIST_BODY = 64 * MIB
-"""Bytes of a data scientist's call: code, and small inputs of it."""
+"""Largest call of a data scientist, in bytes: code and its small inputs."""
 BODY_SECONDS = 15.0
-"""How long a body of `STRANGER_BODY` may take, and how long a larger one may stand still."""
+"""Time limit for a body of up to `STRANGER_BODY` bytes, and for each pause within a larger body."""
 SLOWEST = 16 * 1024
-"""Bytes a second of a larger body, in the long run."""
+"""Minimum average rate of a larger body, in bytes per second."""
 LINGER_SECONDS = 5.0
-"""How long the rest of a refused body is taken. The reverse proxy hangs up as soon as it has the answer."""
+"""How long the guard reads the rest of a refused body. The reverse proxy disconnects at the answer."""
 OPEN_REQUESTS, OPEN_OF_ADDRESS = 1000, 50
-"""Of callers that are not known yet."""
+"""Open requests of callers that are not known yet: in total, and from one address."""
 ACCOUNT_CALLS, CALLS_OF_ACCOUNT, STAFF_CALLS = 16, 6, 8
-"""At once in syft: of data scientists together, of one account, and for staff beside those."""
+"""Concurrent calls in syft: of all data scientists, of one account, and in addition of all staff."""
 UPLOADS, UPLOADS_OF_ACCOUNT = 6, 3
-"""Of data scientists together, and as many of staff."""
+"""Concurrent uploads of all data scientists and of one account. Staff have as many in addition."""
 UNPROVED_UPLOADS, UNPROVED_SLOWEST = 2, 256 * 1024
-"""Large bodies of those who have proved nothing yet, one of an address, and their bytes a second."""
+"""Without proof of the key: concurrent large bodies (one per address), and minimum bytes per second."""
 PROVED_SECONDS = 12 * 60 * 60.0
-"""How long an address counts as that of an account which has signed a call or signed in from there."""
+"""How long an address counts as proved for an account, after a signed call or a sign-in from there."""
 UNPROVED_EACH_SECOND, UNPROVED_BURST = 20.0, 200
 STRANGER_EACH_SECOND, STRANGER_BURST = 1.0, 30
-"""Calls of one address, without an account, to a node that takes some."""
+"""Rate of calls without an account from one address, on a node that accepts such calls."""
 ASKING_EACH_SECOND, ASKING_BURST = 1 / (60 * 60), 10
-"""Requests of one address to be associated: fewer in a day than wait for an answer (`quotas`)."""
+"""Rate of association requests from one address: fewer per day than may wait for an answer (`quotas`)."""
 STRANGER_CALLS, SIGN_INS, SIGN_INS_OF_ONE = 4, 2, 8
 KNOWN_SIGN_INS = 1
-"""Beside the others, for those who have signed in before: from this address, or with this browser."""
+"""Additional slots for users who have signed in before, from this address or with this browser."""
 KNOWN_EACH_SECOND, KNOWN_BURST = 1.0, 20
 NO_RESERVE = 0x4000 if sys.platform == "linux" else 0
-"""MAP_NORESERVE of Linux's <asm-generic/mman.h>: what is announced costs nothing before it comes."""
+"""MAP_NORESERVE of Linux's <asm-generic/mman.h>: an announced body takes no memory until it arrives."""
 WAIT_SECONDS = 20.0
 LONGEST_NUMBER = 15
 """Digits."""
@@ -81,16 +81,16 @@ CHECKS = 4
 Asgi = Callable[[Any, Any, Any], Any]
 
 answers_to: ContextVar[bytes] = ContextVar("answers_to", default=b"")
-"""Whose call this context answers: their key."""
+"""The key of the caller that this context answers."""
 
 
 @dataclass(frozen=True)
 class Caller:
-    """Whose key it is.
+    """The holder of a key.
 
     Attributes:
-        role: of the account; `NOBODY` without one.
-        peer: whether it is the key of an associated node.
+        role: the account's role; `NOBODY` without an account.
+        peer: whether the key is that of an associated node.
     """
 
     role: Role
@@ -98,7 +98,7 @@ class Caller:
 
 
 class Syft(Protocol):
-    """What the guard asks of syft's server. All of it blocks."""
+    """The guard's interface to syft's server. Every method blocks, unless its docstring says otherwise."""
 
     @property
     def server(self) -> bytes:
@@ -106,46 +106,46 @@ class Syft(Protocol):
 
     @property
     def own_key(self) -> bytes:
-        """The node's own public key, which the metadata tells everybody."""
+        """The node's own public key. It is public: the metadata contains it."""
 
     @property
     def is_network(self) -> bool:
-        """Whether other nodes are associated with it."""
+        """Whether this is a network node, with which other nodes associate."""
 
     def caller(self, key: bytes) -> Caller:
-        """Whose key it is."""
+        """Return the holder of a key."""
 
     def is_remembered(self, key: bytes) -> bool:
-        """Whether whose key it is need not be looked up. This does not block, nor does `caller` then."""
+        """Whether `caller` can answer for this key without a look-up. Neither call then blocks."""
 
     def open_to_sign_up(self) -> bool:
-        """Whether anybody may make an account."""
+        """Whether anybody may create an account."""
 
     def signed_refusal(self, message: str) -> bytes:
-        """The answer to a signed call, as syft's client reads it: it was refused."""
+        """Return the answer that refuses a signed call, in the form that syft's client reads."""
 
     def refusal(self, message: str) -> bytes:
-        """The answer to another request, as syft's client reads it."""
+        """Return the answer that refuses another request, in the form that syft's client reads."""
 
     def sign_in(self, email: str, password: str) -> tuple[bytes, bytes] | None:
-        """The account's public key and the answer with its private one; None when they do not match."""
+        """Return the account's public key and the answer with its private key; None if they do not match."""
 
     def is_own_password(self, password: str) -> bool:
-        """Whether it is the administrator's that the node has made, which nobody guesses."""
+        """Whether this is the administrator password that the node generated. Nobody can guess that one."""
 
     def has_peers(self) -> bool:
         """Whether other nodes are associated with this one."""
 
     def has_room(self) -> bool:
-        """Whether the disk has room for what data scientists send. This does not block."""
+        """Whether the disk has room for data from data scientists. This does not block."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What an administrator sets.
+    """The limits that an administrator sets.
 
     Attributes:
-        max_upload: bytes of a call of staff.
+        max_upload: the largest call of staff, in bytes.
         guests: whether a key without an account may read the catalogue.
     """
 
@@ -153,13 +153,13 @@ class Limits:
     guests: bool = False
 
     def body(self, role: Role) -> int:
-        """The largest call of `role`, in bytes."""
+        """Return the size of the largest call of `role`, in bytes."""
         if role >= Role.DATA_OWNER:
             return self.max_upload
         return min(SCIENTIST_BODY, self.max_upload) if role >= Role.DATA_SCIENTIST else STRANGER_BODY
 
     def built(self, role: Role) -> int:
-        """What the values of an account's call may expand to, all together, in bytes."""
+        """Return how many bytes of memory all values of one call of `role` may take together."""
         return max(4 * self.body(role), 256 * MIB)
 
 
@@ -173,10 +173,10 @@ class _Request:
         self._ended = False
 
     def length(self) -> int | None:
-        """What the request says of its body's length; None when it has one without a length.
+        """Return the body's length from the request's headers; None if there is a body without a length.
 
         Raises:
-            Refusal: it says it in two ways.
+            Refusal: the headers contradict each other, or the length is no valid number.
         """
         headers = self.scope["headers"]
         lengths = [value for name, value in headers if name == b"content-length"]
@@ -189,14 +189,15 @@ class _Request:
         return int(lengths[0])
 
     async def fill(self, body: _Body, enough: int, seconds: float, gone: asyncio.Future[None] | None) -> None:
-        """Read until `enough` bytes are there.
+        """Read the body until `enough` bytes have arrived.
 
         Args:
-            seconds: for all of it; no part of it may take longer than `BODY_SECONDS`.
-            gone: ends it when it is done: there were too many requests.
+            seconds: the time limit for all of them. No single part may take longer than `BODY_SECONDS`.
+            gone: a future that ends the read when it is done: there are too many requests.
 
         Raises:
-            Refusal: it took too long, or the caller has gone.
+            Refusal: the body is too slow, too short or too long, there are too many requests, or the caller
+                has disconnected.
         """
         end = time.monotonic() + seconds
         while body.filled < enough:
@@ -215,7 +216,7 @@ class _Request:
             raise Refusal(400, "the body is shorter than it says")
 
     async def _next(self, seconds: float, gone: asyncio.Future[None] | None) -> Any:
-        """What comes next; None when nothing does in time, or `gone` is done before."""
+        """Return the next ASGI message; None if none arrives in time, or if `gone` is done before."""
         with anyio.move_on_after(max(seconds, 0)) as scope:
 
             def stop(_gone: asyncio.Future[None]) -> None:
@@ -231,7 +232,7 @@ class _Request:
         return None
 
     async def pass_to(self, app: Asgi, slot: Callable[[], None] | None = None) -> None:
-        """Let it through. `slot` is called when the answer begins: what is sent takes no room any more."""
+        """Pass the request to `app`. Call `slot` when the answer begins: sending it needs no slot."""
         handed_over = False
 
         async def receive() -> Any:
@@ -264,7 +265,7 @@ class _Request:
         close: bool = False,
         more: Sequence[tuple[bytes, bytes]] = (),
     ) -> None:
-        """Answer it here, with `more` headers."""
+        """Send an answer from the guard itself, with the additional headers `more`."""
         self.started = True
         headers = [
             (b"content-type", kind),
@@ -278,13 +279,13 @@ class _Request:
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
         await self._send({"type": "http.response.body", "body": body, "more_body": close})
         if close:
-            # All is on its way. Were the connection closed now, the reverse proxy could still be writing what
-            # was not read, fail at that, and tell the caller of this failure and not of the answer.
+            # The answer is sent. The reverse proxy may still be writing the unread body. If the connection
+            # closed now, that write would fail, and the proxy would report the failure instead of the answer.
             await self._drop(LINGER_SECONDS)
             await self._send({"type": "http.response.body", "body": b""})
 
     async def _drop(self, seconds: float) -> None:
-        """Take what still comes of the body, for `seconds` at most, and keep none of it."""
+        """Read and discard the rest of the body, for at most `seconds`."""
         end = time.monotonic() + seconds
         while not self._ended:
             message = await self._next(end - time.monotonic(), None)
@@ -293,7 +294,7 @@ class _Request:
 
 @contextlib.asynccontextmanager
 async def _held(slots: Slots, caller: bytes) -> AsyncIterator[Callable[[], None]]:
-    """A slot that may be given back before the context ends."""
+    """Hold a slot. It yields a function that gives the slot back before the context ends."""
     give_back = await slots.enter(caller)
     try:
         yield give_back
@@ -303,7 +304,7 @@ async def _held(slots: Slots, caller: bytes) -> AsyncIterator[Callable[[], None]
 
 @dataclass
 class _Body:
-    """A body as it comes. Its memory is only used as far as it is filled."""
+    """A body while it arrives. It uses memory only for the bytes that have arrived."""
 
     length: int
     filled: int = 0
@@ -313,7 +314,7 @@ class _Body:
         if self.length <= STRANGER_BODY:
             self.memory = bytearray(self.length)
             return
-        # Private: a job's process, which is a copy of this one, sees nothing of what comes later.
+        # Private: a job's process is a fork of this one, and must not see bytes that arrive later.
         flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | NO_RESERVE
         try:
             self.memory = mmap.mmap(-1, max(self.length, 1), flags=flags)
@@ -327,7 +328,7 @@ class _Body:
         self.filled += len(chunk)
 
     def take(self) -> bytes:
-        """All of it, once."""
+        """Return the whole body. Call it only once."""
         if isinstance(self.memory, bytearray):
             return bytes(self.memory)
         found = bytes(self.memory[: self.length])
@@ -336,7 +337,7 @@ class _Body:
 
 
 class Guard:
-    """Guards `api` (syft's app) and `rest` (the portal), which see only what is let through."""
+    """The guard of `api` (syft's app) and `rest` (the portal): both see only requests that it allows."""
 
     def __init__(
         self,
@@ -366,7 +367,7 @@ class Guard:
         self._asking_rate = Rate(ASKING_EACH_SECOND, ASKING_BURST, clock)
         self._known_rate = Rate(KNOWN_EACH_SECOND, KNOWN_BURST, clock)
         self._proved = Seen(PROVED_SECONDS, clock)
-        # Nobody has its private half.
+        # A random key: nobody has the private key for it.
         self._nobody = secrets.token_hex(wire.KEY_BYTES)
         self._refusals, self._failures = Refusals(clock), Failures(clock)
         self._checks: anyio.CapacityLimiter | None = None
@@ -377,7 +378,7 @@ class Guard:
             await self._api(scope, receive, send)
             return
         if scope["type"] != "http":
-            # Nothing behind the guard speaks anything else (Jupyter is not).
+            # No service behind the guard uses another protocol (Jupyter is not behind it).
             await send({"type": "websocket.close", "code": 1008})
             return
         request = _Request(scope, receive, with_headers(send))
@@ -391,10 +392,10 @@ class Guard:
             await self._refuse(request, Refusal(429, "too many requests; try again in a while"))
         except Exception:
             if request.started and not request.answered:
-                # Half an answer can only be interrupted.
+                # Part of the answer is sent already, so the only way is to break the connection.
                 raise
-            # Left to the server it would close the connection without a word, on which the reverse proxy
-            # has passed on the next request by then: another person's would be lost.
+            # If the server handled the exception, it would close the connection without an answer. By then
+            # the reverse proxy may have sent another user's request on this connection, which would be lost.
             self._failures.note(request.scope)
             if not request.started:
                 await request.reply(500, b'{"detail":"the node failed"}', b"application/json")
@@ -404,10 +405,10 @@ class Guard:
         if isinstance(route, int):
             raise Refusal(route, "there is no such page" if route == 404 else "that can't be done here")
         if route.who in (Who.SIGNED, Who.SIGN_IN):
-            # Counted when it is known whose it is.
+            # The rate of these is counted later, when the caller is known.
             self._origins.check_origin(request.scope)
         if route.path.startswith("/api"):
-            # Raised for who turns out to have an account.
+            # The budget is raised later if the caller has an account.
             budget.begin(budget.STRANGERS)
         if route.who is Who.SIGNED:
             await self._signed(request, route, address)
@@ -437,9 +438,9 @@ class Guard:
             await request.pass_to(self._rest)
 
     async def _known_key(self, request: _Request, address: str) -> None:
-        """What syft's client asks for first: the methods that this key may call."""
+        """Answer the first request of syft's client: the methods that a key may call."""
         try:
-            # More fields than it may have are an error of this value's, too.
+            # `parse_qs` raises ValueError for too many fields, too.
             said = parse_qs(request.scope.get("query_string", b"").decode("latin-1"), max_num_fields=8)
             (text,) = said["verify_key"]
             key = bytes.fromhex(text)
@@ -450,7 +451,7 @@ class Guard:
         protocols = said.get("communication_protocol", [])
         if not all(PROTOCOL.fullmatch(one) for one in protocols):
             raise Refusal(422, "a protocol is a number")
-        # Who has not signed in is told the same of every key, whoever's it is: a public key is no secret.
+        # A public key is no secret. So a caller who has not signed in gets the same answer for every key.
         if self._known.has_signed_in(request.scope, key):
             caller = await self._check(self._syft.caller, key)
             if caller.role >= Role.DATA_SCIENTIST:
@@ -459,7 +460,7 @@ class Guard:
                     await request.pass_to(self._api, slot)
                 return
         open_ = self._limits.guests or self._syft.is_network
-        # A node asks itself too, to see whether others find it by a route.
+        # A node also sends this request to itself, to check whether others reach it by a route.
         if not open_ and key != self._syft.own_key and not await self._check(self._syft.has_peers):
             raise Refusal(403, "sign in first")
         query = urlencode({"verify_key": self._nobody, "communication_protocol": protocols}, doseq=True)
@@ -476,7 +477,7 @@ class Guard:
         async with contextlib.AsyncExitStack() as room:
             raw, key = await self._read_signed(request, address, length, room)
             if len(raw) <= SMALL and (address, key) in self._proved and self._syft.is_remembered(key):
-                # Of an account that is at work here. Another thread would cost more than the look itself.
+                # The account is active here. Another thread would cost more than the check itself.
                 checked = self._examine(raw)
             else:
                 checked = await self._check(self._examine, raw)
@@ -484,7 +485,7 @@ class Guard:
         if caller.role >= Role.DATA_SCIENTIST:
             self._proved.add((address, key))
         if checked.refused:
-            # To whom has an account here: in the form that syft's client reads.
+            # The caller has an account: answer in the form that syft's client reads.
             self._refusals.note(address, checked.refused)
             await request.reply(200, await self._check(self._syft.signed_refusal, checked.refused))
             return
@@ -503,10 +504,11 @@ class Guard:
                 await request.pass_to(self._api)
 
     def _examine(self, raw: bytes) -> _Checked:
-        """Who sends this, and may they? Nothing of syft's reads a byte of it meanwhile.
+        """Check who sent a call, and whether the sender may make it. No code of syft's reads the body.
 
         Raises:
-            Refusal: they have no account, or it is no call at all.
+            Refusal: the sender has no account, the body is no signed call or too large, or a sender without
+                an account may not make this call.
         """
         try:
             frame = wire.frame(raw)
@@ -530,7 +532,8 @@ class Guard:
             return _Checked(frame.key, caller, f"The node does not take this call: {error}.")
         refused = ""
         if call.server != self._syft.server:
-            # A network node passes on what its own accounts send to its nodes; nobody else makes it connect.
+            # A network node passes on calls of its own accounts to its nodes. No other caller can make it
+            # connect to another node.
             if not (self._syft.is_network and known):
                 refused = "This call is for another node."
         elif not methods.allowed(role, call.path) and call.path not in others:
@@ -556,13 +559,14 @@ class Guard:
             email, password = said["email"], said["password"]
             if not isinstance(email, str) or not isinstance(password, str):
                 raise TypeError
-            # Half of a character pair is text for JSON, and for nothing behind it.
+            # JSON allows a lone surrogate. No code behind the guard can encode one.
             (email + password).encode()
         except (ValueError, KeyError, TypeError, RecursionError):
             self._rates[route].take(address)
             raise Refusal(422, "a sign-in has an email and a password") from None
-        # Nobody is made to wait by those who guess at the same address: not who has the password that the
-        # node has made, which can't be guessed, and not for long who has signed in from here before.
+        # Attackers who guess passwords from the same address must not lock out real users. The holder of the
+        # generated password never waits: that password can't be guessed. A user who has signed in from here
+        # before waits only a short time.
         own = await self._check(self._syft.is_own_password, password)
         known = own or self._throttle.remembers(address, email)
         if known:
@@ -571,14 +575,14 @@ class Guard:
             self._rates[route].take(address)
         signed_in: tuple[bytes, bytes] | None = None
         problem = WRONG
-        # What finds no room is not tried, and so not counted.
+        # A sign-in that finds no slot is not tried, and so it does not count as failed.
         places = self._known_sign_ins if known else self._sign_ins
         async with places.hold((address, email.casefold(), own) if known else address):
             wait = 0 if own else self._throttle.wait(address, email)
             if wait:
                 problem = f"Too many failed sign-ins. Try again in {wait} seconds."
             else:
-                # Before it is tried: those that are tried at the same time must not all be let through.
+                # Count it before the try. Otherwise many concurrent tries would all get through.
                 self._throttle.failed(address, email)
                 signed_in = await self._hash(self._syft.sign_in, email, password)
         if signed_in is None:
@@ -611,7 +615,7 @@ class Guard:
         return await anyio.to_thread.run_sync(partial(what, *arguments), limiter=self._checks)
 
     async def _hash(self, what: Callable[..., Any], *arguments: Any) -> Any:
-        """As `_check`, in threads of its own: a password takes a while."""
+        """Run like `_check`, but in separate threads: a password check takes long."""
         if self._hashes is None:
             self._hashes = anyio.CapacityLimiter(SIGN_INS + KNOWN_SIGN_INS)
         return await anyio.to_thread.run_sync(partial(what, *arguments), limiter=self._hashes)
@@ -632,20 +636,25 @@ class Guard:
     async def _read_signed(
         self, request: _Request, address: str, length: int, room: contextlib.AsyncExitStack
     ) -> tuple[bytes, bytes]:
-        """The body of a signed call, and the key that it names.
+        """Return the body of a signed call, and the key that it names.
 
-        More than `STRANGER_BODY` is read only of who names an account's key.
-        That is no proof: keys are public, and the proof is the signature on the whole. So who has not signed
-        anything from this address yet sends less, faster, and gives way when there are too many.
+        The guard reads more than `STRANGER_BODY` bytes only if the call names the key of an account. That is
+        no proof: keys are public, and the proof is the signature on the whole body. So a caller who has not
+        signed anything from this address yet has stricter limits: a smaller body, a higher minimum rate, and
+        an end when there are too many requests.
 
         Args:
-            room: keeps the place of a large body until it is checked.
+            room: holds the slot of a large body until the body is checked.
+
+        Raises:
+            Refusal: the body is no signed call, the account may not send so much, or the read fails.
+            Busy: the caller sends too many requests, or there is no slot.
         """
         body = _Body(length)
         with self._in_crowd(address) as gone:
             await request.fill(body, min(length, STRANGER_BODY), BODY_SECONDS, gone)
             try:
-                # In this thread: it looks at the beginning alone, and another one costs more.
+                # In this thread: it reads only the beginning of the body, and another thread costs more.
                 key = wire.sender(body.memory)
             except wire.Malformed as error:
                 raise Refusal(400, f"that is no signed call: {error}") from None
@@ -691,7 +700,7 @@ class Guard:
             kind = b"text/plain; charset=utf-8"
         else:
             text, kind = json.dumps({"detail": str(error)}).encode(), b"application/json"
-        # What was not read of the body can't be told from a next request.
+        # Close the connection: the unread rest of the body looks like a next request.
         await request.reply(error.status, text, kind, close=True)
 
 

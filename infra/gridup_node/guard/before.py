@@ -1,4 +1,4 @@
-"""What is put before one of syft's methods."""
+"""Wraps one of syft's methods with a check."""
 
 from __future__ import annotations
 
@@ -9,17 +9,19 @@ from typing import Any
 
 
 def before(service: type, name: str, ours: Callable[[Any, dict[str, Any]], Any]) -> None:
-    """Put `ours` before what a method does, behind syft's own handling of its arguments.
+    """Make a method call `ours` instead of its function, after syft's own handling of the arguments.
+
+    `ours` gets the original function and the arguments by name.
 
     Raises:
-        LookupError: the method is not made as those of this syft are.
+        LookupError: the method is not built like the service methods of this syft version.
     """
     method = getattr(service, name)
     cells = dict(zip(method.__code__.co_freevars, method.__closure__ or (), strict=True))
     cell = cells["func"]
     inner = cell.cell_contents
     if getattr(inner, "closed", False):
-        # This process has closed it already.
+        # This process has wrapped the method already.
         return
     signature = inspect.signature(inner)
 

@@ -1,4 +1,4 @@
-"""How much memory the values of one message may take, all of them together."""
+"""Limits the memory that all values of one message may take together."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from collections.abc import Iterator
 from contextvars import ContextVar
 
 STRANGERS = 1024 * 1024
-"""Bytes for who has no account, and for what another node answers: they have no tables to send."""
+"""Bytes for callers without an account, and for answers of other nodes: neither sends tables."""
 ANY = 2**40
-"""Bytes for what is no message: the node reads what it keeps."""
+"""Bytes for the node's own stored data, which is no message."""
 TOO_MUCH = "a value that expands to more than may be sent"
 
 
 class Budget:
-    """Bytes that are left; what builds a value takes what that needs."""
+    """The bytes that are left for a message. Code that builds a value takes its bytes from the budget."""
 
     def __init__(self, most: int) -> None:
         self.left = most
 
     def take(self, size: int) -> None:
-        """Take so many bytes.
+        """Take `size` bytes.
 
         Raises:
-            ValueError: there are not as many left.
+            ValueError: fewer bytes are left.
         """
         if size > self.left:
             raise ValueError(TOO_MUCH)
@@ -34,13 +34,13 @@ _of_message: ContextVar[Budget | None] = ContextVar("_of_message", default=None)
 
 
 def begin(most: int) -> None:
-    """From here on, in this context, a message is read that may take `most` bytes."""
+    """Start a new budget of `most` bytes for the message that this context reads from now on."""
     _of_message.set(Budget(most))
 
 
 @contextlib.contextmanager
 def within(most: int) -> Iterator[None]:
-    """Read a message that may take `most` bytes within this context."""
+    """Set a budget of `most` bytes within this context."""
     before = _of_message.set(Budget(most))
     try:
         yield
@@ -49,5 +49,5 @@ def within(most: int) -> Iterator[None]:
 
 
 def current() -> Budget:
-    """What is left to the message of this context."""
+    """Return the budget of this context's message."""
     return _of_message.get() or Budget(ANY)

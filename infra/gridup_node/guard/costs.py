@@ -1,4 +1,4 @@
-"""What costs syft far more than it is: a gigabyte took it minutes, and fourteen of memory. For `holes`."""
+"""Makes syft's slow steps cheap: a gigabyte took minutes, and fourteen gigabytes of memory. For `holes`."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Any
 from gridup_node.guard import view, wire
 
 PLAIN = (str, bytes, bytearray, memoryview)
-"""Sequences that syft looks through for objects of its own, of which there are none in them."""
+"""Sequences that never contain syft's objects. syft searches them for such objects all the same."""
 
 
 def close() -> None:
-    """Close them all.
+    """Replace all slow steps.
 
     Raises:
-        AttributeError: this syft has something elsewhere.
+        AttributeError: this syft version does not have the expected code.
     """
     _close_attributes()
     _close_log()
@@ -27,7 +27,10 @@ def close() -> None:
 
 
 def _close_attributes() -> None:
-    """syft tells each object in an answer where it is from, and takes a blob for a list of objects."""
+    """Skip blobs when syft attaches its origin to each object of an answer.
+
+    syft treats a blob as a list of objects.
+    """
     from syft.service import service
     from syft.types import syft_object
 
@@ -46,14 +49,14 @@ def _close_attributes() -> None:
 
 
 def _close_log() -> None:
-    """syft puts each call with all that it holds into words for its log, which then does not keep them."""
+    """Give calls a short `repr`. syft formats each call with all its data for a log that drops the text."""
     from syft.client.api import SyftAPICall
 
     SyftAPICall.__repr__ = lambda call: f"SyftAPICall(path={call.path}, blocking={call.blocking})"
 
 
 def _close_signatures() -> None:
-    """syft copies what is signed three times to look at the signature."""
+    """Verify signatures without copies. syft copies the signed data three times to check a signature."""
     from syft.client.api import SignedSyftAPICall
 
     def is_valid(call: Any) -> bool:
@@ -64,13 +67,14 @@ def _close_signatures() -> None:
 
 
 _looked_up: ContextVar[list[tuple[Any, Any]] | None] = ContextVar("looked_up", default=None)
-"""The caller's key and role, as a call has looked them up; None where there is no call."""
+"""The caller's key and role from the first look-up of a call; None outside a call."""
 
 
 def _close_roles() -> None:
-    """syft looks up the caller's role twice at the start of a call, which takes two fifths of a short one.
+    """Save a look-up of the caller's role.
 
-    The second time gets what the first has found, and no later look-up does.
+    syft looks it up twice at the start of a call, which takes two fifths of the time of a short call. The
+    second look-up reuses the result of the first. Later look-ups do not.
     """
     from syft.server.server import Server
 
@@ -104,17 +108,17 @@ def _close_roles() -> None:
 
 
 LARGE = 1024 * 1024
-"""Bytes of a message that is read in place."""
+"""Messages above this size, in bytes, are read in place."""
 ANY = 2**62
-"""Words: whether a message says too much was seen by `wire`."""
+"""Limit in words. `wire` has checked the size of the message already."""
 SEQUENCES = ("list", "tuple", "set", "frozenset")
 MAPPINGS = ("dict", "OrderedDict")
 IN_PLACE = frozenset({*SEQUENCES, *MAPPINGS, "numpy_ndarray"})
-"""Types whose deserialisers take what stands in its message; all others get bytes."""
+"""Types whose deserialisers accept data in place, within its message. All others get bytes."""
 
 
 class _Seen:
-    """A value as syft's deserialiser asks for it, each part of it still where it stands."""
+    """A value in the form that syft's deserialiser expects. Its parts are not copied."""
 
     def __init__(self, found: view.Fields) -> None:
         self.canonicalName, self.version, self.fieldsName, values, own = found
@@ -123,14 +127,17 @@ class _Seen:
 
 
 class _Whole:
-    """What syft would put together out of its chunks."""
+    """Data that is joined already. syft would join it from chunks."""
 
     def __init__(self, data: view.Data) -> None:
         self.data = data
 
 
 def _close_copies() -> None:
-    """syft copies what is in a value, and what is in that again, and keeps all of it until the end."""
+    """Avoid copies of nested values. syft copies the content of a value at each level.
+
+    syft keeps all these copies until the end.
+    """
     from syft.serde import deserialize, recursive, recursive_primitives
     from syft.types.syft_object_registry import SyftObjectRegistry
 
@@ -139,7 +146,7 @@ def _close_copies() -> None:
         return
 
     def rs_bytes2object(blob: Any) -> Any:
-        # Small ones by the library: that is quicker.
+        # The library reads small messages faster.
         found = None if isinstance(blob, bytes) and len(blob) <= LARGE else view.structure(blob, ANY)
         return read(bytes(blob)) if found is None else recursive.rs_proto2object(_Seen(found))
 
@@ -170,6 +177,6 @@ def _close_copies() -> None:
             row = registry[name][1]
             registry[name][1] = (*row[:2], partial(ours, row[2], row[7]), *row[3:])
     _deserialize.closed = True  # type: ignore[attr-defined]
-    # Those of syft's modules that have it by name get by with their own: it is handed bytes there.
+    # Some modules of syft imported the function by name and keep the original. That works: they pass bytes.
     deserialize._deserialize, recursive.rs_bytes2object = _deserialize, rs_bytes2object
     recursive.combine_bytes = recursive_primitives.combine_bytes = combine_bytes

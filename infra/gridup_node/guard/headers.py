@@ -1,4 +1,4 @@
-"""What every answer of the node tells a browser: to keep it to itself, and to believe its type."""
+"""Security headers of every answer: browsers must not cache or share the answer, and must trust its type."""
 
 from __future__ import annotations
 
@@ -6,24 +6,24 @@ from collections.abc import Mapping
 from typing import Any
 
 NO_PAGE: Mapping[bytes, bytes] = {
-    # Of an answer that is no page, a browser loads, frames and runs nothing. A page says what it needs.
+    # A browser loads, frames and runs nothing from an answer that is no page. A page sets its own policy.
     b"content-security-policy": (
         b"default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
     ),
-    # Not `no-referrer`: with that a browser hides from us as well that a form came from our own page.
+    # Not `no-referrer`: with it, a browser would also hide from the node that a form came from its own page.
     b"referrer-policy": b"same-origin",
     b"x-content-type-options": b"nosniff",
     b"x-frame-options": b"DENY",
     b"cross-origin-resource-policy": b"same-origin",
 }
-"""For an answer that is no page of its own."""
+"""Headers of an answer that is no page."""
 
 HEADERS: Mapping[bytes, bytes] = {**NO_PAGE, b"cache-control": b"no-store"}
-"""Set where an answer does not say otherwise itself."""
+"""Headers that are added if the answer does not set them itself."""
 
 
 def with_headers(send: Any) -> Any:
-    """An ASGI `send` that adds `HEADERS`."""
+    """Wrap an ASGI `send` so that it adds `HEADERS`."""
 
     async def send_with_headers(message: Any) -> None:
         if message["type"] == "http.response.start":

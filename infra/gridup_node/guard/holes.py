@@ -1,7 +1,7 @@
-"""syft with its known holes closed: what it does at a caller's word, and must not.
+"""Closes known security holes in syft: it does things at a caller's request that it must not do.
 
-This is the layer behind the guard, for whoever gets past that one. Each has a test that fails without it.
-A syft of another version in which one can't be closed does not start.
+This is the second layer, for attackers who get past the guard. Each hole has a test that fails without its
+fix. If a hole can't be closed in another syft version, that syft does not start.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from gridup_node.guard.types import ALIASES, OBJECTS_OF_SYFT, OF_THE_NODE
 from gridup_node.guard.wire import MOST_VALUES
 
 ARRAY = 1024
-"""Bytes that an array takes, however few values it has."""
+"""Minimum bytes that an array takes, even with few values."""
 OF_NODES = methods.ASSOCIATION | methods.PEER | methods.PEER_OF_NETWORK
-"""What nodes ask each other in their own name."""
+"""Methods that nodes call on each other in their own name."""
 CHALLENGE_BYTES = 16
-"""What syft's own callers of `ping` send: too short to be a call."""
+"""Length of a challenge that syft's own callers send to `ping`: too short to be a call."""
 
 
 def close(guests: bool, network: bool, server: str = "") -> None:
-    """Close them all. Call it before a server is made.
+    """Close all holes. Call it before a server is created.
 
     Args:
         server: the node's id.
 
     Raises:
-        AttributeError, KeyError, LookupError: this syft has something elsewhere.
+        AttributeError, KeyError, LookupError: this syft version does not have the expected code.
     """
     _close_methods(guests, network)
     _close_deserialisers()
@@ -55,7 +55,7 @@ def close(guests: bool, network: bool, server: str = "") -> None:
 
 
 def _close_methods(guests: bool, network: bool) -> None:
-    """syft's roles may call what our table says, and nothing of numpy's by its path."""
+    """Limit each of syft's roles to the methods in Gridup's table. Close calls of numpy functions by path."""
     from syft.service.service import ServiceConfigRegistry, UserLibConfigRegistry, UserServiceConfigRegistry
 
     of_nodes = methods.PEER | ((methods.ASSOCIATION | methods.PEER_OF_NETWORK) if network else frozenset())
@@ -64,7 +64,7 @@ def _close_methods(guests: bool, network: bool) -> None:
     made: dict[Any, tuple[int, Any]] = {}
 
     def from_role(cls: Any, user_service_role: Any) -> Any:
-        # Of each call; it changes only where syft gets more methods.
+        # syft asks for this at each call. The result changes only when syft registers more methods.
         count, found = made.get(user_service_role, (-1, None))
         if count != len(ServiceConfigRegistry.__service_config_registry__):
             found = looked_up(cls, user_service_role)
@@ -88,7 +88,7 @@ def _close_methods(guests: bool, network: bool) -> None:
 
 
 def _close_deserialisers() -> None:
-    """Deserialisers build values; they call nothing that data names, and stay within bounds."""
+    """Make deserialisers safe: they never call a function that the data names, and they limit memory."""
     from enum import Enum
 
     from pydantic import BaseModel
@@ -119,7 +119,7 @@ def _close_deserialisers() -> None:
 
 
 def _alias(blob: bytes) -> Any:
-    """`list[int]` and its like; syft's own calls whatever function `path` names."""
+    """Build an alias such as `list[int]`. syft's own deserialiser calls any function that `path` names."""
     from syft.serde.deserialize import _deserialize
 
     said = _deserialize(blob, from_bytes=True)
@@ -133,7 +133,7 @@ def _alias(blob: bytes) -> Any:
 
 
 def _defaultdict(blob: bytes) -> Any:
-    """syft's own takes any class, which then is called for each key that is asked for."""
+    """Build a defaultdict. syft's own deserialiser accepts any class, and each missing key calls it."""
     from syft.serde.deserialize import _deserialize
     from syft.serde.recursive_primitives import get_deserialized_kv_pairs
 
@@ -147,7 +147,10 @@ def _defaultdict(blob: bytes) -> Any:
 
 
 def _array(blob: bytes) -> Any:
-    """syft's own reserves as much memory as the sender says: by size, shape, type or the longest text."""
+    """Build an array within the budget.
+
+    syft's own deserialiser reserves as much memory as the sender claims by size, shape, type or longest text.
+    """
     import numpy as np
     from syft.serde import arrow
     from syft.serde.deserialize import _deserialize
@@ -169,7 +172,7 @@ def _array(blob: bytes) -> Any:
 
 
 def _elements(packed: bytes, size: int) -> int:
-    """How many elements a tensor of Arrow's says that it has: they may all be the same few bytes."""
+    """Return the number of elements that an Arrow tensor claims. They may all share the same few bytes."""
     import pyarrow as pa
     from syft.serde.arrow import ApacheArrowCompression, flags
 
@@ -180,9 +183,10 @@ def _elements(packed: bytes, size: int) -> int:
 
 
 def _size_of_texts(said: Any) -> int:
-    """Bytes of an array of text.
+    """Return the bytes that an array of texts takes.
 
-    It is sent as numbers: all characters, where each text ends, how many, the shape, its length.
+    It is sent as numbers: all characters, the end of each text, the number of texts, the shape and the length
+    of the shape.
     """
     import numpy as np
 
@@ -194,12 +198,15 @@ def _size_of_texts(said: Any) -> int:
     lengths = np.diff(ends, prepend=0)
     if len(ends) != count or (lengths < 0).any() or (count and int(ends[-1]) > characters):
         raise ValueError("no array of text")
-    # numpy keeps each as long as the longest, at four bytes a character.
+    # numpy stores each text with the length of the longest, at four bytes per character.
     return count * 4 * int(lengths.max(initial=1))
 
 
 def _series(blob: bytes) -> Any:
-    """syft's own makes a table of it first: of many columns, as wide as all of their rows are long."""
+    """Build a series from one column. syft's own deserialiser builds a table first.
+
+    With many columns, that table becomes as wide as all rows together are long.
+    """
     from syft.serde.deserialize import _deserialize
     from syft.serde.third_party import deserialize_series
 
@@ -210,7 +217,7 @@ def _series(blob: bytes) -> Any:
 
 
 def _union(blob: bytes) -> Any:
-    """syft's own takes any values, and calls what they do for `|`."""
+    """Build a union of types. syft's own deserialiser accepts any values and runs their `|` operator."""
     from syft.serde.deserialize import _deserialize
     from syft.serde.recursive_primitives import deserialize_union_type
 
@@ -221,7 +228,7 @@ def _union(blob: bytes) -> Any:
 
 
 def _range(blob: bytes) -> Any:
-    """syft's own is of any length, and a model with a list makes a list of it."""
+    """Build a range of limited length. syft's own has no limit, and a model with a list field expands it."""
     from syft.serde.recursive_primitives import deserialize_iterable
 
     made = range(*deserialize_iterable(tuple, blob))
@@ -231,7 +238,7 @@ def _range(blob: bytes) -> Any:
 
 
 def _frame(blob: bytes) -> Any:
-    """syft's own reads a table of any size out of a few bytes."""
+    """Build a table within the budget. syft's own deserialiser expands a few bytes to a table of any size."""
     return pages.table(blob, budget.current()).to_pandas()
 
 
@@ -248,7 +255,7 @@ _DESERIALISERS: dict[str, Callable[[bytes], Any]] = {
 
 
 def _close_ping() -> None:
-    """`ping` signs 16 bytes, which are no call, with the key that is the administrator's."""
+    """Let `ping` sign only 16 bytes, which can't be a call. It signs with the administrator's key."""
     from syft.service.network.network_service import NetworkService
     from syft.types.errors import SyftException
 
@@ -262,9 +269,9 @@ def _close_ping() -> None:
 
 
 def _close_peers() -> None:
-    """A node changes what is known of itself, and nothing of another; few of them wait for an answer.
+    """Let a node change only its own peer record, and limit the number of open association requests.
 
-    To its own machine a node leads us only by a route that an administrator has seen.
+    A route may lead to the machine of this node only if an administrator has seen the route.
     """
     from syft.service.network.network_service import NetworkService
     from syft.service.user.user_roles import ServiceRole
@@ -305,7 +312,10 @@ def _close_peers() -> None:
 
 
 def _close_accounts() -> None:
-    """Nobody makes an account of a higher role than their own, takes over one, or takes another's key."""
+    """Stop callers from creating or changing other accounts of their own or a higher role.
+
+    Administrators may create and change any account. Nobody may set an account's key.
+    """
     from syft.service.user.user_roles import ServiceRole
     from syft.service.user.user_service import UserService
     from syft.types.errors import SyftException
@@ -324,7 +334,7 @@ def _close_accounts() -> None:
         if wanted.verify_key is not Empty and wanted.verify_key is not None:
             raise SyftException(public_message="An account's key can't be changed.")
         if wanted.mock_execution_permission is True:
-            # syft then believes the sender which of the data is a mock.
+            # With this permission, syft would trust the sender about which data is a mock.
             raise SyftException(public_message="On this node no code runs that was not approved.")
         user = arguments["self"].stash.get_by_uid(context.server.verify_key, arguments["uid"]).unwrap()
         others = user.verify_key != context.credentials
@@ -346,7 +356,7 @@ def _close_accounts() -> None:
 
 
 def _close_blobs() -> None:
-    """A blob is a file in the folder of blobs; its name is the caller's to choose in syft."""
+    """Keep each blob in the blob folder. In syft, the caller chooses the file name."""
     from syft.store.blob_storage.on_disk import OnDiskBlobStorageConnection
     from syft.types.errors import SyftException
 
@@ -380,10 +390,10 @@ def _close_blobs() -> None:
 
 
 def _close_lookups() -> None:
-    """What looks up any object by its id does so for what people work with, and for nothing with secrets.
+    """Limit look-ups by id to types that users work with. None of these types holds secrets.
 
-    syft lets everybody read everybody's account, key and password hash included, and whose job failed the
-    job's settings, in which the node's own key is.
+    syft lets any user read any account, with its key and password hash. It lets the owner of a failed job
+    read the job's settings, which contain the node's own key.
     """
     from syft.server.server import Server
     from syft.service.action.action_object import ActionObject
@@ -429,7 +439,7 @@ _answering: ContextVar[bool] = ContextVar("_answering", default=False)
 
 
 def _close_keys() -> None:
-    """No answer holds a private key, but the one of whoever asks."""
+    """Refuse answers that contain a private key, except the caller's own key."""
     from syft.client.api import SyftAPIData
     from syft.service.response import SyftError
     from syft.types.errors import SyftException
@@ -462,7 +472,7 @@ def _close_keys() -> None:
 
 
 def _tell_rows_from_messages() -> None:
-    """What the node reads of its own database is nothing that came with the message that asks for it."""
+    """Do not count data from the node's own database against the budget of the current message."""
     from syft.store.db.stash import ObjectStash
 
     row_as_obj = ObjectStash.row_as_obj
@@ -475,10 +485,10 @@ def _tell_rows_from_messages() -> None:
 
 
 def _close_connections(server: str) -> None:
-    """The node connects where an administrator says, and signs nothing there that it would obey itself.
+    """Let the node try only routes of administrators, and never sign a call that it would obey itself.
 
-    Its key is the administrator's. What syft's client calls, and with what, the other side tells it: one that
-    names our own node as the one to call gets a call that it may hand to us.
+    The node's key is the administrator's key. The other node decides which methods syft's client calls, with
+    which arguments and on which node. If it names this node, it gets a signed call that it can replay here.
     """
     from syft.client.client import HTTPConnection
     from syft.service.network.routes import ServerRoute
@@ -494,12 +504,12 @@ def _close_connections(server: str) -> None:
         if call.path != "network.ping" and call.server_uid.no_dash == server.replace("-", ""):
             raise SyftException(public_message="The node does not call itself.")
         if call.path not in OF_NODES:
-            # An account's, which a network node passes on: the answer is the account's.
+            # A network node passes on this call of an account. The answer goes to the account.
             return make_call(self, signed_call)
         with budget.within(budget.STRANGERS):
             answer = make_call(self, signed_call)
             if getattr(answer, "is_valid", False):
-                # It is built when it is first asked for, and then kept.
+                # The first access builds the message, within this budget. syft caches it.
                 _ = answer.message
             return answer
 
@@ -512,13 +522,13 @@ def _close_connections(server: str) -> None:
         return of_a_stranger
 
     def validate_with_context(self: Any, context: Any) -> Any:
-        # Of an approval the context has no role, but whose it is.
+        # At an approval the context has no role, but it has the caller's key.
         if context.server.get_role_for_credentials(context.credentials) == ServiceRole.ADMIN:
             return connect(self, context)
         return as_result(SyftException)(of_itself)(self, context)
 
     def of_itself(self: Any, context: Any) -> Any:
-        """The node as others find it by a route that a data scientist names: it is not tried."""
+        """Return this node's peer record with a route that a data scientist names. Do not try the route."""
         peer = context.server.settings.to(ServerPeer)
         peer.server_routes.append(self)
         return peer

@@ -1,7 +1,7 @@
-"""What a caller has of an earlier sign-in: a browser the token of its device, syft's client a cookie.
+"""Proofs of an earlier sign-in: a browser has a device token, syft's client has a cookie.
 
-syft's client asks what a key may call without a signature, and a public key is no secret. It asks by the
-connection that it has signed in by, which keeps cookies.
+syft's client sends no signature when it asks which methods a key may call, and a public key is no secret. So
+the guard requires a cookie. The client uses the same connection as for the sign-in, which keeps cookies.
 """
 
 from __future__ import annotations
@@ -16,29 +16,29 @@ from gridup_node.guard.routes import API
 from gridup_node.portal.sessions import cookie_name, is_device
 
 DESCRIPTION_SECONDS = 30 * 24 * 60 * 60
-"""A notebook may stay open for that long."""
+"""How long the cookie is valid: a notebook may stay open that long."""
 DESCRIPTION_PATH = f"{API}/api"
 NONCE = "."
 
 
 class Known:
-    """Reads, and makes, what says that somebody has signed in before.
+    """Reads and creates the proofs of an earlier sign-in.
 
     Args:
-        key: of the node; nobody else can make one.
-        clock: seconds since 1970: these outlive a restart.
+        key: the node's key; nobody can create a proof without it.
+        clock: returns seconds since 1970, because proofs stay valid after a restart.
     """
 
     def __init__(self, key: bytes, clock: Callable[[], float] = time.time) -> None:
         self._key, self._clock = key, clock
 
     def device(self, scope: Any) -> str:
-        """The token of a browser that somebody has signed in with to some account; empty for another."""
+        """Return the device token of a browser that has signed in to any account before; else ""."""
         name = cookie_name(self._key, "device", scope.get("scheme") == "https")
         return next((value for value in _cookies(scope, name) if is_device(self._key, value)), "")
 
     def cookie(self, scope: Any, account: bytes) -> bytes:
-        """The Set-Cookie header that lets its holder ask what the account of this public key may call."""
+        """Return a Set-Cookie header. Its holder may ask which methods this account's public key may call."""
         until = f"{int(self._clock()) + DESCRIPTION_SECONDS:x}"
         secure = "; Secure" if scope.get("scheme") == "https" else ""
         return (
@@ -47,7 +47,7 @@ class Known:
         ).encode()
 
     def has_signed_in(self, scope: Any, account: bytes) -> bool:
-        """Whether a request has the cookie of this account."""
+        """Whether the request has a valid cookie of this account."""
         for value in _cookies(scope, self._name(account)):
             until, _, mark = value.partition(NONCE)
             same = hmac.compare_digest(mark.encode(), self._mark(account, until).encode())
@@ -56,7 +56,7 @@ class Known:
         return False
 
     def _name(self, account: bytes) -> str:
-        # One for each account: a gateway signs in for many by one connection.
+        # One cookie per account: a gateway signs in to many accounts on one connection.
         return f"{cookie_name(self._key, 'api', False)}_{hashlib.sha256(account).hexdigest()[:8]}"
 
     def _mark(self, account: bytes, until: str) -> str:

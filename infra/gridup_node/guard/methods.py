@@ -1,8 +1,8 @@
-"""Who may call which of syft's methods.
+"""The table of who may call which of syft's methods.
 
-syft opens some 50 methods to anybody with a key. This is our own table: a method that is not in it, such as
-one that a later syft adds, is closed to everybody until somebody opens it here. syft checks its own rights
-after that, and narrows many of these to the caller's own objects.
+syft opens some 50 methods to anybody with a key. This is Gridup's own table. A method that is not in the
+table, such as one that a later syft adds, is closed to everybody until a developer adds it here. syft checks
+its own permissions after that, and limits many of these methods to the caller's own objects.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from enum import IntEnum
 
 
 class Role(IntEnum):
-    """Who calls; each may do what those before it may."""
+    """The caller's role. Each role may also do what the roles before it may do."""
 
     NOBODY = 0
     """A key without an account."""
     GUEST = 1
-    """A key without an account, where the node is set to show its catalogue (`--guests`)."""
+    """A key without an account, if the node shows its catalogue to guests (`--guests`)."""
     DATA_SCIENTIST = 2
     DATA_OWNER = 32
     ADMIN = 128
@@ -33,7 +33,7 @@ def _rows() -> dict[str, Role]:
     return rows
 
 
-# A line for each service of syft's: its methods.
+# One line for each of syft's services: `service:method,method`.
 _TABLE: Mapping[Role, str] = {
     Role.GUEST: """
         action:get_mock
@@ -41,8 +41,8 @@ _TABLE: Mapping[Role, str] = {
         metadata:get_metadata
         user:get_current_user
         """,
-    # `metadata` is none of syft's methods: syft answers it before it looks for one. So it does with `queue`,
-    # which nobody may call: it hands over what a job was given, the node's own key with it.
+    # `metadata` is not one of syft's methods: syft answers it before it looks for a method. syft does the
+    # same for `queue`. Nobody may call `queue`: it returns a job's settings, with the node's own key.
     Role.DATA_SCIENTIST: """
         :metadata
         action:exists,get,get_pointer,has_storage_permission,is_resolved,set
@@ -103,20 +103,20 @@ _TABLE: Mapping[Role, str] = {
 }
 
 METHODS: Mapping[str, Role] = _rows()
-"""The least role that may call each method."""
+"""The lowest role that may call each method."""
 
 PEER = frozenset({"network.check_peer_association", "network.ping"})
-"""What the key of an associated node may call: we prove who we are, and that we know it still."""
+"""Methods for the key of an associated node. With them this node proves its identity and the association."""
 ASKS = "network.add_peer"
-"""Leaves a request to be associated, which somebody has to answer."""
+"""Creates an association request, which a user has to answer."""
 ASSOCIATION = frozenset({ASKS, "network.check_peer_association", "network.get_peer_by_name", "network.ping"})
-"""What a network node accepts of a key that it does not know: a request to be associated."""
+"""Methods that a network node opens to unknown keys, for association requests."""
 
 JOBS = frozenset({"code.call", "api.call", "api.call_public", "api.call_private"})
-"""What may become a job: a worker that syft starts does not look at roles."""
+"""Methods that may run as a job. A worker that syft starts does not check roles."""
 
 PEER_OF_NETWORK = frozenset({"network.update_peer"})
-"""What an associated node may call of a network node beside that: its own routes have changed."""
+"""Additional methods of a network node for associated nodes: to report that their own routes changed."""
 
 
 def allowed(role: Role, path: str) -> bool:
@@ -126,5 +126,5 @@ def allowed(role: Role, path: str) -> bool:
 
 
 def paths(role: Role) -> frozenset[str]:
-    """All methods that `role` may call."""
+    """Return all methods that `role` may call."""
     return frozenset(path for path, least in METHODS.items() if role >= least)

@@ -1,4 +1,4 @@
-"""Where a request comes from and which host it asks for, and what of that is to be believed."""
+"""Decides which client address, scheme and host of a request to trust."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from gridup_node.guard.refusals import Refusal
 
 ASK_AGAIN_SECONDS = 10.0
 ASK_SECONDS = 2.0
-"""That a request waits for the first answer of a name server."""
+"""How long a request waits for the first answer of a name server."""
 OWN_NAMES = frozenset({"localhost"})
 BY_SOCKET = ("", 0)
-"""In the place of an address and its port."""
+"""The client address and port of a request on the node's own socket."""
 
 
 class Origins:
-    """Believes the reverse proxy, and nobody else, about who asks and how.
+    """Trusts only the reverse proxy about the client and the scheme of a request.
 
     Args:
-        proxies: the reverse proxy's addresses, or the name of its host. Whoever comes by the node's own
-            socket, which has no address, is believed as well: only the node's user finds it.
-        names: gives the names that people may ask for; an IP address is always one (a page that rebinds its
-            name to this node's address still sends its own name).
+        proxies: the reverse proxy's addresses, or the name of its host. Requests on the node's own socket,
+            which have no address, are trusted as well: only the node's own user can reach it.
+        names: returns the host names that requests may ask for. An IP address is always allowed: a page that
+            rebinds its name to this node's address still sends its own name.
     """
 
     def __init__(
@@ -43,10 +43,10 @@ class Origins:
         self._asking: asyncio.Future[frozenset[str]] | None = None
 
     async def resolve(self, scope: Any) -> Any:
-        """The request as the one in front of the reverse proxy sent it.
+        """Return the scope with the address and scheme of the client in front of the reverse proxy.
 
         Raises:
-            Refusal: it asks for a host that is not this node.
+            Refusal: the request asks for a host that is not this node.
         """
         headers = scope["headers"]
         hosts = _all(headers, b"host")
@@ -56,7 +56,7 @@ class Origins:
         if client != BY_SOCKET and not await self._is_proxy(client[0]):
             return scope
         changed = dict(scope)
-        # The reverse proxy sets these anew: one address, as far as it trusts those in front.
+        # The reverse proxy replaces these headers. It sets one address: the last one that it can trust.
         forwarded = _all(headers, b"x-forwarded-for")
         if forwarded:
             changed["client"] = (_address(forwarded[-1].split(",")[0]) or client[0], client[1])
@@ -65,14 +65,14 @@ class Origins:
         return changed
 
     def check_origin(self, scope: Any) -> None:
-        """Refuse what a browser sends at another site's wish.
+        """Refuse a request that a browser sends for another site (CSRF).
 
         Raises:
-            Refusal: the page that sends it is not this node's.
+            Refusal: the page that sends the request is not this node's.
         """
         site = _all(scope["headers"], b"sec-fetch-site")
         if site in (["same-origin"], ["none"]):
-            # A page can't write this header, the browser says it; some then leave the origin out as `null`.
+            # A page can't set this header: the browser does. Some browsers then send `null` as the origin.
             return
         if site:
             raise Refusal(403, "another site's page sent this")
@@ -81,14 +81,17 @@ class Origins:
                 raise Refusal(403, "another site's page sent this")
 
     def _is_ours(self, host: str) -> bool:
-        # Programs of the node's own ask the reverse proxy by the name that it has among them.
+        # The node's own programs use the internal name of the reverse proxy.
         return host in OWN_NAMES or host in self._proxies or bool(_address(host)) or host in self._names()
 
     async def _is_proxy(self, address: str) -> bool:
         return address in self._fixed or (bool(self._hosts) and address in await self._addresses())
 
     async def _addresses(self) -> frozenset[str]:
-        """What the reverse proxy's names lead to. A name server that is silent keeps no request for long."""
+        """Return the addresses of the reverse proxy's host names.
+
+        A silent name server delays a request only for a short time.
+        """
         now = self._clock()
         if self._asking is None and (self._known is None or now - self._known[0] > ASK_AGAIN_SECONDS):
             loop = asyncio.get_running_loop()
@@ -109,7 +112,7 @@ def _all(headers: Any, name: bytes) -> list[str]:
 
 
 def _host(header: str) -> str:
-    """The host in a Host header (RFC 9110, section 7.2), without its port, in small letters."""
+    """Return the host of a Host header (RFC 9110, section 7.2), without its port, in lower case."""
     try:
         return (urlsplit(f"//{header}").hostname or "").rstrip(".")
     except ValueError:
@@ -117,7 +120,7 @@ def _host(header: str) -> str:
 
 
 def _site(origin: str) -> str:
-    """The host and port of an Origin header; empty for what is none."""
+    """Return the host and port of an Origin header; empty if the header is invalid."""
     try:
         return urlsplit(origin).netloc
     except ValueError:

@@ -1,4 +1,4 @@
-"""What the node connects to at another node's word, and how much of the answer it takes. For `holes`."""
+"""Limits the node's connections to addresses that other nodes name, and the size of answers. For `holes`."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ from gridup_node.guard import budget
 from gridup_node.vm.shield import CLOSED, CLOSED_V6
 
 NEVER = tuple(map(ipaddress.ip_network, (*CLOSED, *CLOSED_V6, "fe80::/10")))
-"""What no container reaches either, and IPv6's link-local addresses."""
+"""Networks that containers can't reach either, and IPv6's link-local addresses."""
 LARGEST_ANSWER, PART = 16 * 1024 * 1024, 64 * 1024
-"""Bytes of what another node says of itself and of what may be called there, and what is taken at a time."""
+"""Bytes of another node's answer about itself and its methods, and of one read."""
 CONNECT_SECONDS, ANSWER_SECONDS = 10, 60
-"""The latter for what nodes ask in their own name; an account's call that is passed on may take hours."""
+"""Timeouts. The second is only for calls in the node's own name: a call of an account may take hours."""
 
 
 class NotThere(Exception):
-    """The node does not connect to this address, or does not take this answer."""
+    """The node does not connect to this address, or refuses this answer."""
 
     def __init__(self) -> None:
         super().__init__("the node does not connect there")
 
 
 def close() -> None:
-    """Have syft's client in this process use what is here.
+    """Make syft's client in this process use the sessions and the adapter of this module.
 
     Raises:
-        AttributeError: this syft has something elsewhere.
+        AttributeError: this syft version does not have the expected code.
     """
     from syft.client import client
 
@@ -45,23 +45,23 @@ def close() -> None:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host says itself that it is the machine that asks."""
+    """Whether the text of a host means the local machine: `localhost`, a loopback or unspecified address."""
     return host.lower().rstrip(".") == "localhost" or _is_own(_address(host))
 
 
 def may_lead(route: Any, known: Sequence[Any], seen: bool) -> bool:
-    """Whether a node may say that it is found by this route.
+    """Whether another node may register this route to itself.
 
     Args:
-        known: its routes so far.
-        seen: whether an administrator looks at it before the node connects there.
+        known: the routes of that node so far.
+        seen: whether an administrator sees the route before this node connects there.
     """
-    # A tunnel is asked for by the name of our own reverse proxy.
+    # A request for a tunnel uses the name of this node's own reverse proxy.
     return route.rtunnel_token is None and (seen or route in known or not is_loopback(route.host_or_ip))
 
 
 class _Requests:
-    """The module as syft uses it, with sessions of ours."""
+    """A stand-in for the `requests` module, with Gridup's sessions."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(requests, name)
@@ -77,7 +77,7 @@ class _Requests:
 
 
 class _Session(requests.Session):
-    """Follows no redirect, and takes no more of an answer than may be built of it."""
+    """A session that follows no redirects and limits the size of answers."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -88,7 +88,7 @@ class _Session(requests.Session):
         return super().request(*args, **{**more, "allow_redirects": False})
 
     def send(self, request: Any, **more: Any) -> requests.Response:
-        # By a site's own proxy, too, which the connection is to.
+        # Check the URL too: behind a site's own proxy, the connection itself goes to the proxy.
         if _never(_address(urlsplit(request.url).hostname or "")):
             raise NotThere
         left = budget.current().left
@@ -108,10 +108,10 @@ class _Session(requests.Session):
 
 
 class Adapter(HTTPAdapter):
-    """Looks at each address that was connected to, before anything is sent there.
+    """An adapter that checks the address of each connection before it sends anything.
 
-    What a name leads to may change between two looks; what a connection is to does not. A site's own proxy
-    is connected to as it is configured.
+    A name may resolve to another address at each look-up, but an open connection keeps its address. The node
+    connects to a site's own proxy as configured, without this check.
     """
 
     def init_poolmanager(self, *args: Any, **more: Any) -> None:
@@ -149,7 +149,7 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 def _address(text: str) -> Address | None:
-    """The address that a text is, in whatever form the system's own functions take; None for a name."""
+    """Parse an address in any form that the system's own functions accept. Return None for a name."""
     text = text.strip("[]").partition("%")[0]
     try:
         found: Address = ipaddress.ip_address(text)
@@ -166,5 +166,5 @@ def _never(address: Address | None) -> bool:
 
 
 def _is_own(address: Address | None) -> bool:
-    # The unspecified one leads to the machine itself.
+    # The unspecified address leads to the local machine.
     return address is not None and (address.is_loopback or address.is_unspecified)

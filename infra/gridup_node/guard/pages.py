@@ -1,8 +1,8 @@
-"""A table as syft's client sends it (Parquet), read only as far as it stays within bounds.
+"""Reads a table in the form that syft's client sends (Parquet), within memory limits.
 
-A few bytes may stand for gigabytes: a page that is packed well, one value for all rows, a list without an
-end. The footer of the file is the sender's word, so what is to come is told from the head of each page,
-which Arrow itself reads by (parquet.thrift, `PageHeader`, in Thrift's compact protocol).
+A few bytes may expand to gigabytes: a page that compresses well, one value for all rows, an endless list. The
+sender writes the footer of the file, so the footer is no proof. The size is computed from the header of each
+page instead, which Arrow itself uses to read (parquet.thrift, `PageHeader`, in Thrift's compact protocol).
 """
 
 from __future__ import annotations
@@ -14,30 +14,30 @@ from typing import Any
 from gridup_node.guard.budget import TOO_MUCH, Budget
 
 WRITER = "parquet-cpp-arrow"
-"""What pyarrow says that it is. Of some other writers' files it reads on behind the end of a column."""
+"""The writer's name in pyarrow's files. In some other writers' files, Arrow reads past a column's end."""
 MOST_PAGES = 100_000
 ROWS_AT_ONCE = 4096
 NUMBER, TEXT, NESTED = 8, 64, 256
-"""Bytes that a value takes in pandas: a number, a text beside its characters, one within another value."""
+"""Bytes of a value in pandas: a number, a text in addition to its characters, a nested value."""
 TABLE, COLUMN = 16 * 1024, 256
-"""Bytes that a table takes in pandas however few values it has, and each column of it."""
+"""Minimum bytes of a table in pandas, and of each of its columns."""
 STOP, TRUE, FALSE, BYTE, DOUBLE, BINARY, LIST, SET, MAP, STRUCT = 0, 1, 2, 3, 7, 8, 9, 10, 11, 12
 I32, NUMBERS = 5, (4, 5, 6)
 """Types of Thrift's compact protocol."""
 LAST_FIELD = 2**15 - 1
-"""Arrow cuts a field's number to 16 bits."""
+"""Arrow truncates a field's number to 16 bits."""
 DEEPEST = 8
 LONGEST_VARINT = 10
 
 
 def table(blob: bytes, budget: Budget) -> Any:
-    """The table (of pyarrow) in a file.
+    """Return the pyarrow table in a file.
 
     Args:
-        budget: what it may take; it takes it.
+        budget: the memory limit. The table's bytes are taken from it.
 
     Raises:
-        ValueError: it takes more, or is no such file.
+        ValueError: the table exceeds the budget, or the file is no valid table.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -50,7 +50,7 @@ def table(blob: bytes, budget: Budget) -> Any:
     except IndexError:
         raise ValueError("no table") from None
     if texts:
-        # Once without their values being put where they belong: each may be as large as all that was sent.
+        # Read the texts as dictionaries first, without a copy per row: one text may be as large as the file.
         again = pq.ParquetFile(pa.BufferReader(blob), read_dictionary=texts)
         _within(again.iter_batches(batch_size=ROWS_AT_ONCE, columns=texts), most)
     batches, size = _within(file.iter_batches(batch_size=ROWS_AT_ONCE), most)
@@ -59,7 +59,11 @@ def table(blob: bytes, budget: Budget) -> Any:
 
 
 def _within(batches: Iterator[Any], most: int) -> tuple[list[Any], int]:
-    """All batches, and the bytes that they take."""
+    """Return all batches, and the bytes that they take.
+
+    Raises:
+        ValueError: they take more than `most` bytes.
+    """
     kept, size = [], 0
     for batch in batches:
         size += sum(_weight(column) for column in batch.columns)
@@ -70,7 +74,7 @@ def _within(batches: Iterator[Any], most: int) -> tuple[list[Any], int]:
 
 
 def _weight(array: Any) -> int:
-    """Bytes of an array of Arrow's, each value counted as often as it is meant."""
+    """Return the bytes of an Arrow array. A value in a dictionary counts once per use."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -88,11 +92,13 @@ def _weight(array: Any) -> int:
 
 
 def _check(file: Any, data: memoryview, most: int) -> tuple[list[str], int]:
-    """Whether all pages together may be read; returns the paths of the columns of text, and the bytes.
+    """Check that all pages together stay within the limits.
+
+    Returns the paths of the text columns, and the bytes of all pages.
 
     Raises:
-        ValueError: they may not.
-        IndexError: they end before they should.
+        ValueError: the pages exceed the limits, or the file is no valid table of pyarrow.
+        IndexError: the data ends too early.
     """
     import pyarrow as pa
 
@@ -120,7 +126,7 @@ def _check(file: Any, data: memoryview, most: int) -> tuple[list[str], int]:
 
 @dataclass(frozen=True)
 class _Page:
-    """The head of a page: its bytes as they are stored and unpacked, and how many values it says it has."""
+    """The header of a page: its stored bytes, its unpacked bytes, and the number of values that it claims."""
 
     packed: int
     unpacked: int
@@ -145,7 +151,7 @@ def _pages(data: memoryview, chunk: Any) -> Iterator[_Page]:
 
 
 class _Head:
-    """Reads the head of a page; `at` is where it ends."""
+    """A reader of a page header. After `page`, `at` is the end of the header."""
 
     def __init__(self, data: memoryview, at: int) -> None:
         self._data, self.at = data, at
@@ -154,11 +160,11 @@ class _Head:
         numbers: dict[int, int] = {}
         values = 0
         for field, kind in self._fields():
-            # One of another type than it should have is none, for Arrow too.
+            # A field with an unexpected type is ignored. Arrow does the same.
             if kind == I32:
                 numbers[field] = self._number()
             elif kind == STRUCT:
-                # Of the page's own kind: how many values it has is the first thing in each.
+                # The header of the page's own kind. Its first field is always the number of values.
                 for inner, sort in self._fields():
                     if inner == 1 and sort == I32:
                         values = max(values, self._number())
@@ -206,7 +212,7 @@ class _Head:
     def _skip_all(self, kinds: list[int], count: int, depth: int) -> None:
         for _ in range(count):
             for kind in kinds:
-                # Within a list a truth takes a byte.
+                # In a list, a boolean takes a byte.
                 self._skip(BYTE if kind in (TRUE, FALSE) else kind, depth + 1)
                 if self.at > len(self._data):
                     raise IndexError

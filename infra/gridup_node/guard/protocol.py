@@ -1,4 +1,4 @@
-"""uvicorn's HTTP/1.1 with a limit of what stands before a body: where it uses httptools it has none."""
+"""uvicorn's HTTP/1.1 protocol with a size limit for headers. With httptools, uvicorn has no such limit."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Protocol(HttpToolsProtocol):  # type: ignore[misc]
 
     _in_head = False
     _waits = 0
-    """Bytes that came of a head which is not whole yet."""
+    """Bytes that have arrived of an incomplete header section."""
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
@@ -31,6 +31,6 @@ class Protocol(HttpToolsProtocol):  # type: ignore[misc]
     def on_headers_complete(self) -> Any:
         self._in_head = False
         if len(self.url) + sum(len(name) + len(value) for name, value in self.headers) > LARGEST_HEADERS:
-            # The caller makes an answer of it, 400.
+            # The caller turns this error into a 400 answer.
             raise ValueError("the headers are too large")
         return super().on_headers_complete()

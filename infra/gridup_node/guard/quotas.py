@@ -1,4 +1,4 @@
-"""How much of the node's disk is left to whoever does not run it: syft has no bounds. For `holes`."""
+"""Limits the disk space of users who do not run the node. syft has no limits. For `holes`."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from typing import Any
 from gridup_node.guard.before import before
 
 MOST_BLOBS, MOST_BYTES = 1_000, 2 * 1024**3
-"""Of one data scientist, together, as they said when they announced them."""
+"""Blobs of one data scientist, and their total bytes by the announced sizes."""
 MOST_ROWS = 50_000
-"""Things of one kind (requests, code, results, messages…) of one data scientist."""
+"""Rows of one kind (requests, code, results, messages…) of one data scientist."""
 MOST_ROW_BYTES = 1024**3
-"""Of those, together, as the database keeps them."""
+"""Total bytes of these rows in the database."""
 MOST_COUNTED = 10_000
-"""Kinds of an account whose things are counted; beyond, the one longest unused is counted anew."""
+"""Counters, one per account and kind. Beyond this number, the least recently used one starts again."""
 SPARED_BYTES, SPARED_SHARE = 5 * 1024**3, 10
-"""The last of the disk, or one part in so many of it where that is less, is for staff and the node itself."""
+"""Disk space reserved for staff and the node: so many bytes, or one part in so many if that is less."""
 MOST_ASSOCIATIONS = 50
-"""Requests of unknown nodes that nobody has answered."""
+"""Open association requests of unknown nodes."""
 
 FULL = "The node's disk is nearly full: what is left is for its data owners."
 
@@ -29,17 +29,19 @@ _one_at_a_time = threading.Lock()
 
 
 def close() -> None:
-    """Bound what is announced and kept; `written` and `trim` are for what else is put before syft's methods.
+    """Limit announced blobs and stored rows.
+
+    Other checks before syft's methods call `written` and `trim` themselves.
 
     Raises:
-        AttributeError, LookupError: this syft has something elsewhere.
+        AttributeError, LookupError: this syft version does not have the expected code.
     """
     _close_blobs()
     _close_rows()
 
 
 def _close_rows() -> None:
-    """Each of syft's tables is written by two methods."""
+    """Check and count rows in the two methods that write to syft's tables."""
     from syft.store.db.stash import ObjectStash
 
     rows = _Rows()
@@ -63,10 +65,10 @@ def _close_rows() -> None:
 
 
 class _Rows:
-    """How many things of each kind an account has, and their bytes.
+    """Upper bounds of the rows of each kind that an account has, and of their bytes.
 
-    At most so many: those that were deleted or written over meanwhile are still among them. So they are
-    counted anew before anything is refused.
+    The counters still include rows that were deleted or overwritten meanwhile. So the rows are counted again
+    before anything is refused.
     """
 
     def __init__(self) -> None:
@@ -74,14 +76,18 @@ class _Rows:
         self._lock = threading.Lock()
 
     def check(self, stash: Any, key: Any) -> None:
-        """Raise a SyftException where an account that does not run the node has too much of a kind."""
+        """Check whether an account may write another row.
+
+        Raises:
+            SyftException: an account that is not staff has too many rows or bytes of this kind.
+        """
         from syft.types.errors import SyftException
 
         what = (stash.table.name, key.verify)
         count, size = self._seen.get(what, (MOST_ROWS, 0))
         if count < MOST_ROWS and size < MOST_ROW_BYTES:
             return
-        # Staff have no limit: to count theirs each time would only take time.
+        # Staff have no limit, so their rows are not counted.
         count, size = (0, 0) if _is_staff(stash.get_role(key)) else _rows(stash, key)
         if count >= MOST_ROWS or size >= MOST_ROW_BYTES:
             raise SyftException(
@@ -92,7 +98,7 @@ class _Rows:
             self._seen[what] = (count, size)
 
     def add(self, arguments: dict[str, Any], key: Any, count: int) -> None:
-        """What has just been written, `count` of it new."""
+        """Count the row that was just written. `count` is 1 for a new row, 0 for a change."""
         stash = arguments["self"]
         what = (stash.table.name, key.verify)
         size = _size_of(stash, arguments["obj"].id, arguments["session"])
@@ -104,7 +110,10 @@ class _Rows:
 
 
 def _author(arguments: dict[str, Any]) -> Any:
-    """Whose a new row is. Results that nobody may read yet are the root's; who asked may write them."""
+    """Return the key of a new row's owner.
+
+    The node's root key owns results that nobody may read yet. The user who asked for them may write them.
+    """
     from syft.service.action.action_permissions import ActionPermission
 
     more = arguments["add_permissions"] or ()
@@ -113,7 +122,7 @@ def _author(arguments: dict[str, Any]) -> Any:
 
 
 def _rows(stash: Any, key: Any) -> tuple[int, int]:
-    """How many of a table's rows are this account's, and their bytes: who owns one may write it, too."""
+    """Return how many rows of a table the account owns, and their bytes. An owner has write permission."""
     from sqlalchemy import func, select
 
     size = func.length(stash.table.c.fields)
@@ -125,7 +134,7 @@ def _rows(stash: Any, key: Any) -> tuple[int, int]:
 
 
 def _size_of(stash: Any, uid: Any, session: Any) -> int:
-    """Bytes of one row. `session`: that in which it was written, where that goes on."""
+    """Return the bytes of one row. `session` is the session that wrote the row, if it is still open."""
     from sqlalchemy import func, select
 
     wanted = select(func.length(stash.table.c.fields)).where(stash._get_field_filter("id", uid))
@@ -143,7 +152,7 @@ def _close_blobs() -> None:
             return inner(**arguments)
         if size < 0:
             raise SyftException(public_message="A blob has a size.")
-        # So that two at once do not both take the last place.
+        # Two concurrent calls must not both take the last place.
         with _one_at_a_time:
             if not has_room(context.server, size):
                 raise SyftException(public_message=FULL)
@@ -159,7 +168,7 @@ def _close_blobs() -> None:
 
 
 def _kept(stash: Any, key: Any) -> tuple[int, int]:
-    """How many blobs are this account's, and their bytes. By the database: syft would build each of them."""
+    """Return how many blobs the account has, and their bytes. A query counts: syft would build each blob."""
     from sqlalchemy import func, select
 
     size = stash.table.c.fields["file_size"].as_integer()
@@ -170,10 +179,10 @@ def _kept(stash: Any, key: Any) -> tuple[int, int]:
 
 
 def written(context: Any, entry: Any, size: int) -> None:
-    """Refuse a blob that is larger than it was announced to be.
+    """Refuse a blob that is larger than its announced size.
 
     Raises:
-        SyftException: it is.
+        SyftException: the blob is larger, and the caller has limits.
     """
     from syft.types.errors import SyftException
 
@@ -182,7 +191,7 @@ def written(context: Any, entry: Any, size: int) -> None:
 
 
 def is_bounded(context: Any) -> bool:
-    """Whether who calls is less than a data owner."""
+    """Whether the caller has limits: every role below data owner."""
     return not _is_staff(context.server.get_role_for_credentials(context.credentials))
 
 
@@ -193,15 +202,15 @@ def _is_staff(role: Any) -> bool:
 
 
 def has_room(server: Any, size: int = 0) -> bool:
-    """Whether `size` more bytes would leave the disk's last part, which is not for data scientists."""
+    """Whether the disk has room for `size` more bytes without the reserved part."""
     disk = shutil.disk_usage(server.blob_store_config.client_config.base_directory)
     return bool(disk.free - size >= min(SPARED_BYTES, disk.total // SPARED_SHARE))
 
 
 def trim(context: Any) -> None:
-    """Beyond `MOST_ASSOCIATIONS`, the oldest request to be associated gives way, with the message about it.
+    """Delete the oldest association requests beyond `MOST_ASSOCIATIONS`, with their notifications.
 
-    The newest is the one that somebody waits for; who makes many of them is slowed by `asgi`.
+    The newest requests stay: somebody waits for them. `asgi` limits the rate of callers who send many.
     """
     from syft.service.network.association_request import AssociationRequestChange
 
@@ -215,7 +224,7 @@ def trim(context: Any) -> None:
     gone = {one.id: one.requesting_user_verify_key for one in asked[: max(0, len(asked) - MOST_ASSOCIATIONS)]}
     notes = services.notification.stash
     for uid, key in gone.items():
-        # Another call may have been first.
+        # A concurrent call may have deleted it already.
         services.request.stash.delete_by_uid(root, uid, has_permission=True)
         for note in notes.get_all(root, has_permission=True, filters={"from_user_verify_key": key}).unwrap():
             if note.linked_obj is not None and note.linked_obj.object_uid == uid:

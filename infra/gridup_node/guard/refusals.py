@@ -1,4 +1,4 @@
-"""Why a request is refused, and a log of it that strangers can't fill."""
+"""The refusal of a request, and logs of refusals and failures that strangers can't flood."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections.abc import Callable
 from typing import Any
 
 QUIET_SECONDS = 60.0
-"""Between two lines about refusals, or about failures."""
+"""Minimum time between two log lines about refusals, or about failures."""
 
 log = logging.getLogger(__name__)
 
 
 class Refusal(Exception):
-    """The request is refused; the message is for whoever sent it."""
+    """The request is refused. The message is for the sender."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -21,7 +21,7 @@ class Refusal(Exception):
 
 
 class _Seldom:
-    """Counts what happens, and has a line of it told once in `QUIET_SECONDS`, however often it does."""
+    """Counts events, and allows one log line per `QUIET_SECONDS`."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -29,7 +29,7 @@ class _Seldom:
         self._told: float | None = None
 
     def _due(self) -> int:
-        """Count one; how many there are to be told of now, 0 for not yet."""
+        """Count one event. Return the number of events to log now, 0 if it is too early."""
         self._count += 1
         now = self._clock()
         if self._told is not None and now - self._told < QUIET_SECONDS:
@@ -39,18 +39,18 @@ class _Seldom:
 
 
 class Refusals(_Seldom):
-    """What was refused."""
+    """The log of refused requests."""
 
     def note(self, address: str, why: str) -> None:
-        """Count one."""
+        """Count one refusal."""
         if count := self._due():
             log.warning("refused %d requests; the last from %s: %s", count, address or "nowhere", why)
 
 
 class Failures(_Seldom):
-    """What nobody has thought of, with where it happened."""
+    """The log of unexpected exceptions, with their tracebacks."""
 
     def note(self, scope: Any) -> None:
-        """Count one; call it where the exception is caught."""
+        """Count one failure. Call it in the handler of the exception."""
         if count := self._due():
             log.exception("%d requests failed; the last: %s %s", count, scope["method"], scope["path"])

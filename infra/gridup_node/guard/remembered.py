@@ -1,4 +1,4 @@
-"""Which callers have signed in to which account before, also before the node was restarted."""
+"""Remembers which callers have signed in to which account before, also after a restart of the node."""
 
 from __future__ import annotations
 
@@ -16,24 +16,25 @@ from gridup_node.guard.slots import MOST_KEYS
 
 REMEMBERED_SECONDS = 180 * 24 * 60 * 60.0
 WRITTEN_SECONDS = 24 * 60 * 60.0
-"""A caller who is known already is written down anew after that time."""
+"""A known caller is written to the file again only after this time."""
 MOST_OF_ACCOUNT = 100
-"""Callers of one account: who signs in from everywhere makes the node forget nobody else's."""
+"""Callers of one account: sign-ins from many places must not displace the callers of other accounts."""
 PART = 32
-"""Hexadecimal digits that stand for an account, and as many for a caller with it."""
+"""Hexadecimal digits of an account's hash, and of the hash of a caller with the account."""
 
 log = logging.getLogger(__name__)
 
 
 class Remembered:
-    """Callers that are no strangers to an account; for several threads.
+    """Callers who have signed in to an account before. Several threads may use it.
 
-    The file holds neither addresses nor accounts: what stands for them is made with a key of the node's, and
-    means nothing once that was replaced.
+    The file holds neither addresses nor accounts, only hashes with a key of the node. Without that key the
+    hashes mean nothing.
 
     Args:
-        file: where it is kept; None to forget all at the end. One that can't be read counts as empty.
-        clock: seconds since 1970: what is kept outlives a restart.
+        file: the file to store the rows in; None to keep them in memory only. A file that can't be read
+            counts as empty.
+        clock: returns seconds since 1970, because rows stay valid after a restart.
     """
 
     def __init__(
@@ -44,12 +45,12 @@ class Remembered:
         self._rows = self._read()
 
     def add(self, caller: str, account: str) -> None:
-        """Remember it from now on; that may write to the disk."""
+        """Remember that the caller has signed in to the account. This may write to the disk."""
         of_account, mark = self._marks(caller, account)
         with self._lock:
             now, told = self._clock(), self._rows.pop(mark, None)
             own = [row for row in self._rows if row.startswith(of_account)]
-            # They stand in the order of their last sign-in.
+            # The rows are in the order of their last sign-in.
             for row in own[: max(0, len(own) + 1 - MOST_OF_ACCOUNT)]:
                 del self._rows[row]
             while len(self._rows) >= MOST_KEYS:
@@ -63,7 +64,7 @@ class Remembered:
         return told is not None and self._clock() - told < REMEMBERED_SECONDS
 
     def _marks(self, caller: str, account: str) -> tuple[str, str]:
-        """What stands for the account, and what for the caller with it, which begins with the former."""
+        """Return the hash of the account, and the key of the row, which begins with that hash."""
 
         def mark(*said: str) -> str:
             whole = json.dumps(["signed in", *said]).encode()
@@ -88,12 +89,12 @@ class Remembered:
     def _write(self) -> None:
         if self._file is None:
             return
-        # Nobody waits for the disk who only asks; of two that write, the later one has all of the earlier's.
+        # `has` never waits for the disk. Of two concurrent writes, the later has all rows of the earlier.
         with self._writing:
             with self._lock:
                 told = {mark: int(seen) for mark, seen in self._rows.items()}
             try:
                 durable.write(self._file, json.dumps(told).encode())
             except OSError as error:
-                # Of a disk that is full, say. Until the next restart nothing is lost.
+                # The disk may be full. The rows stay in memory until the next restart.
                 log.warning("Who has signed in is not written down: %s", error)

@@ -1,7 +1,7 @@
-"""Whose things are whose: what syft lets an account do with what is not its own.
+"""Enforces ownership: an account must not use objects of other accounts that syft leaves open.
 
-syft reads some things with the node's own key, at the word of whoever calls, and believes a few that a caller
-says of themselves. Each has a test that fails without it. For `holes`.
+syft reads some objects with the node's own key at a caller's request, and trusts some claims of callers about
+themselves. Each check has a test that fails without it. For `holes`.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from gridup_node.guard import quotas
 from gridup_node.guard.before import before
 
 LONGEST_CODE = 512 * 1024
-"""Characters; Python needs some hundred times as much to take it apart."""
+"""Characters. Python needs about a hundred times as much memory to parse them."""
 
 _sender: ContextVar[Any] = ContextVar("_sender", default=None)
-"""Whose message is being built: their key, as syft has it."""
+"""The key (syft's type) of the sender whose message is being built."""
 
 
 def close() -> None:
-    """Close them all.
+    """Install all checks.
 
     Raises:
-        AttributeError, LookupError: this syft has something elsewhere.
+        AttributeError, LookupError: this syft version does not have the expected code.
     """
     _close_named_keys()
     _close_requests()
@@ -44,7 +44,7 @@ def _is_staff(context: Any) -> bool:
 
 
 def _close_named_keys() -> None:
-    """What a caller sends belongs to them: syft reads an object's blob as the key that the object names."""
+    """Set the sender's key in each object sent. syft reads an object's blob with the key that it names."""
     from syft.client.api import SignedSyftAPICall
     from syft.serde import recursive
     from syft.types.syft_object import SyftBaseObject
@@ -75,9 +75,9 @@ def _close_named_keys() -> None:
 
 
 def _close_requests() -> None:
-    """An approval changes what the request shows, and nothing else.
+    """Allow only requests whose approval changes what the request shows, and nothing else.
 
-    syft knows requests whose approval sets any field of any object; its client makes none.
+    syft has kinds of requests whose approval sets any field of any object. Its client creates none of these.
     """
     from syft.service.action.action_permissions import ActionPermission
     from syft.service.action.action_service import ActionService
@@ -105,7 +105,7 @@ def _close_requests() -> None:
             of_its_code(change, context)
 
     def of_its_code(change: Any, context: Any) -> None:
-        """Whether the status that it sets is that of the code that it shows."""
+        """Check that the change sets the status of the code that it shows."""
         if change.linked_user_code.service_type is not UserCodeService:
             refuse(change)
         code = change.linked_user_code.resolve_with_context(context).unwrap()
@@ -126,7 +126,7 @@ def _close_requests() -> None:
 
     before(RequestService, "submit", submit)
     before(RequestService, "add_changes", add_changes)
-    # Of those that an older node took as well.
+    # This also stops requests that an older node has accepted.
     for kind in (kinds.ObjectMutation, kinds.EnumMutation):
         kind._run = as_result(SyftException)(refuse)
     run = status._run
@@ -140,7 +140,7 @@ def _close_requests() -> None:
 
 
 def _close_projects() -> None:
-    """A project is for those in it; syft reads it, and adds to it, for anybody."""
+    """Limit a project to its members and staff. syft lets anybody read it and add to it."""
     from syft.service.project.project_service import ProjectService
     from syft.types.errors import SyftException
 
@@ -163,7 +163,7 @@ def _close_projects() -> None:
 
 
 def _close_blobs() -> None:
-    """A blob is written by whose it is; syft lets everybody write it who may read it."""
+    """Let only the owner of a blob write it. syft lets every user write it who may read it."""
     from syft.service.blob_storage.service import BlobStorageService
     from syft.types.errors import SyftException
 
@@ -173,7 +173,7 @@ def _close_blobs() -> None:
         if entry.uploaded_by != context.credentials:
             raise SyftException(public_message="That is another's blob.")
         if type(arguments["data"]) is not bytes:
-            # Whatever has memory could be written; what a message holds as bytes was measured.
+            # Other types with a buffer could be written, too. Only the bytes in a message were measured.
             raise SyftException(public_message="A blob is bytes.")
         quotas.written(context, entry, len(arguments["data"]))
         return inner(**arguments)
@@ -182,9 +182,9 @@ def _close_blobs() -> None:
 
 
 def _close_objects() -> None:
-    """An object names only blobs that its sender may read, and its mock only their own.
+    """Let an object name only blobs that its sender may read, and a mock only the sender's own blobs.
 
-    Who may read the object may then read the blob: a mock is everybody's.
+    A user who may read the object may then read the blob, and everybody may read a mock.
     """
     from syft.service.action.action_service import ActionService
     from syft.types.errors import SyftException
@@ -214,13 +214,13 @@ def _close_objects() -> None:
 
 
 def _close_outputs() -> None:
-    """What came of a code is told to whose code it is; syft reads that with the node's key."""
+    """Show the outputs of code only to the owner of the code. syft reads the outputs with the node's key."""
     from syft.service.output.output_service import OutputService
 
     def own(inner: Any, arguments: dict[str, Any]) -> Any:
         context = arguments["context"]
         if not _is_staff(context):
-            # Raises where it is not theirs.
+            # This raises if the code is not the caller's.
             stash = context.server.services.user_code.stash
             stash.get_by_uid(context.credentials, uid=arguments["user_code_id"]).unwrap()
         return inner(**arguments)
@@ -236,7 +236,7 @@ def _close_outputs() -> None:
 
 
 def _close_code() -> None:
-    """Code is short: what takes it apart needs much more than it has."""
+    """Limit the length of code: a parser needs much more memory than the code itself."""
     from syft.service.code.user_code import SubmitUserCode
     from syft.service.code.user_code_service import UserCodeService
     from syft.service.code_history.code_history_service import CodeHistoryService
@@ -254,7 +254,7 @@ def _close_code() -> None:
 
 
 def _close_endpoints() -> None:
-    """An administrator's own endpoints are told to accounts alone."""
+    """List an administrator's own API endpoints only to accounts."""
     from syft.service.api.api_service import APIService
     from syft.service.user.user_roles import ServiceRole
     from syft.types.result import as_result

@@ -1,6 +1,6 @@
-"""Which requests the node answers: who may send each, how much, how long and how often.
+"""The table of requests that the node answers: who may send each, how large and how often.
 
-What is not in the table is refused.
+A request that is not in the table is refused.
 """
 
 from __future__ import annotations
@@ -12,29 +12,29 @@ API = "/api/v2"
 
 
 class Who(Enum):
-    """Who may send a request, and so how it is checked."""
+    """Who may send a request. This decides how the guard checks it."""
 
     ANYBODY = "anybody"
     KNOWN_KEY = "known key"
-    """It names a key; the key must be one that may call something."""
+    """The request names a key, and the key must be allowed to call some method."""
     SIGNED = "signed"
-    """It is a signed call."""
+    """The request is a signed call."""
     SIGN_IN = "sign-in"
     SIGN_UP = "sign-up"
-    """Nobody, unless the administrator has opened it."""
+    """Anybody, but only if the administrator has opened sign-up."""
 
 
 @dataclass(frozen=True)
 class Route:
-    """One row.
+    """One row of the table.
 
     Attributes:
-        method: of HTTP; GET stands for HEAD as well.
-        path: whole; empty for every path outside the api's.
+        method: the HTTP method; GET includes HEAD.
+        path: the whole path; empty for every path outside the API.
         who: see `Who`.
-        body: the largest body, in bytes; None for what the caller's role may upload.
-        hashes: whether a password is checked, which takes a while: few at once.
-        each_second, burst: how often one caller may send it, in the long run and at once.
+        body: the largest body, in bytes; None for the upload limit of the caller's role.
+        hashes: whether the request checks a password. That takes long, so few run at once.
+        each_second, burst: the rate limit of one caller: in the long run, and at once.
     """
 
     method: str
@@ -59,13 +59,13 @@ ROUTES: tuple[Route, ...] = (
     Route("POST", "/login", Who.ANYBODY, body=FORM, hashes=True, each_second=2, burst=40),
     Route("POST", "/logout", Who.ANYBODY, body=FORM),
     Route("GET", "", Who.ANYBODY, each_second=20, burst=200),
-    # The portal says itself that it does nothing with these.
+    # The portal itself answers that it does not accept these.
     Route("POST", "", Who.ANYBODY, body=FORM),
 )
 
 
 def find(method: str, path: str) -> Route | int:
-    """The row of a request, or the status (RFC 9110) to refuse it with: 404 or 405."""
+    """Return the row of a request, or the status (RFC 9110) to refuse it with: 404 or 405."""
     method = "GET" if method == "HEAD" else method
     inside = path == API or path.startswith(f"{API}/")
     rows = [row for row in ROUTES if row.path == path or (not row.path and not inside)]

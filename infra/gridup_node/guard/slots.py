@@ -1,4 +1,4 @@
-"""How much may go on at once, and how often: limits by caller and in total. For one event loop."""
+"""Limits of concurrency and rate, by caller and in total. For one event loop."""
 
 from __future__ import annotations
 
@@ -11,15 +11,18 @@ from collections.abc import AsyncIterator, Callable, Hashable
 from dataclasses import dataclass
 
 MOST_KEYS = 20_000
-"""Callers whose rate is remembered; beyond, the one longest silent is forgotten."""
+"""Callers whose rate is remembered. Beyond this number, the one silent for longest is forgotten."""
 
 
 class Busy(Exception):
-    """There is no room; the caller should try again in a while."""
+    """There is no free slot or rate; the caller should try again later."""
 
 
 def network(address: str) -> str:
-    """What counts as one caller: an IPv4 address, or the first 64 bits of an IPv6 one, which are a site's."""
+    """Return the part of an address that counts as one caller.
+
+    This is the whole IPv4 address, or the first 64 bits of an IPv6 address, which belong to one site.
+    """
     try:
         ip = ipaddress.ip_address(address)
     except ValueError:
@@ -32,9 +35,9 @@ def network(address: str) -> str:
 
 
 class Slots:
-    """At most `total` at once, and at most `each` of one caller; who finds none waits `seconds` at most.
+    """At most `total` slots at once, and at most `each` for one caller. A caller waits at most `seconds`.
 
-    Callers take turns: who has many waiting makes another wait for one of them, not for all.
+    Callers take turns. If one caller has many requests waiting, another one waits for one of them, not all.
     """
 
     def __init__(self, total: int, each: int, seconds: float) -> None:
@@ -45,10 +48,10 @@ class Slots:
 
     @contextlib.asynccontextmanager
     async def hold(self, caller: Hashable) -> AsyncIterator[None]:
-        """Have a slot within the context.
+        """Hold a slot within the context.
 
         Raises:
-            Busy: there is none, or this caller has as many as one may.
+            Busy: no slot became free in time, or this caller holds or waits for `each` already.
         """
         give_back = await self.enter(caller)
         try:
@@ -57,7 +60,7 @@ class Slots:
             give_back()
 
     async def enter(self, caller: Hashable) -> Callable[[], None]:
-        """Have a slot until what this returns is called, which may be more than once.
+        """Hold a slot until the returned function is called. More than one call of it is fine.
 
         Raises:
             Busy: as `hold`.
@@ -120,25 +123,25 @@ class Slots:
 
 
 class Crowd:
-    """Requests of callers that we do not know yet: when there are too many, the oldest gives way.
+    """The open requests of callers that are not known yet. If there are too many, the oldest is dropped.
 
-    So who comes anew always gets in, however many hold on to what they began; those of one address, where
-    many people may be, give way to one another.
+    So a new caller always gets in, even if many others keep slow requests open. Many users may share one
+    address: requests of one address displace one another.
     """
 
     def __init__(self, total: int, each: int) -> None:
         self._total, self._each = total, each
         self._tasks: OrderedDict[object, tuple[Hashable, Callable[[], object]]] = OrderedDict()
-        # Of each caller, the oldest first.
+        # The tokens of each caller, oldest first.
         self._held: dict[Hashable, dict[object, None]] = {}
 
     def __len__(self) -> int:
         return len(self._tasks)
 
     def enter(self, caller: Hashable, give_up: Callable[[], object]) -> object:
-        """Be one of the crowd; `give_up` is called when this one must make room.
+        """Add a request to the crowd. `give_up` is called when the request must make room for a new one.
 
-        Returns what `leave` takes.
+        Returns the token for `leave`.
         """
         while len(self._held.get(caller, ())) >= self._each:
             self._end(next(iter(self._held[caller])))
@@ -155,7 +158,7 @@ class Crowd:
         give_up()
 
     def leave(self, token: object) -> None:
-        """Leave the crowd. May be called again."""
+        """Remove a request from the crowd. A second call does nothing."""
         row = self._tasks.pop(token, None)
         if row is not None:
             del self._held[row[0]][token]
@@ -164,14 +167,14 @@ class Crowd:
 
 
 class Seen:
-    """What was seen in the last while; beyond `MOST_KEYS`, what was seen longest ago is forgotten."""
+    """The keys seen in the last `seconds`. Beyond `MOST_KEYS`, the oldest key is forgotten."""
 
     def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._seconds, self._clock = seconds, clock
         self._rows: OrderedDict[Hashable, float] = OrderedDict()
 
     def add(self, what: Hashable) -> None:
-        """Remember it from now on."""
+        """Remember a key from now on."""
         self._rows.pop(what, None)
         while len(self._rows) >= MOST_KEYS:
             self._rows.popitem(last=False)
@@ -189,17 +192,17 @@ class _Bucket:
 
 
 class Rate:
-    """At most `burst` at once and `each_second` in the long run, for each caller."""
+    """A rate limit for each caller: at most `burst` requests at once, and `each_second` in the long run."""
 
     def __init__(self, each_second: float, burst: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._each_second, self._burst, self._clock = each_second, burst, clock
         self._buckets: OrderedDict[Hashable, _Bucket] = OrderedDict()
 
     def take(self, caller: Hashable) -> None:
-        """Count one.
+        """Count one request.
 
         Raises:
-            Busy: it is one too many for now.
+            Busy: the caller has no requests left for now.
         """
         now = self._clock()
         bucket = self._buckets.pop(caller, None) or _Bucket(float(self._burst), now)
@@ -212,7 +215,7 @@ class Rate:
         bucket.left -= 1
 
     def wait(self, caller: Hashable) -> float:
-        """Seconds until `take` counts one; 0 when at once. To ask counts nothing."""
+        """Return the seconds until `take` accepts a request; 0 if it does now. This counts no request."""
         bucket = self._buckets.get(caller)
         return max(0.0, (1 - self._left(bucket, self._clock())) / self._each_second) if bucket else 0.0
 

@@ -1,4 +1,4 @@
-"""What the guard asks of syft's server, in this process."""
+"""The guard's interface to syft's server, which runs in this process."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ MOST_KNOWN = 1000
 
 
 class SyftServer:
-    """Answers the guard's questions (`asgi.Syft`) out of syft's own store. Every call blocks.
+    """The implementation of `asgi.Syft` on syft's own store. Every call blocks, except as `asgi.Syft` says.
 
     Args:
-        secrets: the folder of the node's own.
+        secrets: the folder of the node's own secrets.
     """
 
     def __init__(self, server: Any, secrets: Path, clock: Callable[[], float] = time.monotonic) -> None:
@@ -37,20 +37,21 @@ class SyftServer:
 
     @property
     def own_key(self) -> bytes:
-        """The node's own, which the metadata tells everybody."""
+        """The node's own public key. It is public: the metadata contains it."""
         return bytes(self._server.verify_key.verify_key)
 
     @functools.cached_property
     def is_network(self) -> bool:
-        """Whether other nodes are associated with it."""
+        """Whether this is a network node, with which other nodes associate."""
         from syft.abstract_server import ServerType
 
         return bool(self._server.server_type == ServerType.GATEWAY)
 
     def caller(self, key: bytes) -> Caller:
-        """Whose key it is; of a role that has just changed, for a moment what it was.
+        """Return the holder of a key. After a change of role, this returns the old role for a moment.
 
-        syft looks it up again for each call, and opens to each role what our own table says.
+        That is safe: syft looks up the role again for each call, and opens to it only the methods in Gridup's
+        table.
         """
         now = self._clock()
         told, found = self._known.get(key, (0.0, None))
@@ -64,7 +65,7 @@ class SyftServer:
         return found
 
     def is_remembered(self, key: bytes) -> bool:
-        """Whether `caller` needs not look it up, for the next moment at least."""
+        """Whether `caller` needs no look-up for this key, at least for the next `MOMENT`."""
         told, found = self._known.get(key, (0.0, None))
         return found is not None and self._clock() - told < KNOWN_SECONDS - MOMENT
 
@@ -91,19 +92,19 @@ class SyftServer:
         return len(self._server.services.network.stash) > 0
 
     def has_room(self) -> bool:
-        """Whether the disk has room for what data scientists send."""
+        """Whether the disk has room for data from data scientists."""
         return quotas.has_room(self._server)
 
     def is_own_password(self, password: str) -> bool:
-        """Whether it is the administrator's that the node has made."""
+        """Whether this is the administrator password that the node generated."""
         return is_own_password(self._secrets, password)
 
     def open_to_sign_up(self) -> bool:
-        """Whether anybody may make an account."""
+        """Whether anybody may create an account."""
         return bool(self._server.settings.signup_enabled)
 
     def signed_refusal(self, message: str) -> bytes:
-        """The answer to a signed call: it was refused."""
+        """Return the answer that refuses a signed call."""
         from syft.client.api import SyftAPIData
         from syft.serde.serialize import _serialize
         from syft.service.response import SyftError
@@ -113,7 +114,7 @@ class SyftServer:
         return answer
 
     def refusal(self, message: str) -> bytes:
-        """The answer to another request: it was refused."""
+        """Return the answer that refuses another request."""
         from syft.serde.serialize import _serialize
         from syft.service.response import SyftError
 
@@ -121,7 +122,7 @@ class SyftServer:
         return answer
 
     def sign_in(self, email: str, password: str) -> tuple[bytes, bytes] | None:
-        """The account's public key and the answer with its private one; None when they do not match."""
+        """Return the account's public key and the answer with its private key; None if they do not match."""
         from syft.serde.serialize import _serialize
         from syft.service.user.user import UserPrivateKey
 
@@ -133,5 +134,5 @@ class SyftServer:
 
 
 def _role(role: Any) -> Role:
-    # A role that a later syft adds has no rights before somebody says which.
+    # A role that a later syft adds has no rights until a developer defines them.
     return Role.__members__.get(getattr(role, "name", ""), Role.NOBODY)

@@ -1,6 +1,6 @@
-"""What slows down those who guess passwords: a wait that doubles with each failure, by caller and account.
+"""Slows down attackers who guess passwords: a wait that doubles with each failure, by caller and account.
 
-Whoever has many addresses is slowed by account: all strangers together have so many tries a minute.
+An attacker with many addresses is slowed by account: all strangers share the account's tries per minute.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ FREE_TRIES_OF_CALLER = 20
 LONGEST_WAIT = 300
 """Seconds."""
 LONGEST_WAIT_OF_REMEMBERED = 10
-"""Seconds, for a caller who has signed in to this account before: others of the address may be guessing."""
+"""Seconds, for a caller who has signed in to this account before: an attacker may share the address."""
 TRIES_OF_ACCOUNT, TRIES_A_SECOND = 50, 6 / 60
-"""Of one account by all strangers together: at once, and in the long run."""
+"""Tries of one account by all strangers together: at once, and per second in the long run."""
 NEWCOMERS_A_SECOND = 12 / 60
-"""Beside those, for strangers of networks that hardly anybody has tried this account from."""
+"""Additional tries of one account for strangers from networks with hardly any tries of this account."""
 TRIES_OF_NETWORK, NETWORKS_A_SECOND = 3, 3 / (24 * 60 * 60)
-"""How many tries of one account a network has among the newcomers'."""
+"""One network's part of the newcomers' tries of one account: at once, and per second in the long run."""
 FORGET_SECONDS = 15 * 60
 MOST_ENTRIES = 2_000
 
@@ -43,17 +43,18 @@ class _Tries:
 class Throttle:
     """Counts failed sign-ins.
 
-    It never locks an account for everybody: that would let a stranger keep the administrator out.
+    It never locks an account for everybody: otherwise a stranger could lock out the administrator.
 
-    Who guesses from thousands of addresses has no failures to count at each. So all strangers to an account
-    share its tries: 50 at once, then 6 a minute. Who has signed in to it before, from this address or with
-    this device, is no stranger: they have limits of their own. One who signs in for the first time during an
-    attack would find those tries used up. For them there are 12 more a minute, of which each network (/16 of
-    IPv4, /32 of IPv6) has 3 a day: guessers have used up theirs soon, unless they sit in thousands of
-    networks; then a newcomer needs luck or patience. The account's guessers have 18 tries a minute at most.
+    An attacker with thousands of addresses has too few failures at each address to count. So all strangers to
+    an account share its tries: 50 at once, then 6 a minute. A user who has signed in to the account before,
+    from this address or with this device, is no stranger, and has separate limits. A user who signs in for
+    the first time during an attack would find the shared tries used up. For these newcomers there are 12 more
+    tries a minute, of which each network (/16 of IPv4, /32 of IPv6) has 3 a day. Attackers use up their part
+    soon, unless they have addresses in thousands of networks. In that case a newcomer needs luck or patience.
+    All attackers of an account together have at most 18 tries a minute.
 
     Args:
-        remembered: who has signed in before; None for nobody.
+        remembered: the callers who have signed in before; None for no callers.
     """
 
     def __init__(
@@ -72,10 +73,10 @@ class Throttle:
         return self._remembered.has(caller, account.casefold())
 
     def wait(self, caller: str, account: str, known: bool = False) -> int:
-        """Whole seconds until this caller may try this account again; 0 when at once.
+        """Return the whole seconds until this caller may try this account again; 0 if it may try now.
 
         Args:
-            known: whether the caller shows itself that it has signed in to this account before.
+            known: whether the caller itself proves that it has signed in to this account before.
         """
         with self._lock:
             own, of_caller = _keys(caller, account)
@@ -86,7 +87,7 @@ class Throttle:
         return math.ceil(max(waits))
 
     def failed(self, caller: str, account: str, known: bool = False) -> None:
-        """Note a failed try; `known` as for `wait`."""
+        """Count a failed try. `known` is as for `wait`."""
         now = self._clock()
         with self._lock:
             for key in [key for key, row in self._tries.items() if now - row.last > FORGET_SECONDS]:
@@ -96,12 +97,12 @@ class Throttle:
             for key, _ in _keys(caller, account):
                 row = self._tries.pop(key, None)
                 while len(self._tries) >= MOST_ENTRIES:
-                    # The oldest: `pop` above keeps the order that of the last failure.
+                    # Delete the oldest: `pop` above keeps the rows in the order of their last failure.
                     del self._tries[next(iter(self._tries))]
                 self._tries[key] = _Tries(failed=row.failed + 1 if row else 1, last=now)
 
     def succeeded(self, caller: str, account: str) -> None:
-        """This try was counted as failed and was not: take it back, and all of this caller with this account.
+        """Undo the count of a try that succeeded, and of all failures of this caller with this account.
 
         The caller's failures with other accounts still count. It may wait for the disk, see `Remembered.add`.
         """
@@ -122,7 +123,7 @@ class Throttle:
     def _count_stranger(self, caller: str, account: str) -> None:
         first = self._of_newcomers if self._of_account.wait(account) else self._of_account
         for rate, key in ((first, account), (self._of_network, (_network(caller), account))):
-            # Nobody is refused here: `wait` has said what is left.
+            # This only counts. `wait` decides who has to wait.
             with contextlib.suppress(Busy):
                 rate.take(key)
 
@@ -139,7 +140,7 @@ def _keys(caller: str, account: str) -> tuple[tuple[tuple[str, str], int], ...]:
 
 
 def _network(caller: str) -> str:
-    """Where an address is, as far as one owner may have all of it: a /16 of IPv4, a /32 of IPv6."""
+    """Return the network of an address that one owner may have as a whole: a /16 of IPv4, a /32 of IPv6."""
     try:
         address = ipaddress.ip_address(caller)
     except ValueError:

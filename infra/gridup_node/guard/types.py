@@ -1,8 +1,8 @@
-"""Which types a caller may send, and in what form each is on the wire.
+"""The table of types that a caller may send, and the form of each on the wire.
 
-syft knows some 450 types and builds any of them for whoever names one: connections, services, stores and
-what calls a function among them. These are those that its client sends. A type that a later syft adds
-stays out until somebody puts it here.
+syft knows some 450 types, and builds any of them for any caller who names one. Among them are connections,
+services, stores and types that call a function. This table has only the types that syft's client sends. A
+type that a later syft adds is refused until a developer adds it here.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ from enum import Enum
 
 
 class Form(Enum):
-    """What the blob of a value is."""
+    """The content of a value's blob."""
 
     FIELDS = "fields"
-    """There is none: the value has fields."""
+    """No blob: the value has fields."""
     SEQUENCE = "sequence"
-    """Values."""
+    """A list of values."""
     PAIRS = "pairs"
-    """Keys and values."""
+    """A list of keys and values."""
     VALUE = "value"
-    """One value, from which syft makes this one."""
+    """One value, from which syft builds this value."""
     LEAF = "leaf"
     """Plain bytes."""
     TYPE = "type"
@@ -64,30 +64,30 @@ OBJECTS_OF_SYFT: frozenset[str] = frozenset(
         *{"CMPCRUDPermission", "CMPPermission", "TypeError", "ServerURL"},
     }
 )
-"""Types that syft builds field by field, without a model or an enumeration; they do nothing."""
+"""Types that syft builds field by field, without a model or an enumeration. They have no side effects."""
 
 OF_THE_NODE: frozenset[str] = frozenset({"QueueConfig", "QueueClientConfig", "ZMQQueueConfig"})
-"""What a node hands to its own workers in that way; not for callers to send."""
+"""Types that a node sends to its own workers, built in the same way. Callers may not send them."""
 
 OBJECTS: frozenset[tuple[str, int]] = frozenset(
     {
         *((name, 1) for name in OBJECTS_OF_SYFT),
-        # What every message has.
+        # Parts of every message.
         *{("SyftAPICall", 1), ("SyftVerifyKey", 1), ("DateTime", 1), ("MarkdownDescription", 1)},
-        # Data, and what is said of it.
+        # Data and its metadata.
         *{("ActionDataEmpty", 1), ("ActionObject", 1), ("AnyActionObject", 1)},
         *{("NumpyArrayObject", 1), ("NumpyBoolObject", 1), ("NumpyScalarObject", 1)},
         *{("PandasDataframeObject", 1), ("PandasSeriesObject", 1), ("ObjectNotReady", 1), ("TwinObject", 1)},
         *{("Asset", 1), ("Contributor", 1), ("CreateAsset", 1), ("CreateDataset", 1)},
         *{("DataSubjectCreate", 1), ("DataSubjectMemberRelationship", 1), ("CreateBlobStorageEntry", 1)},
-        # Code, and how it may be used.
+        # Code and its policies.
         *{("SubmitUserCode", 1), ("UserCodeExecutionResult", 1), ("ServerIdentity", 1), ("UserIdentity", 1)},
         *{("CreatePolicyRule", 1), ("CreatePolicyRuleConstant", 1), ("EmptyInputPolicy", 1)},
         *{("ExactMatch", 1), ("Matches", 1), ("MixedInputPolicy", 1), ("PolicyRule", 1), ("PreFill", 1)},
         *{("OutputPolicyExecuteCount", 1), ("OutputPolicyExecuteOnce", 1), ("UserOwned", 1)},
         *{("JobItem", 2), ("SyftLog", 1)},
-        # Requests and projects. A request for code is made by the server, of the code; a link to another
-        # object is as well: approved code would follow it to whatever there is.
+        # Requests and projects. The server itself creates a request for code from the code, and also a link
+        # to another object: approved code would follow a caller's link to any object.
         *{("ActionStoreChange", 1), ("LinkedObject", 1), ("RequestInfoFilter", 1), ("SubmitRequest", 1)},
         *{("ApprovalDecision", 1), ("SyftSuccess", 1), ("SyftError", 1)},
         *{("ProjectMessage", 1), ("ProjectRequest", 1), ("ProjectRequestResponse", 1), ("ProjectSubmit", 1)},
@@ -113,7 +113,7 @@ BY_NAME: frozenset[tuple[str, int]] = frozenset(
         *{("ProjectService", 1), ("UserCodeStatusService", 1), ("UserService", 1), ("ActionService", 1)},
     }
 )
-"""Types that callers may name, but not send a value of."""
+"""Types that callers may name. Callers may not send values of these types."""
 
 FORMS: Mapping[tuple[str, int], Form] = {
     **{(name, 1): form for form, names in _PLAIN.items() for name in names},
@@ -123,7 +123,7 @@ FORMS: Mapping[tuple[str, int], Form] = {
 OF_A_SIGN_UP: frozenset[str] = frozenset(
     {"UserCreate", "UID", "ServiceRole", "str", "pydantic_emailstr", "NoneType", "bool", "int", "bytes"}
 )
-"""What `UserCreate` has of a new account; its id is bytes, and its role a number."""
+"""Types in the `UserCreate` of a new account. Its id is bytes, and its role is a number."""
 
 NAMES: frozenset[tuple[str, int]] = frozenset(FORMS) | BY_NAME
 
@@ -133,4 +133,4 @@ _TYPING = (
     *("Sequence", "Set", "Tuple", "Type", "Union"),
 )
 ALIASES: frozenset[str] = frozenset(f"typing.{name}" for name in _TYPING)
-"""What a generic alias may be of; each only takes its arguments in."""
+"""Types that a generic alias may use. Each of them only stores its arguments."""

@@ -1,7 +1,7 @@
-"""Cap'n Proto's encoding, read in place: what is in a message is shown, not copied.
+"""Reads Cap'n Proto's encoding in place: it returns views of a message's parts, not copies.
 
-Only as much of it as the library itself writes for the structures of frames.capnp
-(capnproto.org/encoding.html). Of anything else the answer is None, and `wire` asks the library.
+It reads only the forms that the library itself writes for the structures of frames.capnp
+(capnproto.org/encoding.html). For any other form it returns None, and `wire` uses the library.
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ from struct import Struct
 WORD = 8
 MOST_SEGMENTS = 512
 COPIED = 4096
-"""Bytes; what is shorter is no view: that would cost more than the copy."""
+"""Data up to this size, in bytes, is copied: a view would cost more."""
 MOST_PIECES = 64
 BYTES, POINTERS = 2, 6
-"""Sizes of elements of a list."""
+"""Codes for the element size of a list."""
 
 _word = Struct("<Q").unpack_from
 _half = Struct("<I").unpack_from
 
 
 class _Unusual(Exception):
-    """It is not of the form that is read here."""
+    """The message has a form that this module does not read."""
 
 
 class Rope:
-    """Bytes in several pieces, one after the other: what is longer than 512 MB comes in such."""
+    """Bytes in several pieces, in order. Data longer than 512 MB is sent in pieces."""
 
     __slots__ = ("_length", "_pieces", "_starts")
 
@@ -77,7 +77,7 @@ Data = bytes | memoryview | Rope
 
 
 def joined(parts: Sequence[Data]) -> Data:
-    """All of them as one; large ones stay where they are."""
+    """Join all parts. Large ones are not copied."""
     if sum(map(len, parts)) <= COPIED:
         return b"".join(map(bytes, parts))
     pieces: list[memoryview] = []
@@ -90,7 +90,7 @@ def joined(parts: Sequence[Data]) -> Data:
 
 
 class _Reader:
-    """One message. Each word may be read so often that the sum stays within `words`."""
+    """The reader of one message. All reads together may cover at most `words` words."""
 
     __slots__ = ("_data", "_left", "_segments", "_word")
 
@@ -116,12 +116,12 @@ class _Reader:
             raise _Unusual
 
     def root(self) -> tuple[int, int, int, int]:
-        """The segment of the message's structure, where its data and its pointers begin, and its end."""
+        """Return the root structure's segment, the start of its data and of its pointers, and its end."""
         start, end = self._segments[0]
         if start >= end:
             raise _Unusual
         segment, pointer, base = self._followed(0, start)
-        # A structure, which has something in it.
+        # Accept only a pointer to a structure that is not null.
         if pointer & 3 or not pointer:
             raise _Unusual
         at = base + self._offset(pointer)
@@ -134,7 +134,7 @@ class _Reader:
         return found - (1 << 32) if found >> 31 else found
 
     def list_of(self, segment: int, at: int, size: int) -> tuple[int, int, int]:
-        """The segment of the list that a pointer means, where it begins and how many elements it has."""
+        """Return the segment, the start and the number of elements of the list that a pointer refers to."""
         pointer = self._word(at)[0]
         if not pointer:
             return segment, at, 0
@@ -150,13 +150,13 @@ class _Reader:
         return segment, start, count
 
     def data(self, segment: int, at: int) -> Data:
-        """The bytes that a pointer means."""
+        """Return the bytes that a pointer refers to."""
         _, start, count = self.list_of(segment, at, BYTES)
         found = self._data[start : start + count]
         return found if count > COPIED else bytes(found)
 
     def chunks(self, segment: int, at: int) -> Data:
-        """The bytes of a list of data, one after the other."""
+        """Return the joined bytes of a list of data."""
         segment, start, count = self.list_of(segment, at, POINTERS)
         if count == 1:
             return self.data(segment, start)
@@ -166,7 +166,7 @@ class _Reader:
         _, start, count = self.list_of(segment, at, BYTES)
         if not count:
             if self._word(at)[0]:
-                # One that is there ends with a zero, which counts.
+                # A text that exists ends with a zero byte, which is part of the count.
                 raise _Unusual
             return ""
         found = bytes(self._data[start : start + count])
@@ -178,11 +178,15 @@ class _Reader:
             raise _Unusual from None
 
     def _followed(self, segment: int, at: int) -> tuple[int, int, int]:
-        """A pointer, where it stands itself: its segment, what it says and where it counts from."""
+        """Follow a far pointer, if `at` holds one.
+
+        Returns the segment of the final pointer, the pointer itself, and the position that its offset counts
+        from.
+        """
         pointer = self._word(at)[0]
         if pointer & 3 != 2:
             return segment, pointer, at + WORD
-        # In two steps: the library writes such ones only where it has been told to.
+        # Refuse double-far pointers: the library writes them only on request.
         if pointer & 4 or pointer >> 32 >= len(self._segments):
             raise _Unusual
         segment = pointer >> 32
@@ -211,11 +215,11 @@ Fields = tuple[str, int, list[str], list[Data], Data]
 
 
 def structure(data: Data, words: int) -> Fields | None:
-    """An `Object`: its name, version, the names of its fields, their values and its blob."""
+    """Read an `Object`: its name, version, field names, field values and blob; None for an unusual form."""
     try:
         reader = _Reader(data, words)
         segment, at, pointers, end = reader.root()
-        # What a later version of the structure has more, nobody reads.
+        # Additional pointers of a later version of the structure are ignored.
         if pointers == at or end - pointers < 4 * WORD:
             return None
         names_in, start, count = reader.list_of(segment, pointers, POINTERS)
@@ -229,7 +233,7 @@ def structure(data: Data, words: int) -> Fields | None:
 
 
 def sequence(data: Data, words: int) -> list[Data] | None:
-    """The values of a `Sequence`."""
+    """Read the values of a `Sequence`; None for an unusual form."""
     try:
         reader = _Reader(data, words)
         segment, _, pointers, end = reader.root()
@@ -245,7 +249,7 @@ Pairs = tuple[list[Data], list[Data]]
 
 
 def pairs(data: Data, words: int) -> Pairs | None:
-    """The keys and the values of `Pairs`."""
+    """Read the keys and the values of `Pairs`; None for an unusual form."""
     try:
         reader = _Reader(data, words)
         segment, _, pointers, end = reader.root()

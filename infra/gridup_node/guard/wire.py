@@ -1,8 +1,8 @@
-"""What a signed call says, read without syft: its deserialisers build whatever a body names.
+"""Reads a signed call without syft, because syft's deserialisers build anything that a body names.
 
-A value on the wire is an `Object` (frames.capnp): the name of a type, and fields or a blob. Here a message
-is only taken apart and measured; nothing is made from it. A type that is not in `types` is refused, so
-syft is handed nothing but what it may build.
+A value on the wire is an `Object` (frames.capnp): the name of a type, and fields or a blob. This module only
+parses and measures a message, and builds nothing from it. It refuses a type that is not in `types`. So syft
+gets only values that it may build.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from gridup_node.guard.view import Data, Rope
 
 T = TypeVar("T")
 CARRIERS = frozenset({"blob_storage.write_to_disk"})
-"""Methods whose bytes are a message themselves."""
+"""Methods whose bytes argument is itself a message."""
 KEY_BYTES = 32
 ID_BYTES = 16
 IDS = frozenset({"UID", "LineageID"})
@@ -32,51 +32,51 @@ NUMBERS = IDS | {"int", "complex"}
 LIKE_A_NUMBER = re.compile(r"[0-9]+(e[0-9]+)?")
 SIGNATURE_BYTES = 64
 LARGE = 16 * 1024
-"""Bytes of a value that is read in place; smaller ones are copied sooner than looked at."""
+"""Values above this size, in bytes, are read in place. For smaller ones a copy is faster."""
 SHORT = 64 * 1024
-"""Bytes of a message whose signature the one library looks at faster."""
+"""Up to this message size, in bytes, PyNaCl verifies a signature faster than `cryptography`."""
 DEEPEST = 64
-"""Values within values; a message of syft's own client has some twenty."""
+"""Levels of nested values. A message of syft's own client has some twenty."""
 DEEPEST_ON_AVERAGE = 32
-"""A byte counts for each value that it is in."""
+"""Limit of the average nesting of a byte: each byte counts once for each value that contains it."""
 SMALL = 1024 * 1024
-"""Bytes that may count beyond that."""
+"""Bytes allowed in addition to that limit."""
 MOST_VALUES = 2_000_000
-"""A column of a million numbers that pandas holds as objects is a value for each."""
+"""Limit of values. A pandas column of a million numbers with dtype object has one value for each number."""
 LONGEST_NAME = 128
 PATH = re.compile(r"[a-z0-9_.]+", re.IGNORECASE | re.ASCII)
 HOOKS = frozenset({"syft_pre_hooks__", "syft_post_hooks__"})
-"""Fields of what syft calls before and after each action; its client sends none."""
+"""Fields with functions that syft calls before and after each action. syft's client sends none."""
 LONGEST_INTEGER = 9
-"""Bytes, of a number that a range is made of."""
+"""Bytes of each number of a range."""
 MODULUS = 2**61 - 1
-"""Python's hash of a whole number is what is left of it by this: many large ones have the same."""
+"""Python's hash of an integer is the integer modulo this: many large integers have the same hash."""
 SAME_HASH = 64
-"""Keys; each costs as much time as there were before it."""
+"""Keys with the same hash. Each one costs time in proportion to the number before it."""
 EVERY_OBJECT = frozenset(
     {"id", "created_date", "deleted_date", "updated_date", "syft_client_verify_key", "syft_server_location"}
 )
-"""Fields that every object of syft's has."""
+"""Fields of every syft object."""
 WORD = 8
 READS = 4
 """How often a word of a message may be read."""
 SLACK_WORDS = 1024
 NESTING = 8
-"""Structures within structures of one `Object`; it has four."""
+"""Limit of nested structures in one `Object`, which has four levels."""
 
 
 class Malformed(Exception):
-    """The bytes are no message that syft's client sends; the text says where, and repeats nothing of them."""
+    """The bytes are no message of syft's client. The text says why, and contains no data of the message."""
 
 
 @dataclass(frozen=True)
 class Frame:
-    """The outside of a signed call: who says that they sent it, and the bytes that they signed.
+    """The envelope of a signed call: the key of the claimed sender, the signature and the signed bytes.
 
     Attributes:
         key: the sender's public key (Ed25519), 32 bytes.
-        signature: 64 bytes, not checked yet.
-        message: what is signed.
+        signature: 64 bytes, not verified yet.
+        message: the signed bytes.
     """
 
     key: bytes
@@ -86,13 +86,13 @@ class Frame:
 
 @dataclass(frozen=True)
 class Call:
-    """What a signed message asks for.
+    """The content of a signed message.
 
     Attributes:
-        server: the id of the node that it is for, 16 bytes.
+        server: the id of the node that the call is for, 16 bytes.
         path: the method, such as `dataset.get_all`.
-        waits: whether the caller waits for the answer; else it becomes a job.
-        values: how many values the arguments have, themselves included.
+        waits: whether the caller waits for the answer; else the call becomes a job.
+        values: the number of values in the message, at all levels.
     """
 
     server: bytes
@@ -103,7 +103,7 @@ class Call:
 
 @dataclass(frozen=True)
 class Value:
-    """One value, taken apart. `fields` is empty where the type has a form of its own, `blob` elsewhere."""
+    """One parsed value. `fields` is empty if the type has its own form; otherwise `blob` is empty."""
 
     name: str
     version: int
@@ -112,13 +112,13 @@ class Value:
 
 
 def frame(body: Data) -> Frame:
-    """Read the outside of a signed call.
+    """Read the envelope of a signed call.
 
     Raises:
-        Malformed: it is none.
+        Malformed: the body is no signed call.
     """
     fields = _fields(read(body), "SignedSyftAPICall", {"credentials", "signature", "serialized_message"})
-    # Nothing but these: what is beside the message is not measured.
+    # `_fields` allows no other fields: data next to the message would not be measured.
     made = Frame(
         key=_key(fields["credentials"]),
         signature=bytes(_blob(fields["signature"], "bytes")),
@@ -130,10 +130,10 @@ def frame(body: Data) -> Frame:
 
 
 def sender(memory: Any) -> bytes:
-    """Whose key the beginning of a signed call names. What has not come yet is zero in `memory`.
+    """Return the sender's key from the beginning of a signed call. Missing bytes are zero in `memory`.
 
     Raises:
-        Malformed: it names none, or not at its beginning.
+        Malformed: the beginning of the call names no key.
     """
 
     def credentials_of(found: Any) -> Data:
@@ -158,12 +158,12 @@ def _key(credentials: Data) -> bytes:
 
 
 def signed(frame: Frame) -> bool:
-    """Whether the message is signed by its sender's key."""
+    """Whether the sender's key has signed the message."""
     return verifies(frame.key, frame.message, frame.signature)
 
 
 def verifies(key: bytes, message: Data, signature: bytes) -> bool:
-    """Whether a signature (Ed25519) is that of a message."""
+    """Whether an Ed25519 signature of a message is valid."""
     from cryptography.exceptions import InvalidSignature
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
     from nacl.exceptions import CryptoError
@@ -182,10 +182,10 @@ def verifies(key: bytes, message: Data, signature: bytes) -> bool:
 
 
 def call(message: Data, most: int = MOST_VALUES) -> Call:
-    """Read what a message asks for, and make sure that syft may build all of it.
+    """Read a call from a message, and check that syft may build all of its values.
 
     Raises:
-        Malformed: it is no call, or has a type in it that is not for callers to send, or too much of all.
+        Malformed: the message is no call, has a type that callers may not send, or has too many values.
     """
     wanted = {"server_uid", "path", "args", "kwargs", "blocking"}
     known: dict[Data, Value] = {}
@@ -204,14 +204,14 @@ def call(message: Data, most: int = MOST_VALUES) -> Call:
         raise Malformed("a method of no such name")
     uid = _fields(once(fields["server_uid"]), "UID", {"value"})["value"]
     server = bytes(_plain(once(uid), "bytes"))
-    # As syft reads it: everything but "0" is true.
+    # syft reads everything but "0" as true.
     waits = _plain(once(fields["blocking"]), "bool") != b"0"
     values = measure(message, most, known)
     if path in CARRIERS:
         for argument in (*_of_sequence(read(fields["args"])), *_of_pairs(read(fields["kwargs"]))):
             inner = read(argument)
             if inner.name == "bytes":
-                # Whoever reads it later, syft's client as well, builds what it holds.
+                # Every later reader of the blob, such as syft's client, builds the values in it.
                 values += measure(inner.blob, most)
     return Call(server=server, path=path, waits=waits, values=values)
 
@@ -222,17 +222,18 @@ def measure(
     known: Mapping[Data, Value] = MappingProxyType({}),
     types: frozenset[str] | None = None,
 ) -> int:
-    """How many values a message has, all of them of types that callers may send.
+    """Count the values of a message, and check that callers may send their types.
 
     Args:
+        most: the largest number of values.
         known: values that were read already.
-        types: those that it may have; all that callers may send, where it is left out.
+        types: the allowed types; all types that callers may send if it is left out.
 
     Raises:
-        Malformed: it has another type, is too deep or has too many.
+        Malformed: the message has another type, too many values or too many levels.
     """
     count, left = 0, len(message) * DEEPEST_ON_AVERAGE + SMALL
-    # One generator for each level: an attacker's depth must not become Python's.
+    # One generator per level: an attacker's nesting must not use up Python's stack.
     levels = [_Level(iter((message,)))]
     while levels:
         blob = next(levels[-1].blobs, None)
@@ -251,11 +252,11 @@ def measure(
         if levels[-1].every:
             levels[-1].note(value)
         if not value.fields and FORMS.get((value.name, value.version)) is Form.LEAF:
-            # Most are: there is nothing in it.
+            # Most values are leaves, without nested values.
             continue
         levels.append(_Level(_children(value), HASHED.get(value.name, 0)))
         if value.name == "range":
-            # Whatever iterates over it has as many values.
+            # Code that iterates over the range gets as many values.
             count += _length_of_range(value)
     if count > most:
         raise Malformed("too many values")
@@ -263,10 +264,10 @@ def measure(
 
 
 def read(blob: Data) -> Value:
-    """Take one value apart.
+    """Parse one value.
 
     Raises:
-        Malformed: it is none.
+        Malformed: the bytes are no value.
     """
     seen = view.structure(blob, _words(blob)) if len(blob) > LARGE else None
     name, version, names, values, own = seen or _open("Object", blob, _object)
@@ -276,7 +277,7 @@ def read(blob: Data) -> Value:
         raise Malformed("fields without a value")
     if not names:
         return Value(name, version, (), own)
-    # syft leaves the name of a field empty whose value it does not send.
+    # syft leaves a field's name empty if it does not send the field's value.
     fields = tuple((key, value) for key, value in zip(names, values, strict=True) if key)
     if len(dict(fields)) != len(fields):
         raise Malformed("a field twice")
@@ -290,10 +291,10 @@ def _object(found: Any) -> view.Fields:
 
 
 def _children(value: Value) -> Iterator[Data]:
-    """The values within a value.
+    """Return the values directly within a value.
 
     Raises:
-        Malformed: its type is not for callers to send, or it is not of its type's form.
+        Malformed: callers may not send its type, or it does not have its type's form.
     """
     form = FORMS.get((value.name, value.version))
     if form is None:
@@ -322,7 +323,10 @@ def _of_fields(value: Value) -> Iterator[Data]:
 
 
 def _check_id(value: Value) -> None:
-    """SQLite takes an id whose digits look like a number for one, and then the whole table can't be read."""
+    """Refuse an id whose hex digits look like a number.
+
+    SQLite would store it as a number, and then the whole table can't be read.
+    """
     data = _blob(dict(value.fields).get("value", b""), "bytes")
     if len(data) != ID_BYTES or LIKE_A_NUMBER.fullmatch(bytes(data).hex()):
         raise Malformed("an id that can't be kept")
@@ -340,20 +344,20 @@ def _of_pairs(value: Value) -> Iterator[Data]:
 
 
 class _Level:
-    """The values of one level, some of which are keys.
+    """The values of one level. It counts the hashes of keys.
 
-    Anybody can make whole numbers, and ids, of the same hash; of texts nobody can.
+    Anybody can choose integers and ids with the same hash. Nobody can for texts.
     """
 
     __slots__ = ("_at", "_seen", "blobs", "every")
 
     def __init__(self, blobs: Iterator[Data], every: int = 0) -> None:
-        # Each value of a set is a key, and every other one of a dict.
+        # In a set every value is a key (1), in a dict every second one (2). 0: no keys.
         self.blobs, self.every, self._at = blobs, every, 0
         self._seen: Counter[int] | None = None
 
     def note(self, value: Value) -> None:
-        """Count it, where it is a key."""
+        """Count the value if it is a key."""
         key = self._at % self.every == 0
         self._at += 1
         if key and value.name in NUMBERS:
@@ -393,7 +397,7 @@ def _of_nothing(_value: Value) -> Iterator[Data]:
 
 
 def _of_type(value: Value) -> Iterator[Data]:
-    """A type is sent by its name: only those that callers may send values of."""
+    """Check a type that is sent by its name: callers may name only types in `NAMES`."""
     name, _, version = _text(value.blob).rpartition(":")
     if not (version.isascii() and version.isdigit()) or (name, int(version)) not in NAMES:
         raise Malformed(f"a type that is not for callers to name{_named(name)}")
@@ -401,7 +405,7 @@ def _of_type(value: Value) -> Iterator[Data]:
 
 
 def _of_alias(value: Value) -> Iterator[Data]:
-    """`list[int]` and the like are sent as a dict whose `path` names what syft then calls."""
+    """Check an alias such as `list[int]`. It is sent as a dict, and syft calls what its `path` names."""
     inner = read(value.blob)
     if (inner.name, inner.version) != ("dict", 1):
         raise Malformed("an alias of another form")
@@ -441,13 +445,13 @@ def _plain(value: Value, name: str) -> Data:
 
 
 def _named(name: str) -> str:
-    """For a message: the name of a type, where it looks like one."""
+    """Return a type's name for an error message, if it looks like a name; else an empty text."""
     return f" ({name})" if name.isascii() and name.replace("_", "").isalnum() else ""
 
 
 def _text(blob: Data) -> str:
     if len(blob) > LONGEST_NAME:
-        # syft would read on.
+        # Limit it here: syft itself has no limit.
         raise Malformed("a name that is too long")
     try:
         return bytes(blob).decode()
@@ -460,12 +464,12 @@ def _joined(chunks: Any) -> Data:
 
 
 def _open(kind: str, blob: Any, take: Callable[[Any], T]) -> T:
-    """What `take` takes of a message of frames.capnp.
+    """Parse a message of frames.capnp, and return the result of `take`.
 
-    What is read twice counts twice, so a message whose parts point at the same bytes runs out.
+    Data that is read twice counts twice. So a message whose parts point at the same bytes exceeds the limit.
 
     Raises:
-        Malformed: it is none.
+        Malformed: the bytes are no such message.
     """
     error, kinds = _schema()
     if isinstance(blob, Rope):
@@ -475,7 +479,7 @@ def _open(kind: str, blob: Any, take: Callable[[Any], T]) -> T:
             blob, traversal_limit_in_words=_words(blob), nesting_limit=NESTING
         ) as found:
             return take(found)
-    # pycapnp tells of text that is no UTF-8 by its base class.
+    # pycapnp raises ValueError for text that is not UTF-8.
     except (error, ValueError) as cause:
         raise Malformed("no message") from cause
 
@@ -486,7 +490,7 @@ def _words(blob: Any) -> int:
 
 @functools.cache
 def _schema() -> tuple[type[Exception], Mapping[str, Any]]:
-    """pycapnp's error, and the structures of frames.capnp."""
+    """Return pycapnp's exception class, and the structures of frames.capnp."""
     import capnp
 
     capnp.remove_import_hook()
