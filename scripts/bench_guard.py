@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from bench_kit import pss_mb
 from support import frames
 from support.attacker import Attacker
-from support.node_process import EMAIL, SCRIPTS, Node
+from support.node_process import EMAIL, Node
+from support.syft_client import SCRIPTS
 
 if TYPE_CHECKING:
     from bench_kit import Bench

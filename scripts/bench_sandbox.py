@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench_kit import pss_mb
-from support.node_process import SCRIPTS, Node
+from support.node_process import Node
+from support.syft_client import SCRIPTS
 
 if TYPE_CHECKING:
     from bench_kit import Bench

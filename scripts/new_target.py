@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from gridup_infra.outputs import NodeOutputs
 from gridup_infra.spec import DeploySpec
-from gridup_infra.targets.base import Capability, StackRef, Inspection, Target, NodeAccess
+from gridup_infra.targets.base import Capability, Inspection, NodeAccess, StackRef, Target
 
 if TYPE_CHECKING:
     import pulumi

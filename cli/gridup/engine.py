@@ -162,7 +162,7 @@ class PulumiEngine:
         half = f"; interrupted: {', '.join(record.pending)}" if record and record.pending else ""
         return StoppedError(
             f'Stopped. What exists of "{name}": {exists}{half}.',
-            f"Run the same command again to go on, or `{typed('destroy', name)}` to take it away.",
+            f"Run the same command again to go on, or `{typed('destroy', name)}` to delete it.",
         )
 
     @staticmethod
@@ -337,7 +337,7 @@ def _refuse_foreign(stack: str, held: Mapping[str, Any]) -> None:
     except PARSE_ERRORS as error:
         raise StateError(f"The state of {stack} is damaged: {error!r}.") from error
     if found and is_older(held):
-        raise older(stack)
+        raise older(f"The stack {stack}")
     if found:
         some = ", ".join(found[:3]) + (", …" if found[3:] else "")
         raise StateError(

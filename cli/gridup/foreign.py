@@ -49,7 +49,8 @@ def is_older(deployment: Mapping[str, Any]) -> bool:
 
     The foreign parts of such a deployment are not run either.
     """
-    rows = deployment.get("resources") or []
+    rows = list(deployment.get("resources") or [])
+    rows += [operation["resource"] for operation in deployment.get("pending_operations") or []]
     return any(is_older_provider((row.get("inputs") or {}).get(PROVIDER)) for row in rows)
 
 

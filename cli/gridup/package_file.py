@@ -34,5 +34,5 @@ def read(path: Path) -> tuple[str, ...]:
     except ValueError as error:
         raise UsageError(f"--packages {path}: {error}.", HINT) from None
     if not found:
-        raise UsageError(f"--packages {path} names no package.", "`--packages none` takes a node's away.")
+        raise UsageError(f"--packages {path} names no package.", "`--packages none` removes a node's.")
     return found

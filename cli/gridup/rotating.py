@@ -88,7 +88,7 @@ def _check_runs(name: str, outputs: NodeOutputs, target: Target) -> None:
     if found.power in (NodeStatus.STOPPED, NodeStatus.MISSING, NodeStatus.UNKNOWN):
         how = {
             NodeStatus.STOPPED: "stopped",
-            NodeStatus.MISSING: "gone",
+            NodeStatus.MISSING: "missing",
             NodeStatus.UNKNOWN: "not to be reached",
         }[found.power]
         hint = f"`{typed('start', name)}` starts it." if found.power is NodeStatus.STOPPED else ""

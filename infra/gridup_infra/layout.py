@@ -38,10 +38,9 @@ def is_older_config(config: Mapping[str, str]) -> bool:
     return any(key.removeprefix(f"{PROJECT}:") in OLDER_KEYS for key in config)
 
 
-def older(stack: str = "") -> StateError:
-    """Return the error for a stack with an older layout."""
-    what = f"The stack {stack}" if stack else "The stack"
+def older(what: str) -> StateError:
+    """Return the error for what has an older layout, such as "The stack inst"."""
     return StateError(
-        f"{what} was deployed by an older Gridup, whose state this one can't read. Nothing was run.",
-        "Destroy it with that version, and deploy it anew with this one.",
+        f"{what} was deployed by an older Gridup. This one can't read that state. Nothing was run.",
+        "Destroy it with that version, and deploy it again with this one.",
     )

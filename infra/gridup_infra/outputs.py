@@ -135,7 +135,7 @@ class NodeOutputs:
         try:
             whole = {"written_by": "", **json.loads(text)}
             if is_older_config(whole["spec"]):
-                raise older()
+                raise older(f'The node "{whole["spec"].get("name", "")}"')
             whole["spec"] = DeploySpec.from_config(whole["spec"])
             dict(whole["ports"])
             return cls(**whole)

@@ -110,6 +110,8 @@ def test_a_state_of_an_older_layout_is_told_apart_from_a_changed_one(module: str
     made = state(inputs={"__provider": encoded(raw)})
     assert foreign(made) == ["the provider of node"]
     assert is_older(made)
+    (row,) = [row for row in made["resources"] if row["urn"].endswith("::node")]
+    assert is_older({"pending_operations": [{"type": "creating", "resource": row}]})
     assert not is_older(state()) and not is_older(state(inputs={"__provider": "gASV"})) and not is_older({})
 
 

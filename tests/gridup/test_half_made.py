@@ -72,7 +72,7 @@ def test_what_needs_a_node_says_what_is_missing(inside: Inside, half: type[FakeT
 
 def test_refresh_never_says_that_all_is_well(inside: Inside, half: type[FakeTarget]) -> None:
     ended = inside("refresh", "Lab One").ok()
-    assert "as defined" not in ended.out
+    assert "no drift" not in ended.out
     assert NOT_COMPLETED in ended.out
     assert inside("refresh", "Lab One", "--json").json["problems"] == [NOT_COMPLETED]
 

@@ -90,7 +90,7 @@ class TestRole:
 
 @pytest.mark.tier("gate")
 class TestSso:
-    """A profile of IAM StackRef Center, after `aws sso login`."""
+    """A profile of IAM Identity Center, after `aws sso login`."""
 
     @pytest.fixture(autouse=True)
     def _set_up(self, aws: Moto, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

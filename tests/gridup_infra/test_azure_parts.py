@@ -380,7 +380,7 @@ def test_a_rule_that_was_added_by_hand_is_seen_and_removed(azure: Arm) -> None:
     group = account.one(f"{NETWORK}/networkSecurityGroups")
     account.customer.make(f"{group['id']}/securityRules/theirs", rule("theirs", 300))
     assert AzureTarget().inspect(there).problems == ("the firewall also lets in tcp 22 198.51.100.9/32",)
-    # Nothing of Azure's own has changed: only Firewall sees it.
+    # Nothing of Azure's own has changed: only ExclusiveRules sees it.
     assert made.refresh() == {}
     _, id_, _, state = made.made["exclusive-rules"]
     firewall = OURS["ExclusiveRules"]

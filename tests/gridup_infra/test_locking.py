@@ -20,7 +20,7 @@ from gridup_infra.locking import locked
 
 pytestmark = pytest.mark.timeout(60)
 
-FAULT_POINT = """
+HOLDER = """
 import sys, time
 from pathlib import Path
 from gridup_infra.locking import locked
@@ -34,7 +34,7 @@ with locked(Path(sys.argv[1]), "a deploy", wait=0, busy="busy"):
 def held_by_another(path: Path, seconds: float = 60) -> Iterator[subprocess.Popen[str]]:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     with subprocess.Popen(
-        [sys.executable, "-c", FAULT_POINT, path, str(seconds)],
+        [sys.executable, "-c", HOLDER, path, str(seconds)],
         stdout=subprocess.PIPE,
         text=True,
         env=environment,

@@ -118,7 +118,7 @@ def test_an_older_layout_is_told_apart_from_damage() -> None:
     exports = NODE.exports()
     whole = json.loads(exports[EXPORT])
     whole["spec"]["generation"] = "1"
-    with pytest.raises(StateError, match="was deployed by an older Gridup") as caught:
+    with pytest.raises(StateError, match='The node "My Lab_2" was deployed by an older Gridup') as caught:
         NodeOutputs.from_exports({**exports, EXPORT: json.dumps(whole)})
     assert "Destroy it with that version" in caught.value.suggestion
 

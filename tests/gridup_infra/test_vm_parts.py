@@ -240,7 +240,7 @@ def test_what_only_this_machine_serves_is_not_told_to_another(monkeypatch: pytes
 class _Target(MachineTarget):
     name: ClassVar[str] = "machine"
     title: ClassVar[str] = "a machine"
-    preflight = build = summary = inspect = leftovers = sweep = None  # type: ignore[assignment]
+    preflight = build = summary = inspect = leftovers = delete_all = None  # type: ignore[assignment]
 
 
 _Target.__abstractmethods__ = frozenset()

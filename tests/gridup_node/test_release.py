@@ -359,7 +359,7 @@ class TestApply:
         with pytest.raises(Failed) as caught:
             place.fresh().apply(plan("gridup-node:2"))
         error = caught.value
-        why = "become healthy within 30 s: it only dawdles" if how == "sick" else "crashed (exit 3)"
+        why = "become healthy within 30 s: it only dawdles" if how == "sick" else "crashing (exit 3)"
         assert error.message.startswith(f"{service}: ")
         assert why in error.message
         assert error.suggestion == "The former release runs again."

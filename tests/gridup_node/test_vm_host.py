@@ -196,7 +196,7 @@ def put(data: bytes, at: int) -> Callable[[Path], object]:
     return fill
 
 
-def provider_class(*argv: str) -> Callable[[Path], object]:
+def made_by(*argv: str) -> Callable[[Path], object]:
     return lambda path: run([f"/usr/sbin/{argv[0]}", *argv[1:], str(path)], timeout=30)
 
 
@@ -214,11 +214,11 @@ def test_a_blank_disk_is_formatted_once(real: Machine) -> None:
     ("fill", "why"),
     [
         (
-            provider_class("mkfs.ext4", "-q", "-L", "photos"),
+            made_by("mkfs.ext4", "-q", "-L", "photos"),
             r"file system \(ext4, label photos\) that Gridup did not make",
         ),
-        (provider_class("mkfs.ext4", "-q"), r"file system \(ext4\) that Gridup did not make"),
-        (provider_class("mkswap"), r"file system \(swap\) that Gridup did not make"),
+        (made_by("mkfs.ext4", "-q"), r"file system \(ext4\) that Gridup did not make"),
+        (made_by("mkswap"), r"file system \(swap\) that Gridup did not make"),
         (put(b"\x55\xaa", 510), "left alone"),
         (put(b"\x80\x00\x02\x00\x83" + b"\x01" * 11, 446), "data of no known kind"),
         (put(b"x", (1 << 20) - 1), "data of no known kind"),

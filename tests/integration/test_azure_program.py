@@ -1,7 +1,7 @@
 """The product's own program, each of whose resources the provider makes in the emulator: without an engine.
 
 What takes minutes under the engine is seen here in a second: that ARM takes each body, that a refresh of what
-nobody touched finds nothing, and that what is imported after a interrupted create need not be replaced.
+nobody touched finds nothing, and that what is imported after an interrupted create need not be replaced.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Runs that are interrupted: killed, interrupted, refused. Nothing is orphaned, and the next run goes on."""
+"""Runs that end early: killed, interrupted, refused. Nothing is orphaned, and the next run goes on."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ from support.vm_rig import Machine, Rig
 
 pytestmark = [pytest.mark.tier("gate"), pytest.mark.engine, pytest.mark.node, pytest.mark.vm]
 
-KILL_ON_DISCONNECT = "/etc /usr /var/lib /home /root /opt /srv /boot"
+WATCHED = "/etc /usr /var/lib /home /root /opt /srv /boot"
 NOT_OURS = (
     # What runs on any machine by itself.
     "/var/lib/systemd/*",
@@ -60,7 +60,7 @@ class Lab:
         told = self.machine.run(
             "sh",
             "-c",
-            f"find {KILL_ON_DISCONNECT} -xdev {skipped} -type f -printf '%p|%s %m %U %T@\\n' "
+            f"find {WATCHED} -xdev {skipped} -type f -printf '%p|%s %m %U %T@\\n' "
             "-o -type d -printf '%p|%m %U\\n'",
         )
         return dict(line.split("|", 1) for line in told.splitlines())

@@ -1,4 +1,4 @@
-"""AWS's access portal, which a profile of IAM StackRef Center (SSO) has its keys from.
+"""AWS's access portal, which a profile of IAM Identity Center (SSO) has its keys from.
 
 One call, as the Portal API Reference describes it (GetRoleCredentials): the token that somebody has logged in
 with, against keys of a role that hold for a while.

@@ -47,7 +47,7 @@ class Checked:
     Attributes:
         title: the node's name, or the address.
         outputs, target: of a deployed node; None for an address.
-        why: the error of `given_up`, once there is one.
+        why: the error of `terminal_failure`, once there is one.
         stopped: whether the node is stopped; None while that was not checked.
     """
 

@@ -65,7 +65,7 @@ Examples:
   gridup preview --name "Inst" --cloud aws --region eu-west-1
   gridup preview --name "Inst" --adopt       with the data of an earlier node
 
-What a deploy would take away or take over is shown too."""
+What a deploy would destroy or take over is shown too."""
 
 
 def main(

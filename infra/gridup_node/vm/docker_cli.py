@@ -338,13 +338,13 @@ class Engine:
 
 
 def crash_of(container: Mapping[str, Any]) -> str:
-    """Describe how the program crashed, if it will not run again; else empty."""
+    """Describe how the program crashed, if it keeps crashing or does not run again; else empty."""
     state = container["State"]
     failing = state["Restarting"] and container["RestartCount"] >= CRASH_LOOP
     ended = not state["Running"] and not state["Restarting"] and state["ExitCode"] not in (0, 137, 143)
-    if failing or ended:
-        return f"crashed (exit {state['ExitCode']}), not restarting"
-    return ""
+    if failing:
+        return f"keeps crashing (exit {state['ExitCode']})"
+    return f"crashed (exit {state['ExitCode']}), not restarting" if ended else ""
 
 
 def handed(arguments: Mapping[str, str], secrets: Iterable[str]) -> list[str]:

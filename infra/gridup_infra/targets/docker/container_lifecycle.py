@@ -132,13 +132,13 @@ def is_ours(container: Mapping[str, Any], stack_id: str) -> bool:
 
 
 def crash_of(container: Mapping[str, Any]) -> str:
-    """Return how the program ended if it will not run again by itself; else an empty string."""
+    """Return how the program crashed, if it keeps crashing or does not run again; else an empty string."""
     state = container["State"]
     failing = state["Restarting"] and container["RestartCount"] >= CRASH_LOOP
     ended = not state["Running"] and not state["Restarting"] and state["ExitCode"] not in (0, 137, 143)
-    if failing or ended:
-        return f"crashed (exit {state['ExitCode']}), not restarting"
-    return ""
+    if failing:
+        return f"keeps crashing (exit {state['ExitCode']})"
+    return f"crashed (exit {state['ExitCode']}), not restarting" if ended else ""
 
 
 def converge(client: docker.DockerClient, props: Mapping[str, Any], say: Say) -> None:

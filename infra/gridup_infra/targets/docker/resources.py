@@ -13,9 +13,7 @@ from typing import Any
 import pulumi
 
 from gridup_infra.spec import HTTPS, DeploySpec
-from gridup_infra.targets.docker import (
-    naming,
-)
+from gridup_infra.targets.docker import naming
 from gridup_infra.targets.docker.providers import (
     ContainerProvider,
     ImageProvider,

@@ -1,4 +1,4 @@
-"""The local target's resources: Owner, Runtime, NodeDir and Services, with their providers.
+"""The local target's resources: Owner, Runtime, NodeDir and Services, whose providers are in `providers`.
 
 Owner is created first and deleted last. Its delete removes everything that still has the stack's ownership
 mark, so that an interrupted create leaves nothing behind, not even with plain `pulumi destroy`.
