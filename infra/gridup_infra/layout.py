@@ -22,14 +22,19 @@ OLDER_KEYS = frozenset({"generation"})
 """Keys that only an older stack's configuration has."""
 
 
-def is_older_provider(value: object) -> bool:
-    """Return whether a dynamic provider in a state seems to have an older layout. Never unpickles it."""
+def provider_bytes(value: object) -> bytes:
+    """Return the pickle of a dynamic provider in a state; empty if there is none. Never unpickles it."""
     if not isinstance(value, str):
-        return False
+        return b""
     try:
-        raw = base64.b64decode(value, validate=True)
+        return base64.b64decode(value, validate=True)
     except (ValueError, binascii.Error):
-        return False
+        return b""
+
+
+def is_older_provider(value: object) -> bool:
+    """Return whether a dynamic provider in a state seems to have an older layout."""
+    raw = provider_bytes(value)
     return any(module in raw for module in OLDER_MODULES)
 
 

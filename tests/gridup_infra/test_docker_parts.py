@@ -29,6 +29,7 @@ from gridup_node import image as node_image
 from gridup_node.confines import LOG_DRIVER, LOG_LIMITS, limits, writable
 from gridup_node.containers import HIDDEN, VOLUME_PATH
 from gridup_node.image import BASE_IMAGE, PACKAGE
+from gridup_node.vm.docker_cli import crash_of
 
 pytestmark = pytest.mark.tier("gate")
 
@@ -586,7 +587,7 @@ class TestConverge:
 
         def given_up() -> bool:
             # Docker starts it again and again: a moment later it may be up.
-            told.append(container_lifecycle.crash_of(node.found))
+            told.append(crash_of(node.found))
             return bool(told[-1])
 
         assert wait_until(given_up, timeout=60)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import importlib
 from typing import TYPE_CHECKING
 
@@ -58,13 +56,10 @@ def is_own_provider(value: object) -> bool:
 
     Never unpickles it. Imports a provider module only if the value contains that module's name.
     """
-    if not isinstance(value, str):
-        return False
-    try:
-        raw = base64.b64decode(value, validate=True)
-    except (ValueError, binascii.Error):
-        return False
+    from gridup_infra.layout import provider_bytes
     from gridup_infra.targets.dynamic import serialized
+
+    raw = provider_bytes(value)
 
     modules = {module for name in names() for module in target(name).providers}
     return any(value in serialized(module) for module in modules if module.encode() in raw)

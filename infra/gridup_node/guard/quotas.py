@@ -6,6 +6,8 @@ import contextlib
 import shutil
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
+from operator import itemgetter
 from typing import Any
 
 from gridup_node.guard.before import before
@@ -46,22 +48,18 @@ def _close_rows() -> None:
 
     rows = _Rows()
 
-    def put(inner: Any, arguments: dict[str, Any]) -> Any:
-        key = _author(arguments)
-        rows.check(arguments["self"], key)
-        made = inner(**arguments)
-        rows.add(arguments, key, 1)
-        return made
+    def counted(author: Callable[[dict[str, Any]], Any], count: int) -> Callable[[Any, dict[str, Any]], Any]:
+        def write(inner: Any, arguments: dict[str, Any]) -> Any:
+            key = author(arguments)
+            rows.check(arguments["self"], key)
+            made = inner(**arguments)
+            rows.add(arguments, key, count)
+            return made
 
-    def change(inner: Any, arguments: dict[str, Any]) -> Any:
-        key = arguments["credentials"]
-        rows.check(arguments["self"], key)
-        made = inner(**arguments)
-        rows.add(arguments, key, 0)
-        return made
+        return write
 
-    before(ObjectStash, "set", put)
-    before(ObjectStash, "update", change)
+    before(ObjectStash, "set", counted(_author, 1))
+    before(ObjectStash, "update", counted(itemgetter("credentials"), 0))
 
 
 class _Rows:

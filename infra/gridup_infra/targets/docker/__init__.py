@@ -296,11 +296,10 @@ def _inspection(
     wanted: list[dict[str, Any]], found: list[Any], problems: list[str], machine: dict[str, Any]
 ) -> Inspection:
     from gridup_infra.targets.docker import container_lifecycle
+    from gridup_node.vm.docker_cli import crash_of
 
     stopped = all(
-        container is not None
-        and not container["State"]["Running"]
-        and not container_lifecycle.crash_of(container)
+        container is not None and not container["State"]["Running"] and not crash_of(container)
         for container in found
     )
     dead: list[str] = []
@@ -310,7 +309,7 @@ def _inspection(
             own.append(f"{props['service']}: the container {container_lifecycle.name_of(props)} is gone")
             continue
         own += container_lifecycle.drift(container, props, machine)
-        if how := container_lifecycle.crash_of(container):
+        if how := crash_of(container):
             dead.append(f"{props['service']} {how}")
     if stopped:
         return Inspection(NodeStatus.STOPPED, tuple(problems), complete=False)

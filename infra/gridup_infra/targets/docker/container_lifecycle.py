@@ -27,6 +27,7 @@ from gridup_node.confines import LOG_DRIVER, LOG_LIMITS, NOWHERE, altered, limit
 from gridup_node.containers import MEMORY_FOR_SHARED, RESTART, VOLUME_PATH
 from gridup_node.services import backends
 from gridup_node.services import ports as ports_within
+from gridup_node.vm.docker_cli import crash_of
 
 if TYPE_CHECKING:
     import docker
@@ -51,9 +52,6 @@ CA_SECONDS = 30.0
 CERTIFICATE_END = "-----END CERTIFICATE-----"
 
 LOG_LINES = 15
-CRASH_LOOP = 2
-"""From this number of restarts by the daemon on, a container counts as crashed."""
-
 Say = Callable[[str], None]
 
 
@@ -129,16 +127,6 @@ def _missing(container: Mapping[str, Any], props: Mapping[str, Any]) -> list[str
 
 def is_ours(container: Mapping[str, Any], stack_id: str) -> bool:
     return bool((container["Config"]["Labels"] or {}).get(node_labels.STACK_ID) == stack_id)
-
-
-def crash_of(container: Mapping[str, Any]) -> str:
-    """Return how the program crashed, if it keeps crashing or does not run again; else an empty string."""
-    state = container["State"]
-    failing = state["Restarting"] and container["RestartCount"] >= CRASH_LOOP
-    ended = not state["Running"] and not state["Restarting"] and state["ExitCode"] not in (0, 137, 143)
-    if failing:
-        return f"keeps crashing (exit {state['ExitCode']})"
-    return f"crashed (exit {state['ExitCode']}), not restarting" if ended else ""
 
 
 def converge(client: docker.DockerClient, props: Mapping[str, Any], say: Say) -> None:
